@@ -1,0 +1,126 @@
+//! Model servers: one adapter for each wire, all behind one small trait.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use common::config::ProviderKind;
+use futures_util::stream::BoxStream;
+
+use crate::models::{FinishReason, Options, Usage};
+
+/// What an adapter can fail with. Texts of the server go to the log alone: `detail` never holds them.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ModelError {
+    /// It cannot be reached, its breaker is open, or it answered 502, 503 or 504 and the retry did not help.
+    #[error("the model server is unavailable: {0}")]
+    Unavailable(String),
+    /// The first token, or the next one, or the whole answer took too long.
+    #[error("the model server took too long: {0}")]
+    Timeout(String),
+    /// It answered with an error, with garbage, or was cut off.
+    #[error("the model server failed: {0}")]
+    Failed(String),
+    /// No reachable server has that model.
+    #[error("no such model: {0}")]
+    NotFound(String),
+    /// The prompt does not fit, by the server's own count.
+    #[error("the prompt does not fit the model's window: {0}")]
+    ContextTooLong(String),
+    /// Its queue here is full.
+    #[error("the queue is full")]
+    QueueFull,
+    /// It asks us to come back later (429), past the one retry.
+    #[error("the model server is busy")]
+    Busy {
+        /// When, if it said so; at most 60 s.
+        retry_after: Option<Duration>,
+    },
+    /// What the caller asked for is not to be had from this server (images, tools), in words for the caller.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+}
+
+/// One message of a prompt, in the OpenAI form, which the Ollama adapter translates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptMessage {
+    /// `system`, `user`, `assistant`, or on `/v1` also `tool`.
+    pub role: String,
+    /// Its text.
+    pub content: String,
+    /// On `/v1` alone: everything else of the message (`tool_calls`, `tool_call_id`, `name`, and `content` as parts), as sent.
+    pub extra: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// One request to a model server.
+#[derive(Clone, Debug, Default)]
+pub struct Ask {
+    /// The model.
+    pub model: String,
+    /// The messages that fit, oldest first.
+    pub messages: Vec<PromptMessage>,
+    /// The caller's options.
+    pub options: Options,
+    /// The window in tokens.
+    pub window: u32,
+    /// Our estimate of the prompt's tokens.
+    pub prompt_estimate: u32,
+    /// How many earlier messages were left out.
+    pub dropped: u64,
+    /// On `/v1` alone: members passed through to servers that have them (`tools`, `tool_choice`, `response_format`, …).
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A tool call of the model, whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolCall {
+    /// Its id; made here where the server gave none.
+    pub id: String,
+    /// The function's name.
+    pub name: String,
+    /// The arguments: a JSON document as text.
+    pub arguments: String,
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Chunk {
+    /// Thoughts.
+    Thinking(String),
+    /// Text of the answer. Never empty.
+    Text(String),
+    /// A tool call.
+    ToolCall(ToolCall),
+    /// The end; nothing follows. A stream that ends without it was cut off.
+    End {
+        /// How it ended: `Stop`, `Length`, `ToolCalls` or `ContentFilter`.
+        finish: FinishReason,
+        /// What the server counted, if it did.
+        usage: Option<Usage>,
+    },
+}
+
+/// A model that a server has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Its id at that server.
+    pub id: String,
+    /// The model's own window in tokens, where the server tells.
+    pub window: Option<u32>,
+}
+
+/// The chunks of an answer, as many at once as one read of the socket returned; dropping it closes the connection,
+/// which stops the model.
+pub type Chunks = BoxStream<'static, Result<Vec<Chunk>, ModelError>>;
+
+/// One model server's wire.
+#[async_trait]
+pub trait Adapter: Send + Sync {
+    /// Which it is.
+    fn kind(&self) -> ProviderKind;
+
+    /// The models that it has now.
+    async fn models(&self) -> Result<Vec<ModelInfo>, ModelError>;
+
+    /// Sends the request, always streamed; returns once the server has answered with a good status.
+    async fn ask(&self, ask: &Ask) -> Result<Chunks, ModelError>;
+}

@@ -1,0 +1,3 @@
+//! The rules of the chat service; nothing here knows of HTTP.
+
+pub mod llm;

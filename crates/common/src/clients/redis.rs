@@ -1,0 +1,1 @@
+//! The Redis connection, with its timeouts and its reconnection.
