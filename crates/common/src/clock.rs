@@ -20,3 +20,8 @@ pub fn now_s() -> i64 {
 pub fn rfc3339(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
 }
+
+/// The day of a time in UTC, as `YYYYMMDD`.
+pub fn utc_day(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |at| at.strftime("%Y%m%d").to_string())
+}

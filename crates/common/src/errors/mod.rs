@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub mod extract;
@@ -15,7 +15,7 @@ pub mod extract;
 macro_rules! codes {
     ($($variant:ident $name:literal $status:literal $title:literal),* $(,)?) => {
         /// Every code that an answer may carry. The list is closed: a new cause takes one of these or extends the contract.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(rename_all = "snake_case")]
         #[allow(missing_docs, reason = "each variant is its own sentence: see its title")]
         pub enum Code { $($variant),* }

@@ -1,7 +1,11 @@
 //! The words of the chat service: what a turn, an answer and its parts are.
 
+pub use ids::{MessageId, SessionId, new_incarnation, random_text};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub mod ids;
+pub mod records;
 
 /// Who said something in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -1,0 +1,46 @@
+//! What is kept and how: the only place that spells a key of the `c:` family. docs/storage.md has the table.
+
+use std::time::{Duration, Instant};
+
+use common::store::{Bytes, Store, StoreError};
+use serde::Serialize;
+
+pub mod inbox;
+pub mod keys;
+pub mod sessions;
+pub mod turns;
+
+/// How many times a change is tried against writers that keep coming first, before it counts as unavailable.
+const ATTEMPTS: usize = 16;
+
+/// The repositories' common ground: a store, and how long things live in it.
+#[derive(Clone)]
+pub struct Repository {
+    store: Store,
+    session_ttl: Option<Duration>,
+    lease: Duration,
+}
+
+impl Repository {
+    /// A repository over that store. `session_ttl` is how long an unused session lives, `lease` how long a turn counts
+    /// as alive after its instance last said so.
+    pub fn new(store: Store, session_ttl: Option<Duration>, lease: Duration) -> Self {
+        Self { store, session_ttl, lease }
+    }
+
+    /// The same repository, whose calls end by that time.
+    #[must_use]
+    pub fn by(&self, deadline: Instant) -> Self {
+        Self { store: self.store.by(deadline), session_ttl: self.session_ttl, lease: self.lease }
+    }
+
+    /// How long a turn counts as alive after its instance last said so.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+}
+
+/// A record as it is stored.
+fn encode<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
+    serde_json::to_vec(record).map(Into::into).map_err(|error| StoreError::Corrupt(error.to_string()))
+}

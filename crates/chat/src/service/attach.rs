@@ -1,0 +1,150 @@
+//! Finding a turn again: here, on another instance, in its stored log, or in the history.
+
+use std::sync::Arc;
+
+use common::{errors::Code, identity::Owner};
+
+use super::{
+    event::{Event, Start},
+    follow::replay,
+    log::{EventLog, Watch},
+    turns::{ChatError, Stop, Turns},
+};
+use crate::{
+    models::{
+        FinishReason, MessageId, Role, SessionId,
+        records::{AnswerFacts, Ending, MessageRecord, TurnRecord},
+    },
+    repository::{Repository, inbox::Request},
+};
+
+impl Turns {
+    /// The events of an answer after that id: replayed, then live.
+    ///
+    /// # Errors
+    /// [`ChatError::MessageNotFound`] where the owner has no such answer.
+    pub async fn attach(
+        self: &Arc<Self>,
+        owner: &Owner,
+        id: &MessageId,
+        after: u64,
+        repository: &Repository,
+    ) -> Result<Watch, ChatError> {
+        if let Some(turn) = self.local(owner, id) {
+            return Ok(turn.log.watch(after));
+        }
+        if let Some(log) = self.follower.get(owner, id) {
+            return Ok(log.watch(after));
+        }
+        let stored = repository.turn(owner, id, true).await?;
+        let Some(session) = stored.session else { return Err(ChatError::MessageNotFound) };
+        let record = stored.record.filter(|record| !record.withdrawn);
+        let log = EventLog::new();
+        replay(&log, &stored.batches);
+        if log.has_ended() {
+            return Ok(log.watch(after));
+        }
+        if let Some(record) = record.as_ref().filter(|record| record.ending.is_none()) {
+            let log = self.follow(owner, &record.session, id, log, stored.batches.len());
+            return Ok(log.watch(after));
+        }
+        self.from_history(owner, &session, id, record, repository).await
+    }
+
+    /// The same with the repository's own patience.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub async fn resume(
+        self: &Arc<Self>,
+        owner: &Owner,
+        id: &MessageId,
+        after: u64,
+        deadline: std::time::Instant,
+    ) -> Result<Watch, ChatError> {
+        self.attach(owner, id, after, &self.repository.by(deadline)).await
+    }
+
+    /// An answer whose events are forgotten: `start` with `reset`, the whole text, the ending.
+    async fn from_history(
+        &self,
+        owner: &Owner,
+        session: &SessionId,
+        id: &MessageId,
+        record: Option<TurnRecord>,
+        repository: &Repository,
+    ) -> Result<Watch, ChatError> {
+        let message = repository.message(owner, session, id).await?.filter(|m| m.role == Role::Assistant);
+        let (ending, model, provider) = match (record, &message) {
+            (Some(TurnRecord { ending: Some(ending), model, provider, .. }), _) => (ending, model, provider),
+            (_, Some(MessageRecord { answer: Some(facts), .. })) => {
+                (ending_from(facts), facts.model.clone(), facts.provider.clone())
+            }
+            _ => return Err(ChatError::MessageNotFound),
+        };
+        let start = Event::start(&Start {
+            message_id: id.as_str(),
+            session_id: session.as_str(),
+            user_id: owner.user.as_str(),
+            model: &model,
+            provider: &provider,
+            reset: true,
+        });
+        let mut events = vec![start];
+        if let Some(message) = message {
+            events.extend(message.thinking.as_deref().map(Event::thinking));
+            events.push(Event::token(&message.content));
+        }
+        events.push(Event::ending(&ending, ""));
+        let log = EventLog::new();
+        log.append(events);
+        Ok(log.watch(0))
+    }
+
+    /// Stops a turn, wherever it runs; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`ChatError::MessageNotFound`] where the owner has no such answer.
+    pub async fn cancel(
+        self: &Arc<Self>,
+        owner: &Owner,
+        id: &MessageId,
+        deadline: std::time::Instant,
+    ) -> Result<(), ChatError> {
+        if let Some(turn) = self.local(owner, id) {
+            turn.stop(Stop::Cancelled);
+            return Ok(());
+        }
+        let repository = self.repository.by(deadline);
+        let stored = repository.turn(owner, id, false).await?;
+        let Some(session) = stored.session else { return Err(ChatError::MessageNotFound) };
+        match stored.record.filter(|record| !record.withdrawn) {
+            Some(TurnRecord { ending: Some(_), .. }) => {}
+            Some(_) => match stored.instance {
+                Some(instance) => repository.ask(&instance, &Request::Cancel(id.clone())).await?,
+                None => self.close_dead(&repository, owner, &session, id).await?,
+            },
+            None => {
+                let message = repository.message(owner, &session, id).await?;
+                message.filter(|message| message.role == Role::Assistant).ok_or(ChatError::MessageNotFound)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ending that an answer in the history had.
+fn ending_from(facts: &AnswerFacts) -> Ending {
+    let error = |code: Code, detail: &str| Ending::Error { code, detail: detail.to_owned() };
+    match facts.finish_reason {
+        FinishReason::Interrupted => super::turn::interrupted(),
+        FinishReason::Error => error(facts.code.unwrap_or(Code::LlmFailed), "The answer failed; what there is of it is kept."),
+        finish_reason => Ending::Done {
+            finish_reason,
+            usage: facts.usage,
+            context: facts.context,
+            model: facts.model.clone(),
+            provider: facts.provider.clone(),
+        },
+    }
+}

@@ -1,0 +1,216 @@
+//! Turns that run on other instances, followed through the store: one reader a turn, however many watch it here.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use common::{
+    errors::Code,
+    identity::Owner,
+    store::{Bytes, StoreError},
+};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    event::{Event, Kind},
+    log::EventLog,
+    turn::{Draft, answer_record, interrupted},
+    turns::Turns,
+};
+use crate::{
+    models::{MessageId, SessionId, Usage, records::{Ending, OpenTurn}},
+    repository::{
+        Repository,
+        turns::{Finish, Finished},
+    },
+};
+
+/// How often a followed log is read.
+const READ_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is said that the turn is watched, and looked whether its instance lives.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a log that nobody watches any more is still followed.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The logs that are followed here.
+#[derive(Debug, Default)]
+pub(super) struct Follower {
+    logs: Mutex<HashMap<(Owner, MessageId), Arc<EventLog>>>,
+}
+
+impl Follower {
+    fn logs(&self) -> MutexGuard<'_, HashMap<(Owner, MessageId), Arc<EventLog>>> {
+        // Single insertions and removals: nothing is left half done by a panic.
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log of that turn, if it is followed here.
+    pub(super) fn get(&self, owner: &Owner, id: &MessageId) -> Option<Arc<EventLog>> {
+        self.logs().get(&(owner.clone(), id.clone())).cloned()
+    }
+}
+
+/// Puts the events of stored batches into a log; returns nothing new for those that it has.
+pub(super) fn replay(log: &EventLog, batches: &[Bytes]) {
+    let lines = batches.iter().filter_map(|batch| std::str::from_utf8(batch).ok()).flat_map(str::lines);
+    let mut last = log.last_id();
+    let events: Vec<Event> = lines
+        .filter_map(Event::from_line)
+        .filter_map(|(id, event)| {
+            let is_next = id == last + 1;
+            last += u64::from(is_next);
+            is_next.then_some(event)
+        })
+        .collect();
+    log.append(events);
+}
+
+impl Turns {
+    /// Follows a turn of another instance; `log` holds what was read of it so far, out of that many batches.
+    pub(super) fn follow(
+        self: &Arc<Self>,
+        owner: &Owner,
+        session: &SessionId,
+        id: &MessageId,
+        log: Arc<EventLog>,
+        batches: usize,
+    ) -> Arc<EventLog> {
+        let key = (owner.clone(), id.clone());
+        let mut logs = self.follower.logs();
+        if let Some(followed) = logs.get(&key) {
+            return Arc::clone(followed);
+        }
+        logs.insert(key.clone(), Arc::clone(&log));
+        drop(logs);
+        let (turns, followed, session) = (Arc::clone(self), Arc::clone(&log), session.clone());
+        self.shutdown.spawn(async move {
+            tokio::select! {
+                () = turns.follow_log(&key.0, &session, &key.1, &followed, batches) => {}
+                () = turns.shutdown.stopping() => {}
+            }
+            turns.follower.logs().remove(&key);
+            followed.cut();
+        });
+        log
+    }
+
+    async fn follow_log(
+        self: &Arc<Self>,
+        owner: &Owner,
+        session: &SessionId,
+        id: &MessageId,
+        log: &EventLog,
+        mut batches: usize,
+    ) {
+        let mut watched_at = Instant::now();
+        let mut looked_at: Option<Instant> = None;
+        while !log.has_ended() {
+            if log.watchers() > 0 {
+                watched_at = Instant::now();
+            } else if watched_at.elapsed() > IDLE {
+                return;
+            }
+            if let Ok(read) = self.repository.batches(owner, id, batches).await {
+                batches += read.len();
+                replay(log, &read);
+            }
+            if looked_at.is_none_or(|at| at.elapsed() > LOOK_PAUSE) {
+                looked_at = Some(Instant::now());
+                // While the store is away the log stands still; the next look tells.
+                let _ = self.look_after(owner, session, id, log, batches).await;
+            }
+            sleep(READ_PAUSE).await;
+        }
+    }
+
+    /// Says that the turn is watched; closes it if its instance is dead; ends the log where the store has no more of it.
+    async fn look_after(
+        self: &Arc<Self>,
+        owner: &Owner,
+        session: &SessionId,
+        id: &MessageId,
+        log: &EventLog,
+        batches: usize,
+    ) -> Result<(), StoreError> {
+        if log.watchers() > 0 {
+            self.repository.say_watched(owner, id).await?;
+        }
+        let stored = self.repository.turn(owner, id, false).await?;
+        let ending = match (stored.session, stored.record) {
+            (None, _) => Some(Ending::Error {
+                code: Code::SessionNotFound,
+                detail: "The session was deleted while it was answered.".into(),
+            }),
+            (Some(_), None) => Some(interrupted()),
+            (Some(_), Some(record)) => {
+                if record.ending.is_none() && stored.instance.is_none() {
+                    self.close_dead(&self.repository, owner, session, id).await?;
+                }
+                record.ending
+            }
+        };
+        if let Some(ending) = ending {
+            // The log's own ending is stored in the same step as the record's: only a log that is gone lacks it.
+            replay(log, &self.repository.batches(owner, id, batches).await?);
+            log.append([Event::ending(&ending, "")]);
+        }
+        Ok(())
+    }
+
+    /// Closes a turn whose instance is dead as interrupted, keeping what its log has of the answer.
+    pub(super) async fn close_dead(
+        self: &Arc<Self>,
+        repository: &Repository,
+        owner: &Owner,
+        session_id: &SessionId,
+        id: &MessageId,
+    ) -> Result<(), StoreError> {
+        let Some(session) = repository.view(owner, session_id, 0).await?.session else { return Ok(()) };
+        let Some(open) = session.open_turn().filter(|open| open.id == *id) else { return Ok(()) };
+        let log = EventLog::new();
+        replay(&log, &repository.batches(owner, id, 0).await?);
+        let draft = draft_of(&log);
+        let ending = interrupted();
+        let event = Event::ending(&ending, "");
+        let mut lines = String::new();
+        Event::write_line(log.last_id() + 1, Kind::Lost, &event.members, &mut lines);
+        let usage = self.usage_of_dead(&open, &draft);
+        let answer = answer_record(&open, &draft, usage, &ending);
+        let session_id = session_id.clone();
+        let finish = Finish { session_id, open, answer, ending, usage, lines, dead: true };
+        if repository.finish(owner, &finish).await? == Finished::Yes {
+            metrics::counter!("chat_turns_closed_for_dead_instances_total").increment(1);
+        }
+        Ok(())
+    }
+
+    /// A turn that said something is charged what it reserved for its prompt; nobody knows better any more.
+    fn usage_of_dead(&self, open: &OpenTurn, draft: &Draft) -> Usage {
+        let written = self.estimates.tokens(&open.model, &draft.text) + self.estimates.tokens(&open.model, &draft.thinking);
+        Usage { prompt_tokens: 0, completion_tokens: u64::from(written) }
+    }
+}
+
+/// What a log has of the answer.
+fn draft_of(log: &Arc<EventLog>) -> Draft {
+    #[derive(serde::Deserialize)]
+    struct Piece {
+        token: Option<String>,
+        thinking: Option<String>,
+    }
+    let mut draft = Draft::default();
+    let mut watch = log.watch(0);
+    watch.take_ready(&mut |_, kind, members| {
+        if kind == Kind::Token
+            && let Ok(piece) = serde_json::from_str::<Piece>(&format!("{{{members}}}"))
+        {
+            draft.text.push_str(piece.token.as_deref().unwrap_or_default());
+            draft.thinking.push_str(piece.thinking.as_deref().unwrap_or_default());
+        }
+    });
+    draft
+}

@@ -1,0 +1,282 @@
+//! A turn's events in memory: one writer appends, any number of readers follow at their own pace.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::Notify;
+
+use super::event::{Event, Kind};
+
+/// Unsent bytes at which a reader is cut: what came since it attached, beyond what it has taken.
+pub const LAG_LIMIT: usize = 256 * 1024;
+
+/// The events of one turn, from id 1. Text is kept once, however many read it.
+#[derive(Debug, Default)]
+pub struct EventLog {
+    state: Mutex<State>,
+    grown: Notify,
+    watchers: AtomicUsize,
+    watchers_changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    text: String,
+    marks: Vec<Mark>,
+    ended: bool,
+    cut: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    kind: Kind,
+    end: usize,
+}
+
+impl State {
+    fn event(&self, index: usize) -> Option<(Kind, &str)> {
+        let mark = self.marks.get(index)?;
+        let start = index.checked_sub(1).and_then(|before| self.marks.get(before)).map_or(0, |mark| mark.end);
+        Some((mark.kind, self.text.get(start..mark.end)?))
+    }
+
+    fn end_of(&self, index: usize) -> usize {
+        index.checked_sub(1).and_then(|before| self.marks.get(before)).map_or(0, |mark| mark.end)
+    }
+}
+
+impl EventLog {
+    /// An empty log.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held leaves at worst an event half appended to `text` and not marked: still readable.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends events, wakes every reader once, and returns the last id. Nothing is taken after an ending.
+    pub fn append(&self, events: impl IntoIterator<Item = Event>) -> u64 {
+        let mut state = self.state();
+        for event in events {
+            if state.ended {
+                break;
+            }
+            state.text.push_str(&event.members);
+            let end = state.text.len();
+            state.marks.push(Mark { kind: event.kind, end });
+            state.ended = event.kind.is_ending();
+        }
+        let last = state.marks.len() as u64;
+        drop(state);
+        self.grown.notify_waiters();
+        last
+    }
+
+    /// Tells every reader that no more will come from here, without an ending: they are cut, and may resume elsewhere.
+    pub fn cut(&self) {
+        self.state().cut = true;
+        self.grown.notify_waiters();
+    }
+
+    /// The last id.
+    pub fn last_id(&self) -> u64 {
+        self.state().marks.len() as u64
+    }
+
+    /// Whether the ending is in.
+    pub fn has_ended(&self) -> bool {
+        self.state().ended
+    }
+
+    /// The ending, if it is in: its id and kind.
+    pub fn ending(&self) -> Option<(u64, Kind)> {
+        let state = self.state();
+        let last = state.marks.last()?;
+        state.ended.then_some((state.marks.len() as u64, last.kind))
+    }
+
+    /// The events after that id as lines for the store, and the last id among them.
+    pub fn lines_after(&self, id: u64) -> (String, u64) {
+        let state = self.state();
+        let mut lines = String::new();
+        for index in usize::try_from(id).unwrap_or(usize::MAX)..state.marks.len() {
+            if let Some((kind, members)) = state.event(index) {
+                Event::write_line(index as u64 + 1, kind, members, &mut lines);
+            }
+        }
+        (lines, state.marks.len() as u64)
+    }
+
+    /// A reader of what comes after that id.
+    pub fn watch(self: &Arc<Self>, after: u64) -> Watch {
+        self.watchers.fetch_add(1, Ordering::SeqCst);
+        self.watchers_changed.notify_waiters();
+        let state = self.state();
+        let attached = state.text.len();
+        drop(state);
+        Watch { log: Arc::clone(self), next: usize::try_from(after).unwrap_or(usize::MAX), attached }
+    }
+
+    /// How many read it now.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when nobody reads it (`true`) or somebody does (`false`).
+    pub async fn until_watched(&self, watched: bool) {
+        loop {
+            let changed = self.watchers_changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if (self.watchers() > 0) == watched {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// A reader of an [`EventLog`], at its own place. Dropping it is how a reader leaves.
+#[derive(Debug)]
+pub struct Watch {
+    log: Arc<EventLog>,
+    next: usize,
+    attached: usize,
+}
+
+/// What a reader gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Events were handed over; more may come.
+    More,
+    /// The ending was handed over, or had been read before.
+    Ended,
+    /// The reader is too slow, or the log's source is gone: it must come again.
+    Cut,
+}
+
+impl Watch {
+    /// Hands every event that is there to `take` (id, kind, members), waiting for one where there is none.
+    pub async fn next(&mut self, mut take: impl FnMut(u64, Kind, &str)) -> Step {
+        loop {
+            let log = Arc::clone(&self.log);
+            let grown = log.grown.notified();
+            tokio::pin!(grown);
+            grown.as_mut().enable();
+            if let Some(step) = self.take_ready(&mut take) {
+                return step;
+            }
+            grown.await;
+        }
+    }
+
+    /// Hands over what is there now; `None` where there is nothing yet.
+    pub fn take_ready(&mut self, take: &mut impl FnMut(u64, Kind, &str)) -> Option<Step> {
+        let state = self.log.state();
+        if self.lag(&state) > LAG_LIMIT {
+            return Some(Step::Cut);
+        }
+        if self.next >= state.marks.len() {
+            return match (state.ended, state.cut) {
+                (true, _) => Some(self.after_the_end(&state, take)),
+                (false, true) => Some(Step::Cut),
+                (false, false) => None,
+            };
+        }
+        while let Some((kind, members)) = state.event(self.next) {
+            self.next += 1;
+            take(self.next as u64, kind, members);
+        }
+        Some(if state.ended { Step::Ended } else { Step::More })
+    }
+
+    /// A reader that has more than the log (its instance died before it stored the last events) still gets the ending,
+    /// under the next id.
+    fn after_the_end(&self, state: &State, take: &mut impl FnMut(u64, Kind, &str)) -> Step {
+        let last = state.marks.len();
+        if let Some((kind, members)) = last.checked_sub(1).and_then(|index| state.event(index))
+            && (self.next > last || kind == Kind::Lost)
+        {
+            take(self.next as u64 + 1, kind, members);
+        }
+        Step::Ended
+    }
+
+    fn lag(&self, state: &State) -> usize {
+        let taken = state.end_of(self.next.min(state.marks.len()));
+        state.text.len().saturating_sub(taken.max(self.attached))
+    }
+
+    /// Whether there is nothing left to read: the ending was read before.
+    pub fn is_past_the_end(&self) -> bool {
+        self.log.ending().is_some_and(|(id, kind)| self.next as u64 == id && kind != Kind::Lost)
+    }
+
+    /// The log that is read.
+    pub fn log(&self) -> &Arc<EventLog> {
+        &self.log
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.log.watchers.fetch_sub(1, Ordering::SeqCst);
+        self.log.watchers_changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(watch: &mut Watch) -> (Vec<(u64, Kind)>, Option<Step>) {
+        let mut got = Vec::new();
+        let step = watch.take_ready(&mut |id, kind, _| got.push((id, kind)));
+        (got, step)
+    }
+
+    fn ended_log() -> Arc<EventLog> {
+        let log = EventLog::new();
+        log.append([Event::token("a"), Event::token("b"), Event { kind: Kind::Done, members: String::new() }]);
+        log
+    }
+
+    #[test]
+    fn a_reader_gets_what_comes_after_its_place_once() {
+        let log = ended_log();
+        for after in 0..3 {
+            let (got, step) = read_all(&mut log.watch(after));
+            assert_eq!(got.iter().map(|(id, _)| *id).collect::<Vec<_>>(), (after + 1..=3).collect::<Vec<_>>());
+            assert_eq!(step, Some(Step::Ended));
+        }
+        assert!(log.watch(3).is_past_the_end());
+    }
+
+    #[test]
+    fn a_reader_that_has_more_than_the_log_gets_the_ending_under_the_next_id() {
+        let (got, step) = read_all(&mut ended_log().watch(9));
+        assert_eq!((got, step), (vec![(10, Kind::Done)], Some(Step::Ended)));
+    }
+
+    #[test]
+    fn a_reader_that_lags_is_cut_and_one_that_replays_is_not() {
+        let log = EventLog::new();
+        let mut slow = log.watch(0);
+        log.append([Event::token(&"x".repeat(LAG_LIMIT))]);
+        assert_eq!(read_all(&mut slow).1, Some(Step::Cut));
+        assert_eq!(read_all(&mut log.watch(0)).1, Some(Step::More));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_is_woken_by_an_event() {
+        let log = EventLog::new();
+        let mut watch = log.watch(0);
+        let writer = async { log.append([Event::token("a")]) };
+        let (step, _) = tokio::join!(watch.next(|_, _, _| {}), writer);
+        assert_eq!(step, Step::More);
+    }
+}

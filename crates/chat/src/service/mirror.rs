@@ -1,0 +1,102 @@
+//! The one writer that keeps the events of running turns in the store, off their live path, and renews their leases.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use common::store::Op;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::turns::{Stop, Turn, Turns};
+use crate::{
+    models::MessageId,
+    repository::{inbox::Request, keys::Keys},
+};
+
+/// How often: what a dead instance's watchers saw and its log lacks is at most this.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// What one round asks of the store, and what its answer will mean.
+enum Change {
+    Events(Arc<Turn>, u64),
+    Lease(Arc<Turn>),
+}
+
+impl Turns {
+    /// Runs until the service stops and no turn runs any more.
+    pub(super) async fn mirror(self: Arc<Self>) {
+        let mut renewed: HashMap<MessageId, Instant> = HashMap::new();
+        loop {
+            if self.is_idle() {
+                renewed.clear();
+                tokio::select! {
+                    () = self.began.notified() => {}
+                    () = self.shutdown.stopping() => return,
+                }
+            }
+            let mut ticks = interval(PERIOD);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while !self.is_idle() {
+                ticks.tick().await;
+                self.mirror_once(&mut renewed).await;
+                self.read_inbox().await;
+            }
+        }
+    }
+
+    async fn mirror_once(&self, renewed: &mut HashMap<MessageId, Instant>) {
+        let running = self.running();
+        let now = Instant::now();
+        renewed.retain(|id, _| running.iter().any(|turn| turn.open.id == *id));
+        let (mut ops, mut changes) = (Vec::new(), Vec::new());
+        for turn in running {
+            let keys = Keys::of(&turn.owner);
+            let (lines, last) = turn.log.lines_after(turn.mirrored.load(Ordering::SeqCst));
+            if !lines.is_empty() && !turn.log.has_ended() {
+                ops.push(Op::PushExisting(keys.events(&turn.open.id), lines.into()));
+                changes.push(Change::Events(Arc::clone(&turn), last));
+            }
+            let due = *renewed.entry(turn.open.id.clone()).or_insert(now) + self.repository.lease() / 3 <= now;
+            if due {
+                ops.push(Op::Expire(keys.lease(&turn.open.id), Some(self.repository.lease())));
+                changes.push(Change::Lease(turn));
+            }
+        }
+        if ops.is_empty() {
+            return;
+        }
+        // A failed round is repeated by the next: readers pass over events that they have.
+        let Ok(taken) = self.repository.mirror(ops).await else { return };
+        for (change, taken) in changes.into_iter().zip(taken) {
+            match change {
+                Change::Events(turn, last) if taken => turn.note_mirrored(last),
+                Change::Lease(turn) if taken => {
+                    renewed.insert(turn.open.id.clone(), now);
+                }
+                Change::Events(turn, _) | Change::Lease(turn) => self.mend(&turn).await,
+            }
+        }
+    }
+
+    /// The store has no lease or log of a turn that runs here: take the lease again, or end the turn if it was closed.
+    async fn mend(&self, turn: &Turn) {
+        if turn.log.has_ended() {
+            return;
+        }
+        let taken = self.repository.retake_lease(&turn.owner, &turn.session, &turn.open, &self.instance).await;
+        if matches!(taken, Ok(false)) {
+            turn.stop(Stop::Lost);
+        }
+    }
+
+    async fn read_inbox(&self) {
+        let Ok(requests) = self.repository.take_inbox(&self.instance).await else { return };
+        for Request::Cancel(id) in requests {
+            if let Some(turn) = self.running().into_iter().find(|turn| turn.open.id == id) {
+                turn.stop(Stop::Cancelled);
+            }
+        }
+    }
+}

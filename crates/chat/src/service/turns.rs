@@ -1,0 +1,299 @@
+//! All turns of this instance: which run here, and what ends one from outside.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{
+    config,
+    errors::Code,
+    identity::Owner,
+    shutdown::Shutdown,
+    store::StoreError,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    context::Estimates,
+    follow::Follower,
+    lanes::Lanes,
+    llm::Llm,
+    log::EventLog,
+};
+use crate::{
+    adapters::ModelError,
+    models::{MessageId, Options, SessionId, random_text, records::OpenTurn},
+    repository::Repository,
+};
+
+/// What a request of the chat service can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum ChatError {
+    /// The user has no session of that id.
+    #[error("no such session")]
+    SessionNotFound,
+    /// The user has a session of that id.
+    #[error("the session exists")]
+    SessionExists,
+    /// The session was answering other messages for as long as one waits.
+    #[error("the session is busy")]
+    SessionBusy,
+    /// The session holds as many messages as it may.
+    #[error("the session is full: {0} messages")]
+    SessionFull(u64),
+    /// The user has no answer of that id.
+    #[error("no such message")]
+    MessageNotFound,
+    /// The message alone does not fit the model's window.
+    #[error("the message does not fit a window of {window} tokens")]
+    ContextTooLong {
+        /// The window, in tokens.
+        window: u32,
+    },
+    /// The key belongs to another request.
+    #[error("the idempotency key was used with another body")]
+    IdempotencyMismatch,
+    /// The day's quota does not hold the turn.
+    #[error("the quota of {tokens_per_day} tokens a day is used up")]
+    QuotaExceeded {
+        /// The quota.
+        tokens_per_day: u64,
+    },
+    /// New turns are refused.
+    #[error("the service is stopping")]
+    ShuttingDown,
+    /// The model servers.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a turn is to answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Question {
+    /// A new message.
+    Message(String),
+    /// The session's last message, once more.
+    Last,
+}
+
+/// What happens to a turn that nobody watches any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// It goes on to its end.
+    Continue,
+    /// It is cancelled after that time, unless somebody comes back.
+    CancelAfter(Duration),
+}
+
+/// An idempotency key with the request that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// SHA-256 of the key, hexadecimal.
+    pub digest: String,
+    /// SHA-256 of the request, hexadecimal.
+    pub body: String,
+}
+
+/// A request for a turn, checked.
+#[derive(Clone, Debug)]
+pub struct NewTurn {
+    /// The session.
+    pub session: SessionId,
+    /// What to answer.
+    pub question: Question,
+    /// The model, for this turn.
+    pub model: Option<String>,
+    /// The system prompt, for this turn.
+    pub system: Option<String>,
+    /// The options.
+    pub options: Options,
+    /// What a watcher's leaving means.
+    pub on_disconnect: OnDisconnect,
+    /// The idempotency key.
+    pub key: Option<IdempotencyKey>,
+    /// The id of the request, for the log and the `error` event.
+    pub request_id: Arc<str>,
+}
+
+/// Why a turn is ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Somebody asked for it.
+    Cancelled,
+    /// Its session was deleted.
+    Deleted,
+    /// Somebody else closed it, since its lease had lapsed.
+    Lost,
+}
+
+/// A turn that runs here.
+#[derive(Debug)]
+pub struct Turn {
+    /// Whose it is.
+    pub owner: Owner,
+    /// Its session.
+    pub session: SessionId,
+    /// What the store has of it.
+    pub open: OpenTurn,
+    /// Its events.
+    pub log: Arc<EventLog>,
+    /// What a watcher's leaving means.
+    pub on_disconnect: OnDisconnect,
+    /// The id of the request that began it.
+    pub request_id: Arc<str>,
+    /// The last event that the store is known to have.
+    pub(super) mirrored: AtomicU64,
+    /// Resolves when it is to end.
+    pub(super) stopped: CancellationToken,
+    why: OnceLock<Stop>,
+}
+
+impl Turn {
+    pub(super) fn new(owner: Owner, session: SessionId, open: OpenTurn, new: &NewTurn) -> Self {
+        Self {
+            owner,
+            session,
+            open,
+            log: EventLog::new(),
+            on_disconnect: new.on_disconnect,
+            request_id: Arc::clone(&new.request_id),
+            mirrored: AtomicU64::new(0),
+            stopped: CancellationToken::new(),
+            why: OnceLock::new(),
+        }
+    }
+
+    /// Ends it; the first reason given holds.
+    pub fn stop(&self, why: Stop) {
+        let _ = self.why.set(why);
+        self.stopped.cancel();
+    }
+
+    /// Why it is to end.
+    pub(super) fn why(&self) -> Stop {
+        self.why.get().copied().unwrap_or(Stop::Cancelled)
+    }
+
+    pub(super) fn note_mirrored(&self, last_id: u64) {
+        self.mirrored.fetch_max(last_id, Ordering::SeqCst);
+    }
+}
+
+/// How turns are made here.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The newest messages looked at for a prompt.
+    pub history_messages: usize,
+    /// Most messages a session keeps.
+    pub max_session_messages: u64,
+    /// The system prompt where neither request nor session has one.
+    pub system_prompt: Option<String>,
+    /// LLM tokens a user may use in a day.
+    pub tokens_per_day: Option<u64>,
+}
+
+impl Limits {
+    /// As the settings say.
+    pub fn from_settings(settings: &config::Settings) -> Self {
+        Self {
+            history_messages: settings.chat.history_messages,
+            max_session_messages: settings.chat.max_session_messages,
+            system_prompt: settings.chat.system_prompt.clone(),
+            tokens_per_day: settings.rate_limit.tokens_per_day,
+        }
+    }
+}
+
+/// All turns of this instance.
+pub struct Turns {
+    pub(super) repository: Repository,
+    pub(super) llm: Arc<Llm>,
+    pub(super) limits: Limits,
+    pub(super) shutdown: Shutdown,
+    pub(super) lanes: Lanes,
+    pub(super) estimates: Estimates,
+    pub(super) follower: Follower,
+    /// This process among all that share the store.
+    pub(super) instance: String,
+    pub(super) began: Notify,
+    running: Mutex<HashMap<MessageId, Arc<Turn>>>,
+}
+
+impl Turns {
+    /// The turns of a new instance; [`Self::mirror`] is already running for them.
+    pub fn new(repository: Repository, llm: Arc<Llm>, limits: Limits, shutdown: Shutdown) -> Arc<Self> {
+        let turns = Arc::new(Self {
+            repository,
+            llm,
+            limits,
+            lanes: Lanes::default(),
+            estimates: Estimates::default(),
+            follower: Follower::default(),
+            instance: random_text(16),
+            began: Notify::new(),
+            running: Mutex::default(),
+            shutdown: shutdown.clone(),
+        });
+        let mirror = Arc::clone(&turns);
+        shutdown.spawn(async move { mirror.mirror().await });
+        turns
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<MessageId, Arc<Turn>>> {
+        // Single insertions and removals: nothing is left half done by a panic.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The turns that run here.
+    pub(super) fn running(&self) -> Vec<Arc<Turn>> {
+        self.map().values().cloned().collect()
+    }
+
+    /// Whether any turn runs here.
+    pub(super) fn is_idle(&self) -> bool {
+        self.map().is_empty()
+    }
+
+    /// That turn, if it runs here and is that owner's.
+    pub(super) fn local(&self, owner: &Owner, id: &MessageId) -> Option<Arc<Turn>> {
+        self.map().get(id).filter(|turn| turn.owner == *owner).cloned()
+    }
+
+    pub(super) fn enter(&self, turn: &Arc<Turn>) {
+        self.map().insert(turn.open.id.clone(), Arc::clone(turn));
+        metrics::gauge!("chat_turns_running").increment(1.0);
+        self.began.notify_one();
+    }
+
+    pub(super) fn leave(&self, turn: &Turn) {
+        if self.map().remove(&turn.open.id).is_some() {
+            metrics::gauge!("chat_turns_running").decrement(1.0);
+        }
+    }
+}
+
+/// What a model server's failure is called, and what the caller is told: never the server's own words.
+pub fn explain(error: &ModelError) -> (Code, String) {
+    let (code, detail) = match error {
+        ModelError::Unavailable(_) => (Code::LlmUnavailable, "The model server cannot be reached; try again in a moment."),
+        ModelError::Timeout(_) => (Code::LlmTimeout, "The model server took too long to answer; try again."),
+        ModelError::Failed(_) => (Code::LlmFailed, "The model server failed or was cut off; try again."),
+        ModelError::NotFound(detail) => (Code::ModelNotFound, detail.as_str()),
+        ModelError::ContextTooLong(_) => {
+            (Code::ContextTooLong, "The conversation does not fit the model's window; shorten it or begin a new session.")
+        }
+        ModelError::QueueFull => (Code::QueueFull, "Too many requests wait for the model; try again in a moment."),
+        ModelError::Busy { .. } => (Code::LlmUnavailable, "The model server is busy; try again in a moment."),
+        ModelError::Unsupported(detail) => (Code::InvalidRequest, detail.as_str()),
+    };
+    (code, detail.to_owned())
+}
