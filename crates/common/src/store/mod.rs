@@ -207,7 +207,10 @@ pub struct Txn {
 impl Txn {
     /// An empty transaction that is on disk before it is answered.
     pub fn durable() -> Self {
-        Self { durable: true, ..Self::default() }
+        Self {
+            durable: true,
+            ..Self::default()
+        }
     }
 
     /// An empty transaction that a crash of the machine may lose: for what can be found out again.
