@@ -1,1 +1,43 @@
-//! stub
+//! The harness: real processes of ours, a throw-away Redis, model servers that misbehave on request, and clients that
+//! check what they read. A story in `auth/`, `chat/` or `common/` is written with these and knows nothing of the code inside.
+//!
+//! * [`TestApp`]: `auth` and any number of `chat`, or `chatbot`, as child processes; [`Process`] is one of them
+//! * [`Redis`]: a redis-server of its own; [`Proxy`]: the wire to it, or to a model server, that can be cut
+//! * [`FakeModel`]: a model server (Ollama's wire or OpenAI's) that plays an [`Answer`]
+//! * [`Client`], [`EventStream`], [`Socket`], [`raw`]: REST, SSE and NDJSON, WebSocket, bare bytes
+//! * [`Forge`]: tokens nobody should accept; [`Auditor`]: what was acknowledged against what is stored
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a harness tells of its failures by panicking, and it is a client, not a service: it has clients and tasks of its own"
+)]
+
+mod app;
+mod auditor;
+mod client;
+mod events;
+mod forge;
+pub mod models;
+mod process;
+mod proxy;
+pub mod raw;
+mod redis;
+mod reply;
+mod socket;
+mod wait;
+
+pub use self::{
+    app::{Backend, Builder, TestApp},
+    auditor::Auditor,
+    client::Client,
+    events::{Event, EventStream, read_frames, text_of, thinking_of},
+    forge::Forge,
+    models::{Answer, ChatRequest, FakeModel, Gate, fixture},
+    process::{Process, free_port},
+    proxy::{Mode, Proxy},
+    redis::{Redis, RedisOptions},
+    reply::Reply,
+    socket::{Closed, Socket},
+    wait::{PATIENCE, eventually, within},
+};

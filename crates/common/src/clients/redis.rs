@@ -1,1 +1,160 @@
 //! The Redis connection, with its timeouts and its reconnection.
+//!
+//! One multiplexed connection serves everybody. It is made by whoever first needs it and made anew once it is lost or given
+//! up. The `redis` crate's own manager is not used: it keeps a refused login for ever, and stays with a server that
+//! has become a replica.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
+    PushKind, RedisError, aio::MultiplexedConnection, io::tcp::TcpSettings,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+/// How long one attempt to connect may take, the login included.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// After a failed attempt, callers share its error for that long.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection that refuses work (replica, no permission) is kept at least that long, so that refusals do not become
+/// a storm of connections.
+const KEEP_AT_LEAST: Duration = Duration::from_millis(250);
+
+/// Calls waiting for their turn to be written; more than the crate's 50, which a burst of requests would fill.
+const WRITE_QUEUE: usize = 1024;
+
+/// One established connection.
+#[derive(Debug)]
+pub struct Link {
+    /// Clone it to send.
+    pub connection: MultiplexedConnection,
+    lost: Arc<AtomicBool>,
+    made: Instant,
+}
+
+/// Where Redis is, and the connection to it while there is one.
+#[derive(Clone)]
+pub struct Connector(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    link: ArcSwapOption<Link>,
+    /// Held by whoever connects; what it found out for those who waited.
+    connecting: tokio::sync::Mutex<Option<(Instant, RedisError)>>,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+impl Connector {
+    /// Reads the address (`redis://` or `rediss://`, with or without user, password and database). Connects nowhere.
+    ///
+    /// # Errors
+    /// The address is none; the error does not hold it.
+    pub fn new(url: &SecretString) -> Result<Self, RedisError> {
+        let info: ConnectionInfo = url.expose_secret().into_connection_info()?;
+        // RESP3 tells of a lost connection at once, not at the next command.
+        let login = info
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3);
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let client = Client::open(info.set_redis_settings(login).set_tcp_settings(tcp))?;
+        Ok(Self(Arc::new(Inner {
+            client,
+            link: ArcSwapOption::empty(),
+            connecting: tokio::sync::Mutex::new(None),
+        })))
+    }
+
+    /// The connection; makes one where there is none. Takes up to 1 s, and may be dropped at any time.
+    ///
+    /// # Errors
+    /// Why the latest attempt failed.
+    pub async fn link(&self) -> Result<Arc<Link>, RedisError> {
+        if let Some(link) = self.current() {
+            return Ok(link);
+        }
+        let mut failed = self.0.connecting.lock().await;
+        if let Some(link) = self.current() {
+            return Ok(link);
+        }
+        if let Some((at, error)) = failed.as_ref()
+            && at.elapsed() < RETRY_PAUSE
+        {
+            return Err(error.clone());
+        }
+        match self.connect().await {
+            Ok(link) => {
+                *failed = None;
+                self.0.link.store(Some(link.clone()));
+                Ok(link)
+            }
+            Err(error) => {
+                *failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// The connection, if there is one.
+    pub fn current(&self) -> Option<Arc<Link>> {
+        self.0.link.load_full().filter(|link| !link.is_lost())
+    }
+
+    async fn connect(&self) -> Result<Arc<Link>, RedisError> {
+        let lost = Arc::new(AtomicBool::new(false));
+        let seen = lost.clone();
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_LIMIT))
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(WRITE_QUEUE)
+            .set_push_sender(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    seen.store(true, Ordering::Relaxed);
+                }
+                Ok::<(), redis::aio::SendError>(())
+            });
+        let connection = self
+            .0
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        Ok(Arc::new(Link {
+            connection,
+            lost,
+            made: Instant::now(),
+        }))
+    }
+
+    /// Gives a connection up: the next call makes another. Calls under way on it may still be answered.
+    pub fn give_up(&self, link: &Arc<Link>) {
+        link.lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives a connection up that refuses work, unless it is only just made.
+    pub fn give_up_refusing(&self, link: &Arc<Link>) {
+        if link.made.elapsed() >= KEEP_AT_LEAST {
+            self.give_up(link);
+        }
+    }
+}
+
+impl Link {
+    /// Whether it is known to be gone; what was sent on it may have been applied all the same.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+}

@@ -1,9 +1,46 @@
 //! The settings: one small struct a section, layered from the compiled-in files to the environment, checked whole.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+mod kinds;
+mod layers;
+mod load;
+mod ollama_host;
+mod problem;
+mod read;
+mod rules;
+mod variables;
+
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use url::Url;
+
+pub use self::{
+    load::Loaded,
+    problem::{Problem, Problems},
+    rules::readable_by_all,
+};
+
+/// Which program asks for its settings: all accept the whole schema, each needs its own part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    /// Accounts and tokens.
+    Auth,
+    /// Messages, sessions, streams.
+    Chat,
+    /// Both in one process.
+    Chatbot,
+}
+
+impl Binary {
+    /// The program's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Binary::Auth => "auth",
+            Binary::Chat => "chat",
+            Binary::Chatbot => "chatbot",
+        }
+    }
+}
 
 /// Which set of defaults holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +203,7 @@ impl ProviderKind {
 }
 
 /// One model server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Provider {
     /// Where it is, without the API's own path (`/api`, `/v1` is accepted and kept for OpenAI-compatible ones).
     pub base_url: Url,
@@ -190,6 +227,17 @@ pub struct Provider {
     pub total_timeout: Duration,
     /// Failures in a row that open the breaker; 0 switches it off.
     pub breaker_failures: u32,
+}
+
+impl fmt::Debug for Provider {
+    /// Without whoever is named in the address, and without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider")
+            .field("base_url", &kinds::masked(&self.base_url))
+            .field("model", &self.model)
+            .field("context_window", &self.context_window)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How much a user may ask.

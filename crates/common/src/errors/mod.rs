@@ -97,7 +97,10 @@ impl Code {
     /// Whether the same request may succeed later without being changed: what `retryable` says in an `error` event.
     pub fn retryable(self) -> bool {
         matches!(self.status().as_u16(), 408 | 409 | 429 | 500..=599)
-            && !matches!(self, Code::UserExists | Code::SessionExists | Code::QuotaExceeded)
+            && !matches!(
+                self,
+                Code::UserExists | Code::SessionExists | Code::QuotaExceeded
+            )
     }
 
     /// The `Retry-After` of an answer that names no other: every 429 and 503 carries one.
@@ -156,19 +159,36 @@ pub struct ApiError {
 impl ApiError {
     /// An error with that code and a sentence for the caller.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None, source: None, headers: Vec::new() }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after: None,
+            source: None,
+            headers: Vec::new(),
+        }
     }
 
     /// A 422 that names one wrong value.
     pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        let error = FieldError { pointer: pointer.into(), detail: detail.clone() };
-        Self { errors: vec![error], ..Self::new(Code::ValidationFailed, detail) }
+        let error = FieldError {
+            pointer: pointer.into(),
+            detail: detail.clone(),
+        };
+        Self {
+            errors: vec![error],
+            ..Self::new(Code::ValidationFailed, detail)
+        }
     }
 
     /// A 500 whose cause goes to the log.
     pub fn internal(source: impl StdError + Send + Sync + 'static) -> Self {
-        Self::new(Code::Internal, "Something went wrong here; the request id finds it in the log.").caused_by(source)
+        Self::new(
+            Code::Internal,
+            "Something went wrong here; the request id finds it in the log.",
+        )
+        .caused_by(source)
     }
 
     /// Adds the cause, for the log.
@@ -214,7 +234,10 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after.or_else(|| self.code.default_retry_after()) {
             let seconds = after.as_millis().div_ceil(1000).max(1);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)),
+            );
         }
         if self.code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -231,9 +254,18 @@ impl From<crate::store::StoreError> for ApiError {
     fn from(error: crate::store::StoreError) -> Self {
         use crate::store::StoreError;
         let (code, detail) = match &error {
-            StoreError::Unavailable(_) => (Code::StoreUnavailable, "The store cannot be reached; try again in a moment."),
-            StoreError::Full(_) => (Code::StoreFull, "The store is full; reading still works. Try again later."),
-            StoreError::Corrupt(_) => (Code::Internal, "A stored record cannot be read; the request id finds it in the log."),
+            StoreError::Unavailable(_) => (
+                Code::StoreUnavailable,
+                "The store cannot be reached; try again in a moment.",
+            ),
+            StoreError::Full(_) => (
+                Code::StoreFull,
+                "The store is full; reading still works. Try again later.",
+            ),
+            StoreError::Corrupt(_) => (
+                Code::Internal,
+                "A stored record cannot be read; the request id finds it in the log.",
+            ),
         };
         Self::new(code, detail).caused_by(error)
     }

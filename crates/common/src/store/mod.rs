@@ -9,11 +9,34 @@
 //! * All keys of one [`Read`] and of one [`Txn`] must share one hash tag (`{…}`), so that they share a Redis Cluster slot.
 //! * Every call ends within its deadline (1 s unless [`Store::by`] says otherwise). [`StoreError::Unavailable`] from a
 //!   write means *unknown*: it may have been applied, now or later. Every write must be safe to repeat.
+//! * Numbers in hash fields ([`Op::FieldAdd`], [`Check::FieldAtMost`]) are whole and of at most 15 digits; anything else there is
+//!   [`StoreError::Corrupt`]. Scores are exact within ±2^53. A transaction uses one key as one type, unless it is
+//!   deleted or set in between. A time to live counts in whole milliseconds, at least 1.
 //! * After one time-out, calls fail at once for 250 ms at a time, so that a frozen store costs no caller a full wait.
 
-use std::{collections::HashMap, time::Duration};
+mod embedded;
+mod gate;
+mod plan;
+mod quota;
+mod redis;
+mod snapshot;
+mod txn;
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use bytes::Bytes;
+
+use self::{embedded::Embedded, gate::Gate, redis::Redis};
+pub use self::{
+    quota::{Admission, Quota},
+    snapshot::{Found, Read, Snapshot},
+    txn::{Check, Committed, Op, Txn},
+};
+use crate::{config::StoreUrl, shutdown::Shutdown};
 
 /// A key as it stands in the store: `family:{tag}:…`. Only repositories spell one.
 pub type Key = String;
@@ -32,231 +55,197 @@ pub enum StoreError {
     Corrupt(String),
 }
 
-/// One thing to read. An absent or expired key reads as empty.
+/// How long a call may take, unless [`Store::by`] says less.
+pub const CALL_LIMIT: Duration = Duration::from_secs(1);
+
+/// The store. Cheap to clone; all clones share one connection or one file.
 #[derive(Clone, Debug)]
-pub enum Read {
-    /// A plain value: [`Snapshot::value`].
-    Value(Key),
-    /// All fields of a hash: [`Snapshot::fields`].
-    Fields(Key),
-    /// Items of a list from `start` to `stop`, both included; negative counts from the end (-1 is the last): [`Snapshot::items`].
-    Items {
-        /// The list.
-        key: Key,
-        /// First position.
-        start: i64,
-        /// Last position.
-        stop: i64,
-    },
-    /// How many items a list has: [`Snapshot::count`].
-    Length(Key),
-    /// Members of an index by falling score (then falling member), below `before` if given: [`Snapshot::members`].
-    Newest {
-        /// The index.
-        key: Key,
-        /// Only members that come after this (score, member) in that order: the last of the page before.
-        before: Option<(i64, String)>,
-        /// At most that many.
-        limit: usize,
-    },
-    /// Members of an index with a score of at least `score`, by rising score: [`Snapshot::members`].
-    Since {
-        /// The index.
-        key: Key,
-        /// Lowest score.
-        score: i64,
-        /// At most that many.
-        limit: usize,
-    },
+pub struct Store {
+    backend: Backend,
+    gate: Arc<Gate>,
+    deadline: Option<Instant>,
 }
 
-/// What one [`Read`] found.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Found {
-    /// Of [`Read::Value`].
-    Value(Option<Bytes>),
-    /// Of [`Read::Fields`]; empty where the key is absent.
-    Fields(HashMap<String, Bytes>),
-    /// Of [`Read::Items`].
-    Items(Vec<Bytes>),
-    /// Of [`Read::Length`].
-    Count(u64),
-    /// Of [`Read::Newest`] and [`Read::Since`]: (member, score).
-    Members(Vec<(String, i64)>),
-}
-
-/// What was found, in the order asked, all at one moment of the store's clock.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// The store's clock: milliseconds since the Unix epoch.
-    pub now: i64,
-    /// One entry for each [`Read`].
-    pub found: Vec<Found>,
+enum Backend {
+    Redis(Redis),
+    Embedded(Embedded),
 }
 
-impl Snapshot {
-    /// The plain value at position `i` of the reads; `None` where it is absent.
-    pub fn value(&mut self, i: usize) -> Option<Bytes> {
-        match self.found.get_mut(i) {
-            Some(Found::Value(value)) => value.take(),
-            _ => None,
-        }
+impl Store {
+    /// Opens the store; must be called within a Tokio runtime. It never waits for Redis: one that is down, now or later, is
+    /// [`StoreError::Unavailable`] call by call, and found again within 2 s. `shutdown` ends the background look at it;
+    /// calls work on after that.
+    ///
+    /// # Errors
+    /// A Redis address that is none; an embedded file that cannot be made, is damaged, or is held by another process.
+    /// No error text holds a password.
+    pub fn open(url: &StoreUrl, shutdown: &Shutdown) -> Result<Self, StoreError> {
+        let gate = Arc::new(Gate::new(Instant::now()));
+        let backend = match url {
+            StoreUrl::Redis(url) => Backend::Redis(Redis::open(url, gate.clone(), shutdown)?),
+            StoreUrl::Embedded(dir) => Backend::Embedded(Embedded::open(dir)?),
+            StoreUrl::Memory => Backend::Embedded(Embedded::memory()?),
+        };
+        Ok(Self {
+            backend,
+            gate,
+            deadline: None,
+        })
     }
 
-    /// The hash at position `i` of the reads; empty where it is absent.
-    pub fn fields(&mut self, i: usize) -> HashMap<String, Bytes> {
-        match self.found.get_mut(i) {
-            Some(Found::Fields(fields)) => std::mem::take(fields),
-            _ => HashMap::new(),
-        }
-    }
-
-    /// The list items at position `i` of the reads.
-    pub fn items(&mut self, i: usize) -> Vec<Bytes> {
-        match self.found.get_mut(i) {
-            Some(Found::Items(items)) => std::mem::take(items),
-            _ => Vec::new(),
-        }
-    }
-
-    /// The list length at position `i` of the reads.
-    pub fn count(&self, i: usize) -> u64 {
-        match self.found.get(i) {
-            Some(Found::Count(count)) => *count,
-            _ => 0,
-        }
-    }
-
-    /// The index members at position `i` of the reads.
-    pub fn members(&mut self, i: usize) -> Vec<(String, i64)> {
-        match self.found.get_mut(i) {
-            Some(Found::Members(members)) => std::mem::take(members),
-            _ => Vec::new(),
-        }
-    }
-}
-
-/// What must hold for a [`Txn`] to be applied.
-#[derive(Clone, Debug)]
-pub enum Check {
-    /// The key, of any type, is absent (or expired).
-    Absent(Key),
-    /// The key, of any type, exists.
-    Exists(Key),
-    /// The plain value is exactly this.
-    Equals(Key, Bytes),
-    /// The hash field is exactly this.
-    FieldEquals(Key, String, Bytes),
-    /// The hash, or that field of it, is absent.
-    FieldAbsent(Key, String),
-    /// The hash field, a whole number, 0 where absent, is at most this.
-    FieldAtMost(Key, String, i64),
-    /// The list has exactly that many items; an absent one has 0.
-    LengthIs(Key, u64),
-}
-
-/// One change. Each is total: it cannot fail halfway through a transaction for the state that it finds.
-#[derive(Clone, Debug)]
-pub enum Op {
-    /// Sets a plain value; it lives for `ttl`, or for ever. Replaces whatever the key held.
-    Set {
-        /// The key.
-        key: Key,
-        /// Its new value.
-        value: Bytes,
-        /// How long it lives.
-        ttl: Option<Duration>,
-    },
-    /// Removes a key of any type.
-    Delete(Key),
-    /// Sets how long an existing key lives from now on; `None` for ever. Applied: whether the key existed.
-    Expire(Key, Option<Duration>),
-    /// Sets a hash field.
-    FieldSet(Key, String, Bytes),
-    /// Removes a hash field; a hash without fields is absent.
-    FieldDelete(Key, String),
-    /// Adds to a hash field that holds a whole number (0 where absent).
-    FieldAdd(Key, String, i64),
-    /// Appends to a list, which begins where it is absent.
-    Push(Key, Bytes),
-    /// Appends to a list that exists. Applied: whether it did.
-    PushExisting(Key, Bytes),
-    /// Replaces the item at that position (negative from the end). Applied: whether it was there.
-    ItemSet(Key, i64, Bytes),
-    /// Removes the last item of a list; a list without items is absent.
-    Pop(Key),
-    /// Puts a member into an index, or gives it a new score.
-    MemberSet(Key, String, i64),
-    /// Takes a member out of an index.
-    MemberDelete(Key, String),
-    /// Takes all members with a score below this out of an index.
-    MembersBelow(Key, i64),
-}
-
-/// 'Compare, then apply': all checks, then all operations, as one.
-#[derive(Clone, Debug, Default)]
-pub struct Txn {
-    /// What must hold.
-    pub checks: Vec<Check>,
-    /// What is then done, in order.
-    pub ops: Vec<Op>,
-    /// Whether the embedded store must have it on disk before it answers. Redis decides by its `appendfsync`.
-    pub durable: bool,
-}
-
-impl Txn {
-    /// An empty transaction that is on disk before it is answered.
-    pub fn durable() -> Self {
-        Self { durable: true, ..Self::default() }
-    }
-
-    /// An empty transaction that a crash of the machine may lose: for what can be found out again.
-    pub fn relaxed() -> Self {
-        Self::default()
-    }
-
-    /// Adds a condition.
+    /// The same store; calls through this handle end by then (and after 1 s at the latest).
     #[must_use]
-    pub fn check(mut self, check: Check) -> Self {
-        self.checks.push(check);
-        self
+    pub fn by(&self, deadline: Instant) -> Self {
+        Self {
+            deadline: Some(self.deadline.map_or(deadline, |own| own.min(deadline))),
+            ..self.clone()
+        }
     }
 
-    /// Adds a change.
-    #[must_use]
-    pub fn op(mut self, op: Op) -> Self {
-        self.ops.push(op);
-        self
+    /// Reads, all at one moment of the store's clock; costs one round trip.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; [`StoreError::Corrupt`] where a key has another type than is read.
+    pub async fn read(&self, reads: Vec<Read>) -> Result<Snapshot, StoreError> {
+        self.call("read", async {
+            match &self.backend {
+                Backend::Redis(redis) => redis.read(&reads).await,
+                Backend::Embedded(embedded) => embedded.read(reads).await,
+            }
+        })
+        .await
+    }
+
+    /// Applies a transaction whole, or not at all.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: whether it was or will be applied is unknown. [`StoreError::Full`] and
+    /// [`StoreError::Corrupt`] (a key of another type, a field that is no number): nothing was applied.
+    pub async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
+        self.call("commit", async {
+            match &self.backend {
+                Backend::Redis(redis) => redis.commit(&txn).await,
+                Backend::Embedded(embedded) => embedded.commit(txn).await,
+            }
+        })
+        .await
+    }
+
+    /// Does independent operations in one round trip, in order but not as one; their keys may be anywhere. One bool
+    /// for each: what the operation says of `Applied`, and true for those that say nothing.
+    ///
+    /// # Errors
+    /// The first that there was; the other operations may have been applied.
+    pub async fn apply(&self, ops: Vec<Op>) -> Result<Vec<bool>, StoreError> {
+        self.call("apply", async {
+            match &self.backend {
+                Backend::Redis(redis) => redis.apply(&ops).await,
+                Backend::Embedded(embedded) => embedded.apply(ops).await,
+            }
+        })
+        .await
+    }
+
+    /// Lets one request of that cost through the bucket `key`, or not; a refused one takes nothing. A cost of 0 only
+    /// looks; one above the burst counts as the burst. The embedded store forgets buckets at a restart.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: the cost may have been taken.
+    pub async fn admit(&self, key: &str, quota: Quota, cost: u32) -> Result<Admission, StoreError> {
+        self.take("admit", key, quota, quota.cost(cost)).await
+    }
+
+    /// Gives back what a request took; a bucket is never fuller than full.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: it may have been given back; not to be repeated.
+    pub async fn refund(&self, key: &str, quota: Quota, cost: u32) -> Result<(), StoreError> {
+        self.take("refund", key, quota, -quota.cost(cost))
+            .await
+            .map(|_| ())
+    }
+
+    async fn take(
+        &self,
+        op: &'static str,
+        key: &str,
+        quota: Quota,
+        cost: i64,
+    ) -> Result<Admission, StoreError> {
+        self.call(op, async {
+            match &self.backend {
+                Backend::Redis(redis) => redis.admit(key, quota, cost).await,
+                Backend::Embedded(embedded) => Ok(embedded.admit(key, quota, cost)),
+            }
+        })
+        .await
+    }
+
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] with the reason.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.call("ping", async {
+            match &self.backend {
+                Backend::Redis(redis) => redis.ping().await,
+                Backend::Embedded(embedded) => embedded.ping().await,
+            }
+        })
+        .await
+    }
+
+    /// A sentence for the log if the store may throw data away to make room (Redis' `maxmemory-policy`); `None` also
+    /// where it cannot be asked.
+    pub async fn eviction_warning(&self) -> Option<String> {
+        let Backend::Redis(redis) = &self.backend else {
+            return None;
+        };
+        let policy = self.call("config", redis.eviction_policy()).await.ok()??;
+        (policy != "noeviction").then(|| {
+            format!("Redis may throw away conversations to make room: maxmemory-policy is {policy}, set it to noeviction")
+        })
+    }
+
+    /// The frame round every call: the gate, one deadline over everything that it does, and the metrics.
+    async fn call<T>(
+        &self,
+        op: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let end = self
+            .deadline
+            .map_or(begun + CALL_LIMIT, |end| end.min(begun + CALL_LIMIT));
+        let result = if self.gate.pass(begun) {
+            match tokio::time::timeout_at(end.into(), call).await {
+                Ok(result) => {
+                    self.gate.answered();
+                    result
+                }
+                Err(_) => {
+                    self.gate.timed_out(begun, Instant::now());
+                    Err(StoreError::Unavailable("no answer in time".into()))
+                }
+            }
+        } else {
+            Err(StoreError::Unavailable("it did not answer lately".into()))
+        };
+        metrics::counter!("store_calls_total", "op" => op, "result" => outcome(&result))
+            .increment(1);
+        metrics::histogram!("store_call_duration_seconds", "op" => op)
+            .record(begun.elapsed().as_secs_f64());
+        result
     }
 }
 
-/// How a [`Txn`] went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Committed {
-    /// Every check held; every operation is done.
-    Applied,
-    /// The check at this position (the first that failed) did not hold; nothing was done.
-    Refused(usize),
-}
-
-/// A rate: a full bucket lets `burst` through at once and fills again over `period`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// How many at once, at least 1.
-    pub burst: u32,
-    /// How long an empty bucket takes to fill.
-    pub period: Duration,
-}
-
-/// What the rate limit says of one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admission {
-    /// Whether it may pass; if not, nothing was taken.
-    pub allowed: bool,
-    /// How many more would pass now.
-    pub remaining: u32,
-    /// When the bucket is full again.
-    pub reset_after: Duration,
-    /// When the next one would pass; zero where one would pass now.
-    pub retry_after: Duration,
+/// The `result` label of a call.
+fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(StoreError::Unavailable(_)) => "unavailable",
+        Err(StoreError::Full(_)) => "full",
+        Err(StoreError::Corrupt(_)) => "corrupt",
+    }
 }

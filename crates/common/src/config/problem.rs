@@ -1,0 +1,109 @@
+//! What is wrong with the settings: every problem at once, each with its name, where it came from and what is allowed.
+
+use std::fmt;
+
+/// One wrong setting. Its text never holds the value of a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting's dotted name (`auth.login`), or a variable's or file's name where no setting is meant.
+    pub setting: String,
+    /// The file or variable that it came from; `None` where nothing sets it.
+    pub origin: Option<String>,
+    /// What is wrong and what is allowed.
+    pub wrong: String,
+}
+
+impl Problem {
+    pub(super) fn new(
+        setting: impl Into<String>,
+        origin: Option<&str>,
+        wrong: impl Into<String>,
+    ) -> Self {
+        Self {
+            setting: setting.into(),
+            origin: origin.map(str::to_owned),
+            wrong: wrong.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = self.setting.clone();
+        if let Some(origin) = self
+            .origin
+            .as_deref()
+            .filter(|origin| *origin != self.setting)
+        {
+            line.push_str(&format!(" (from {origin})"));
+        }
+        line.push_str(": ");
+        line.push_str(&self.wrong);
+        // One line a problem, whatever a file or a variable put into it.
+        for c in line.chars() {
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())?
+            } else {
+                write!(f, "{c}")?
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every problem that the settings have, in the order of the layers and then of the schema. Never empty.
+#[derive(Debug, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.0.iter().enumerate() {
+            if n > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The known name nearest to one that is not known, if any is near.
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    known
+        .map(|candidate| {
+            // A right name in the wrong section is near too.
+            let whole = distance(name, candidate);
+            (
+                if last(name) == last(candidate) {
+                    whole.min(2)
+                } else {
+                    whole
+                },
+                whole,
+                candidate,
+            )
+        })
+        .min()
+        .filter(|(near, _, candidate)| *near <= candidate.len() / 3)
+        .map(|(_, _, candidate)| candidate)
+}
+
+/// How many characters must be put in, taken out or changed to make one text of the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (n, a) in from.chars().enumerate() {
+        let mut next = vec![n + 1];
+        for ((b, above), diagonal) in to.iter().zip(row.iter().skip(1)).zip(&row) {
+            let left = next.last().copied().unwrap_or_default();
+            next.push(
+                (diagonal + usize::from(a != *b))
+                    .min(above + 1)
+                    .min(left + 1),
+            );
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}

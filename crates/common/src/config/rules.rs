@@ -1,0 +1,150 @@
+//! What must hold between settings: what a binary needs, and what production refuses.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use secrecy::ExposeSecret;
+use url::Url;
+
+use super::{Binary, Environment, LoginMode, Provider, ProviderKind, Settings, StoreUrl};
+
+/// A setting and what is wrong with it.
+pub(super) type Broken = (&'static str, String);
+
+/// Every rule that these settings break.
+pub(super) fn broken(settings: &Settings, binary: Binary) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    needs(settings, binary, &mut broken);
+    if binary != Binary::Auth {
+        keys_of_providers(settings, &mut broken);
+    }
+    listeners(settings, binary, &mut broken);
+    if settings.environment == Environment::Prod {
+        production(settings, binary, &mut broken);
+    }
+    broken
+}
+
+fn needs(settings: &Settings, binary: Binary, broken: &mut Vec<Broken>) {
+    if binary == Binary::Chat && settings.chat.auth_url.is_none() {
+        broken.push((
+            "chat.auth_url",
+            "it must be set; allowed: a URL such as http://auth:9001".to_owned(),
+        ));
+    }
+    let own_store = !matches!(settings.store.url, StoreUrl::Redis(_));
+    if own_store && binary != Binary::Chatbot {
+        let wrong = "embedded: and memory: are for chatbot alone, since services share their store; allowed: redis://host:port/database, rediss://…";
+        broken.push(("store.url", wrong.to_owned()));
+    }
+}
+
+/// The public services that take no request without a key.
+fn keys_of_providers(settings: &Settings, broken: &mut Vec<Broken>) {
+    let llm = &settings.llm;
+    let listed = |kind| llm.providers.contains(&kind);
+    let asks = |provider: &Provider, host: &str| {
+        provider.api_key.is_none() && provider.base_url.host_str() == Some(host)
+    };
+    if listed(ProviderKind::HuggingFace) && asks(&llm.huggingface, "router.huggingface.co") {
+        let wrong = "huggingface is in llm.providers and needs a key; set HF_TOKEN, or take huggingface out of llm.providers";
+        broken.push(("llm.huggingface.api_key", wrong.to_owned()));
+    }
+    if listed(ProviderKind::OpenAi) && asks(&llm.openai, "api.openai.com") {
+        let wrong = "openai is in llm.providers and needs a key; set OPENAI_API_KEY, or llm.openai.base_url to a server of your own";
+        broken.push(("llm.openai.api_key", wrong.to_owned()));
+    }
+}
+
+fn listeners(settings: &Settings, binary: Binary, broken: &mut Vec<Broken>) {
+    let (auth, chat) = (&settings.auth, &settings.chat);
+    let mut all: Vec<(&'static str, SocketAddr)> = Vec::new();
+    if binary != Binary::Chat {
+        all.extend([
+            ("auth.listen", auth.listen),
+            ("auth.admin_listen", auth.admin_listen),
+        ]);
+    }
+    if binary != Binary::Auth {
+        all.extend([
+            ("chat.listen", chat.listen),
+            ("chat.admin_listen", chat.admin_listen),
+        ]);
+    }
+    for (n, (name, address)) in all.iter().enumerate() {
+        let twin = all
+            .iter()
+            .take(n)
+            .find(|(_, earlier)| earlier == address && address.port() != 0);
+        if let Some((earlier, _)) = twin {
+            broken.push((
+                name,
+                format!("{address} is also {earlier}; each listener needs its own port"),
+            ));
+        }
+    }
+}
+
+fn production(settings: &Settings, binary: Binary, broken: &mut Vec<Broken>) {
+    if settings.auth.login == LoginMode::Open {
+        broken.push((
+            "auth.login",
+            "open login is refused in prod, since a name alone would log in; allowed: password"
+                .to_owned(),
+        ));
+    }
+    if let StoreUrl::Redis(url) = &settings.store.url
+        && Url::parse(url.expose_secret()).is_ok_and(|url| url.password().is_some_and(is_guessable))
+    {
+        broken.push(("store.url", "its password is an example or too simple; allowed in prod: one of at least 8 characters that is made at random".to_owned()));
+    }
+    if binary != Binary::Chat {
+        for key in readable_by_all(&settings.auth.keys_dir) {
+            broken.push(("auth.keys_dir", format!("anybody on this machine can read the signing key {key:?}; allowed: mode 0600 (chmod 600)")));
+        }
+    }
+}
+
+/// Passwords that stand in examples, are short, or repeat one character.
+fn is_guessable(password: &str) -> bool {
+    const EXAMPLES: [&str; 12] = [
+        "changeme",
+        "change-me",
+        "change_me",
+        "password",
+        "passw0rd",
+        "password1",
+        "example",
+        "redispassword",
+        "redis_password",
+        "12345678",
+        "your-password",
+        "foobared",
+    ];
+    let lower = password.to_ascii_lowercase();
+    let mut characters = lower.chars();
+    let first = characters.next();
+    password.chars().count() < 8
+        || EXAMPLES.contains(&lower.as_str())
+        || characters.all(|c| Some(c) == first)
+}
+
+/// The signing keys in a folder that every user of the machine may read. A folder that is not there has none.
+pub fn readable_by_all(keys_dir: &Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(entries) = std::fs::read_dir(keys_dir) else {
+        return Vec::new();
+    };
+    let mut keys: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "pem"))
+        .filter(|path| {
+            std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+        })
+        .collect();
+    keys.sort();
+    keys
+}

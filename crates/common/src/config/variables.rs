@@ -1,0 +1,175 @@
+//! The environment's share of the settings: well-known names, `CHATBOT__…`, and `NAME_FILE` for each of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use super::{
+    ollama_host,
+    problem::{Problem, nearest},
+};
+
+const PREFIX: &str = "CHATBOT__";
+const FILE: &str = "_FILE";
+
+/// Names that people already have in their environment, and the setting that each one sets.
+const WELL_KNOWN: [(&str, &str); 6] = [
+    ("REDIS_URL", "store.url"),
+    ("OLLAMA_HOST", "llm.ollama.base_url"),
+    ("OPENAI_BASE_URL", "llm.openai.base_url"),
+    ("OPENAI_API_KEY", "llm.openai.api_key"),
+    ("HF_TOKEN", "llm.huggingface.api_key"),
+    ("RUST_LOG", "telemetry.log_filter"),
+];
+
+/// A variable's text and the name that it was given under.
+pub(super) struct Given {
+    pub(super) text: String,
+    pub(super) origin: String,
+}
+
+/// A setting's value as a layer gives it.
+pub(super) struct Assigned {
+    pub(super) key: String,
+    pub(super) given: Given,
+}
+
+/// The environment of the process, by value.
+pub(super) struct Variables<'a> {
+    all: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Variables<'a> {
+    pub(super) fn new(all: &'a BTreeMap<String, String>) -> Self {
+        Self { all }
+    }
+
+    /// The variable, from itself or from the file that `NAME_FILE` names.
+    pub(super) fn get(&self, name: &str, problems: &mut Vec<Problem>) -> Option<Given> {
+        let file_name = format!("{name}{FILE}");
+        let text = self.all.get(name);
+        let file = self.all.get(&file_name).filter(|path| !path.is_empty());
+        match (text, file) {
+            (Some(text), Some(_)) if !text.is_empty() => {
+                let wrong = format!("{name} and {file_name} are both set; set one of them");
+                problems.push(Problem::new(name, None, wrong));
+                None
+            }
+            (_, Some(path)) => match content(Path::new(path)) {
+                Ok(text) => Some(Given {
+                    text,
+                    origin: file_name,
+                }),
+                Err(error) => {
+                    problems.push(Problem::new(
+                        file_name,
+                        None,
+                        format!("cannot read the file {path:?}: {error}"),
+                    ));
+                    None
+                }
+            },
+            (text, None) => text.map(|text| Given {
+                text: text.clone(),
+                origin: name.to_owned(),
+            }),
+        }
+    }
+
+    /// What the well-known names set. An empty one sets nothing.
+    pub(super) fn well_known(&self, problems: &mut Vec<Problem>) -> Vec<Assigned> {
+        let mut assigned = Vec::new();
+        for (name, key) in WELL_KNOWN {
+            let Some(mut given) = self
+                .get(name, problems)
+                .filter(|given| !given.text.trim().is_empty())
+            else {
+                continue;
+            };
+            if name == "OLLAMA_HOST" {
+                match ollama_host::base_url(&given.text) {
+                    Some(url) => given.text = url,
+                    None => {
+                        let wrong = "not an address of Ollama; allowed: host, host:port, http://host:port/path or https://…";
+                        problems.push(Problem::new(key, Some(name), wrong));
+                        continue;
+                    }
+                }
+            }
+            assigned.push(Assigned {
+                key: key.to_owned(),
+                given,
+            });
+        }
+        assigned
+    }
+
+    /// What `CHATBOT__SECTION__KEY` sets; names of that look which mean no setting are problems.
+    pub(super) fn prefixed(
+        &self,
+        known: &BTreeSet<String>,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Assigned> {
+        let mut assigned = Vec::new();
+        let mut names = BTreeSet::new();
+        for key in known {
+            let name = variable(key);
+            if let Some(given) = self.get(&name, problems) {
+                assigned.push(Assigned {
+                    key: key.clone(),
+                    given,
+                });
+            }
+            names.insert(name);
+        }
+        for name in self.all.keys() {
+            let plain = name.strip_suffix(FILE).unwrap_or(name);
+            if looks_like_ours(plain, &names) && !names.contains(plain) {
+                problems.push(unknown(name, plain, &names));
+            }
+        }
+        assigned
+    }
+}
+
+/// The variable that sets a setting.
+pub(super) fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
+}
+
+/// Whether a name is meant for us: `CHATBOT__…` in any case, and a known name with wrong underscores. Others that
+/// only begin like it are left alone: Kubernetes sets `CHATBOT_SERVICE_HOST` and its like by itself.
+fn looks_like_ours(name: &str, known: &BTreeSet<String>) -> bool {
+    let upper = name.to_ascii_uppercase();
+    let squeezed = |name: &str| name.replace('_', "");
+    upper.starts_with("CHATBOT_")
+        && (upper.contains("__")
+            || known
+                .iter()
+                .any(|known| squeezed(known) == squeezed(&upper)))
+}
+
+fn unknown(name: &str, plain: &str, known: &BTreeSet<String>) -> Problem {
+    let mut wrong = "no setting has this name".to_owned();
+    if let Some(near) = nearest(
+        &plain.to_ascii_uppercase(),
+        known.iter().map(String::as_str),
+    ) {
+        let file = if name == plain { "" } else { FILE };
+        wrong.push_str(&format!("; did you mean {near}{file}?"));
+    }
+    Problem::new(name, None, wrong)
+}
+
+/// A file's text without one trailing newline: what a secret mounted as a file means.
+fn content(path: &Path) -> std::io::Result<String> {
+    let mut text = std::fs::read_to_string(path)?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}

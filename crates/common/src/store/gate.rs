@@ -1,0 +1,109 @@
+//! The gate that makes calls fail at once while the store does not answer, so that few callers pay a full wait.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// How long calls fail at once after a time-out, before one may try again.
+const SHUT_FOR: Duration = Duration::from_millis(250);
+
+/// A call that waited less says nothing about the store: its caller came with too little time.
+const FAIR_WAIT: Duration = Duration::from_millis(250);
+
+/// Open, or shut until a moment; then one call at a time (each 250 ms) goes through and decides.
+#[derive(Debug)]
+pub(super) struct Gate {
+    born: Instant,
+    /// Milliseconds after `born`; 0 is open.
+    shut_until: AtomicU64,
+}
+
+impl Gate {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            born: now,
+            shut_until: AtomicU64::new(0),
+        }
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        // One is added so that no moment is the 0 that means open.
+        u64::try_from(at.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX - 1)
+            + 1
+    }
+
+    /// Whether a call may go to the store now.
+    pub(super) fn pass(&self, now: Instant) -> bool {
+        let until = self.shut_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return true;
+        }
+        let at = self.ms(now);
+        // Whoever moves the end is the one that tries; the others see the gate shut again.
+        at >= until
+            && self
+                .shut_until
+                .compare_exchange(
+                    until,
+                    self.ms(now + SHUT_FOR),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
+    }
+
+    /// Whether calls fail at once at present.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut_until.load(Ordering::Relaxed) != 0
+    }
+
+    /// The store answered something.
+    pub(super) fn answered(&self) {
+        if self.is_shut() {
+            self.shut_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A call that began at `begun` had no answer by `now`.
+    pub(super) fn timed_out(&self, begun: Instant, now: Instant) {
+        if now.saturating_duration_since(begun) >= FAIR_WAIT {
+            self.shut_until
+                .fetch_max(self.ms(now + SHUT_FOR), Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn after_a_time_out_one_call_goes_through_each_quarter_second() {
+        let start = Instant::now();
+        let gate = Gate::new(start);
+        assert!(gate.pass(start));
+        gate.timed_out(start, start + ms(1000));
+        assert!(!gate.pass(start + ms(1001)));
+        assert!(!gate.pass(start + ms(1249)));
+        assert!(gate.pass(start + ms(1250)));
+        assert!(!gate.pass(start + ms(1250)));
+        assert!(!gate.pass(start + ms(1499)));
+        assert!(gate.pass(start + ms(1500)));
+        gate.answered();
+        assert!(gate.pass(start + ms(1501)));
+        assert!(gate.pass(start + ms(1501)));
+    }
+
+    #[test]
+    fn a_caller_who_came_with_too_little_time_shuts_nothing() {
+        let start = Instant::now();
+        let gate = Gate::new(start);
+        gate.timed_out(start, start + ms(40));
+        assert!(gate.pass(start + ms(41)));
+    }
+}

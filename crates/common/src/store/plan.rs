@@ -1,0 +1,172 @@
+//! What must be looked at before the first operation of a transaction, so that none can fail after it.
+
+use std::collections::HashMap;
+
+use super::{Check, Op, StoreError, Txn};
+
+/// Numbers in hash fields stay below this in size, so that every backend computes them exactly.
+pub(super) const NUMBER_LIMIT: i64 = 1_000_000_000_000_000;
+
+/// What a key can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Value,
+    Hash,
+    List,
+    Index,
+}
+
+/// One thing that must be so, or a stored value is not ours.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Guard<'a> {
+    /// The key is absent or of this kind.
+    Kind(&'a str, Kind),
+    /// The field is absent or a whole number within [`NUMBER_LIMIT`].
+    Number(&'a str, &'a str),
+}
+
+/// What is known of a key from the operations before.
+struct Known<'a> {
+    /// What it must be, and now is if it exists; `None` after a deletion.
+    kind: Option<Kind>,
+    /// Nothing from before the transaction is left in it.
+    fresh: bool,
+    /// Fields written by this transaction: what each holds.
+    fields: HashMap<&'a str, Option<&'a [u8]>>,
+}
+
+/// Reads a stored number: in the one spelling that every backend writes, and within [`NUMBER_LIMIT`].
+pub(super) fn whole(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let number: i64 = text.parse().ok()?;
+    (number.abs() < NUMBER_LIMIT && number.to_string() == text).then_some(number)
+}
+
+pub(super) fn corrupt(key: &str) -> StoreError {
+    StoreError::Corrupt(format!(
+        "{} is of another type than expected, or not a number",
+        family(key)
+    ))
+}
+
+/// A key without what follows its first part: errors are logged, and keys hold user ids.
+fn family(key: &str) -> &str {
+    key.split(':').next().unwrap_or_default()
+}
+
+impl Op {
+    /// The key it changes.
+    pub(super) fn key(&self) -> &str {
+        match self {
+            Op::Set { key, .. }
+            | Op::Delete(key)
+            | Op::Expire(key, _)
+            | Op::FieldSet(key, ..)
+            | Op::FieldDelete(key, _)
+            | Op::FieldAdd(key, ..)
+            | Op::Push(key, _)
+            | Op::PushExisting(key, _)
+            | Op::ItemSet(key, ..)
+            | Op::Pop(key)
+            | Op::MemberSet(key, ..)
+            | Op::MemberDelete(key, _)
+            | Op::MembersBelow(key, _) => key,
+        }
+    }
+
+    /// What the key must hold if it exists; `None` where any kind will do.
+    fn needs(&self) -> Option<Kind> {
+        match self {
+            Op::Set { .. } | Op::Delete(_) | Op::Expire(..) => None,
+            Op::FieldSet(..) | Op::FieldDelete(..) | Op::FieldAdd(..) => Some(Kind::Hash),
+            Op::Push(..) | Op::PushExisting(..) | Op::ItemSet(..) | Op::Pop(_) => Some(Kind::List),
+            Op::MemberSet(..) | Op::MemberDelete(..) | Op::MembersBelow(..) => Some(Kind::Index),
+        }
+    }
+}
+
+impl Check {
+    /// The kind that looking at it proves, with its key.
+    fn proves(&self) -> Option<(&str, Kind)> {
+        match self {
+            Check::Absent(_) | Check::Exists(_) => None,
+            Check::Equals(key, _) => Some((key, Kind::Value)),
+            Check::FieldEquals(key, ..)
+            | Check::FieldAbsent(key, _)
+            | Check::FieldAtMost(key, ..) => Some((key, Kind::Hash)),
+            Check::LengthIs(key, _) => Some((key, Kind::List)),
+        }
+    }
+}
+
+/// The guards of a transaction, or what is wrong with it in itself.
+pub(super) fn guards(txn: &Txn) -> Result<Vec<Guard<'_>>, StoreError> {
+    let mut guards = Vec::new();
+    let mut keys: HashMap<&str, Known<'_>> = HashMap::new();
+    for (key, kind) in txn.checks.iter().filter_map(Check::proves) {
+        keys.entry(key)
+            .or_insert_with(|| Known::of(Some(kind), false));
+    }
+    for op in &txn.ops {
+        let key = op.key();
+        match op {
+            Op::Set { .. } => {
+                keys.insert(key, Known::of(Some(Kind::Value), true));
+            }
+            Op::Delete(_) => {
+                keys.insert(key, Known::of(None, true));
+            }
+            _ => {}
+        }
+        let Some(kind) = op.needs() else { continue };
+        let known = keys.entry(key).or_insert_with(|| {
+            guards.push(Guard::Kind(key, kind));
+            Known::of(Some(kind), false)
+        });
+        if *known.kind.get_or_insert(kind) != kind {
+            return Err(corrupt(key));
+        }
+        known.note(op, &mut guards)?;
+    }
+    Ok(guards)
+}
+
+impl<'a> Known<'a> {
+    fn of(kind: Option<Kind>, fresh: bool) -> Self {
+        Self {
+            kind,
+            fresh,
+            fields: HashMap::new(),
+        }
+    }
+
+    /// Follows the fields that a [`Op::FieldAdd`] may meet.
+    fn note(&mut self, op: &'a Op, guards: &mut Vec<Guard<'a>>) -> Result<(), StoreError> {
+        match op {
+            Op::FieldSet(_, field, value) => {
+                self.fields.insert(field, Some(value));
+            }
+            Op::FieldDelete(_, field) => {
+                self.fields.insert(field, None);
+            }
+            Op::FieldAdd(key, field, by) => {
+                let number = match self.fields.get(field.as_str()) {
+                    Some(Some(written)) => whole(written).is_some(),
+                    Some(None) => true,
+                    None => {
+                        if !self.fresh {
+                            guards.push(Guard::Number(key, field));
+                        }
+                        self.fields.insert(field, None);
+                        true
+                    }
+                };
+                if !number || by.unsigned_abs() >= NUMBER_LIMIT.unsigned_abs() {
+                    return Err(corrupt(key));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

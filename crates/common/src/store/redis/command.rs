@@ -1,0 +1,183 @@
+//! How operations and transactions are spelled for Redis.
+
+use std::{borrow::Cow, time::Duration};
+
+use redis::Cmd;
+
+use crate::store::{
+    Check, Op, Txn,
+    plan::{Guard, Kind},
+};
+
+/// One argument as it goes out.
+pub(super) type Arg<'a> = Cow<'a, [u8]>;
+
+/// Most arguments of one command that was joined from several: Lua's stack holds 8,000.
+const JOINED: usize = 1000;
+
+/// The longest time to live, 100 years: Redis refuses what overflows its clock.
+const LONGEST_TTL: u128 = 100 * 366 * 24 * 60 * 60 * 1000;
+
+/// One Redis command about one key.
+pub(super) struct Command<'a> {
+    name: &'static str,
+    key: &'a str,
+    args: Vec<Arg<'a>>,
+}
+
+fn text(text: &str) -> Arg<'_> {
+    Cow::Borrowed(text.as_bytes())
+}
+
+fn number<'a>(number: impl std::fmt::Display) -> Arg<'a> {
+    Cow::Owned(number.to_string().into_bytes())
+}
+
+fn millis<'a>(ttl: Duration) -> Arg<'a> {
+    number(ttl.as_millis().clamp(1, LONGEST_TTL))
+}
+
+impl<'a> Command<'a> {
+    pub(super) fn of(op: &'a Op) -> Self {
+        let (name, args) = match op {
+            Op::Set {
+                value, ttl: None, ..
+            } => ("SET", vec![Cow::Borrowed(&value[..])]),
+            Op::Set {
+                value,
+                ttl: Some(ttl),
+                ..
+            } => (
+                "SET",
+                vec![Cow::Borrowed(&value[..]), text("PX"), millis(*ttl)],
+            ),
+            Op::Delete(_) => ("DEL", vec![]),
+            Op::Expire(_, None) => ("PERSIST", vec![]),
+            Op::Expire(_, Some(ttl)) => ("PEXPIRE", vec![millis(*ttl)]),
+            Op::FieldSet(_, field, value) => ("HSET", vec![text(field), Cow::Borrowed(&value[..])]),
+            Op::FieldDelete(_, field) => ("HDEL", vec![text(field)]),
+            Op::FieldAdd(_, field, by) => ("HINCRBY", vec![text(field), number(by)]),
+            Op::Push(_, item) => ("RPUSH", vec![Cow::Borrowed(&item[..])]),
+            Op::PushExisting(_, item) => ("RPUSHX", vec![Cow::Borrowed(&item[..])]),
+            Op::ItemSet(_, at, item) => ("LSET", vec![number(at), Cow::Borrowed(&item[..])]),
+            Op::Pop(_) => ("RPOP", vec![]),
+            Op::MemberSet(_, member, score) => ("ZADD", vec![number(score), text(member)]),
+            Op::MemberDelete(_, member) => ("ZREM", vec![text(member)]),
+            Op::MembersBelow(_, score) => (
+                "ZREMRANGEBYSCORE",
+                vec![text("-inf"), number(format_args!("({score}"))],
+            ),
+        };
+        Self {
+            name,
+            key: op.key(),
+            args,
+        }
+    }
+
+    /// As it is sent alone.
+    pub(super) fn packed(&self) -> Cmd {
+        let mut cmd = redis::cmd(self.name);
+        cmd.arg(self.key);
+        for arg in &self.args {
+            cmd.arg(arg.as_ref());
+        }
+        cmd
+    }
+
+    /// Takes the next command in, if the two are one for Redis.
+    fn join(&mut self, next: &mut Command<'a>) -> bool {
+        let joins = self.name == next.name
+            && self.key == next.key
+            && matches!(self.name, "HSET" | "HDEL" | "RPUSH" | "ZADD" | "ZREM")
+            && self.args.len() < JOINED;
+        if joins {
+            self.args.append(&mut next.args);
+        }
+        joins
+    }
+}
+
+/// A transaction as `commit.lua` takes it.
+pub(super) struct Flat<'a> {
+    pub(super) keys: Vec<&'a str>,
+    pub(super) args: Vec<Arg<'a>>,
+}
+
+impl<'a> Flat<'a> {
+    pub(super) fn of(txn: &'a Txn, guards: &[Guard<'a>]) -> Self {
+        let mut flat = Self {
+            keys: Vec::new(),
+            args: vec![number(txn.checks.len()), number(guards.len())],
+        };
+        for check in &txn.checks {
+            flat.check(check);
+        }
+        for guard in guards {
+            flat.guard(guard);
+        }
+        let mut open: Option<Command<'a>> = None;
+        for op in &txn.ops {
+            let mut next = Command::of(op);
+            if open.as_mut().is_some_and(|command| command.join(&mut next)) {
+                continue;
+            }
+            if let Some(command) = open.replace(next) {
+                flat.command(command);
+            }
+        }
+        if let Some(command) = open {
+            flat.command(command);
+        }
+        flat
+    }
+
+    fn check(&mut self, check: &'a Check) {
+        let (key, name) = match check {
+            Check::Absent(key) => (key, "absent"),
+            Check::Exists(key) => (key, "exists"),
+            Check::Equals(key, _) => (key, "equals"),
+            Check::FieldEquals(key, ..) => (key, "field"),
+            Check::FieldAbsent(key, _) => (key, "nofield"),
+            Check::FieldAtMost(key, ..) => (key, "atmost"),
+            Check::LengthIs(key, _) => (key, "length"),
+        };
+        self.keys.push(key);
+        self.args.push(text(name));
+        match check {
+            Check::Absent(_) | Check::Exists(_) => {}
+            Check::Equals(_, value) => self.args.push(Cow::Borrowed(&value[..])),
+            Check::FieldEquals(_, field, value) => {
+                self.args.extend([text(field), Cow::Borrowed(&value[..])])
+            }
+            Check::FieldAbsent(_, field) => self.args.push(text(field)),
+            Check::FieldAtMost(_, field, most) => self.args.extend([text(field), number(most)]),
+            Check::LengthIs(_, length) => self.args.push(number(length)),
+        }
+    }
+
+    fn guard(&mut self, guard: &Guard<'a>) {
+        match guard {
+            Guard::Kind(key, kind) => {
+                self.keys.push(key);
+                self.args.push(text(match kind {
+                    Kind::Value => "string",
+                    Kind::Hash => "hash",
+                    Kind::List => "list",
+                    Kind::Index => "zset",
+                }));
+            }
+            Guard::Number(key, field) => {
+                self.keys.push(key);
+                self.args.extend([text("number"), text(field)]);
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command<'a>) {
+        self.keys.push(command.key);
+        self.args
+            .extend([text(command.name), number(command.args.len())]);
+        self.args.extend(command.args);
+    }
+}

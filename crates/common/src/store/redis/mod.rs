@@ -1,0 +1,265 @@
+//! The store on Redis: one connection, one pipeline or one script for each call.
+
+mod command;
+mod reading;
+mod reply;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use redis::{Cmd, Pipeline, Script, Value};
+use secrecy::SecretString;
+
+use self::{
+    command::{Command, Flat},
+    reply::{Failure, failure},
+};
+use super::{
+    Admission, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, gate::Gate, plan, quota,
+};
+use crate::{
+    clients::redis::{Connector, Link},
+    shutdown::Shutdown,
+};
+
+/// How often the connection is looked at, so that a half-open one is noticed and a store that is back is found.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often while it does not answer or is not there.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long one look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+
+/// Redis, through one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Redis {
+    connector: Connector,
+    commit: Arc<Stored>,
+    admit: Arc<Stored>,
+}
+
+/// A script that Redis knows by its hash once it was sent whole.
+#[derive(Debug)]
+struct Stored {
+    source: &'static str,
+    script: Script,
+}
+
+impl Stored {
+    fn new(source: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            script: Script::new(source),
+        })
+    }
+}
+
+impl Redis {
+    pub(super) fn open(
+        url: &SecretString,
+        gate: Arc<Gate>,
+        shutdown: &Shutdown,
+    ) -> Result<Self, StoreError> {
+        let connector = Connector::new(url).map_err(|_| {
+            StoreError::Unavailable("the address of the store is not a Redis address".into())
+        })?;
+        let redis = Self {
+            connector,
+            commit: Stored::new(include_str!("../commit.lua")),
+            admit: Stored::new(include_str!("../admit.lua")),
+        };
+        let (watcher, stopping) = (redis.clone(), shutdown.stop_token());
+        shutdown.spawn(async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = watcher.watch(&gate) => {}
+            }
+        });
+        Ok(redis)
+    }
+
+    /// Looks at the connection for ever; opens and shuts the gate, so that callers seldom have to find out.
+    async fn watch(&self, gate: &Gate) {
+        loop {
+            let begun = Instant::now();
+            let healthy = match tokio::time::timeout(LOOK_LIMIT, self.ping()).await {
+                Ok(result) => {
+                    gate.answered();
+                    result.is_ok()
+                }
+                Err(_) => {
+                    gate.timed_out(begun, Instant::now());
+                    // Half-open or frozen: either way a new connection is as good, and a half-open one never mends.
+                    if let Some(link) = self.connector.current() {
+                        self.connector.give_up(&link);
+                    }
+                    false
+                }
+            };
+            tokio::time::sleep(if healthy { LOOK_EVERY } else { LOOK_AGAIN }).await;
+        }
+    }
+
+    pub(super) async fn read(&self, reads: &[Read]) -> Result<Snapshot, StoreError> {
+        let (pipeline, sizes) = reading::pipeline(reads);
+        // Reading twice does no harm, so a connection that broke meanwhile costs the caller nothing.
+        let values = match self.send_pipeline(&pipeline).await {
+            Err(Failure::Lost(_)) => self.send_pipeline(&pipeline).await,
+            result => result,
+        }?;
+        reading::snapshot(reads, &sizes, values)
+    }
+
+    pub(super) async fn commit(&self, txn: &Txn) -> Result<Committed, StoreError> {
+        let guards = plan::guards(txn)?;
+        let flat = Flat::of(txn, &guards);
+        let done = self.run(&self.commit, &flat.keys, &flat.args).await?;
+        match done {
+            Value::Int(-1) => Ok(Committed::Applied),
+            Value::Int(check) => usize::try_from(check)
+                .map(Committed::Refused)
+                .map_err(|_| reply::unexpected()),
+            _ => Err(reply::unexpected()),
+        }
+    }
+
+    pub(super) async fn apply(&self, ops: &[Op]) -> Result<Vec<bool>, StoreError> {
+        let mut pipeline = redis::pipe();
+        for op in ops {
+            if let Op::Expire(key, None) = op {
+                // PERSIST says whether there was an expiry, not whether there was a key.
+                pipeline.cmd("EXISTS").arg(key);
+            }
+            pipeline.add_command(Command::of(op).packed());
+        }
+        if pipeline.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut values = self.send_pipeline(&pipeline).await?.into_iter();
+        let mut applied = Vec::with_capacity(ops.len());
+        let mut wrong = None;
+        for op in ops {
+            let first = values.next();
+            if let Op::Expire(_, None) = op {
+                values.next();
+            }
+            match reply::applied(op, first) {
+                Ok(said) => applied.push(said),
+                Err(error) => wrong = wrong.or(Some(error)),
+            }
+        }
+        wrong.map_or(Ok(applied), Err)
+    }
+
+    pub(super) async fn admit(
+        &self,
+        key: &str,
+        quota: Quota,
+        cost: i64,
+    ) -> Result<Admission, StoreError> {
+        let numbers = [quota.burst(), quota.step(), cost].map(|n| n.to_string());
+        let args = numbers.each_ref().map(|n| n.as_bytes().into());
+        let value = self.run(&self.admit, &[key], &args).await?;
+        match redis::from_redis_value::<(i64, i64, i64, i64)>(value) {
+            Ok((allowed, remaining, reset, retry)) => {
+                Ok(quota::admission(allowed == 1, remaining, reset, retry))
+            }
+            Err(_) => Err(reply::unexpected()),
+        }
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        let ping = redis::cmd("PING");
+        match self.send(&ping).await {
+            Err(Failure::Lost(_)) => self.send(&ping).await,
+            result => result,
+        }?;
+        Ok(())
+    }
+
+    /// The eviction policy, if we may know.
+    pub(super) async fn eviction_policy(&self) -> Result<Option<String>, StoreError> {
+        let value = self
+            .send(redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy"))
+            .await?;
+        let pairs: Vec<(String, String)> =
+            redis::from_redis_value(value).map_err(|_| reply::unexpected())?;
+        Ok(pairs.into_iter().next().map(|(_, policy)| policy))
+    }
+
+    /// Runs a script by its hash, and whole if Redis has forgotten it (nothing was done then).
+    async fn run(
+        &self,
+        stored: &Stored,
+        keys: &[&str],
+        args: &[command::Arg<'_>],
+    ) -> Result<Value, StoreError> {
+        let call = |name: &str, script: &str| {
+            let size = keys.iter().map(|key| key.len()).sum::<usize>()
+                + args.iter().map(|arg| arg.len()).sum::<usize>();
+            let mut cmd = Cmd::with_capacity(keys.len() + args.len() + 3, size + script.len() + 16);
+            cmd.arg(name).arg(script).arg(keys.len()).arg(keys);
+            for arg in args {
+                cmd.arg(arg.as_ref());
+            }
+            cmd
+        };
+        match self.send(&call("EVALSHA", stored.script.get_hash())).await {
+            Err(Failure::NoScript) => Ok(self.send(&call("EVAL", stored.source)).await?),
+            result => Ok(result?),
+        }
+    }
+
+    async fn send(&self, cmd: &Cmd) -> Result<Value, Failure> {
+        let link = self
+            .connector
+            .link()
+            .await
+            .map_err(|error| failure(&error))?;
+        let result = link.connection.clone().send_packed_command(cmd).await;
+        let result = result
+            .and_then(Value::extract_error)
+            .map_err(|error| failure(&error));
+        self.learn(&link, result)
+    }
+
+    async fn send_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Failure> {
+        let link = self
+            .connector
+            .link()
+            .await
+            .map_err(|error| failure(&error))?;
+        let (skip, keep) = if pipeline.is_transaction() {
+            (pipeline.len() + 1, 1)
+        } else {
+            (0, pipeline.len())
+        };
+        let result = link
+            .connection
+            .clone()
+            .send_packed_commands(pipeline, skip, keep)
+            .await;
+        let result = self.learn(&link, result.map_err(|error| failure(&error)))?;
+        let refusal = result.iter().find_map(|value| match value {
+            Value::ServerError(error) => Some(reply::server_failure(error.code(), error.details())),
+            _ => None,
+        });
+        if let Some(refusal) = refusal {
+            self.learn::<()>(&link, Err(refusal)).ok();
+        }
+        Ok(result)
+    }
+
+    /// Gives up a connection that is of no more use.
+    fn learn<T>(&self, link: &Arc<Link>, result: Result<T, Failure>) -> Result<T, Failure> {
+        match &result {
+            Err(Failure::Lost(_)) => self.connector.give_up(link),
+            Err(Failure::Refuses(_)) => self.connector.give_up_refusing(link),
+            _ => {}
+        }
+        result
+    }
+}

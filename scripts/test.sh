@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is taken: formatting, lints, the build, every test.
+# Needs Rust; installs what else the tests start (Debian, Ubuntu), and nothing that is there already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+missing=()
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v curl >/dev/null || missing+=(curl)
+if [ "${#missing[@]}" -gt 0 ]; then
+  if ! command -v apt-get >/dev/null; then
+    echo "please install: ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=()
+  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+  "${as_root[@]}" apt-get update
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+fi
+
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --locked -- -D warnings
+# The stories start the binaries, which `cargo test` alone does not build.
+cargo build --workspace --bins --locked
+cargo test --workspace --locked

@@ -1,0 +1,1 @@
+//! Stories in which `auth` matters to somebody else.

@@ -1,0 +1,1 @@
+//! Stories of messages, sessions, streams, sockets, and of what happens when something breaks.

@@ -1,0 +1,3 @@
+//! Stories of what both services share.
+
+mod harness;

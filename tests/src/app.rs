@@ -1,0 +1,393 @@
+//! The whole thing as a story sees it: processes with a store and a model server of their own.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    Client, FakeModel, Forge, PATIENCE, Process, Proxy, Redis, RedisOptions, eventually,
+    models::MODEL, raw,
+};
+
+/// What a story runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// `auth` and `chat` on Redis.
+    Redis,
+    /// `chatbot` on its embedded store, in a folder.
+    Embedded,
+    /// `chatbot` on its embedded store, in memory.
+    Memory,
+}
+
+/// What to start; see [`TestApp::builder`].
+pub struct Builder {
+    backend: Backend,
+    chats: usize,
+    settings: BTreeMap<String, String>,
+    redis: RedisOptions,
+    proxied: bool,
+    auth: bool,
+    wait: bool,
+}
+
+impl Builder {
+    /// How many instances of `chat` (1); Redis only.
+    #[must_use]
+    pub fn chats(mut self, count: usize) -> Self {
+        self.chats = count;
+        self
+    }
+
+    /// A setting by its name in the settings' own spelling: `chat.lease`, `10s`.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.insert(variable(name), value.to_string());
+        self
+    }
+
+    /// An environment variable by its own name.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// What is special about the Redis.
+    #[must_use]
+    pub fn redis(mut self, options: RedisOptions) -> Self {
+        self.redis = options;
+        self
+    }
+
+    /// Puts a [`Proxy`] between the services and Redis.
+    #[must_use]
+    pub fn proxied(mut self) -> Self {
+        self.proxied = true;
+        self
+    }
+
+    /// Starts no `auth`; and waits for nothing.
+    #[must_use]
+    pub fn without_auth(mut self) -> Self {
+        self.auth = false;
+        self.without_waiting()
+    }
+
+    /// Does not wait until the services are ready and know their models.
+    #[must_use]
+    pub fn without_waiting(mut self) -> Self {
+        self.wait = false;
+        self
+    }
+
+    /// Starts everything.
+    pub async fn start(self) -> TestApp {
+        let redis = match self.backend {
+            Backend::Redis => Some(Redis::start_with(self.redis.clone()).await),
+            _ => None,
+        };
+        let store_proxy = match &redis {
+            Some(redis) if self.proxied => Some(Proxy::to(redis.address()).await),
+            _ => None,
+        };
+        let (model, folder) = (FakeModel::ollama().await, TempDir::new().unwrap());
+        let store = match (self.backend, &redis, &store_proxy) {
+            (_, Some(redis), Some(proxy)) => redis.url_at(proxy.port()),
+            (_, Some(redis), None) => redis.url(),
+            (Backend::Memory, ..) => "memory:".to_owned(),
+            _ => format!("embedded:{}", folder.path().join("store").display()),
+        };
+        let mut environment = usual_settings(
+            &store,
+            &folder.path().join("keys").display().to_string(),
+            &model.url(),
+        );
+        environment.extend(self.settings);
+        let mut app = TestApp {
+            backend: self.backend,
+            redis,
+            store_proxy,
+            model,
+            auth_process: None,
+            auth_doors: None,
+            chats: Vec::new(),
+            environment,
+            folder,
+        };
+        app.start_processes(if self.auth { self.chats } else { 0 })
+            .await;
+        if !self.auth {
+            app.start_chat_at("http://127.0.0.1:1").await;
+        }
+        if self.wait {
+            app.wait_ready().await;
+        }
+        app
+    }
+}
+
+/// Where a process of ours listens.
+#[derive(Clone, Copy, Debug)]
+struct Doors {
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// Running services. Everything ends when it is dropped.
+pub struct TestApp {
+    backend: Backend,
+    /// The Redis, where there is one.
+    pub redis: Option<Redis>,
+    /// The wire to Redis, where the story asked for one.
+    pub store_proxy: Option<Proxy>,
+    /// The model server: an Ollama.
+    pub model: FakeModel,
+    auth_process: Option<Process>,
+    auth_doors: Option<Doors>,
+    chats: Vec<(Process, Doors)>,
+    environment: BTreeMap<String, String>,
+    folder: TempDir,
+}
+
+impl TestApp {
+    /// Starts the usual: one `auth` and one `chat`, or `chatbot`.
+    pub async fn start(backend: Backend) -> Self {
+        Self::builder(backend).start().await
+    }
+
+    /// Says what is unusual before the start.
+    pub fn builder(backend: Backend) -> Builder {
+        let (settings, redis) = (BTreeMap::new(), RedisOptions::default());
+        Builder {
+            backend,
+            chats: 1,
+            settings,
+            redis,
+            proxied: false,
+            auth: true,
+            wait: true,
+        }
+    }
+
+    /// The public address of an instance of `chat`.
+    pub fn chat(&self, number: usize) -> SocketAddr {
+        self.chats[number].1.public
+    }
+
+    /// The admin address of an instance of `chat`.
+    pub fn chat_admin(&self, number: usize) -> SocketAddr {
+        self.chats[number].1.admin
+    }
+
+    /// The public address of `auth`.
+    ///
+    /// # Panics
+    /// When it was not started.
+    pub fn auth(&self) -> SocketAddr {
+        self.auth_doors().public
+    }
+
+    /// The admin address of `auth`.
+    pub fn auth_admin(&self) -> SocketAddr {
+        self.auth_doors().admin
+    }
+
+    /// An instance of `chat` (or `chatbot`) as a process.
+    pub fn chat_process(&self, number: usize) -> &Process {
+        &self.chats[number].0
+    }
+
+    /// `auth` (or `chatbot`) as a process.
+    pub fn auth_process(&self) -> &Process {
+        self.auth_process
+            .as_ref()
+            .unwrap_or_else(|| &self.chats[0].0)
+    }
+
+    /// The Redis.
+    ///
+    /// # Panics
+    /// When the story runs on the embedded store.
+    pub fn redis(&self) -> &Redis {
+        self.redis.as_ref().expect("a story on Redis")
+    }
+
+    /// Where the signing keys are.
+    pub fn keys_dir(&self) -> PathBuf {
+        self.folder.path().join("keys")
+    }
+
+    /// The environment of the processes, to start more of the kind.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        self.environment.clone()
+    }
+
+    /// Somebody without a token, at the first `chat`.
+    pub fn stranger(&self) -> Client {
+        let auth = self.auth_doors.map_or(self.chat(0), |doors| doors.public);
+        Client::stranger(self.chat(0), auth)
+    }
+
+    /// Logs in by user id alone; the client calls the first `chat`.
+    pub async fn login(&self, user: &str) -> Client {
+        self.stranger().log_in(user).await
+    }
+
+    /// A forge after the pattern of that client's token.
+    pub async fn forge(&self, client: &Client) -> Forge {
+        let keys = self
+            .stranger()
+            .at_auth()
+            .get("/.well-known/jwks.json")
+            .await
+            .expect(200);
+        Forge::new(client.token(), &self.keys_dir(), &keys)
+    }
+
+    /// One more instance of `chat`; gives its number.
+    pub async fn start_chat(&mut self) -> usize {
+        let auth = format!("http://{}", self.auth());
+        self.start_chat_at(&auth).await
+    }
+
+    /// Starts an instance again that was ended: the same number, another port.
+    pub async fn restart_chat(&mut self, number: usize) {
+        self.chats[number].0.kill();
+        if self.backend == Backend::Redis {
+            let last = self.start_chat().await;
+            self.chats.swap_remove(number);
+            assert_eq!(last, self.chats.len());
+        } else {
+            self.chats.clear();
+            self.start_processes(1).await;
+        }
+        self.wait_ready().await;
+    }
+
+    /// Starts `auth` again that was ended, on the same port.
+    pub async fn restart_auth(&mut self) {
+        let address = self.auth();
+        self.auth_process().kill();
+        let mut environment = self.environment.clone();
+        environment.insert(variable("auth.listen"), address.to_string());
+        let process = Process::spawn("auth", &[], &environment);
+        let doors = doors(&process, "auth").await;
+        (self.auth_process, self.auth_doors) = (Some(process), Some(doors));
+        ready(doors.public).await;
+    }
+
+    /// Waits until every service is ready and every `chat` knows the usual model.
+    pub async fn wait_ready(&self) {
+        ready(self.auth()).await;
+        for (_, doors) in &self.chats {
+            ready(doors.public).await;
+        }
+        let somebody = self.login("the-harness").await;
+        for (_, doors) in &self.chats {
+            let client = somebody.at(doors.public);
+            eventually(PATIENCE, "chat knows the model", || async {
+                let models = client.get("/chat/models").await;
+                let known = |model: &Value| model["id"] == MODEL;
+                (models.status == 200 && models.json()["models"].as_array()?.iter().any(known))
+                    .then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// Everything that all processes have logged.
+    pub fn logs(&self) -> String {
+        self.auth_process
+            .iter()
+            .map(Process::log_text)
+            .chain(self.chats.iter().map(|(process, _)| process.log_text()))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    fn auth_doors(&self) -> Doors {
+        self.auth_doors.expect("auth was started")
+    }
+
+    async fn start_processes(&mut self, chats: usize) {
+        if self.backend == Backend::Redis {
+            if chats > 0 {
+                let process = Process::spawn("auth", &[], &self.environment);
+                self.auth_doors = Some(doors(&process, "auth").await);
+                self.auth_process = Some(process);
+            }
+            for _ in 0..chats {
+                self.start_chat().await;
+            }
+            return;
+        }
+        let process = Process::spawn("chatbot", &[], &self.environment);
+        let (auth, chat) = (doors(&process, "auth").await, doors(&process, "chat").await);
+        self.chats.push((process, chat));
+        self.auth_doors = Some(auth);
+    }
+
+    async fn start_chat_at(&mut self, auth: &str) -> usize {
+        let mut environment = self.environment.clone();
+        environment
+            .entry(variable("chat.auth_url"))
+            .or_insert_with(|| auth.to_owned());
+        let process = Process::spawn("chat", &[], &environment);
+        let doors = doors(&process, "chat").await;
+        self.chats.push((process, doors));
+        self.chats.len() - 1
+    }
+}
+
+/// The environment variable of a setting.
+pub(crate) fn variable(setting: &str) -> String {
+    format!("CHATBOT__{}", setting.replace('.', "__").to_uppercase())
+}
+
+fn usual_settings(store: &str, keys_dir: &str, model: &str) -> BTreeMap<String, String> {
+    let settings = [
+        ("auth.listen", "127.0.0.1:0"),
+        ("auth.admin_listen", "127.0.0.1:0"),
+        ("auth.keys_dir", keys_dir),
+        ("chat.listen", "127.0.0.1:0"),
+        ("chat.admin_listen", "127.0.0.1:0"),
+        ("store.url", store),
+        ("llm.providers", "ollama"),
+        ("llm.ollama.base_url", model),
+        ("rate_limit.requests", "1000000"),
+        ("server.max_connections_per_address", "10000"),
+        ("telemetry.log_format", "json"),
+    ];
+    let mut environment: BTreeMap<String, String> = settings
+        .iter()
+        .map(|(name, value)| (variable(name), (*value).to_owned()))
+        .collect();
+    // Coverage runs need the children's counters too.
+    environment.extend(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
+    environment
+}
+
+async fn doors(process: &Process, service: &str) -> Doors {
+    Doors {
+        public: process.address(service, false).await,
+        admin: process.address(service, true).await,
+    }
+}
+
+async fn ready(address: SocketAddr) {
+    eventually(
+        Duration::from_secs(30),
+        &format!("{address} is ready"),
+        || async {
+            let reply = raw::ask(
+                address,
+                "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+            )
+            .await;
+            (reply.status == 200).then_some(())
+        },
+    )
+    .await;
+}
