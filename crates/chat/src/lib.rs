@@ -5,4 +5,5 @@
 
 pub mod adapters;
 pub mod models;
+pub mod repository;
 pub mod service;

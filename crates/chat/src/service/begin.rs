@@ -248,9 +248,9 @@ impl Turns {
     /// What the turn will be; `None` where it should run again but is not the last of its session.
     fn plan(&self, new: &NewTurn, view: View, again: Option<&MessageId>) -> Result<Option<Plan>, ChatError> {
         let begins = view.session.is_none();
-        let (Question::Message(_), _) | (_, false) = (&new.question, begins) else {
+        if begins && new.question == Question::Last {
             return Err(ChatError::SessionNotFound);
-        };
+        }
         let session = view.session.unwrap_or_else(|| Session::begin(NewSession::default()));
         let model = new.model.as_deref().or(session.model.as_deref());
         let route = self.llm.resolve(model)?;
