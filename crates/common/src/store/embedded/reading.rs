@@ -76,14 +76,11 @@ impl Tables {
                 let Some(rows) = self.rows_of(key, Kind::Index)? else {
                     return Ok(Found::Members(Vec::new()));
                 };
-                let (score, member) = match before {
-                    Some((score, member)) => (*score, member.as_str()),
-                    // No member has this score and sorts after every name, so one more look follows below.
-                    None => return self.newest(rows, *limit),
+                let end = match before {
+                    Some((score, member)) => (rows.id, *score, member.as_str()),
+                    None => (rows.id + 1, i64::MIN, ""),
                 };
-                let range = self
-                    .order
-                    .range((rows.id, i64::MIN, "")..(rows.id, score, member))?;
+                let range = self.order.range((rows.id, i64::MIN, "")..end)?;
                 Found::Members(members(range.rev().take(*limit))?)
             }
             Read::Since { key, score, limit } => {

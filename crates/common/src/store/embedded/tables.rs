@@ -196,15 +196,12 @@ impl<'t> Tables<'t> {
         self.changed = true;
         match op {
             Op::Set { key, value, ttl } => {
-                self.remove(key)?;
                 let expires = ttl.map_or(NEVER, |ttl| self.expiry(ttl));
-                self.put(
-                    key,
-                    &Entry {
-                        expires,
-                        held: Held::Value(value.clone()),
-                    },
-                )?;
+                let held = Held::Value(value.clone());
+                let new = Entry { expires, held }.encode();
+                let old = self.keys.insert(key.as_str(), &new[..])?;
+                let old = old.and_then(|old| Entry::decode(old.value()));
+                self.tidy(key, old)?;
                 self.expire(key, expires)?;
             }
             Op::Delete(key) => self.remove(key)?,

@@ -116,7 +116,7 @@ impl Desk {
             dirty: None,
             swept: Instant::now(),
             more_to_sweep: true,
-            failed: None,
+            pause: None,
         }
     }
 
@@ -160,13 +160,22 @@ impl Desk {
                 .collect::<Result<Vec<_>, Fault>>()
         });
         match done {
-            Ok(outcomes) => group
-                .into_iter()
-                .zip(outcomes)
-                .for_each(|(request, outcome)| request.work.answer(outcome)),
-            Err(error) => group
-                .into_iter()
-                .for_each(|request| request.work.refuse(&error)),
+            Ok(outcomes) => {
+                let answers = group.into_iter().zip(outcomes);
+                answers.for_each(|(request, outcome)| request.work.answer(outcome));
+            }
+            // One request spoils the group; alone, it spoils only itself.
+            Err(Fault::Spoiled(_)) if group.len() > 1 => {
+                group
+                    .into_iter()
+                    .for_each(|request| self.serve(vec![request]));
+            }
+            Err(fault) => {
+                let error = fault.told();
+                group
+                    .into_iter()
+                    .for_each(|request| request.work.refuse(&error));
+            }
         }
     }
 
