@@ -1,9 +1,12 @@
 //! The command line of every binary, and the one place where a process reads its environment, starts and ends.
 
+mod healthcheck;
+
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     io::{self, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     process::ExitCode,
     time::Duration,
 };
@@ -11,11 +14,11 @@ use std::{
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     runtime::{Builder, Runtime},
 };
 
+use self::healthcheck::healthcheck;
 use crate::{
     config::{Binary, Loaded, LogFormat, Settings},
     shutdown::{self, Shutdown, Signals},
@@ -28,11 +31,6 @@ const WRONG_SETTINGS: u8 = 78;
 const INTERRUPTED: u8 = 130;
 /// How long the last tasks get after the stop to write down how they ended.
 const LAST_TASKS: Duration = Duration::from_secs(5);
-/// How long `healthcheck` waits.
-const HEALTH_LIMIT: Duration = Duration::from_secs(2);
-/// Most bytes of a readiness answer that are looked at.
-const HEALTH_ANSWER: u64 = 16 * 1024;
-
 #[derive(Parser)]
 struct Arguments<X: Subcommand> {
     #[command(subcommand)]
@@ -70,18 +68,19 @@ pub fn run(
         binary,
         openapi,
         serve,
-        async |command: NoExtra, _, _| match command {},
+        async |command: NoExtra, _| match command {},
     )
 }
 
-/// As [`run`], for a binary that has subcommands `X` of its own, which `extra` runs.
+/// As [`run`], for a binary that has subcommands `X` of its own, which `extra` runs. There a signal ends the process at
+/// once, as it does any command.
 pub fn run_with<X: Subcommand>(
     binary: Binary,
     openapi: fn() -> String,
     serve: impl AsyncFnOnce(Settings, Shutdown) -> anyhow::Result<()>,
-    extra: impl AsyncFnOnce(X, Settings, Shutdown) -> anyhow::Result<()>,
+    extra: impl AsyncFnOnce(X, Settings) -> anyhow::Result<()>,
 ) -> ExitCode {
-    let command = match parse::<X>(binary) {
+    let command = match parse::<X>(binary, std::env::args_os()) {
         Ok(command) => command,
         Err(error) => {
             let _ = error.print();
@@ -102,9 +101,11 @@ pub fn run_with<X: Subcommand>(
         Command::CheckConfig => print(&loaded.to_string()),
         Command::Openapi => print(&openapi()),
         Command::Healthcheck => finish(binary, healthcheck(binary, &loaded.settings)),
-        Command::Serve => started(binary, loaded.settings, serve),
-        Command::Extra(command) => started(binary, loaded.settings, async |settings, shutdown| {
-            extra(command, settings, shutdown).await
+        Command::Serve => started(binary, loaded.settings, |runtime, settings| {
+            until_told(binary, runtime, settings, serve)
+        }),
+        Command::Extra(command) => started(binary, loaded.settings, |runtime, settings| {
+            finish(binary, runtime.block_on(extra(command, settings)))
         }),
     }
 }
@@ -117,12 +118,15 @@ pub async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpLis
     })
 }
 
-fn parse<X: Subcommand>(binary: Binary) -> Result<Command<X>, clap::Error> {
+fn parse<X: Subcommand>(
+    binary: Binary,
+    arguments: impl Iterator<Item = OsString>,
+) -> Result<Command<X>, clap::Error> {
     let program = Arguments::<X>::command()
         .name(binary.as_str())
         .version(env!("CARGO_PKG_VERSION"))
         .about(about(binary));
-    let arguments = Arguments::<X>::from_arg_matches(&program.try_get_matches()?)?;
+    let arguments = Arguments::<X>::from_arg_matches(&program.try_get_matches_from(arguments)?)?;
     Ok(arguments.command.unwrap_or(Command::Serve))
 }
 
@@ -136,17 +140,17 @@ fn about(binary: Binary) -> &'static str {
 
 /// The environment of this process. What is not UTF-8 cannot be a setting of ours but is kept, garbled, to be named.
 fn variables() -> BTreeMap<String, String> {
-    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let text = |text: OsString| text.to_string_lossy().into_owned();
     std::env::vars_os()
         .map(|(name, value)| (text(name), text(value)))
         .collect()
 }
 
-/// Starts what a running process needs, and runs until done or told to end.
+/// Starts what a running process needs, and runs.
 fn started(
     binary: Binary,
     settings: Settings,
-    task: impl AsyncFnOnce(Settings, Shutdown) -> anyhow::Result<()>,
+    run: impl FnOnce(&Runtime, Settings) -> ExitCode,
 ) -> ExitCode {
     // It is installed where another part of the process was quicker; it is the same one.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
@@ -160,12 +164,13 @@ fn started(
         Ok(runtime) => runtime,
         Err(error) => return finish(binary, Err(error)),
     };
-    let code = until_told(binary, &runtime, settings, task);
+    let code = run(&runtime, settings);
     // Work on blocking threads is not worth waiting for: whoever needed it has ended.
     runtime.shutdown_background();
     code
 }
 
+/// Serves until done or told to end by signals.
 fn until_told(
     binary: Binary,
     runtime: &Runtime,
@@ -208,61 +213,6 @@ fn until_told(
     })
 }
 
-/// Asks `/readyz` of every service in this binary, on the admin listener, over loopback where it listens everywhere.
-fn healthcheck(binary: Binary, settings: &Settings) -> anyhow::Result<()> {
-    let mut listeners = Vec::new();
-    if binary != Binary::Chat {
-        listeners.push(settings.auth.admin_listen);
-    }
-    if binary != Binary::Auth {
-        listeners.push(settings.chat.admin_listen);
-    }
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let all = async {
-            for listener in listeners {
-                ready(reachable(listener)).await?;
-            }
-            Ok(())
-        };
-        tokio::time::timeout(HEALTH_LIMIT, all)
-            .await
-            .context("no answer within 2 s")?
-    })
-}
-
-async fn ready(address: SocketAddr) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect(address)
-        .await
-        .with_context(|| format!("cannot connect to {address}"))?;
-    let request = format!(
-        "GET /readyz HTTP/1.1\r\nHost: {address}\r\nUser-Agent: healthcheck\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(HEALTH_ANSWER).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    let status = answer.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) == Some("200") {
-        return Ok(());
-    }
-    let body = answer
-        .split_once("\r\n\r\n")
-        .map_or("", |(_, body)| body)
-        .trim();
-    anyhow::bail!("{address} is not ready: {status} {body}")
-}
-
-/// Where a listener that listens everywhere is reached from its own machine.
-fn reachable(listener: SocketAddr) -> SocketAddr {
-    let ip = match listener.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(ip, listener.port())
-}
-
 fn finish(binary: Binary, result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -288,4 +238,59 @@ fn print(text: &str) -> ExitCode {
 /// What went wrong before or beside the log.
 fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Subcommand;
+
+    use super::{Command, NoExtra};
+    use crate::config::Binary;
+
+    #[derive(Subcommand)]
+    enum WithUser {
+        User { name: String },
+    }
+
+    fn parse<X: Subcommand>(arguments: &[&str]) -> Result<Command<X>, clap::Error> {
+        let program = ["auth"]
+            .iter()
+            .chain(arguments)
+            .map(|argument| (*argument).into());
+        super::parse(Binary::Auth, program.collect::<Vec<_>>().into_iter())
+    }
+
+    #[test]
+    fn without_a_subcommand_it_serves() {
+        assert!(matches!(parse::<NoExtra>(&[]), Ok(Command::Serve)));
+        assert!(matches!(
+            parse::<NoExtra>(&["check-config"]),
+            Ok(Command::CheckConfig)
+        ));
+    }
+
+    #[test]
+    fn a_binary_can_have_subcommands_of_its_own() {
+        let parsed = parse::<WithUser>(&["user", "alice"]);
+        assert!(matches!(parsed, Ok(Command::Extra(WithUser::User { name })) if name == "alice"));
+        assert_eq!(
+            parse::<NoExtra>(&["user", "alice"])
+                .err()
+                .map(|error| error.exit_code()),
+            Some(2)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_its_setting() {
+        let first = super::listen("auth.listen", ([127, 0, 0, 1], 0).into())
+            .await
+            .unwrap();
+        let address = first.local_addr().unwrap();
+        let error = super::listen("auth.listen", address).await.unwrap_err();
+        assert!(
+            format!("{error:#}").starts_with(&format!("auth.listen: {address} is in use")),
+            "{error:#}"
+        );
+    }
 }
