@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of either service; `auth` and `chat` depend on it and never on each other.
 
+pub mod cli;
 pub mod clients;
 pub mod clock;
 pub mod config;
@@ -11,3 +12,4 @@ pub mod identity;
 pub mod rate_limiter;
 pub mod shutdown;
 pub mod store;
+pub mod telemetry;

@@ -1,9 +1,16 @@
-//! Stopping gently, then firmly: one token refuses new work, another ends what is left, one tracker knows every task.
+//! Stopping gently, then firmly: one token refuses new work, another ends what is left, one tracker knows every task,
+//! and a second one what a drain waits for.
 
-use std::future::Future;
+use std::{future::Future, io, time::Duration};
 
-use tokio::task::JoinHandle;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 /// The two stages of a stop, and the tasks that a stop waits for. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +18,14 @@ pub struct Shutdown {
     draining: CancellationToken,
     stopping: CancellationToken,
     tasks: TaskTracker,
+    work: TaskTracker,
+}
+
+/// Work in progress, such as a running turn or a request being answered: a drain waits for it, up to its limit.
+/// It ends when this is dropped.
+#[derive(Debug)]
+pub struct Work {
+    _held: TaskTrackerToken,
 }
 
 impl Shutdown {
@@ -60,9 +75,123 @@ impl Shutdown {
         tokio::spawn(self.tasks.track_future(task))
     }
 
+    /// Registers work that a drain is to wait for; hold it as long as the work goes on. Whoever only waits for
+    /// somebody to ask (an idle connection, a loop in the background) registers nothing.
+    pub fn work(&self) -> Work {
+        Work {
+            _held: self.work.token(),
+        }
+    }
+
+    /// Resolves when no work is registered.
+    pub async fn work_finished(&self) {
+        self.work.close();
+        self.work.wait().await;
+    }
+
+    /// Drains, and stops as soon as no work is left, at the latest after this time.
+    pub async fn drain_then_stop(&self, drain_timeout: Duration) {
+        self.drain();
+        let _ = tokio::time::timeout(drain_timeout, self.work_finished()).await;
+        self.stop();
+    }
+
     /// Resolves when every task spawned here has ended.
     pub async fn finished(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+/// The signals that ask this process to stop: SIGTERM and SIGINT. From the moment that this exists they no longer end
+/// the process by themselves.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Begins to listen. Must be called within a runtime; fails where the system refuses.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Resolves at the next signal, with its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Turns signals into the stages of a stop: the first one drains, and stops when no work is left or `drain_timeout` is
+/// over. Resolves at the second signal, after which the process is to end at once.
+pub async fn on_signals(mut signals: Signals, shutdown: &Shutdown, drain_timeout: Duration) {
+    let first = signals.next().await;
+    tracing::info!(
+        signal = first,
+        "draining: new work is refused, running work may finish"
+    );
+    let second = tokio::select! {
+        () = shutdown.drain_then_stop(drain_timeout) => signals.next().await,
+        second = signals.next() => second,
+    };
+    tracing::warn!(signal = second, "stopping at once");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Shutdown;
+
+    /// Longer than any test takes: whoever waits for it has failed.
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn a_drain_with_nothing_to_wait_for_stops_at_once() {
+        let shutdown = Shutdown::new();
+        shutdown.drain_then_stop(FOR_EVER).await;
+        assert!(shutdown.stop_token().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_drain_ends_when_the_last_work_does() {
+        let shutdown = Shutdown::new();
+        let (one, other) = (shutdown.work(), shutdown.work());
+        let works = async {
+            shutdown.draining().await;
+            drop(one);
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert!(!shutdown.stop_token().is_cancelled(), "one still works");
+            drop(other);
+        };
+        tokio::join!(shutdown.drain_then_stop(FOR_EVER), works);
+        assert!(shutdown.stop_token().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn work_that_does_not_end_is_stopped_after_the_drain_timeout() {
+        let shutdown = Shutdown::new();
+        let _endless = shutdown.work();
+        shutdown.drain_then_stop(Duration::from_millis(20)).await;
+        assert!(shutdown.is_draining() && shutdown.stop_token().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn spawned_tasks_are_waited_for() {
+        let shutdown = Shutdown::new();
+        let (stop, task) = (shutdown.stop_token(), shutdown.clone());
+        let ended = shutdown.spawn(async move { task.stopping().await });
+        stop.cancel();
+        shutdown.finished().await;
+        assert!(ended.is_finished());
     }
 }

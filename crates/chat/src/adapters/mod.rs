@@ -8,6 +8,13 @@ use futures_util::stream::BoxStream;
 
 use crate::models::{FinishReason, Options, Usage};
 
+pub mod demo;
+mod lines;
+pub mod ollama;
+pub mod openai;
+mod sse;
+mod wire;
+
 /// What an adapter can fail with. Texts of the server go to the log alone: `detail` never holds them.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ModelError {
@@ -108,9 +115,53 @@ pub struct ModelInfo {
     pub window: Option<u32>,
 }
 
-/// The chunks of an answer, as many at once as one read of the socket returned; dropping it closes the connection,
-/// which stops the model.
+/// The chunks of an answer, as many at once as one read of the socket returned (none, where it held only a part of a line
+/// or a sign of life); dropping it closes the connection, which stops the model.
 pub type Chunks = BoxStream<'static, Result<Vec<Chunk>, ModelError>>;
+
+/// Where a request came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// There was no connection, or it broke before a status came.
+    Unreachable,
+    /// The server answered with this status.
+    Status(u16),
+    /// What it answered, or what was asked, makes no sense.
+    Content,
+}
+
+/// Why a request was not begun to be answered, with what decides whether to try again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Refusal {
+    /// What it means.
+    pub error: ModelError,
+    /// Where it came to nothing.
+    pub cause: Cause,
+    /// When the server wants to be asked again; at most 60 s.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// A refusal that is about what was said, not about whether the server is there.
+    pub fn content(error: ModelError) -> Self {
+        Self {
+            error,
+            cause: Cause::Content,
+            retry_after: None,
+        }
+    }
+
+    /// Whether the same request may succeed a moment later: no connection, 429, 502, 503, 504.
+    pub fn is_passing(&self) -> bool {
+        self.cause == Cause::Status(429) || self.is_outage()
+    }
+
+    /// Whether it says that the server is not working: no connection, 502, 503, 504.
+    pub fn is_outage(&self) -> bool {
+        matches!(self.cause, Cause::Unreachable | Cause::Status(502..=504))
+    }
+}
 
 /// One model server's wire.
 #[async_trait]
@@ -119,8 +170,8 @@ pub trait Adapter: Send + Sync {
     fn kind(&self) -> ProviderKind;
 
     /// The models that it has now.
-    async fn models(&self) -> Result<Vec<ModelInfo>, ModelError>;
+    async fn models(&self) -> Result<Vec<ModelInfo>, Refusal>;
 
     /// Sends the request, always streamed; returns once the server has answered with a good status.
-    async fn ask(&self, ask: &Ask) -> Result<Chunks, ModelError>;
+    async fn ask(&self, ask: &Ask) -> Result<Chunks, Refusal>;
 }

@@ -1,1 +1,88 @@
-//! The HTTP clients, with their timeouts.
+//! The HTTP clients, with their timeouts: one kind for model servers, one for `auth`.
+
+use std::time::Duration;
+
+use reqwest::{Client, ClientBuilder, redirect::Policy};
+
+const USER_AGENT: &str = concat!("chatbot/", env!("CARGO_PKG_VERSION"));
+/// Shorter than the 5 s after which Python model servers close an idle connection, so that we seldom write into a closing one.
+const MODEL_IDLE: Duration = Duration::from_secs(4);
+/// Well below the 75 s for which `auth` keeps an idle connection.
+const AUTH_IDLE: Duration = Duration::from_secs(15);
+/// `auth` is near: what does not connect in this time is down.
+const AUTH_CONNECT: Duration = Duration::from_secs(2);
+/// A whole call of `auth`; hashing a password may wait for its turn.
+const AUTH_TOTAL: Duration = Duration::from_secs(20);
+/// How long a peer may be gone without a word before a silent connection is given up: this, and three probes of it.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// A client for a model server: no limit on the whole answer and none between its pieces, which the turn itself
+/// watches over. Fails where the system has no certificate store that can be read.
+pub fn model_server(connect_timeout: Duration) -> Result<Client, reqwest::Error> {
+    plain()
+        .connect_timeout(connect_timeout)
+        .pool_idle_timeout(MODEL_IDLE)
+        .build()
+}
+
+/// A client for `auth`: the key set and what is passed on. A whole call takes 20 s at most; a caller may ask for less.
+/// Fails where the system has no certificate store that can be read.
+pub fn auth() -> Result<Client, reqwest::Error> {
+    plain()
+        .connect_timeout(AUTH_CONNECT)
+        .timeout(AUTH_TOTAL)
+        .pool_idle_timeout(AUTH_IDLE)
+        .build()
+}
+
+/// What both have in common: they go where the settings say and nowhere else, so no redirect is followed (it would
+/// carry a prompt or a key elsewhere) and no proxy variable is looked at.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the home of HTTP clients"
+)]
+fn plain() -> ClientBuilder {
+    Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(Policy::none())
+        .no_proxy()
+        .referer(false)
+        .tcp_nodelay(true)
+        .tcp_keepalive(KEEPALIVE)
+        .tcp_keepalive_interval(KEEPALIVE)
+        .tcp_keepalive_retries(3)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    /// Answers one request with these bytes and gives back what was asked.
+    async fn one_answer(answer: &'static [u8]) -> (String, impl Future<Output = String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let asked = async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let n = stream.read(&mut head).await.unwrap();
+            stream.write_all(answer).await.unwrap();
+            String::from_utf8_lossy(&head[..n]).into_owned()
+        };
+        (url, asked)
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_handed_back_and_not_followed() {
+        let moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/elsewhere\r\nContent-Length: 0\r\n\r\n";
+        let (url, asked) = one_answer(moved).await;
+        let client = super::model_server(Duration::from_secs(2)).unwrap();
+        let (answer, asked) = tokio::join!(client.get(url).send(), asked);
+        assert_eq!(answer.unwrap().status(), 302);
+        assert!(asked.contains("user-agent: chatbot/"), "{asked}");
+    }
+}

@@ -6,13 +6,9 @@ use std::{
     path::Path,
 };
 
-use config::{Config, ConfigError, Map, Source, Value, ValueKind};
+use config::{Config, Value, ValueKind};
 
-use super::{
-    Binary, Environment,
-    problem::{Problem, nearest},
-    variables::{Assigned, Variables},
-};
+use super::{Binary, Environment, layer::Layer, problem::Problem, variables::Variables};
 
 const DEFAULT: &str = include_str!("../../../../config/default.toml");
 const DEV: &str = include_str!("../../../../config/dev.toml");
@@ -30,6 +26,8 @@ const CHATBOT_STORE: &str = "embedded:./data";
 pub(super) struct Layered {
     pub(super) environment: Environment,
     pub(super) values: BTreeMap<String, Value>,
+    /// Every setting with a value that is good, whatever the layers say: what is compiled in for `dev`.
+    pub(super) fallback: BTreeMap<String, Value>,
 }
 
 /// Reads and merges all layers. What cannot be read or is unknown goes into `problems`; the rest stands.
@@ -41,9 +39,11 @@ pub(super) fn collect(
     let variables = Variables::new(all);
     let environment = environment(&variables, problems);
     let (default, known) = built_in_default(problems);
+    let dev = parse(DEV, "config/dev.toml, built in", &known, problems);
+    let fallback = merge(vec![default.clone(), dev], problems);
     let mut layers = vec![default];
     let folder = variables
-        .get("CONFIG_DIR", problems)
+        .get("CONFIG_DIR", "CONFIG_DIR", problems)
         .filter(|given| !given.text.is_empty());
     let folder = folder.as_ref().map(|given| Path::new(given.text.as_str()));
     if let Some(folder) = folder {
@@ -62,19 +62,20 @@ pub(super) fn collect(
     if binary == Binary::Chatbot {
         layers
             .iter_mut()
-            .filter(|layer| layer.is_built_in())
-            .for_each(Layer::in_one_process);
+            .filter(|layer| is_built_in(layer))
+            .for_each(in_one_process);
     }
     layers.push(Layer::of_variables(variables.well_known(problems)));
     layers.push(Layer::of_variables(variables.prefixed(&known, problems)));
     Layered {
         environment,
         values: merge(layers, problems),
+        fallback,
     }
 }
 
 fn environment(variables: &Variables<'_>, problems: &mut Vec<Problem>) -> Environment {
-    let Some(given) = variables.get("ENVIRONMENT", problems) else {
+    let Some(given) = variables.get("ENVIRONMENT", "ENVIRONMENT", problems) else {
         return Environment::Dev;
     };
     match given.text.trim() {
@@ -199,109 +200,15 @@ fn leaves(value: Value, path: String, values: &mut BTreeMap<String, Value>) {
     }
 }
 
-/// One layer: known settings only, by their dotted names.
-#[derive(Clone, Debug, Default)]
-struct Layer {
-    origin: String,
-    values: Map<String, Value>,
+fn is_built_in(layer: &Layer) -> bool {
+    layer.origin.ends_with(", built in")
 }
 
-impl Layer {
-    fn of_variables(assigned: Vec<Assigned>) -> Self {
-        let value = |a: Assigned| (a.key, Value::new(Some(&a.given.origin), a.given.text));
-        Self {
-            origin: String::new(),
-            values: assigned.into_iter().map(value).collect(),
-        }
+/// The compiled-in files speak of services that meet over a network; `chatbot` is one process with its own store.
+fn in_one_process(layer: &mut Layer) {
+    layer.values.remove("chat.auth_url");
+    if layer.values.remove("store.url").is_some() && layer.origin == DEFAULT_ORIGIN {
+        let store = Value::new(Some(&CHATBOT_ORIGIN.to_owned()), CHATBOT_STORE);
+        layer.values.insert("store.url".to_owned(), store);
     }
-
-    fn of_table(
-        table: &toml::Table,
-        origin: &str,
-        known: &BTreeSet<String>,
-        problems: &mut Vec<Problem>,
-    ) -> Self {
-        let mut layer = Self {
-            origin: origin.to_owned(),
-            values: Map::new(),
-        };
-        layer.take(table, "", known, problems);
-        layer
-    }
-
-    fn take(
-        &mut self,
-        table: &toml::Table,
-        prefix: &str,
-        known: &BTreeSet<String>,
-        problems: &mut Vec<Problem>,
-    ) {
-        for (key, value) in table {
-            let path = format!("{prefix}{key}");
-            let section = format!("{path}.");
-            let is_section = known.iter().any(|known| known.starts_with(&section));
-            let wrong = match value {
-                _ if known.contains(&path) => match kind(value) {
-                    Some(kind) => {
-                        self.values
-                            .insert(path, Value::new(Some(&self.origin), kind));
-                        continue;
-                    }
-                    None => "a table stands where a value belongs".to_owned(),
-                },
-                toml::Value::Table(inner) if is_section => {
-                    self.take(inner, &section, known, problems);
-                    continue;
-                }
-                _ if is_section => format!("a value stands where the section [{path}] belongs"),
-                _ => match nearest(&path, known.iter().map(String::as_str)) {
-                    Some(near) => format!("no setting has this name; did you mean {near}?"),
-                    None => "no setting has this name".to_owned(),
-                },
-            };
-            problems.push(Problem::new(path, Some(&self.origin), wrong));
-        }
-    }
-
-    fn is_built_in(&self) -> bool {
-        self.origin.ends_with(", built in")
-    }
-
-    /// The compiled-in files speak of services that meet over a network; `chatbot` is one process with its own store.
-    fn in_one_process(&mut self) {
-        self.values.remove("chat.auth_url");
-        if self.values.remove("store.url").is_some() && self.origin == DEFAULT_ORIGIN {
-            let store = Value::new(Some(&CHATBOT_ORIGIN.to_owned()), CHATBOT_STORE);
-            self.values.insert("store.url".to_owned(), store);
-        }
-    }
-}
-
-impl Source for Layer {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        Ok(self.values.clone())
-    }
-}
-
-/// A TOML value as the settings hold it; `None` for a table.
-fn kind(value: &toml::Value) -> Option<ValueKind> {
-    Some(match value {
-        toml::Value::String(text) => ValueKind::String(text.clone()),
-        toml::Value::Integer(number) => ValueKind::I64(*number),
-        toml::Value::Float(number) => ValueKind::Float(*number),
-        toml::Value::Boolean(yes) => ValueKind::Boolean(*yes),
-        toml::Value::Datetime(at) => ValueKind::String(at.to_string()),
-        toml::Value::Array(items) => {
-            let items: Option<Vec<Value>> = items
-                .iter()
-                .map(|item| Some(Value::new(None, kind(item)?)))
-                .collect();
-            ValueKind::Array(items?)
-        }
-        toml::Value::Table(_) => return None,
-    })
 }

@@ -30,13 +30,17 @@ impl Loaded {
     pub fn load(binary: Binary, variables: &BTreeMap<String, String>) -> Result<Self, Problems> {
         let mut problems = Vec::new();
         let layered = layers::collect(binary, variables, &mut problems);
-        let mut reader = Reader::new(&layered.values, &mut problems);
+        let mut reader = Reader::new(&layered.values, &layered.fallback, &mut problems);
         let settings = reader.settings(layered.environment);
         let shown = reader.shown;
         let Some(settings) = settings else {
             return Err(Problems(problems));
         };
         for (setting, wrong) in rules::broken(&settings, binary) {
+            // Something stands in for a value that is wrong by itself: no more is to be said of it.
+            if problems.iter().any(|problem| problem.setting == setting) {
+                continue;
+            }
             let origin = layered.values.get(setting).and_then(|value| value.origin());
             problems.push(Problem::new(setting, origin, wrong));
         }

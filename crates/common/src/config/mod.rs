@@ -1,6 +1,7 @@
 //! The settings: one small struct a section, layered from the compiled-in files to the environment, checked whole.
 
 mod kinds;
+mod layer;
 mod layers;
 mod load;
 mod ollama_host;

@@ -21,6 +21,7 @@ pub(super) struct Shown {
 /// Takes settings out of the merged layers, one after another.
 pub(super) struct Reader<'a> {
     values: &'a BTreeMap<String, Value>,
+    fallback: &'a BTreeMap<String, Value>,
     problems: &'a mut Vec<Problem>,
     pub(super) shown: Vec<Shown>,
 }
@@ -34,15 +35,21 @@ macro_rules! section {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(values: &'a BTreeMap<String, Value>, problems: &'a mut Vec<Problem>) -> Self {
+    /// A value of `fallback`, where all are good, stands in for a wrong one, so that the rest can be looked at too.
+    pub(super) fn new(
+        values: &'a BTreeMap<String, Value>,
+        fallback: &'a BTreeMap<String, Value>,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
         Self {
             values,
+            fallback,
             problems,
             shown: Vec::new(),
         }
     }
 
-    /// Every section; `None` when anything is wrong, which then is among the problems.
+    /// Every section. What is wrong is among the problems; `None` only where nothing good stands in for it.
     pub(super) fn settings(&mut self, environment: Environment) -> Option<Settings> {
         let (auth, chat, store) = (self.auth(), self.chat(), self.store());
         let (llm, rate_limit) = (self.llm(), self.rate_limit());
@@ -92,7 +99,7 @@ impl<'a> Reader<'a> {
                 history_messages: kind::count(),
                 max_session_messages: kind::count(),
                 session_ttl: kind::positive_duration().or_none(),
-                system_prompt: kind::text().or_none(),
+                system_prompt: kind::prose().or_none(),
                 sockets_per_user: kind::count(),
             }
         )
@@ -198,25 +205,26 @@ impl<'a> Reader<'a> {
                 Some(value)
             }
             Err(wrong) => {
-                let what = match wrong {
-                    Wrong::Unset => "it must be set".to_owned(),
-                    Wrong::Because(why) => why.to_owned(),
-                    Wrong::NotAllowed
-                        if kind.quotable && !origin.is_some_and(|name| name.ends_with("_FILE")) =>
-                    {
-                        format!("{} is not allowed", quoted(read))
-                    }
-                    Wrong::NotAllowed => "its value is not allowed".to_owned(),
-                };
-                self.problems.push(Problem::new(
-                    name,
-                    origin,
-                    format!("{what}; allowed: {}", kind.allowed),
-                ));
-                None
+                let wrong = explain(wrong, &kind, read, origin);
+                self.problems
+                    .push(Problem::new(name.as_str(), origin, wrong));
+                (kind.read)(&self.fallback.get(&name)?.kind).ok()
             }
         }
     }
+}
+
+fn explain<T>(wrong: Wrong, kind: &Kind<T>, value: &ValueKind, origin: Option<&str>) -> String {
+    let from_file = origin.is_some_and(|name| name.ends_with("_FILE"));
+    let what = match wrong {
+        Wrong::Unset => "it must be set".to_owned(),
+        Wrong::Because(why) => why.to_owned(),
+        Wrong::NotAllowed if kind.quotable && !from_file => {
+            format!("{} is not allowed", quoted(value))
+        }
+        Wrong::NotAllowed => "its value is not allowed".to_owned(),
+    };
+    format!("{what}; allowed: {}", kind.allowed)
 }
 
 /// A wrong value as a message quotes it.

@@ -45,15 +45,20 @@ impl<'a> Variables<'a> {
         Self { all }
     }
 
-    /// The variable, from itself or from the file that `NAME_FILE` names.
-    pub(super) fn get(&self, name: &str, problems: &mut Vec<Problem>) -> Option<Given> {
+    /// The variable, from itself or from the file that `NAME_FILE` names. Problems speak of `setting`.
+    pub(super) fn get(
+        &self,
+        name: &str,
+        setting: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Given> {
         let file_name = format!("{name}{FILE}");
         let text = self.all.get(name);
         let file = self.all.get(&file_name).filter(|path| !path.is_empty());
         match (text, file) {
             (Some(text), Some(_)) if !text.is_empty() => {
                 let wrong = format!("{name} and {file_name} are both set; set one of them");
-                problems.push(Problem::new(name, None, wrong));
+                problems.push(Problem::new(setting, Some(name), wrong));
                 None
             }
             (_, Some(path)) => match content(Path::new(path)) {
@@ -63,8 +68,8 @@ impl<'a> Variables<'a> {
                 }),
                 Err(error) => {
                     problems.push(Problem::new(
-                        file_name,
-                        None,
+                        setting,
+                        Some(&file_name),
                         format!("cannot read the file {path:?}: {error}"),
                     ));
                     None
@@ -82,7 +87,7 @@ impl<'a> Variables<'a> {
         let mut assigned = Vec::new();
         for (name, key) in WELL_KNOWN {
             let Some(mut given) = self
-                .get(name, problems)
+                .get(name, key, problems)
                 .filter(|given| !given.text.trim().is_empty())
             else {
                 continue;
@@ -115,7 +120,7 @@ impl<'a> Variables<'a> {
         let mut names = BTreeSet::new();
         for key in known {
             let name = variable(key);
-            if let Some(given) = self.get(&name, problems) {
+            if let Some(given) = self.get(&name, key, problems) {
                 assigned.push(Assigned {
                     key: key.clone(),
                     given,

@@ -1,33 +1,117 @@
 //! The store in this process: one redb file, or memory.
+//!
+//! Reads run on Tokio's blocking threads, each in a read transaction of its own. One thread writes; it takes all that is
+//! waiting into one redb transaction and answers once that is committed, so that many callers share one `fsync`. What is relaxed
+//! is on disk within [`writer::FLUSH_EVERY`] and at a proper end. After a disk error the file is opened anew, which can
+//! take back what was relaxed and not yet on disk. Rate limits are kept in memory alone.
 
-use std::path::Path;
+mod buckets;
+mod clock;
+mod entry;
+mod file;
+mod reading;
+mod sweep;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod writer;
 
-use super::{Admission, Committed, Op, Quota, Read, Snapshot, StoreError, Txn};
+use std::{path::Path, sync::Arc};
+
+use tokio::sync::{Semaphore, oneshot};
+
+use self::{
+    buckets::Buckets,
+    clock::Clock,
+    file::{Fault, File},
+    writer::{Request, Work, Writer},
+};
+use super::{Admission, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, plan};
+
+/// Writes that may wait for the writer; further callers wait for a place within their own deadline.
+const WAITING: usize = 1024;
 
 /// The embedded store.
 #[derive(Clone, Debug)]
-pub(super) struct Embedded;
+pub(super) struct Embedded {
+    file: Arc<File>,
+    clock: Arc<Clock>,
+    buckets: Arc<Buckets>,
+    places: Arc<Semaphore>,
+    writer: Arc<Writer>,
+}
 
 impl Embedded {
-    pub(super) fn open(_dir: &Path) -> Result<Self, StoreError> {
-        Err(StoreError::Unavailable("not built yet".into()))
+    /// Opens or makes the file in `dir`, which is made too; both are for their owner alone.
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::on(File::open(dir)?)
     }
+
     pub(super) fn memory() -> Result<Self, StoreError> {
-        Err(StoreError::Unavailable("not built yet".into()))
+        Self::on(File::memory()?)
     }
-    pub(super) async fn read(&self, _: Vec<Read>) -> Result<Snapshot, StoreError> {
-        Err(StoreError::Unavailable("not built yet".into()))
+
+    fn on(file: File) -> Result<Self, StoreError> {
+        let (file, clock) = (Arc::new(file), Arc::new(Clock::default()));
+        let writer = Writer::start(file.clone(), clock.clone())?;
+        Ok(Self {
+            file,
+            clock,
+            buckets: Arc::new(Buckets::default()),
+            places: Arc::new(Semaphore::new(WAITING)),
+            writer: Arc::new(writer),
+        })
     }
-    pub(super) async fn commit(&self, _: Txn) -> Result<Committed, StoreError> {
-        Err(StoreError::Unavailable("not built yet".into()))
+
+    pub(super) async fn read(&self, reads: Vec<Read>) -> Result<Snapshot, StoreError> {
+        let (file, clock) = (self.file.clone(), self.clock.clone());
+        let read =
+            move || file.with(|database| reading::snapshot(database, &reads, clock.now_ms()));
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| StoreError::Unavailable("a read was broken off".into()))?
+            .map_err(Fault::told)
     }
-    pub(super) async fn apply(&self, _: Vec<Op>) -> Result<Vec<bool>, StoreError> {
-        Err(StoreError::Unavailable("not built yet".into()))
+
+    pub(super) async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
+        plan::guards(&txn)?;
+        self.write(|answer| Work::Commit(txn, answer)).await
     }
-    pub(super) fn admit(&self, _: &str, quota: Quota, cost: i64) -> Admission {
-        quota.decide(0, 0, cost).1
+
+    pub(super) async fn apply(&self, ops: Vec<Op>) -> Result<Vec<bool>, StoreError> {
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(|answer| Work::Apply(ops, answer)).await
     }
+
+    pub(super) fn admit(&self, key: &str, quota: Quota, cost: i64) -> Admission {
+        self.buckets.take(key, quota, cost)
+    }
+
+    /// Asks the writer: it is the part that can be stuck.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        Ok(())
+        self.write(Work::Ping).await
+    }
+
+    async fn write<T>(
+        &self,
+        work: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Work,
+    ) -> Result<T, StoreError> {
+        let ended = || StoreError::Unavailable("the writer has ended".into());
+        let place = self
+            .places
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| ended())?;
+        let (answer, answered) = oneshot::channel();
+        if !self.writer.send(Request {
+            work: work(answer),
+            _place: place,
+        }) {
+            return Err(ended());
+        }
+        answered.await.map_err(|_| ended())?
     }
 }

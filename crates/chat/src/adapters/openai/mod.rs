@@ -1,0 +1,175 @@
+//! Any OpenAI-compatible server (vLLM, llama.cpp, LM Studio, OpenAI) and the Hugging Face router: one wire, always streamed.
+
+use async_trait::async_trait;
+use common::config::{Provider, ProviderKind};
+use reqwest::{Client, RequestBuilder};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+use super::{Adapter, Ask, Chunks, ModelError, ModelInfo, Refusal, wire};
+
+mod answer;
+mod frame;
+mod request;
+
+/// One OpenAI-compatible server.
+pub struct OpenAi {
+    kind: ProviderKind,
+    client: Client,
+    base: Url,
+    api_key: Option<SecretString>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    data: Option<Vec<Entry>>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    id: String,
+    /// vLLM.
+    #[serde(default)]
+    max_model_len: Option<u64>,
+    /// OpenRouter, Groq and others.
+    #[serde(default, alias = "context_window")]
+    context_length: Option<u64>,
+    /// llama-server.
+    #[serde(default)]
+    meta: Option<Meta>,
+}
+
+#[derive(Deserialize)]
+struct Meta {
+    #[serde(default)]
+    n_ctx: Option<u64>,
+}
+
+impl Entry {
+    fn window(&self) -> Option<u32> {
+        let served = self.meta.as_ref().and_then(|meta| meta.n_ctx);
+        let window = served.or(self.max_model_len).or(self.context_length)?;
+        u32::try_from(window).ok().filter(|window| *window > 0)
+    }
+}
+
+impl OpenAi {
+    /// An adapter for the server of those settings.
+    pub fn new(kind: ProviderKind, client: Client, settings: &Provider) -> Self {
+        Self {
+            kind,
+            client,
+            base: versioned(&settings.base_url),
+            api_key: settings.api_key.clone(),
+        }
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.api_key {
+            Some(key) => request.bearer_auth(key.expose_secret()),
+            None => request,
+        }
+    }
+}
+
+/// The address with its API's version: `/v1`, unless a version is in it already.
+fn versioned(base: &Url) -> Url {
+    let is_version = |segment: &str| {
+        segment
+            .strip_prefix('v')
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    if base
+        .path_segments()
+        .is_some_and(|mut segments| segments.any(is_version))
+    {
+        return base.clone();
+    }
+    wire::endpoint(base, &["v1"])
+}
+
+#[async_trait]
+impl Adapter for OpenAi {
+    fn kind(&self) -> ProviderKind {
+        self.kind
+    }
+
+    async fn models(&self) -> Result<Vec<ModelInfo>, Refusal> {
+        let request = self.client.get(wire::endpoint(&self.base, &["models"]));
+        let response = self
+            .authorized(request)
+            .send()
+            .await
+            .map_err(wire::unreachable)?;
+        let response = wire::accepted(response, |status, body| failure(status, body, "")).await?;
+        let list: List = wire::document(response).await?;
+        let entries = list.data.ok_or_else(|| {
+            // LM Studio answers 200 to what it does not know.
+            Refusal::content(ModelError::Failed("a model list without `data`".to_owned()))
+        });
+        let info = |entry: Entry| ModelInfo {
+            window: entry.window(),
+            id: entry.id,
+        };
+        Ok(entries?.into_iter().map(info).collect())
+    }
+
+    async fn ask(&self, ask: &Ask) -> Result<Chunks, Refusal> {
+        let is_openai = self.base.host_str() == Some("api.openai.com");
+        let body = request::body(ask, is_openai);
+        let request = self
+            .client
+            .post(wire::endpoint(&self.base, &["chat", "completions"]))
+            .json(&body);
+        let response = self
+            .authorized(request)
+            .send()
+            .await
+            .map_err(wire::unreachable)?;
+        let response =
+            wire::accepted(response, |status, body| failure(status, body, &ask.model)).await?;
+        Ok(wire::chunks(response, answer::Answer::new(&ask.model)))
+    }
+}
+
+/// What a bad status means.
+fn failure(status: u16, body: &str, model: &str) -> ModelError {
+    #[derive(Deserialize)]
+    struct Body {
+        error: serde_json::Value,
+    }
+    match wire::verdict(body) {
+        Some(error) => error,
+        // A 404 without a word of the model is about the address.
+        None if status == 404 => match serde_json::from_str::<Body>(body) {
+            Ok(body) if body.error.to_string().to_lowercase().contains("model") => {
+                ModelError::NotFound(model.to_owned())
+            }
+            _ => ModelError::Failed("status 404: is the base URL right?".to_owned()),
+        },
+        None => ModelError::Failed(format!("status {status}: {}", wire::brief(body))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_is_good_with_and_without_its_version() {
+        for (given, used) in [
+            ("http://h:1", "http://h:1/v1"),
+            ("http://h:1/", "http://h:1/v1"),
+            ("http://h:1/v1", "http://h:1/v1"),
+            ("http://h:1/v1/", "http://h:1/v1/"),
+            ("http://h:1/proxy", "http://h:1/proxy/v1"),
+            ("https://h/api/paas/v4/", "https://h/api/paas/v4/"),
+            ("https://h/v1beta/openai/", "https://h/v1beta/openai/"),
+            ("http://h:1/vllm", "http://h:1/vllm/v1"),
+        ] {
+            assert_eq!(versioned(&Url::parse(given).unwrap()).as_str(), used);
+        }
+    }
+}

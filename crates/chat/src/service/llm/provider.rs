@@ -1,0 +1,284 @@
+//! One model server as this instance sees it: what the last look showed, its queue and its breaker.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use common::{
+    config::{self, ProviderKind},
+    shutdown::Shutdown,
+};
+use tokio::sync::Notify;
+
+use super::{breaker::Breaker, patience::Patience, queue::Queue};
+use crate::adapters::{
+    Adapter, ModelInfo, Refusal, demo::Demo, ollama, ollama::Ollama, openai::OpenAi,
+};
+
+/// Between two looks at a server that is up.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks at a server that is down, or did not answer the last one.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a look may take past connecting.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+/// Looks in a row that may go unanswered: a busy server is not a dead one.
+const MISSES: u32 = 2;
+
+/// One model server.
+pub(super) struct Provider {
+    pub(super) kind: ProviderKind,
+    pub(super) adapter: Box<dyn Adapter>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) breaker: Arc<Breaker>,
+    /// The model where nobody names one, of this provider's own settings.
+    pub(super) model: Option<String>,
+    window: u32,
+    timeouts: Timeouts,
+    look: ArcSwap<Look>,
+    again: Notify,
+}
+
+struct Timeouts {
+    connect: Duration,
+    first_token: Duration,
+    idle: Duration,
+    total: Duration,
+}
+
+/// What the last look showed.
+#[derive(Clone, Default)]
+struct Look {
+    reach: Reach,
+    /// The models as last listed; `None` while no list was ever had.
+    models: Option<Arc<[ModelInfo]>>,
+}
+
+/// Whether a server is there, as far as is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Nobody has looked yet: worth trying.
+    #[default]
+    Unknown,
+    Up,
+    Down,
+}
+
+/// Whether a server has a model, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Has {
+    Yes,
+    No,
+    Perhaps,
+}
+
+impl Provider {
+    /// The server of those settings.
+    ///
+    /// # Errors
+    /// Where its HTTP client cannot be built.
+    pub(super) fn new(kind: ProviderKind, settings: &config::Llm) -> Result<Self, reqwest::Error> {
+        let (adapter, provider): (Box<dyn Adapter>, _) = match kind {
+            ProviderKind::Demo => return Ok(Self::demo(&settings.model)),
+            ProviderKind::Ollama => (
+                Box::new(Ollama::new(client(&settings.ollama)?, &settings.ollama)),
+                &settings.ollama,
+            ),
+            ProviderKind::OpenAi => (
+                Box::new(OpenAi::new(
+                    kind,
+                    client(&settings.openai)?,
+                    &settings.openai,
+                )),
+                &settings.openai,
+            ),
+            ProviderKind::HuggingFace => (
+                Box::new(OpenAi::new(
+                    kind,
+                    client(&settings.huggingface)?,
+                    &settings.huggingface,
+                )),
+                &settings.huggingface,
+            ),
+        };
+        Ok(Self {
+            kind,
+            adapter,
+            queue: Queue::new(
+                kind.as_str(),
+                size(provider.max_concurrency.get()),
+                size(provider.queue),
+            ),
+            breaker: Breaker::new(provider.breaker_failures),
+            model: provider.model.clone(),
+            window: provider.context_window.get(),
+            timeouts: Timeouts {
+                connect: provider.connect_timeout,
+                first_token: provider.first_token_timeout,
+                idle: provider.idle_timeout,
+                total: provider.total_timeout,
+            },
+            look: ArcSwap::default(),
+            again: Notify::new(),
+        })
+    }
+
+    /// The built-in stand-in: always there, with the least ceremony.
+    fn demo(wanted: &str) -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            kind: ProviderKind::Demo,
+            adapter: Box::new(Demo::new(wanted)),
+            queue: Queue::new(ProviderKind::Demo.as_str(), 64, 256),
+            breaker: Breaker::new(0),
+            model: Some(crate::adapters::demo::MODEL.to_owned()),
+            window: 8192,
+            timeouts: Timeouts {
+                connect: second,
+                first_token: 10 * second,
+                idle: 10 * second,
+                total: 60 * second,
+            },
+            look: ArcSwap::from_pointee(Look {
+                reach: Reach::Up,
+                models: None,
+            }),
+            again: Notify::new(),
+        }
+    }
+
+    pub(super) fn is_demo(&self) -> bool {
+        self.kind == ProviderKind::Demo
+    }
+
+    pub(super) fn reach(&self) -> Reach {
+        self.look.load().reach
+    }
+
+    /// The models as last listed.
+    pub(super) fn models(&self) -> Option<Arc<[ModelInfo]>> {
+        self.look.load().models.clone()
+    }
+
+    pub(super) fn has(&self, model: &str) -> Has {
+        match &self.look.load().models {
+            None => Has::Perhaps,
+            Some(models)
+                if models
+                    .iter()
+                    .any(|listed| self.same_model(&listed.id, model)) =>
+            {
+                Has::Yes
+            }
+            Some(_) => Has::No,
+        }
+    }
+
+    /// The window that a request for that model is made with: always the same, since another one makes Ollama load it anew.
+    pub(super) fn window(&self, model: &str) -> u32 {
+        let look = self.look.load();
+        let own = look.models.as_ref().and_then(|models| {
+            models
+                .iter()
+                .find(|listed| self.same_model(&listed.id, model))
+                .and_then(|listed| listed.window)
+        });
+        own.map_or(self.window, |own| own.min(self.window))
+    }
+
+    pub(super) fn same_model(&self, listed: &str, asked: &str) -> bool {
+        match self.kind {
+            ProviderKind::Ollama => ollama::same_model(listed, asked),
+            // The router takes `org/name:where`.
+            ProviderKind::HuggingFace => {
+                listed == asked
+                    || asked
+                        .split_once(':')
+                        .is_some_and(|(name, _)| name == listed)
+            }
+            ProviderKind::OpenAi | ProviderKind::Demo => listed == asked,
+        }
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        Patience::new(
+            self.timeouts.first_token,
+            self.timeouts.idle,
+            self.timeouts.total,
+        )
+    }
+
+    /// Asks for a look now, because a request just met nobody there.
+    pub(super) fn look_again(&self) {
+        self.again.notify_one();
+    }
+
+    /// Looks at the server again and again until the stop.
+    pub(super) async fn watch(self: Arc<Self>, shutdown: Shutdown) {
+        let mut misses = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.stopping() => return,
+                () = self.look(&mut misses) => {}
+            }
+            let pause = if misses > 0 || self.reach() == Reach::Down {
+                LOOK_AGAIN
+            } else {
+                LOOK_EVERY
+            };
+            tokio::select! {
+                () = shutdown.stopping() => return,
+                () = tokio::time::sleep(pause) => {}
+                () = self.again.notified() => {}
+            }
+        }
+    }
+
+    async fn look(&self, misses: &mut u32) {
+        let patience = self.timeouts.connect.saturating_add(LOOK_PATIENCE);
+        let seen = tokio::time::timeout(patience, self.adapter.models()).await;
+        *misses = if seen.is_err() { *misses + 1 } else { 0 };
+        let before = self.look.load_full();
+        let now = match seen {
+            Ok(Ok(models)) => Look {
+                reach: Reach::Up,
+                models: Some(models.into()),
+            },
+            Ok(Err(refusal)) => Look {
+                reach: reach_of(&refusal),
+                models: before.models.clone(),
+            },
+            Err(_) if before.reach == Reach::Up && *misses < MISSES => return,
+            Err(_) => Look {
+                reach: Reach::Down,
+                models: before.models.clone(),
+            },
+        };
+        if now.reach != before.reach {
+            let models = now.models.as_ref().map_or(0, |models| models.len());
+            tracing::info!(
+                provider = self.kind.as_str(),
+                up = now.reach == Reach::Up,
+                models,
+                "model server"
+            );
+        }
+        self.look.store(Arc::new(now));
+    }
+}
+
+/// A server that answers, whatever it says, is there; one that says 502, 503 or 504 is as good as away.
+fn reach_of(refusal: &Refusal) -> Reach {
+    if refusal.is_outage() {
+        Reach::Down
+    } else {
+        Reach::Up
+    }
+}
+
+fn client(settings: &config::Provider) -> Result<reqwest::Client, reqwest::Error> {
+    common::clients::http::streaming(settings.connect_timeout)
+}
+
+fn size(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,299 @@
+//! Whose turn it is at one provider: so many run, a bounded number waits, and users are served in turn.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use common::identity::UserId;
+use tokio::sync::Notify;
+
+/// What stands in a ticket's position once its turn has come.
+const ADMITTED: usize = usize::MAX;
+
+/// The queue of one provider of this instance.
+#[derive(Debug)]
+pub(super) struct Queue {
+    provider: &'static str,
+    running_limit: usize,
+    waiting_limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: usize,
+    waiting: usize,
+    /// Users who wait, in the order in which they are served next.
+    rotation: VecDeque<UserId>,
+    /// Each waiting user's turns, first come first.
+    lines: HashMap<UserId, VecDeque<Arc<Ticket>>>,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    /// How many wait ahead, or [`ADMITTED`]; written under the queue's lock alone.
+    position: AtomicUsize,
+    changed: Notify,
+}
+
+/// A place: waiting at first, or running. Dropping it gives it back, wherever it was.
+#[derive(Debug)]
+pub(super) struct Place {
+    queue: Arc<Queue>,
+    user: UserId,
+    ticket: Arc<Ticket>,
+}
+
+impl Queue {
+    /// A queue of which `running` turns run and `waiting` may wait.
+    pub(super) fn new(provider: &'static str, running: usize, waiting: usize) -> Arc<Self> {
+        let queue = Self {
+            provider,
+            running_limit: running.max(1),
+            waiting_limit: waiting,
+            state: Mutex::default(),
+        };
+        queue.report(&queue.state());
+        Arc::new(queue)
+    }
+
+    /// Takes a place at once, or `None` where it is full.
+    pub(super) fn enter(self: &Arc<Self>, user: &UserId) -> Option<Place> {
+        let mut state = self.state();
+        let ticket = Arc::new(Ticket {
+            position: AtomicUsize::new(ADMITTED),
+            changed: Notify::new(),
+        });
+        if state.running < self.running_limit && state.waiting == 0 {
+            state.running += 1;
+        } else if state.waiting < self.waiting_limit {
+            state.join(user, ticket.clone());
+            state.renumber();
+        } else {
+            return None;
+        }
+        self.report(&state);
+        drop(state);
+        Some(Place {
+            queue: self.clone(),
+            user: user.clone(),
+            ticket,
+        })
+    }
+
+    /// How many run and how many wait.
+    pub(super) fn load(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.running, state.waiting)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report(&self, state: &State) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a gauge is a float; counts are small"
+        )]
+        {
+            metrics::gauge!("llm_running", "provider" => self.provider).set(state.running as f64);
+            metrics::gauge!("llm_queued", "provider" => self.provider).set(state.waiting as f64);
+        }
+    }
+}
+
+impl State {
+    fn join(&mut self, user: &UserId, ticket: Arc<Ticket>) {
+        let line = self.lines.entry(user.clone()).or_default();
+        if line.is_empty() {
+            self.rotation.push_back(user.clone());
+        }
+        line.push_back(ticket);
+        self.waiting += 1;
+    }
+
+    /// Gives a free slot to the user whose turn it is; that user then comes last.
+    fn admit_next(&mut self) {
+        let Some(user) = self.rotation.pop_front() else {
+            return;
+        };
+        let Some(line) = self.lines.get_mut(&user) else {
+            return;
+        };
+        if let Some(ticket) = line.pop_front() {
+            self.waiting -= 1;
+            self.running += 1;
+            ticket.moved_to(ADMITTED);
+        }
+        if line.is_empty() {
+            self.lines.remove(&user);
+        } else {
+            self.rotation.push_back(user);
+        }
+    }
+
+    fn leave(&mut self, user: &UserId, ticket: &Arc<Ticket>) {
+        let Some(line) = self.lines.get_mut(user) else {
+            return;
+        };
+        let before = line.len();
+        line.retain(|other| !Arc::ptr_eq(other, ticket));
+        self.waiting -= before - line.len();
+        if line.is_empty() {
+            self.lines.remove(user);
+            self.rotation.retain(|other| other != user);
+        }
+    }
+
+    /// Tells everyone who waits how many are served before, going round the users as the slots will.
+    fn renumber(&self) {
+        let mut round: Vec<_> = self
+            .rotation
+            .iter()
+            .filter_map(|user| self.lines.get(user))
+            .map(|l| l.iter())
+            .collect();
+        let mut position = 0;
+        while !round.is_empty() {
+            round.retain_mut(|line| {
+                let Some(ticket) = line.next() else {
+                    return false;
+                };
+                ticket.moved_to(position);
+                position += 1;
+                true
+            });
+        }
+    }
+}
+
+impl Ticket {
+    fn moved_to(&self, position: usize) {
+        if self.position.swap(position, Ordering::AcqRel) != position {
+            self.changed.notify_one();
+        }
+    }
+
+    fn position(&self) -> Option<usize> {
+        Some(self.position.load(Ordering::Acquire)).filter(|position| *position != ADMITTED)
+    }
+}
+
+impl Place {
+    /// Resolves when the position is another than the one `shown`: how many wait ahead, or `None` when the turn has come.
+    pub(super) async fn moved(&self, shown: Option<usize>) -> Option<usize> {
+        loop {
+            let position = self.ticket.position();
+            if position.is_none() || position != shown {
+                return position;
+            }
+            self.ticket.changed.notified().await;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        if self.ticket.position().is_some() {
+            state.leave(&self.user, &self.ticket);
+        } else {
+            state.running -= 1;
+            state.admit_next();
+        }
+        state.renumber();
+        self.queue.report(&state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn position(place: &Place) -> Option<usize> {
+        place.moved(None).now_or_never().unwrap()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_at_once() {
+        let queue = Queue::new("test", 1, 1);
+        let running = queue.enter(&user("a")).unwrap();
+        let waiting = queue.enter(&user("a")).unwrap();
+        assert!(queue.enter(&user("b")).is_none());
+        assert_eq!((position(&running), position(&waiting)), (None, Some(0)));
+        drop(waiting);
+        assert!(queue.enter(&user("b")).is_some());
+    }
+
+    #[test]
+    fn a_user_with_many_waiting_turns_delays_another_by_one() {
+        let queue = Queue::new("test", 1, 100);
+        let mut held: Vec<_> = (0..50)
+            .map(|_| queue.enter(&user("greedy")).unwrap())
+            .collect();
+        let modest = queue.enter(&user("modest")).unwrap();
+        assert_eq!(position(&modest), Some(1));
+        assert_eq!(position(&held[49]), Some(49));
+        held.remove(0);
+        assert_eq!((position(&held[0]), position(&modest)), (None, Some(0)));
+        held.remove(0);
+        assert_eq!(position(&modest), None);
+        assert_eq!(position(&held[0]), Some(0));
+    }
+
+    #[test]
+    fn places_given_back_in_any_order_leave_nothing_behind() {
+        for keep in 0..6 {
+            let queue = Queue::new("test", 2, 10);
+            let mut places: Vec<_> = ["a", "b", "a", "c", "b", "a"]
+                .map(|name| queue.enter(&user(name)).unwrap())
+                .into();
+            let last = places.remove(keep);
+            drop(places);
+            assert_eq!(position(&last), None);
+            drop(last);
+            assert_eq!(queue.load(), (0, 0));
+            let state = queue.state();
+            assert!(state.rotation.is_empty() && state.lines.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_hears_of_every_step_forward_and_of_the_turn() {
+        let queue = Queue::new("test", 1, 10);
+        let (first, second) = (
+            queue.enter(&user("a")).unwrap(),
+            queue.enter(&user("b")).unwrap(),
+        );
+        let third = queue.enter(&user("c")).unwrap();
+        assert_eq!(third.moved(None).await, Some(1));
+        assert!(third.moved(Some(1)).now_or_never().is_none());
+        drop(first);
+        assert_eq!(third.moved(Some(1)).await, Some(0));
+        drop(second);
+        assert_eq!(third.moved(Some(0)).await, None);
+    }
+
+    #[test]
+    fn a_panic_gives_the_place_back() {
+        let queue = Queue::new("test", 1, 1);
+        let place = queue.enter(&user("a")).unwrap();
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _held = place;
+            panic!("on purpose");
+        }));
+        assert!(caught.is_err());
+        assert_eq!(queue.load(), (0, 0));
+    }
+}

@@ -1,0 +1,127 @@
+//! `healthcheck`: asks the service that runs beside it, with the same settings, whether it is ready.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    runtime::Builder,
+};
+
+use crate::config::{Binary, Settings};
+
+/// How long `healthcheck` waits.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Most bytes of a readiness answer that are looked at.
+const LONGEST_ANSWER: u64 = 16 * 1024;
+
+/// Asks `/readyz` of every service in this binary, on the admin listener, over loopback where it listens everywhere.
+pub(super) fn healthcheck(binary: Binary, settings: &Settings) -> anyhow::Result<()> {
+    let mut listeners = Vec::new();
+    if binary != Binary::Chat {
+        listeners.push(settings.auth.admin_listen);
+    }
+    if binary != Binary::Auth {
+        listeners.push(settings.chat.admin_listen);
+    }
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let all = async {
+            for listener in listeners {
+                ready(reachable(listener)).await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(LIMIT, all)
+            .await
+            .context("no answer within 2 s")?
+    })
+}
+
+async fn ready(address: SocketAddr) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("cannot connect to {address}"))?;
+    let request = format!(
+        "GET /readyz HTTP/1.1\r\nHost: {address}\r\nUser-Agent: healthcheck\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) == Some("200") {
+        return Ok(());
+    }
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map_or("", |(_, body)| body)
+        .trim();
+    anyhow::bail!("{address} is not ready: {status} {body}")
+}
+
+/// Where a listener that listens everywhere is reached from its own machine.
+fn reachable(listener: SocketAddr) -> SocketAddr {
+    let ip = match listener.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, listener.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    /// What `ready` makes of this answer.
+    async fn asked(answer: &'static [u8]) -> anyhow::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answers = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            let n = stream.read(&mut head).await.unwrap();
+            assert!(head[..n].starts_with(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:"));
+            stream.write_all(answer).await.unwrap();
+        };
+        tokio::join!(super::ready(address), answers).0
+    }
+
+    #[tokio::test]
+    async fn a_service_that_answers_200_is_ready() {
+        asked(b"HTTP/1.1 200 OK\r\n\r\n{}").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_service_that_misses_something_is_not_ready_and_says_what() {
+        let error = asked(b"HTTP/1.1 503 Service Unavailable\r\n\r\n{\"missing\": \"store\"}")
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("503") && error.to_string().contains("store"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_listener_on_every_address_is_asked_over_loopback() {
+        for (listener, asked) in [
+            ("0.0.0.0:9101", "127.0.0.1:9101"),
+            ("[::]:9101", "[::1]:9101"),
+            ("10.1.2.3:9101", "10.1.2.3:9101"),
+        ] {
+            let listener: SocketAddr = listener.parse().unwrap();
+            assert_eq!(super::reachable(listener).to_string(), asked);
+        }
+    }
+}

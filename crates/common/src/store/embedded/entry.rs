@@ -1,0 +1,93 @@
+//! What the store knows of a key, and how it is written.
+
+use crate::store::{Bytes, plan::Kind};
+
+/// An expiry that never comes.
+pub(super) const NEVER: i64 = i64::MAX;
+
+/// A key that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Milliseconds since the Unix epoch; the key is absent from then on.
+    pub(super) expires: i64,
+    pub(super) held: Held,
+}
+
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// A plain value, here.
+    Value(Bytes),
+    /// Rows in their own table.
+    Rows(Rows),
+}
+
+/// A hash, a list or an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub(super) kind: Kind,
+    /// Under which its rows stand. A key that is deleted and made again has another, so deleting needs no look at the rows.
+    pub(super) id: u64,
+    /// How many fields, items or members.
+    pub(super) count: u64,
+}
+
+impl Held {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Held::Value(_) => Kind::Value,
+            Held::Rows(rows) => rows.kind,
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let kind = match self.held.kind() {
+            Kind::Value => b'v',
+            Kind::Hash => b'h',
+            Kind::List => b'l',
+            Kind::Index => b'i',
+        };
+        let mut out = vec![kind];
+        out.extend(self.expires.to_le_bytes());
+        match &self.held {
+            Held::Value(value) => out.extend_from_slice(value),
+            Held::Rows(rows) => {
+                out.extend(rows.id.to_le_bytes());
+                out.extend(rows.count.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// `None` for what this program never wrote.
+    pub(super) fn decode(stored: &[u8]) -> Option<Self> {
+        let (kind, rest) = stored.split_first()?;
+        let (expires, rest) = rest.split_first_chunk()?;
+        let expires = i64::from_le_bytes(*expires);
+        let kind = match kind {
+            b'v' => {
+                return Some(Self {
+                    expires,
+                    held: Held::Value(Bytes::copy_from_slice(rest)),
+                });
+            }
+            b'h' => Kind::Hash,
+            b'l' => Kind::List,
+            b'i' => Kind::Index,
+            _ => return None,
+        };
+        let (id, rest) = rest.split_first_chunk()?;
+        let count = rest.first_chunk()?;
+        let rows = Rows {
+            kind,
+            id: u64::from_le_bytes(*id),
+            count: u64::from_le_bytes(*count),
+        };
+        Some(Self {
+            expires,
+            held: Held::Rows(rows),
+        })
+    }
+}

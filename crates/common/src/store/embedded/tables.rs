@@ -1,0 +1,420 @@
+//! The tables of the embedded store, and every operation on them within one write transaction.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | `keys` | the key | [`Entry`]: kind, expiry, and the plain value or where its rows are |
+//! | `rows` | (id, field, position or member) | value, item or score |
+//! | `order` | (id, score, member) | nothing |
+//! | `expiry` | (when, key) | nothing |
+//! | `garbage` | id | nothing: rows that belong to no key any more |
+//! | `numbers` | name | the next free id; the version of this layout |
+
+use redb::{Database, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
+
+use super::{
+    entry::{Entry, Held, NEVER, Rows},
+    file::Fault,
+};
+use crate::store::{
+    Bytes, Check, Committed, Op, StoreError, Txn,
+    plan::{self, Guard, Kind},
+};
+
+pub(super) const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
+pub(super) const ROWS: TableDefinition<(u64, &[u8]), &[u8]> = TableDefinition::new("rows");
+pub(super) const ORDER: TableDefinition<(u64, i64, &str), ()> = TableDefinition::new("order");
+pub(super) const EXPIRY: TableDefinition<(i64, &str), ()> = TableDefinition::new("expiry");
+pub(super) const GARBAGE: TableDefinition<u64, ()> = TableDefinition::new("garbage");
+const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
+
+/// The layout written by this program.
+const VERSION: u64 = 1;
+
+/// Makes the tables of a new file; refuses the file of another version.
+pub(super) fn create(database: &Database) -> Result<(), Fault> {
+    let txn = database.begin_write()?;
+    {
+        let mut numbers = txn.open_table(NUMBERS)?;
+        let version = numbers.get("version")?.map(|version| version.value());
+        match version {
+            None => {
+                numbers.insert("version", VERSION)?;
+            }
+            Some(VERSION) => {}
+            Some(other) => {
+                return Err(Fault::Said(StoreError::Corrupt(format!(
+                    "the file has layout {other}, this program knows {VERSION}"
+                ))));
+            }
+        }
+        txn.open_table(KEYS)?;
+        txn.open_table(ROWS)?;
+        txn.open_table(ORDER)?;
+        txn.open_table(EXPIRY)?;
+        txn.open_table(GARBAGE)?;
+    }
+    txn.commit()?;
+    Ok(())
+}
+
+/// The entry of a key if it is alive.
+pub(super) fn live(
+    keys: &impl ReadableTable<&'static str, &'static [u8]>,
+    key: &str,
+    now: i64,
+) -> Result<Option<Entry>, Fault> {
+    let Some(stored) = keys.get(key)? else {
+        return Ok(None);
+    };
+    let entry = Entry::decode(stored.value()).ok_or_else(|| Fault::Said(plan::corrupt(key)))?;
+    Ok(Some(entry).filter(|entry| entry.expires > now))
+}
+
+/// The position of an item in the order of rows.
+pub(super) fn position(at: u64) -> [u8; 8] {
+    at.to_be_bytes()
+}
+
+/// Where position `at` is in a list of `count`; negative counts from the end.
+pub(super) fn index(at: i64, count: u64) -> Option<u64> {
+    let at = if at < 0 {
+        u64::try_from(i64::try_from(count).ok()? + at).ok()?
+    } else {
+        u64::try_from(at).ok()?
+    };
+    (at < count).then_some(at)
+}
+
+/// All tables, open for writing.
+pub(super) struct Tables<'t> {
+    pub(super) keys: Table<'t, &'static str, &'static [u8]>,
+    pub(super) rows: Table<'t, (u64, &'static [u8]), &'static [u8]>,
+    pub(super) order: Table<'t, (u64, i64, &'static str), ()>,
+    pub(super) expiry: Table<'t, (i64, &'static str), ()>,
+    pub(super) garbage: Table<'t, u64, ()>,
+    numbers: Table<'t, &'static str, u64>,
+    now: i64,
+    /// Whether anything was changed.
+    pub(super) changed: bool,
+}
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(txn: &'t WriteTransaction, now: i64) -> Result<Self, Fault> {
+        Ok(Self {
+            keys: txn.open_table(KEYS)?,
+            rows: txn.open_table(ROWS)?,
+            order: txn.open_table(ORDER)?,
+            expiry: txn.open_table(EXPIRY)?,
+            garbage: txn.open_table(GARBAGE)?,
+            numbers: txn.open_table(NUMBERS)?,
+            now,
+            changed: false,
+        })
+    }
+
+    /// Compares, then applies. `Err(Said)` leaves everything as it was.
+    pub(super) fn commit(&mut self, txn: &Txn) -> Result<Committed, Fault> {
+        for (at, check) in txn.checks.iter().enumerate() {
+            if !self.holds(check)? {
+                return Ok(Committed::Refused(at));
+            }
+        }
+        for guard in plan::guards(txn).map_err(Fault::Said)? {
+            self.guard(&guard)?;
+        }
+        for op in &txn.ops {
+            self.op(op).map_err(Fault::halfway)?;
+        }
+        Ok(Committed::Applied)
+    }
+
+    fn holds(&self, check: &Check) -> Result<bool, Fault> {
+        Ok(match check {
+            Check::Absent(key) => live(&self.keys, key, self.now)?.is_none(),
+            Check::Exists(key) => live(&self.keys, key, self.now)?.is_some(),
+            Check::Equals(key, value) => {
+                match live(&self.keys, key, self.now)?.map(|entry| entry.held) {
+                    None => false,
+                    Some(Held::Value(held)) => held == value,
+                    Some(_) => return Err(Fault::Said(plan::corrupt(key))),
+                }
+            }
+            Check::FieldEquals(key, field, value) => {
+                self.field(key, field)?.is_some_and(|held| held == value)
+            }
+            Check::FieldAbsent(key, field) => self.field(key, field)?.is_none(),
+            Check::FieldAtMost(key, field, most) => self.number(key, field)? <= *most,
+            Check::LengthIs(key, length) => {
+                self.rows_of(key, Kind::List)?
+                    .map_or(0, |(rows, _)| rows.count)
+                    == *length
+            }
+        })
+    }
+
+    fn guard(&self, guard: &Guard<'_>) -> Result<(), Fault> {
+        match guard {
+            Guard::Number(key, field) => self.number(key, field).map(|_| ()),
+            Guard::Kind(key, kind) => match live(&self.keys, key, self.now)? {
+                Some(entry) if entry.held.kind() != *kind => Err(Fault::Said(plan::corrupt(key))),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// A hash field.
+    fn field(&self, key: &str, field: &str) -> Result<Option<Bytes>, Fault> {
+        let Some((rows, _)) = self.rows_of(key, Kind::Hash)? else {
+            return Ok(None);
+        };
+        let held = self.rows.get((rows.id, field.as_bytes()))?;
+        Ok(held.map(|held| Bytes::copy_from_slice(held.value())))
+    }
+
+    /// A hash field that holds a number.
+    fn number(&self, key: &str, field: &str) -> Result<i64, Fault> {
+        match self.field(key, field)? {
+            None => Ok(0),
+            Some(held) => plan::whole(&held).ok_or_else(|| Fault::Said(plan::corrupt(key))),
+        }
+    }
+
+    /// The rows of a key that is alive, and its expiry.
+    fn rows_of(&self, key: &str, kind: Kind) -> Result<Option<(Rows, i64)>, Fault> {
+        match live(&self.keys, key, self.now)? {
+            None => Ok(None),
+            Some(Entry {
+                expires,
+                held: Held::Rows(rows),
+            }) if rows.kind == kind => Ok(Some((rows, expires))),
+            Some(_) => Err(Fault::Said(plan::corrupt(key))),
+        }
+    }
+
+    /// One operation, for whose key the guards hold. True: applied, as the operation defines it.
+    fn op(&mut self, op: &Op) -> Result<bool, Fault> {
+        self.changed = true;
+        match op {
+            Op::Set { key, value, ttl } => {
+                let expires = ttl.map_or(NEVER, |ttl| self.expiry(ttl));
+                let held = Held::Value(value.clone());
+                let new = Entry { expires, held }.encode();
+                let old = self.keys.insert(key.as_str(), &new[..])?;
+                let old = old.and_then(|old| Entry::decode(old.value()));
+                self.tidy(key, old)?;
+                self.expire(key, expires)?;
+            }
+            Op::Delete(key) => self.remove(key)?,
+            Op::Expire(key, ttl) => {
+                let Some(mut entry) = live(&self.keys, key, self.now)? else {
+                    return Ok(false);
+                };
+                self.expiry.remove((entry.expires, key.as_str()))?;
+                entry.expires = ttl.map_or(NEVER, |ttl| self.expiry(ttl));
+                self.put(key, &entry)?;
+                self.expire(key, entry.expires)?;
+            }
+            Op::FieldSet(key, field, value) => self.set_row(key, Kind::Hash, field, value)?,
+            Op::FieldDelete(key, field) => self.delete_row(key, Kind::Hash, field)?,
+            Op::FieldAdd(key, field, by) => {
+                let sum = self.number(key, field)? + by;
+                self.set_row(key, Kind::Hash, field, sum.to_string().as_bytes())?;
+            }
+            Op::Push(key, item) => self.push(key, item)?,
+            Op::PushExisting(key, item) => {
+                if self.rows_of(key, Kind::List)?.is_none() {
+                    return Ok(false);
+                }
+                self.push(key, item)?;
+            }
+            Op::ItemSet(key, at, item) => {
+                let Some((rows, _)) = self.rows_of(key, Kind::List)? else {
+                    return Ok(false);
+                };
+                let Some(at) = index(*at, rows.count) else {
+                    return Ok(false);
+                };
+                self.rows.insert((rows.id, &position(at)[..]), &item[..])?;
+            }
+            Op::Pop(key) => {
+                if let Some((rows, expires)) = self.rows_of(key, Kind::List)? {
+                    self.rows.remove((rows.id, &position(rows.count - 1)[..]))?;
+                    self.count(key, rows, expires, rows.count - 1)?;
+                }
+            }
+            Op::MemberSet(key, member, score) => {
+                let (rows, expires) = self.begin(key, Kind::Index)?;
+                self.unorder(rows, member)?;
+                self.order.insert((rows.id, *score, member.as_str()), ())?;
+                let new = self
+                    .rows
+                    .insert((rows.id, member.as_bytes()), &score.to_le_bytes()[..])?
+                    .is_none();
+                if new {
+                    self.count(key, rows, expires, rows.count + 1)?;
+                }
+            }
+            Op::MemberDelete(key, member) => self.delete_row(key, Kind::Index, member)?,
+            Op::MembersBelow(key, score) => self.members_below(key, *score)?,
+        }
+        Ok(true)
+    }
+
+    fn expiry(&self, ttl: std::time::Duration) -> i64 {
+        self.now
+            .saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(NEVER).max(1))
+    }
+
+    fn put(&mut self, key: &str, entry: &Entry) -> Result<(), StorageError> {
+        self.keys.insert(key, &entry.encode()[..])?;
+        Ok(())
+    }
+
+    fn expire(&mut self, key: &str, expires: i64) -> Result<(), StorageError> {
+        if expires != NEVER {
+            self.expiry.insert((expires, key), ())?;
+        }
+        Ok(())
+    }
+
+    /// Takes a key away, alive or dead; its rows are swept later.
+    pub(super) fn remove(&mut self, key: &str) -> Result<(), Fault> {
+        let Some(stored) = self.keys.remove(key)? else {
+            return Ok(());
+        };
+        let entry = Entry::decode(stored.value()).ok_or_else(|| Fault::Said(plan::corrupt(key)))?;
+        drop(stored);
+        self.changed = true;
+        self.tidy(key, Some(entry))
+    }
+
+    /// Clears up after an entry that is gone.
+    fn tidy(&mut self, key: &str, old: Option<Entry>) -> Result<(), Fault> {
+        let Some(old) = old else { return Ok(()) };
+        if old.expires != NEVER {
+            self.expiry.remove((old.expires, key))?;
+        }
+        if let Held::Rows(rows) = old.held {
+            self.garbage.insert(rows.id, ())?;
+        }
+        Ok(())
+    }
+
+    /// The rows of a key, begun where it is absent.
+    fn begin(&mut self, key: &str, kind: Kind) -> Result<(Rows, i64), Fault> {
+        if let Some(held) = self.rows_of(key, kind)? {
+            return Ok(held);
+        }
+        self.remove(key)?;
+        let id = self.numbers.get("next id")?.map_or(1, |next| next.value());
+        self.numbers.insert("next id", id + 1)?;
+        Ok((Rows { kind, id, count: 0 }, NEVER))
+    }
+
+    /// Writes the new count; a key without rows is absent.
+    fn count(&mut self, key: &str, rows: Rows, expires: i64, count: u64) -> Result<(), Fault> {
+        if count == 0 {
+            return self.remove(key);
+        }
+        self.put(
+            key,
+            &Entry {
+                expires,
+                held: Held::Rows(Rows { count, ..rows }),
+            },
+        )?;
+        Ok(())
+    }
+
+    fn set_row(&mut self, key: &str, kind: Kind, name: &str, value: &[u8]) -> Result<(), Fault> {
+        let (rows, expires) = self.begin(key, kind)?;
+        let new = self
+            .rows
+            .insert((rows.id, name.as_bytes()), value)?
+            .is_none();
+        if new {
+            self.count(key, rows, expires, rows.count + 1)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn delete_row(&mut self, key: &str, kind: Kind, name: &str) -> Result<(), Fault> {
+        let Some((rows, expires)) = self.rows_of(key, kind)? else {
+            return Ok(());
+        };
+        if kind == Kind::Index {
+            self.unorder(rows, name)?;
+        }
+        let was = self.rows.remove((rows.id, name.as_bytes()))?.is_some();
+        if was {
+            self.count(key, rows, expires, rows.count - 1)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn push(&mut self, key: &str, item: &[u8]) -> Result<(), Fault> {
+        let (rows, expires) = self.begin(key, Kind::List)?;
+        self.rows
+            .insert((rows.id, &position(rows.count)[..]), item)?;
+        self.count(key, rows, expires, rows.count + 1)
+    }
+
+    /// Takes a member out of the order by score.
+    fn unorder(&mut self, rows: Rows, member: &str) -> Result<(), Fault> {
+        let score = self
+            .rows
+            .get((rows.id, member.as_bytes()))?
+            .map(|held| score(held.value()))
+            .transpose()?;
+        if let Some(score) = score {
+            self.order.remove((rows.id, score, member))?;
+        }
+        Ok(())
+    }
+
+    fn members_below(&mut self, key: &str, score: i64) -> Result<(), Fault> {
+        let Some((rows, expires)) = self.rows_of(key, Kind::Index)? else {
+            return Ok(());
+        };
+        let below = (rows.id, i64::MIN, "")..(rows.id, score, "");
+        let mut gone = 0;
+        for taken in self.order.extract_from_if(below, |_, ()| true)? {
+            let (place, _) = taken?;
+            let (id, _, member) = place.value();
+            self.rows.remove((id, member.as_bytes()))?;
+            gone += 1;
+        }
+        if gone == 0 {
+            Ok(())
+        } else {
+            self.count(key, rows, expires, rows.count.saturating_sub(gone))
+        }
+    }
+
+    /// Independent operations, in order.
+    pub(super) fn apply(&mut self, ops: &[Op]) -> Result<Result<Vec<bool>, StoreError>, Fault> {
+        let (mut applied, mut wrong) = (Vec::with_capacity(ops.len()), None);
+        for op in ops {
+            let alone = Txn::relaxed().op(op.clone());
+            let guarded = plan::guards(&alone)
+                .map_err(Fault::Said)
+                .and_then(|guards| guards.iter().try_for_each(|guard| self.guard(guard)));
+            match guarded {
+                Ok(()) => applied.push(self.op(op).map_err(Fault::halfway)?),
+                Err(Fault::Said(error)) => wrong = wrong.or(Some(error)),
+                Err(broken) => return Err(broken),
+            }
+        }
+        Ok(wrong.map_or(Ok(applied), Err))
+    }
+}
+
+/// A stored score.
+fn score(stored: &[u8]) -> Result<i64, Fault> {
+    let bytes = stored
+        .try_into()
+        .map_err(|_| Fault::Said(StoreError::Corrupt("a score cannot be read".into())))?;
+    Ok(i64::from_le_bytes(bytes))
+}

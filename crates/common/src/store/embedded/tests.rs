@@ -1,0 +1,1 @@
+//! Failures of the disk, which only a storage below redb can play.

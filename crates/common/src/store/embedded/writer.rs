@@ -1,0 +1,324 @@
+//! The one thread that writes: it commits in groups, flushes, sweeps, and outlives every failure of the disk.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use redb::Durability;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{
+    clock::Clock,
+    file::{Fault, File},
+    sweep,
+    tables::Tables,
+};
+use crate::store::{Committed, Op, StoreError, Txn};
+
+/// Relaxed changes are on disk after that long.
+pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(500);
+
+/// Between two looks for what has expired; while there is more to throw away, the writer goes on whenever nobody waits.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// After a failure of the disk, writes are refused for so long.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Most requests in one redb transaction.
+const GROUP: usize = 256;
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What can be asked of the writer.
+pub(super) enum Work {
+    Commit(Txn, Answer<Committed>),
+    Apply(Vec<Op>, Answer<Vec<bool>>),
+    Ping(Answer<()>),
+}
+
+/// One request, with its place among those that may wait.
+pub(super) struct Request {
+    pub(super) work: Work,
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// The thread. Dropping it writes out everything, then ends.
+#[derive(Debug)]
+pub(super) struct Writer {
+    requests: Option<Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(file: Arc<File>, clock: Arc<Clock>) -> Result<Self, StoreError> {
+        let (requests, receiver) = mpsc::channel();
+        let mut desk = Desk::new(file, clock);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || desk.run(&receiver))
+            .map_err(|error| {
+                StoreError::Unavailable(format!("the writer cannot be started: {error}"))
+            })?;
+        Ok(Self {
+            requests: Some(requests),
+            thread: Some(thread),
+        })
+    }
+
+    /// False if the writer has ended.
+    pub(super) fn send(&self, request: Request) -> bool {
+        self.requests
+            .as_ref()
+            .is_some_and(|requests| requests.send(request).is_ok())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // It only fails if the thread panicked, which has been reported by then.
+            thread.join().ok();
+        }
+    }
+}
+
+/// What one request is answered with once its group is on disk.
+enum Outcome {
+    Commit(Result<Committed, StoreError>),
+    Apply(Result<Vec<bool>, StoreError>),
+    Ping,
+}
+
+/// The writer's own state.
+struct Desk {
+    file: Arc<File>,
+    clock: Arc<Clock>,
+    /// When the oldest relaxed change that is not on disk was made.
+    dirty: Option<Instant>,
+    swept: Instant,
+    more_to_sweep: bool,
+    /// After a failure of the disk: until when every write is refused so.
+    pause: Option<(Instant, StoreError)>,
+}
+
+impl Desk {
+    fn new(file: Arc<File>, clock: Arc<Clock>) -> Self {
+        Self {
+            file,
+            clock,
+            dirty: None,
+            swept: Instant::now(),
+            more_to_sweep: true,
+            pause: None,
+        }
+    }
+
+    fn run(&mut self, requests: &Receiver<Request>) {
+        loop {
+            match requests.recv_timeout(self.patience()) {
+                Ok(first) => {
+                    let mut group = vec![first];
+                    group.extend(requests.try_iter().take(GROUP - 1));
+                    self.serve(group);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.chores();
+        }
+        self.flush();
+    }
+
+    /// How long to wait for requests before the next chore.
+    fn patience(&self) -> Duration {
+        if self.more_to_sweep {
+            return Duration::from_millis(1);
+        }
+        let flush = self.dirty.map_or(SWEEP_EVERY, |since| {
+            FLUSH_EVERY.saturating_sub(since.elapsed())
+        });
+        flush
+            .min(SWEEP_EVERY.saturating_sub(self.swept.elapsed()))
+            .max(Duration::from_millis(1))
+    }
+
+    fn serve(&mut self, group: Vec<Request>) {
+        let durable = group
+            .iter()
+            .any(|request| matches!(&request.work, Work::Commit(txn, _) if txn.durable));
+        let done = self.transact(durable, |tables| {
+            group
+                .iter()
+                .map(|request| request.work.on(tables))
+                .collect::<Result<Vec<_>, Fault>>()
+        });
+        match done {
+            Ok(outcomes) => {
+                let answers = group.into_iter().zip(outcomes);
+                answers.for_each(|(request, outcome)| request.work.answer(outcome));
+            }
+            // One request spoils the group; alone, it spoils only itself.
+            Err(Fault::Spoiled(_)) if group.len() > 1 => {
+                group
+                    .into_iter()
+                    .for_each(|request| self.serve(vec![request]));
+            }
+            Err(fault) => {
+                let error = fault.told();
+                group
+                    .into_iter()
+                    .for_each(|request| request.work.refuse(&error));
+            }
+        }
+    }
+
+    /// One redb transaction round `work`; nothing of it stays if it fails.
+    fn transact<T>(
+        &mut self,
+        durable: bool,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.mend().map_err(Fault::Said)?;
+        let (now, dirty, file) = (self.clock.now_ms(), self.dirty.is_some(), self.file.clone());
+        // redb panics on some damage; that must not end the only thread that writes.
+        let guarded = catch_unwind(AssertUnwindSafe(|| {
+            file.with(|database| {
+                let mut txn = database.begin_write()?;
+                txn.set_durability(if durable {
+                    Durability::Immediate
+                } else {
+                    Durability::None
+                })?;
+                let mut tables = Tables::open(&txn, now)?;
+                let done = work(&mut tables)?;
+                let changed = tables.changed;
+                drop(tables);
+                if changed || durable && dirty {
+                    txn.commit()?
+                } else {
+                    txn.abort()?
+                }
+                Ok((done, changed))
+            })
+        }));
+        match guarded.unwrap_or_else(|_| Err(Fault::Broken(redb::Error::DatabaseClosed))) {
+            Ok((done, changed)) => {
+                if durable {
+                    self.dirty = None;
+                } else if changed {
+                    self.dirty.get_or_insert_with(Instant::now);
+                }
+                Ok(done)
+            }
+            Err(Fault::Broken(error)) => {
+                let error = Fault::Broken(error).told();
+                self.broke(&error);
+                Err(Fault::Said(error))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Opens the file anew at once, so that reads go on; writes are refused for a while, so that a full disk does not
+    /// mean opening it for each of them.
+    fn broke(&mut self, error: &StoreError) {
+        tracing::error!(reason = %error, "the store's file failed; it is opened anew");
+        self.pause = Some((Instant::now() + PAUSE, copy(error)));
+        self.dirty = None;
+        if let Err(fault) = self.file.reopen() {
+            tracing::error!(reason = %fault.told(), "the store's file cannot be opened");
+        }
+    }
+
+    /// Ends the pause after a failure once it is over and the file is open.
+    fn mend(&mut self) -> Result<(), StoreError> {
+        let Some((until, error)) = &self.pause else {
+            return Ok(());
+        };
+        if Instant::now() < *until {
+            return Err(copy(error));
+        }
+        if !self.file.is_open()
+            && let Err(fault) = self.file.reopen()
+        {
+            let error = fault.told();
+            self.pause = Some((Instant::now() + PAUSE, copy(&error)));
+            return Err(error);
+        }
+        self.pause = None;
+        Ok(())
+    }
+
+    fn chores(&mut self) {
+        if self
+            .dirty
+            .is_some_and(|since| since.elapsed() >= FLUSH_EVERY)
+        {
+            self.flush();
+        }
+        if self.more_to_sweep || self.swept.elapsed() >= SWEEP_EVERY {
+            let now = self.clock.now_ms();
+            // A failure is in the log already; the next pass tries again.
+            self.more_to_sweep = self
+                .transact(false, |tables| sweep::pass(tables, now))
+                .unwrap_or(false);
+            self.swept = Instant::now();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.dirty.is_some() {
+            // A failure is in the log, and there is nobody to tell.
+            self.transact(true, |_| Ok(())).ok();
+        }
+    }
+}
+
+/// Every caller of a failed group is told the same.
+fn copy(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(why) => StoreError::Unavailable(why.clone()),
+        StoreError::Full(why) => StoreError::Full(why.clone()),
+        StoreError::Corrupt(why) => StoreError::Corrupt(why.clone()),
+    }
+}
+
+impl Work {
+    /// Does it. `Err` only for what spoils the whole group.
+    fn on(&self, tables: &mut Tables<'_>) -> Result<Outcome, Fault> {
+        Ok(match self {
+            Work::Commit(txn, _) => Outcome::Commit(match tables.commit(txn) {
+                Err(Fault::Said(error)) => Err(error),
+                Err(broken) => return Err(broken),
+                Ok(committed) => Ok(committed),
+            }),
+            Work::Apply(ops, _) => Outcome::Apply(tables.apply(ops)?),
+            Work::Ping(_) => Outcome::Ping,
+        })
+    }
+
+    /// Nobody may be waiting any more; that is no matter.
+    fn answer(self, outcome: Outcome) {
+        match (self, outcome) {
+            (Work::Commit(_, answer), Outcome::Commit(result)) => drop(answer.send(result)),
+            (Work::Apply(_, answer), Outcome::Apply(result)) => drop(answer.send(result)),
+            (Work::Ping(answer), _) => drop(answer.send(Ok(()))),
+            (work, _) => work.refuse(&StoreError::Unavailable("answered out of order".into())),
+        }
+    }
+
+    fn refuse(self, error: &StoreError) {
+        match self {
+            Work::Commit(_, answer) => drop(answer.send(Err(copy(error)))),
+            Work::Apply(_, answer) => drop(answer.send(Err(copy(error)))),
+            Work::Ping(answer) => drop(answer.send(Err(copy(error)))),
+        }
+    }
+}

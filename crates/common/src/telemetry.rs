@@ -1,0 +1,170 @@
+//! Logs: one line an event on stderr, as text or JSON, which nothing that a caller sends can break or imitate.
+
+use std::{
+    io::{self, Write},
+    panic,
+};
+
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use crate::config::{LogFormat, Telemetry};
+
+/// Starts logging for the whole process, panics included. Fails where logging has been started before.
+pub fn init(settings: &Telemetry) -> anyhow::Result<()> {
+    subscriber(settings, io::stderr)?.try_init()?;
+    panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(location, cause = panic.payload_as_str(), "a task panicked");
+    }));
+    Ok(())
+}
+
+fn subscriber<W>(settings: &Telemetry, writer: W) -> anyhow::Result<impl SubscriberInitExt>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder().parse(&settings.log_filter)?;
+    // A full disk or a closed stderr must not end the process, as the layer's own report of it would.
+    let lines = fmt::layer()
+        .with_ansi(false)
+        .with_writer(Lines(writer))
+        .log_internal_errors(false);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(true)
+            .boxed(),
+    };
+    Ok(tracing_subscriber::registry().with(lines.with_filter(filter)))
+}
+
+/// Makes writers that keep an event on its own line.
+struct Lines<W>(W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Lines<W> {
+    type Writer = Line<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Line(self.0.make_writer())
+    }
+}
+
+/// Writes an event, which comes in one piece, as one line.
+struct Line<W>(W);
+
+impl<W: Write> Write for Line<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0
+            .write_all(one_line(&String::from_utf8_lossy(event)).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The text with every character escaped that would break the line, move a terminal's cursor or turn its direction.
+pub(crate) fn one_line(event: &str) -> String {
+    let (text, end) = event
+        .strip_suffix('\n')
+        .map_or((event, ""), |text| (text, "\n"));
+    let mut line = String::with_capacity(event.len());
+    for c in text.chars() {
+        let unsafe_to_show =
+            c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if unsafe_to_show {
+            // As JSON writes it, so that a line of JSON stays what it is; all of these fit four digits.
+            line.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            line.push(c);
+        }
+    }
+    line + end
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use crate::config::{LogFormat, Telemetry};
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(log_format: LogFormat, log_filter: &str, log: impl FnOnce()) -> String {
+        let memory = Memory::default();
+        let settings = Telemetry {
+            log_format,
+            log_filter: log_filter.to_owned(),
+        };
+        let writer = memory.clone();
+        let subscriber = super::subscriber(&settings, move || writer.clone()).unwrap();
+        tracing::dispatcher::with_default(&subscriber.into(), log);
+        String::from_utf8(memory.0.lock().unwrap().clone()).unwrap()
+    }
+
+    const HOSTILE: &str = "a\r\nERROR forged\u{1b}[31m\u{202e}\u{2028}\"}{";
+
+    #[test]
+    fn what_a_caller_sends_stays_on_its_own_line_of_text() {
+        let text = logged(LogFormat::Text, "info", || {
+            tracing::info_span!("request", path = %HOSTILE).in_scope(|| {
+                tracing::info!(user = HOSTILE, agent = %HOSTILE, kid = ?HOSTILE, "said {HOSTILE}");
+            });
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(
+            !text
+                .trim_end()
+                .contains(|c: char| c.is_control() || c == '\u{202e}' || c == '\u{2028}'),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_a_caller_sends_stays_in_its_own_field_of_json() {
+        let text = logged(LogFormat::Json, "info", || {
+            tracing::info_span!("request", path = %HOSTILE).in_scope(|| {
+                tracing::info!(user = HOSTILE, agent = %HOSTILE, "said {HOSTILE}");
+            });
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(event["user"], HOSTILE);
+        assert_eq!(event["agent"], HOSTILE);
+        assert_eq!(event["spans"][0]["path"], HOSTILE);
+        assert_eq!(event["message"], format!("said {HOSTILE}"));
+    }
+
+    #[test]
+    fn the_filter_decides_what_is_logged() {
+        let text = logged(LogFormat::Text, "warn,common=debug", || {
+            tracing::debug!("ours");
+            tracing::info!(target: "other", "theirs");
+        });
+        assert!(text.contains("ours") && !text.contains("theirs"), "{text}");
+    }
+}

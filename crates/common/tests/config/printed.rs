@@ -1,0 +1,82 @@
+//! What is printed of the settings, and what never is.
+
+use std::fs;
+
+use common::config::Binary;
+
+use super::{bad, good, shown};
+
+#[test]
+fn no_problem_shows_a_secret() {
+    for (name, value) in [
+        ("REDIS_URL", "redis://:canary@"),
+        ("CHATBOT__STORE__URL", "canary"),
+        ("CHATBOT__STORE__URL", "redis://:canary@h:notaport"),
+        ("CHATBOT__LLM__OPENAI__API_KEY", "canary two"),
+        ("HF_TOKEN", "canary\n"),
+        ("CHATBOT__LLM__OPENAI__BASE_URL", "canary:canary@host"),
+        ("CHATBOT__LLM__OPENAI", "canary"),
+    ] {
+        let problem = bad(Binary::Chat, &[(name, value)]);
+        assert!(!problem.contains("canary"), "{problem}");
+    }
+}
+
+#[test]
+fn nothing_that_is_printed_shows_a_secret() {
+    let given = [
+        ("REDIS_URL", "rediss://me:canary@store:6380/2"),
+        ("OPENAI_API_KEY", "canary"),
+        ("HF_TOKEN", "canary"),
+        ("OLLAMA_HOST", "https://me:canary@ollama.example.com"),
+    ];
+    let settings = good(Binary::Chat, &given);
+    assert_eq!(
+        settings.llm.ollama.base_url.password(),
+        Some("canary"),
+        "the settings themselves have it"
+    );
+    let debug = format!("{settings:?}");
+    let printed = shown(Binary::Chat, &given);
+    assert!(
+        !debug.contains("canary") && !printed.contains("canary"),
+        "{debug}\n{printed}"
+    );
+    assert!(
+        printed.contains("url = \"rediss://********@store:6380/2\"  # REDIS_URL\n"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("api_key = \"********\"  # HF_TOKEN\n"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn what_check_config_prints_is_toml_that_gives_the_same_settings() {
+    let given = [
+        ("CHATBOT__CHAT__SYSTEM_PROMPT", "say \"yes\"\nor no"),
+        ("CHATBOT__CHAT__LEASE", "1500ms"),
+        ("CHATBOT__SERVER__TRUSTED_PROXIES", "10.0.0.0/8"),
+        ("CHATBOT__RATE_LIMIT__TOKENS_PER_DAY", "7"),
+    ];
+    let printed = shown(Binary::Chat, &given);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("dev.toml"), &printed).unwrap();
+    let again = good(
+        Binary::Chat,
+        &[("CONFIG_DIR", folder.path().to_str().unwrap())],
+    );
+    assert_eq!(
+        format!("{again:?}"),
+        format!("{:?}", good(Binary::Chat, &given))
+    );
+    assert!(
+        printed.contains("lease = \"1500ms\"  # CHATBOT__CHAT__LEASE\n"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("issuer = \"chatbot\"\n"),
+        "a default has no origin beside it: {printed}"
+    );
+}
