@@ -27,3 +27,9 @@ pub fn rfc3339(ms: i64) -> String {
 pub fn utc_day(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |at| at.strftime("%Y%m%d").to_string())
 }
+
+/// The time until the next day begins in UTC.
+pub fn until_utc_midnight() -> std::time::Duration {
+    const DAY: i64 = 24 * 3600;
+    std::time::Duration::from_secs(u64::try_from(DAY - now_s().rem_euclid(DAY)).unwrap_or_default())
+}

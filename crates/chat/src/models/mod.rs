@@ -1,7 +1,7 @@
 //! The words of the chat service: what a turn, an answer and its parts are.
 
 pub use ids::{MessageId, SessionId, new_incarnation, random_text};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 pub mod ids;
@@ -62,24 +62,38 @@ pub struct Context {
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// 0 to 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub temperature: Option<f64>,
     /// Above 0, up to 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub top_p: Option<f64>,
     /// At least 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub top_k: Option<u32>,
     /// Longest answer in tokens, at least 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub max_tokens: Option<u32>,
     /// Makes sampling repeatable where the server can.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub seed: Option<i64>,
     /// Texts that end the answer, at most 16 of at most 256 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub stop: Option<Vec<String>>,
     /// Whether a thinking model thinks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub think: Option<bool>,
+}
+
+/// An optional member that, where it stands, has a value: `null` is a wrong type, not another way to leave it out.
+pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }

@@ -9,6 +9,7 @@ pub mod inbox;
 pub mod keys;
 pub mod sessions;
 pub mod turns;
+pub mod usage;
 
 /// How many times a change is tried against writers that keep coming first, before it counts as unavailable.
 const ATTEMPTS: usize = 16;

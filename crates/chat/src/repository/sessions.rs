@@ -138,7 +138,7 @@ impl Repository {
             .flat_map(|(id, _)| [Read::Fields(keys.session(id)), Read::Length(keys.messages(id))])
             .collect();
         let mut found = self.store.read(reads).await?;
-        let mut session = |i: usize| session_from(found.fields(2 * i), found.count(2 * i + 1));
+        let session = |i: usize| session_from(found.fields(2 * i), found.count(2 * i + 1));
         let sessions: Vec<Option<Session>> = (0..ids.len()).map(session).collect();
         let listed: Vec<Listed> =
             ids.into_iter().zip(sessions).map(|((id, at), session)| (id, at, session)).collect();

@@ -394,7 +394,11 @@ impl Turns {
         self.enter(&turn);
         let turns = Arc::clone(self);
         let conversation = Arc::new(plan.conversation);
-        self.shutdown.spawn(async move { turns.run(turn, answering, conversation, place).await });
+        let work = self.shutdown.work();
+        self.shutdown.spawn(async move {
+            turns.run(turn, answering, conversation, place).await;
+            drop(work);
+        });
         Begun { id, watch, joined: false }
     }
 }

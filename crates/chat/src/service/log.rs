@@ -155,8 +155,10 @@ pub enum Step {
     More,
     /// The ending was handed over, or had been read before.
     Ended,
-    /// The reader is too slow, or the log's source is gone: it must come again.
-    Cut,
+    /// The reader is too slow: it is cut, and may come again.
+    Lagging,
+    /// The log's source is gone without an ending: the reader may come again elsewhere.
+    Gone,
 }
 
 impl Watch {
@@ -178,12 +180,12 @@ impl Watch {
     pub fn take_ready(&mut self, take: &mut impl FnMut(u64, Kind, &str)) -> Option<Step> {
         let state = self.log.state();
         if self.lag(&state) > LAG_LIMIT {
-            return Some(Step::Cut);
+            return Some(Step::Lagging);
         }
         if self.next >= state.marks.len() {
             return match (state.ended, state.cut) {
                 (true, _) => Some(self.after_the_end(&state, take)),
-                (false, true) => Some(Step::Cut),
+                (false, true) => Some(Step::Gone),
                 (false, false) => None,
             };
         }
@@ -209,6 +211,11 @@ impl Watch {
     fn lag(&self, state: &State) -> usize {
         let taken = state.end_of(self.next.min(state.marks.len()));
         state.text.len().saturating_sub(taken.max(self.attached))
+    }
+
+    /// Whether it is further behind than a reader may be.
+    pub fn is_lagging(&self) -> bool {
+        self.lag(&self.log.state()) > LAG_LIMIT
     }
 
     /// Whether there is nothing left to read: the ending was read before.
@@ -267,7 +274,7 @@ mod tests {
         let log = EventLog::new();
         let mut slow = log.watch(0);
         log.append([Event::token(&"x".repeat(LAG_LIMIT))]);
-        assert_eq!(read_all(&mut slow).1, Some(Step::Cut));
+        assert_eq!(read_all(&mut slow).1, Some(Step::Lagging));
         assert_eq!(read_all(&mut log.watch(0)).1, Some(Step::More));
     }
 

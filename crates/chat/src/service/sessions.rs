@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use common::identity::Owner;
+use common::{clock, identity::Owner};
 
 use super::turns::{ChatError, Stop, Turns};
 use crate::{
@@ -11,7 +11,10 @@ use crate::{
         SessionId,
         records::{MessageRecord, Session},
     },
-    repository::sessions::{NewSession, SessionChange},
+    repository::{
+        sessions::{NewSession, SessionChange},
+        usage::DayUsage,
+    },
 };
 
 /// A page of something, and where the next one begins.
@@ -156,6 +159,15 @@ impl Turns {
         limit: u64,
     ) -> Result<Vec<MessageRecord>, ChatError> {
         Ok(self.repository.messages(owner, id, start, start.saturating_add(limit) - 1).await?)
+    }
+
+    /// What the owner used since midnight UTC.
+    ///
+    /// # Errors
+    /// [`ChatError::Store`].
+    pub async fn usage_today(&self, owner: &Owner, deadline: Instant) -> Result<DayUsage, ChatError> {
+        let today = clock::utc_day(clock::now_ms());
+        Ok(self.repository.by(deadline).usage(owner, &today).await?)
     }
 
     /// The session, after a turn whose instance is dead has been closed: who reads the history must find what is left

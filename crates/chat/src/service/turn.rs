@@ -47,13 +47,21 @@ enum Outcome {
     Broken,
 }
 
+/// Who answered.
+#[derive(Clone, Debug)]
+pub(super) struct ServedBy {
+    model: String,
+    provider: String,
+    context: Context,
+}
+
 /// What there is of an answer.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     pub(super) text: String,
     pub(super) thinking: String,
     pub(super) usage: Option<Usage>,
-    pub(super) served_by: Option<(&'static str, Context)>,
+    pub(super) served_by: Option<ServedBy>,
 }
 
 impl Turns {
@@ -199,9 +207,9 @@ impl Draft {
     fn take(&mut self, step: Progress, events: &mut Vec<Event>) -> Option<FinishReason> {
         match step {
             Progress::Queued { position } => events.push(Event::queued(position)),
-            Progress::Generating { provider, window, dropped } => {
+            Progress::Generating { provider, model, window, dropped } => {
                 let context = Context { window, dropped_messages: dropped };
-                self.served_by = Some((provider.as_str(), context));
+                self.served_by = Some(ServedBy { model, provider: provider.as_str().to_owned(), context });
             }
             Progress::Text(text) => {
                 let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.text.len()));
@@ -240,8 +248,8 @@ fn clip(text: &str, room: usize) -> (&str, bool) {
 
 fn ending_of(turn: &Turn, draft: &Draft, usage: Usage, outcome: &Outcome) -> Ending {
     let done = |finish_reason| {
-        let (provider, context) = served_by(&turn.open, draft);
-        Ending::Done { finish_reason, usage, context, model: turn.open.model.clone(), provider }
+        let ServedBy { model, provider, context } = served_by(&turn.open, draft);
+        Ending::Done { finish_reason, usage, context, model, provider }
     };
     match outcome {
         Outcome::Answered(finish) => done(*finish),
@@ -258,11 +266,12 @@ fn ending_of(turn: &Turn, draft: &Draft, usage: Usage, outcome: &Outcome) -> End
     }
 }
 
-fn served_by(open: &OpenTurn, draft: &Draft) -> (String, Context) {
-    match &draft.served_by {
-        Some((provider, context)) => ((*provider).to_owned(), *context),
-        None => (open.provider.clone(), Context { window: open.window, dropped_messages: 0 }),
-    }
+fn served_by(open: &OpenTurn, draft: &Draft) -> ServedBy {
+    draft.served_by.clone().unwrap_or_else(|| ServedBy {
+        model: open.model.clone(),
+        provider: open.provider.clone(),
+        context: Context { window: open.window, dropped_messages: 0 },
+    })
 }
 
 /// The ending of a turn whose process died or was stopped.
@@ -284,7 +293,7 @@ pub(super) fn answer_record(open: &OpenTurn, draft: &Draft, usage: Usage, ending
     if draft.text.is_empty() || spoils_a_good_one {
         return None;
     }
-    let (provider, context) = served_by(open, draft);
+    let ServedBy { model, provider, context } = served_by(open, draft);
     Some(MessageRecord {
         v: VERSION,
         id: open.id.clone(),
@@ -294,7 +303,7 @@ pub(super) fn answer_record(open: &OpenTurn, draft: &Draft, usage: Usage, ending
         thinking: Some(draft.thinking.clone()).filter(|thoughts| !thoughts.is_empty()),
         answer: Some(AnswerFacts {
             reply_to: open.reply_to.clone(),
-            model: open.model.clone(),
+            model,
             provider,
             finish_reason,
             usage,

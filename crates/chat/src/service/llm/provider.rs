@@ -276,7 +276,7 @@ fn reach_of(refusal: &Refusal) -> Reach {
 }
 
 fn client(settings: &config::Provider) -> Result<reqwest::Client, reqwest::Error> {
-    common::clients::http::streaming(settings.connect_timeout)
+    common::clients::http::model_server(settings.connect_timeout)
 }
 
 fn size(number: u32) -> usize {

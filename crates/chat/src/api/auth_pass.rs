@@ -1,0 +1,95 @@
+//! `/auth/*` and the key set, passed on to `auth`, so that a browser needs one origin only.
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use common::{
+    errors::{ApiError, Code},
+    http::{Peer, RequestId, X_REQUEST_ID},
+};
+use url::Url;
+
+/// Longest answer of `auth` that is passed on, in bytes.
+const ANSWER_LIMIT: usize = 1024 * 1024;
+
+/// Headers that belong to one connection (RFC 9110, section 7.6.1), or that the client on the way makes itself.
+const NOT_PASSED_ON: [HeaderName; 10] = [
+    header::CONNECTION,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+];
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Where `auth` is, and how to reach it.
+#[derive(Clone, Debug)]
+pub struct RemoteAuth {
+    /// Its address.
+    pub url: Url,
+    /// The client that calls it.
+    pub client: reqwest::Client,
+}
+
+/// The routes that are passed on. They cost nothing here: `auth` counts them.
+pub fn routes(auth: RemoteAuth) -> Router {
+    Router::new()
+        .route("/auth/{*rest}", any(pass))
+        .route("/.well-known/jwks.json", any(pass))
+        .with_state(auth)
+}
+
+async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let mut url = auth.url.clone();
+    url.set_path(parts.uri.path());
+    url.set_query(parts.uri.query());
+    // The layers have bounded the body; what went wrong with it is said by them.
+    let body = to_bytes(body, usize::MAX).await.map_err(|error| common::http::BodyError::answer(&error))?;
+    let mut headers = passed_on(&parts.headers);
+    headers.remove(FORWARDED_FOR);
+    headers.remove(header::FORWARDED);
+    if let Some(Peer(address)) = parts.extensions.get::<Peer>() {
+        headers.insert(FORWARDED_FOR, HeaderValue::from_str(&address.to_string()).map_err(ApiError::internal)?);
+    }
+    if let Some(RequestId(id)) = parts.extensions.get::<RequestId>() {
+        headers.insert(X_REQUEST_ID, HeaderValue::from_str(id).map_err(ApiError::internal)?);
+    }
+    let sent = auth.client.request(parts.method, url).headers(headers).body(body).send().await.map_err(unreachable)?;
+    let status = sent.status();
+    let mut headers = passed_on(sent.headers());
+    // Our own layers write their own id and security headers.
+    headers.remove(X_REQUEST_ID);
+    let body = Body::new(http_body_util::Limited::new(reqwest::Body::from(sent), ANSWER_LIMIT));
+    Ok((status, headers, body).into_response())
+}
+
+fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    let named: Vec<&str> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    let keep = |name: &HeaderName| {
+        !NOT_PASSED_ON.contains(name) && !named.iter().any(|hop| hop.eq_ignore_ascii_case(name.as_str()))
+    };
+    headers.iter().filter(|(name, _)| keep(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn unreachable(error: reqwest::Error) -> ApiError {
+    ApiError::new(Code::Overloaded, "The auth service cannot be reached; try again in a moment.")
+        .caused_by(error.without_url())
+}

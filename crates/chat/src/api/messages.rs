@@ -1,0 +1,250 @@
+//! Messages: send one, watch its answer, stop it, ask for another.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use common::{
+    errors::{
+        ApiError, Code, Problem,
+        extract::{Body, OptionalBody, Path, Query},
+    },
+    http::{Deadline, RequestId},
+    identity::Identity,
+    rate_limiter::Caller,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+
+use super::{
+    App,
+    fold::{self, SentMessage},
+    requests::{Checks, Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user},
+    stream::{Form, respond},
+};
+use crate::{
+    models::{MessageId, SessionId},
+    service::{
+        begin::Begun,
+        turns::{IdempotencyKey, NewTurn, Question},
+    },
+};
+
+/// How an answer is wanted.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct StreamQuery {
+    /// Whether the answer is streamed.
+    #[serde(default)]
+    stream: bool,
+}
+
+/// Where to go on.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeQuery {
+    /// The last event that was received; the header `Last-Event-ID` comes first.
+    #[serde(default)]
+    #[param(value_type = Option<u64>)]
+    last_event_id: Option<String>,
+}
+
+/// Sends a message to a session; the answer is whole, or streamed with `?stream=true`.
+#[utoipa::path(
+    post,
+    path = "/chat/message",
+    tag = "messages",
+    params(StreamQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters: for 24 hours the same key never makes a second turn.")),
+    request_body = SendMessage,
+    responses(
+        (status = 200, description = "The answer: whole, as `text/event-stream`, or as NDJSON.", content((SentMessage = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn send(
+    State(app): State<App>,
+    identity: Identity,
+    deadline: Deadline,
+    request_id: RequestId,
+    Query(query): Query<StreamQuery>,
+    headers: HeaderMap,
+    Body(body): Body<SendMessage>,
+) -> Result<Response, ApiError> {
+    same_user(&identity, body.user_id.as_deref())?;
+    let mut checks = Checks::default();
+    checks.text("/message", &body.message);
+    let session = checks.session(body.session_id.as_deref());
+    check_turn(&mut checks, body.model.as_deref(), body.system.as_deref(), body.options.as_ref());
+    checks.finish()?;
+    let key = key_of(&headers, "message", &body)?;
+    let new = NewTurn {
+        session: session.unwrap_or_else(SessionId::default_session),
+        question: Question::Message(body.message),
+        model: body.model,
+        system: body.system,
+        options: body.options.unwrap_or_default(),
+        on_disconnect: disconnect_rule(body.on_disconnect, app.disconnect_grace, query.stream || key.is_some()),
+        key,
+        request_id: request_id.0,
+    };
+    answer(&app, identity, new, deadline, query.stream.then(|| Form::accepted(&headers))).await
+}
+
+/// Asks for another answer to a session's last message.
+#[utoipa::path(
+    post,
+    path = "/chat/sessions/{session_id}/regenerate",
+    tag = "messages",
+    params(("session_id" = String, Path, description = "The session."), StreamQuery, ("Idempotency-Key" = Option<String>, Header, description = "As for a message.")),
+    request_body(content = Regenerate),
+    responses(
+        (status = 200, description = "The new answer, as for a message.", content((SentMessage = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("bearer" = [])),
+)]
+#[expect(clippy::too_many_arguments, reason = "each is one part of the request")]
+pub async fn regenerate(
+    State(app): State<App>,
+    identity: Identity,
+    deadline: Deadline,
+    request_id: RequestId,
+    Path(session_id): Path<String>,
+    Query(query): Query<StreamQuery>,
+    headers: HeaderMap,
+    OptionalBody(body): OptionalBody<Regenerate>,
+) -> Result<Response, ApiError> {
+    let session = super::sessions::in_path(&session_id)?;
+    let mut checks = Checks::default();
+    check_turn(&mut checks, body.model.as_deref(), body.system.as_deref(), body.options.as_ref());
+    checks.finish()?;
+    let key = key_of(&headers, &format!("regenerate {session}"), &body)?;
+    let new = NewTurn {
+        session,
+        question: Question::Last,
+        model: body.model,
+        system: body.system,
+        options: body.options.unwrap_or_default(),
+        on_disconnect: disconnect_rule(body.on_disconnect, app.disconnect_grace, query.stream || key.is_some()),
+        key,
+        request_id: request_id.0,
+    };
+    answer(&app, identity, new, deadline, query.stream.then(|| Form::accepted(&headers))).await
+}
+
+/// Streams an answer's events again, after `Last-Event-ID`: replayed, then live. 204 where nothing comes after it.
+#[utoipa::path(
+    get,
+    path = "/chat/messages/{message_id}/stream",
+    tag = "messages",
+    params(("message_id" = String, Path, description = "The answer."), ResumeQuery, ("Last-Event-ID" = Option<u64>, Header, description = "The last event that was received.")),
+    responses(
+        (status = 200, description = "The events.", content((String = "text/event-stream"), (String = "application/x-ndjson"))),
+        (status = 204, description = "The ending was received already."),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn stream(
+    State(app): State<App>,
+    identity: Identity,
+    Deadline(deadline): Deadline,
+    Path(message_id): Path<String>,
+    Query(query): Query<ResumeQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let id = in_path(&message_id)?;
+    let after = last_event_id(&headers, &query)?;
+    let watch = app.turns.resume(&identity.owner, &id, after, deadline).await?;
+    if watch.is_past_the_end() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(respond(watch, Form::accepted(&headers), id, identity, app.authenticator.clone()))
+}
+
+/// Stops an answer; what was said is kept. One that has ended stays as it is.
+#[utoipa::path(
+    post,
+    path = "/chat/messages/{message_id}/cancel",
+    tag = "messages",
+    params(("message_id" = String, Path, description = "The answer.")),
+    responses(
+        (status = 202, description = "It stops, or has ended."),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn cancel(
+    State(app): State<App>,
+    identity: Identity,
+    Deadline(deadline): Deadline,
+    Path(message_id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    app.turns.cancel(&identity.owner, &in_path(&message_id)?, deadline).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Begins the turn and answers in the form that was asked for.
+async fn answer(
+    app: &App,
+    identity: Identity,
+    new: NewTurn,
+    Deadline(deadline): Deadline,
+    form: Option<Form>,
+) -> Result<Response, ApiError> {
+    let Begun { id, watch, joined } = app.turns.begin(&identity.owner, new, deadline).await?;
+    if joined {
+        give_back(app, &identity).await;
+    }
+    match form {
+        Some(form) => Ok(respond(watch, form, id, identity, app.authenticator.clone())),
+        None => fold::whole(watch).await.map(|answer| Json(answer).into_response()),
+    }
+}
+
+/// A replay is no new work: it gives back what it cost. Where the store does not take it, it stays counted.
+pub(super) async fn give_back(app: &App, identity: &Identity) {
+    let _ = app.limiter.refund(&Caller::User(identity.owner.clone())).await;
+}
+
+pub(super) fn check_turn(
+    checks: &mut Checks,
+    model: Option<&str>,
+    system: Option<&str>,
+    options: Option<&crate::models::Options>,
+) {
+    checks.model(model);
+    if let Some(system) = system {
+        checks.text("/system", system);
+    }
+    checks.options(options);
+}
+
+fn in_path(message_id: &str) -> Result<MessageId, ApiError> {
+    MessageId::parse(message_id)
+        .ok_or_else(|| ApiError::new(Code::MessageNotFound, "You have no answer of that id."))
+}
+
+fn key_of<T: Serialize>(headers: &HeaderMap, what: &str, body: &T) -> Result<Option<IdempotencyKey>, ApiError> {
+    const POINTER: &str = "/header/Idempotency-Key";
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(ApiError::new(Code::InvalidRequest, "Idempotency-Key stands twice; send one."));
+    }
+    idempotency_key(value.to_str().unwrap_or_default(), POINTER, what, body).map(Some)
+}
+
+fn last_event_id(headers: &HeaderMap, query: &ResumeQuery) -> Result<u64, ApiError> {
+    let (pointer, text) = match (headers.get("last-event-id"), &query.last_event_id) {
+        (Some(value), _) => ("/header/Last-Event-ID", value.to_str().unwrap_or("?")),
+        (None, Some(text)) => ("/query/last_event_id", text.as_str()),
+        (None, None) => return Ok(0),
+    };
+    let is_number = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let number = if is_number { text.parse().ok() } else { None };
+    number.ok_or_else(|| ApiError::invalid(pointer, "This must be the id of an event: a whole number."))
+}

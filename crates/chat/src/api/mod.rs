@@ -1,0 +1,81 @@
+//! The doors of the chat service: each handler parses, asks the service, and answers.
+
+pub mod auth_pass;
+pub mod errors;
+pub mod fold;
+pub mod messages;
+pub mod model_list;
+pub mod requests;
+pub mod sessions;
+pub mod socket;
+pub mod stream;
+pub mod usage;
+pub mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, middleware::from_fn_with_state};
+use common::{
+    identity::{Authenticator, identify},
+    rate_limiter::{RateLimiter, limit},
+    shutdown::Shutdown,
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::service::{llm::Llm, turns::Turns};
+
+/// What the handlers need. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    /// The turns.
+    pub turns: Arc<Turns>,
+    /// The model servers.
+    pub llm: Arc<Llm>,
+    /// Who calls.
+    pub authenticator: Authenticator,
+    /// How often they may.
+    pub limiter: RateLimiter,
+    /// How long a streamed turn goes on when nobody watches it.
+    pub disconnect_grace: Duration,
+    /// The quota, for the usage call.
+    pub tokens_per_day: Option<u64>,
+    /// Browser origins beside our own.
+    pub allowed_origins: Arc<[String]>,
+    /// The open sockets of each user.
+    pub sockets: socket::Sockets,
+    /// When to stop.
+    pub shutdown: Shutdown,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Chat", description = "Messages, sessions, streams and models."),
+    components(schemas(common::errors::Problem, common::errors::Code)),
+    modifiers(&common::http::docs::BearerToken),
+)]
+struct Document;
+
+/// The routes with an identity, and their description.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(messages::send))
+        .routes(routes!(messages::stream))
+        .routes(routes!(messages::cancel))
+        .routes(routes!(sessions::list, sessions::create))
+        .routes(routes!(sessions::read, sessions::change, sessions::delete))
+        .routes(routes!(sessions::messages))
+        .routes(routes!(sessions::export))
+        .routes(routes!(messages::regenerate))
+        .routes(routes!(model_list::list))
+        .routes(routes!(usage::read))
+        .routes(routes!(socket::connect))
+}
+
+/// Identity first, then the rate limit, which counts everybody; only then may a handler refuse.
+pub fn guarded(routes: Router<App>, app: &App) -> Router {
+    routes
+        .layer(from_fn_with_state(app.limiter.clone(), limit))
+        .layer(from_fn_with_state(app.authenticator.clone(), identify))
+        .with_state(app.clone())
+}

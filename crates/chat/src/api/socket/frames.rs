@@ -1,0 +1,171 @@
+//! What clients send on a socket, checked into values.
+
+use common::errors::{ApiError, json};
+use serde::{Deserialize, Serialize};
+
+use super::super::{
+    messages::check_turn,
+    requests::{Checks, DisconnectRule},
+};
+use crate::models::{MessageId, Options, SessionId, present};
+
+/// A frame of a client.
+#[derive(Debug)]
+pub enum Frame {
+    /// Begin a turn.
+    Message(Box<MessageFrame>),
+    /// Stop a turn.
+    Cancel(MessageId),
+    /// Watch a turn again, after that event.
+    Resume(MessageId, u64),
+    /// Speak under that token from now on.
+    Auth(String),
+}
+
+/// A refusal with the `ref` of the frame that it answers, as JSON.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: ApiError,
+    /// The frame's `ref`.
+    pub reference: Option<String>,
+}
+
+/// A turn to begin.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageFrame {
+    #[serde(rename = "type", default, deserialize_with = "present", skip_serializing)]
+    kind: Option<String>,
+    pub message: String,
+    #[serde(default, deserialize_with = "present", skip_serializing)]
+    pub user_id: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub session_id: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub model: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub system: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub options: Option<Options>,
+    #[serde(default, deserialize_with = "present")]
+    pub on_disconnect: Option<DisconnectRule>,
+    #[serde(default, deserialize_with = "present", skip_serializing)]
+    pub idempotency_key: Option<String>,
+    #[serde(rename = "ref", default, deserialize_with = "present", skip_serializing)]
+    pub reference: Option<Reference>,
+}
+
+/// What a client tells its frames apart by: a short text or a number, given back as it came.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Reference {
+    /// A text.
+    Text(String),
+    /// A number.
+    Number(serde_json::Number),
+}
+
+/// Longest `ref`, in bytes.
+const REFERENCE_MAX: usize = 256;
+
+/// The members that decide how the others are read.
+#[derive(Deserialize, Default)]
+struct Head {
+    #[serde(rename = "type", default)]
+    kind: Option<serde_json::Value>,
+    #[serde(rename = "ref", default)]
+    reference: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CancelFrame {
+    #[serde(rename = "type")]
+    _kind: String,
+    message_id: String,
+    #[serde(rename = "ref", default)]
+    _reference: Option<Reference>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResumeFrame {
+    #[serde(rename = "type")]
+    _kind: String,
+    message_id: String,
+    #[serde(default)]
+    last_event_id: u64,
+    #[serde(rename = "ref", default)]
+    _reference: Option<Reference>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuthFrame {
+    #[serde(rename = "type")]
+    _kind: String,
+    token: String,
+    #[serde(rename = "ref", default)]
+    _reference: Option<Reference>,
+}
+
+impl MessageFrame {
+    /// The session that it names.
+    pub fn session(&self) -> SessionId {
+        self.session_id.as_deref().and_then(SessionId::parse).unwrap_or_else(SessionId::default_session)
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
+        let mut checks = Checks::default();
+        checks.text("/message", &self.message);
+        checks.session(self.session_id.as_deref());
+        check_turn(&mut checks, self.model.as_deref(), self.system.as_deref(), self.options.as_ref());
+        checks.finish()
+    }
+}
+
+/// Reads a frame.
+pub fn parse(text: &str) -> Result<Frame, Refused> {
+    // What is no object, or has members twice, is refused below in full; here only the two members matter.
+    let head: Head = serde_json::from_str(text).unwrap_or_default();
+    let reference = head.reference.as_ref().and_then(reference_json);
+    let refused = |error| Refused { error, reference: reference.clone() };
+    let message_id = |text: &str| {
+        MessageId::parse(text).ok_or_else(|| crate::service::turns::ChatError::MessageNotFound.into())
+    };
+    let bytes = text.as_bytes();
+    match head.kind.as_ref().map(|kind| kind.as_str().unwrap_or_default()) {
+        None | Some("message") => {
+            let frame: MessageFrame = json::parse(bytes).map_err(refused)?;
+            frame.check().map_err(refused)?;
+            Ok(Frame::Message(Box::new(frame)))
+        }
+        Some("cancel") => {
+            let frame: CancelFrame = json::parse(bytes).map_err(refused)?;
+            message_id(&frame.message_id).map(Frame::Cancel).map_err(refused)
+        }
+        Some("resume") => {
+            let frame: ResumeFrame = json::parse(bytes).map_err(refused)?;
+            let id = message_id(&frame.message_id).map_err(refused)?;
+            Ok(Frame::Resume(id, frame.last_event_id))
+        }
+        Some("auth") => json::parse(bytes).map(|frame: AuthFrame| Frame::Auth(frame.token)).map_err(refused),
+        Some(_) => {
+            Err(refused(ApiError::invalid("/type", "A type is message, cancel, resume or auth.")))
+        }
+    }
+}
+
+/// A `ref` as it is given back: JSON on one line; `None` where it is neither a short text nor a number.
+fn reference_json(value: &serde_json::Value) -> Option<String> {
+    let is_plain = value.is_string() || value.is_number();
+    Some(value.to_string()).filter(|json| is_plain && json.len() <= REFERENCE_MAX)
+}
+
+impl Reference {
+    /// As it is given back; `None` where it is too long for that.
+    pub fn json(&self) -> Option<String> {
+        serde_json::to_value(self).ok().as_ref().and_then(reference_json)
+    }
+}

@@ -1,0 +1,168 @@
+//! The WebSocket: the handshake here, then one loop a socket.
+//!
+//! * `frames`: what clients send, checked;
+//! * `limits`: floods and bad frames;
+//! * `run`: the loop, which carries and does not decide;
+//! * `speaker`: who speaks on a socket, and until when;
+//! * `timers`: pings and deadlines.
+
+mod frames;
+mod limits;
+mod origin;
+mod run;
+mod speaker;
+mod timers;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    extract::{State, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    http::{HeaderMap, header},
+    response::Response,
+};
+use common::{
+    errors::{ApiError, Code, Problem},
+    http::{Deadline, Peer, RequestId},
+    identity::{Credential, Identity, Owner},
+};
+
+use super::App;
+use speaker::{Handshake, Speaker};
+
+/// Largest message, in bytes.
+const MESSAGE_LIMIT: usize = 64 * 1024;
+
+/// Small buffers, since a socket is idle most of its life.
+const READ_BUFFER: usize = 4 * 1024;
+const WRITE_BUFFER: usize = 8 * 1024;
+
+/// Unsent bytes at which a socket is given up.
+const UNSENT_LIMIT: usize = 320 * 1024;
+
+/// The subprotocol that is spoken.
+const PROTOCOL: &str = "chat";
+
+/// The open sockets of each user on this instance.
+#[derive(Clone, Debug)]
+pub struct Sockets {
+    most: usize,
+    open: Arc<Mutex<HashMap<Owner, usize>>>,
+}
+
+/// One socket's place among its user's; dropping it gives the place back.
+#[derive(Debug)]
+struct Seat {
+    sockets: Sockets,
+    owner: Owner,
+}
+
+impl Sockets {
+    /// At most that many a user.
+    pub fn new(most: usize) -> Self {
+        Self { most, open: Arc::default() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Owner, usize>> {
+        // Single counts: nothing is left half done by a panic.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more of that user's; `None` where there are too many.
+    fn seat(&self, owner: &Owner) -> Option<Seat> {
+        let mut open = self.open();
+        let count = open.entry(owner.clone()).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { sockets: self.clone(), owner: owner.clone() })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self.sockets.open();
+        if let Some(count) = open.get_mut(&self.owner) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.owner);
+            }
+        }
+    }
+}
+
+/// Opens a WebSocket: several turns of different sessions can share it.
+///
+/// The token comes in `Authorization`, as the value after `chat` in `Sec-WebSocket-Protocol`, or in an `auth` frame.
+#[utoipa::path(
+    get, path = "/chat/ws", tag = "messages",
+    responses(
+        (status = 101, description = "The socket is open: JSON text frames both ways."),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("bearer" = []), ()),
+)]
+pub async fn connect(
+    State(app): State<App>,
+    identity: Option<Identity>,
+    Deadline(deadline): Deadline,
+    Peer(peer): Peer,
+    RequestId(request_id): RequestId,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    origin::check(&headers, &app.allowed_origins)?;
+    let upgrade = upgrade.map_err(|refusal| {
+        ApiError::new(Code::InvalidRequest, "This is a WebSocket: open it with a WebSocket client.").caused_by(refusal)
+    })?;
+    let handshake = match (identity, protocol_token(&headers)) {
+        (Some(identity), _) => Handshake::Known(identity),
+        (None, Some(token)) => match app.authenticator.authenticate(&token, deadline).await {
+            Ok(identity) => Handshake::Known(identity),
+            Err(refusal) => Handshake::Refused(refusal),
+        },
+        (None, None) if headers.contains_key(header::AUTHORIZATION) => Handshake::Refused(ApiError::new(
+            Code::InvalidToken,
+            "The token of the handshake is not valid.",
+        )),
+        (None, None) => Handshake::Open,
+    };
+    let shutdown = app.shutdown.clone();
+    let speaker = Speaker::new(app.clone(), peer, handshake);
+    let upgrade = upgrade
+        .protocols([PROTOCOL])
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(UNSENT_LIMIT)
+        .max_frame_size(MESSAGE_LIMIT)
+        .max_message_size(MESSAGE_LIMIT);
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        // Tracked, so that a stop waits for the close frame.
+        let _ = shutdown.spawn(run::run(app, speaker, request_id, socket)).await;
+    }))
+}
+
+/// The token that a browser offers after our subprotocol.
+fn protocol_token(headers: &HeaderMap) -> Option<String> {
+    let offered: Vec<&str> = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    let ours = offered.iter().position(|name| *name == PROTOCOL)?;
+    offered.get(ours + 1).map(|token| (*token).to_owned())
+}
+
+/// When a credential expires: Unix seconds.
+fn expires_at(credential: &Credential) -> Option<i64> {
+    match credential {
+        Credential::Token { expires_at, .. } => Some(*expires_at),
+        Credential::ApiKey { expires_at, .. } => *expires_at,
+        Credential::Open => None,
+    }
+}
