@@ -57,7 +57,7 @@ async fn two_hundred_guarded_increments_all_count_once(store: &Store) {
 
 async fn additions_of_many_are_all_there(store: &Store) {
     let add = |store: Store, n: u32| async move {
-        let txn = if n % 2 == 0 {
+        let txn = if n.is_multiple_of(2) {
             Txn::durable()
         } else {
             Txn::relaxed()
@@ -134,8 +134,8 @@ async fn a_reader_never_sees_half_a_transaction(store: &Store) {
 }
 
 async fn relaxed_and_durable_writes_keep_their_order(store: &Store) {
-    for n in 0..60 {
-        let txn = if n % 3 == 0 {
+    for n in 0..60u64 {
+        let txn = if n.is_multiple_of(3) {
             Txn::durable()
         } else {
             Txn::relaxed()

@@ -1,5 +1,11 @@
 //! The promises of the storage seam: one contract that every backend is held to, and each backend's bad days.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
 mod atomicity;
 mod contract;
 mod embedded;
