@@ -274,7 +274,7 @@ mod tests {
             at("Sun, 06 Nov 1994 08:49:37 GMT"),
             Some(Duration::from_secs(3))
         );
-        assert_eq!(at("Sun, 06 Nov 1984 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(at("Tue, 06 Nov 1984 08:49:37 GMT"), Some(Duration::ZERO));
         for garbage in ["-1", "soon", "", "1.5", "1e9"] {
             assert_eq!(at(garbage), None, "{garbage}");
         }

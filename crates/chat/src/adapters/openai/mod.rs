@@ -153,6 +153,12 @@ fn failure(status: u16, body: &str, model: &str) -> ModelError {
     }
 }
 
+/// What reads an answer, for tests that have no server.
+#[cfg(test)]
+pub(super) fn parser(model: &str) -> impl wire::Parser + use<> {
+    answer::Answer::new(model)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
