@@ -5,7 +5,10 @@ use std::time::Duration;
 use chat::service::llm::Progress;
 use common::config::ProviderKind::{Ollama, OpenAi};
 
-use crate::kit::{Act, Heard, Models, Server, hello, line, piece, settings, stream_head};
+use crate::{
+    kit::{Heard, Models, settings},
+    server::{Act, Server, hello, line, piece, stream_head},
+};
 
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -96,9 +99,10 @@ async fn leaving_the_queue_asks_nothing_and_lets_the_next_one_move_up() {
 
 #[tokio::test]
 async fn leaving_while_a_retry_is_waited_for_gives_the_place_back() {
-    let server =
-        Server::chatting(|_| crate::kit::status("503 Service Unavailable", "Retry-After: 5\r\n"))
-            .await;
+    let server = Server::chatting(|_| {
+        crate::server::status("503 Service Unavailable", "Retry-After: 5\r\n")
+    })
+    .await;
     let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
     let mut answering = models.enter("alice").unwrap();
     tokio::select! {

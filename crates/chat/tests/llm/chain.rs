@@ -1,16 +1,13 @@
 //! Which provider answers, what is tried again, and what the caller hears when nobody can.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use chat::adapters::ModelError;
 use common::config::ProviderKind::{Demo, Ollama, OpenAi};
 
-use crate::kit::{
-    Act, DONE, Heard, Models, Server, answer, hello, kind, line, nobody, piece, settings, status,
-    stream_head,
+use crate::{
+    kit::{Heard, Models, kind, nobody, settings},
+    server::{Act, DONE, Server, answer, hello, line, piece, status, stream_head},
 };
 
 #[tokio::test]
@@ -102,46 +99,6 @@ async fn nothing_is_tried_more_than_twice_and_nothing_else_is_tried_again() {
             );
         }
         models.idle().await;
-    }
-}
-
-#[tokio::test]
-async fn a_server_that_says_when_to_come_back_is_believed_for_a_few_seconds() {
-    for (value, is_retried, passed_on) in [
-        ("1", true, Some(1)),
-        ("6", false, Some(6)),
-        ("1000000000", false, Some(60)),
-        ("Sun, 06 Nov 1994 08:49:37 GMT", true, Some(0)),
-        ("soon", true, None),
-        ("-1", true, None),
-    ] {
-        for said in ["429 Too Many Requests", "503 Service Unavailable"] {
-            let header = format!("Retry-After: {value}\r\n");
-            let server = Server::chatting(move |_| status(said, &header)).await;
-            let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
-            let start = Instant::now();
-            let error = models.ask().await.error.unwrap();
-            assert_eq!(
-                server.chats().len(),
-                if is_retried { 2 } else { 1 },
-                "{said} {value}"
-            );
-            assert_eq!(
-                start.elapsed() >= Duration::from_secs(1),
-                value == "1",
-                "{said} {value}"
-            );
-            match error {
-                ModelError::Busy { retry_after } => {
-                    assert_eq!(retry_after.map(|wait| wait.as_secs()), passed_on)
-                }
-                error => assert_eq!(
-                    (kind(&error), passed_on),
-                    ("Unavailable", None),
-                    "{said} {value}"
-                ),
-            }
-        }
     }
 }
 
@@ -249,101 +206,6 @@ async fn a_failure_after_the_first_token_ends_the_answer() {
         );
         models.idle().await;
     }
-}
-
-#[tokio::test]
-async fn each_wait_has_its_own_patience() {
-    let begun = [stream_head(), piece(&line("one "))].concat();
-    let patient = |change: fn(&mut common::config::Provider)| {
-        move |url: &url::Url| {
-            let mut settings = settings(&[(Ollama, url)]);
-            change(&mut settings.ollama);
-            settings
-        }
-    };
-    let short = Duration::from_millis(200);
-    assert_eq!(short.as_millis(), 200);
-    let first = patient(|ollama| ollama.first_token_timeout = Duration::from_millis(200));
-    let idle = patient(|ollama| ollama.idle_timeout = Duration::from_millis(200));
-    let total = patient(|ollama| ollama.total_timeout = Duration::from_millis(400));
-    let silent = vec![Act::Hold];
-    let headers_only = vec![Act::Send(stream_head()), Act::Hold];
-    let stalled = vec![Act::Send(begun.clone()), Act::Hold];
-    let endless = vec![Act::Send(stream_head()), Act::Flood(piece(&line("x")))];
-    let cases: [(
-        &str,
-        &dyn Fn(&url::Url) -> common::config::Llm,
-        Vec<Act>,
-        &str,
-    ); 4] = [
-        ("nothing comes", &first, silent, "Timeout"),
-        ("only the head comes", &first, headers_only, "Timeout"),
-        ("it falls silent", &idle, stalled, "text=\"one \" Timeout"),
-        ("it never ends", &total, endless, "Timeout"),
-    ];
-    for (what, settings, acts, brief) in cases {
-        let server = Server::chatting(move |_| acts.clone()).await;
-        let models = Models::looked(&settings(&server.url)).await;
-        let start = Instant::now();
-        let mut heard = models.ask().await;
-        if what == "it never ends" {
-            assert!(heard.text.len() > 10);
-            heard.text.clear();
-        }
-        assert_eq!(heard.brief(), brief, "{what}");
-        assert!(
-            start.elapsed() >= short && start.elapsed() < Duration::from_secs(5),
-            "{what}"
-        );
-        server.saw_closed(1, Duration::from_secs(1)).await;
-        assert_eq!(server.chats().len(), 1);
-        models.idle().await;
-    }
-}
-
-#[tokio::test]
-async fn a_line_without_an_end_is_given_up_at_its_cap() {
-    let endless = vec![
-        Act::Send(stream_head()),
-        Act::Flood(piece(&"x".repeat(1 << 16))),
-    ];
-    let server = Server::chatting(move |_| endless.clone()).await;
-    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
-    assert_eq!(models.ask().await.brief(), "Failed");
-    server.saw_closed(1, Duration::from_secs(1)).await;
-}
-
-#[tokio::test]
-async fn the_breaker_opens_on_outages_in_a_row_and_says_so_before_anything_is_asked() {
-    let server = Server::chatting(|_| status("503 Service Unavailable", "")).await;
-    let mut settings = settings(&[(Ollama, &server.url)]);
-    settings.ollama.breaker_failures = 4;
-    let models = Models::looked(&settings).await;
-    for _ in 0..2 {
-        assert_eq!(models.ask().await.brief(), "Unavailable");
-    }
-    assert_eq!(server.chats().len(), 4);
-    assert!(models.llm.status()[0].breaker_open);
-    assert!(matches!(
-        models.llm.resolve(None),
-        Err(ModelError::Unavailable(_))
-    ));
-    models.until(|llm| llm.resolve(None).is_ok()).await;
-    assert_eq!(models.ask().await.brief(), "Unavailable");
-    assert_eq!(server.chats().len(), 5, "one probe");
-    assert!(models.llm.resolve(None).is_err());
-}
-
-#[tokio::test]
-async fn failures_that_are_no_outages_leave_the_breaker_closed() {
-    let server = Server::chatting(|_| status("500 Internal Server Error", "")).await;
-    let mut settings = settings(&[(Ollama, &server.url)]);
-    settings.ollama.breaker_failures = 1;
-    let models = Models::looked(&settings).await;
-    for _ in 0..3 {
-        assert_eq!(models.ask().await.brief(), "Failed");
-    }
-    assert!(!models.llm.status()[0].breaker_open);
 }
 
 #[tokio::test]

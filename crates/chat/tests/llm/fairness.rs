@@ -6,7 +6,10 @@ use chat::adapters::ModelError;
 use common::config::ProviderKind::{Ollama, OpenAi};
 use futures_util::future::join_all;
 
-use crate::kit::{Heard, Models, Server, hello, settings, status};
+use crate::{
+    kit::{Heard, Models, settings},
+    server::{Server, hello, status},
+};
 
 #[tokio::test]
 async fn a_user_with_many_turns_delays_another_by_one_a_slot() {
@@ -27,7 +30,7 @@ async fn a_user_with_many_turns_delays_another_by_one_a_slot() {
         }
     });
     join_all(told).await;
-    let order = order.lock().unwrap();
+    let order = order.lock().unwrap().clone();
     let place = order.iter().position(|user| *user == "modest").unwrap();
     // Two ran already, and one of the other's went ahead on each slot at most.
     assert!(place <= 4, "served as number {place} of {}", order.len());
@@ -36,7 +39,7 @@ async fn a_user_with_many_turns_delays_another_by_one_a_slot() {
 
 #[tokio::test]
 async fn no_more_run_than_may_and_what_does_not_fit_is_refused_at_once() {
-    let server = Server::chatting(|_| vec![crate::kit::Act::Hold]).await;
+    let server = Server::chatting(|_| vec![crate::server::Act::Hold]).await;
     let mut settings = settings(&[(Ollama, &server.url)]);
     settings.ollama.max_concurrency = 2.try_into().unwrap();
     settings.ollama.queue = 3;
@@ -62,7 +65,7 @@ async fn no_more_run_than_may_and_what_does_not_fit_is_refused_at_once() {
 #[tokio::test]
 async fn the_next_provider_has_a_queue_of_its_own() {
     let bad = Server::chatting(|_| status("500 Internal Server Error", "")).await;
-    let full = Server::chatting(|_| vec![crate::kit::Act::Hold]).await;
+    let full = Server::chatting(|_| vec![crate::server::Act::Hold]).await;
     let mut settings = settings(&[(Ollama, &bad.url), (OpenAi, &full.url)]);
     settings.openai.max_concurrency = 1.try_into().unwrap();
     settings.openai.queue = 0;

@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf, time::Duration};
 use common::config::ProviderKind::{self, Ollama, OpenAi};
 use serde_json::Value;
 
-use crate::kit::{Act, Models, Server, settings};
+use crate::{
+    kit::{Models, settings},
+    server::{Act, Server},
+};
 
 /// Waits of recorded plans are shortened by this much.
 const HASTE: u64 = 100;
@@ -223,7 +226,7 @@ async fn openai_compatible_servers_are_understood() {
             ("44-queue-full-ollama-v1.http", "Unavailable"),
             ("45-rate-limit.http", "Busy"),
             ("46-overloaded-tgi.http", "Busy"),
-            ("47-validation-tgi.http", "Failed"),
+            ("47-validation-tgi.http", "ContextTooLong"),
             ("48-bad-key.http", "Failed"),
             ("49-context-length-openai.http", "ContextTooLong"),
             ("50-context-length-llama-server.http", "ContextTooLong"),

@@ -7,7 +7,10 @@ use common::config::ProviderKind::{Demo, Ollama, OpenAi};
 use tokio::net::TcpListener;
 use url::Url;
 
-use crate::kit::{Act, Models, Server, answer, hello, nobody, settings};
+use crate::{
+    kit::{Models, nobody, settings},
+    server::{Act, Server, answer, hello},
+};
 
 #[tokio::test]
 async fn a_model_that_the_servers_lack_is_told_with_the_command_that_gets_it() {
@@ -102,7 +105,7 @@ async fn windows_come_from_the_list_or_the_model_itself_and_are_asked_for_once()
             ("/api/show", Some("a:1")) => r#"{"model_info":{"general.architecture":"llama","llama.context_length":2048}}"#,
             ("/api/show", Some("b:1")) => r#"{"model_info":{}}"#,
             ("/api/ps", _) => r#"{"models":[{"name":"b:1","context_length":1024}]}"#,
-            _ => return crate::kit::status("404 Not Found", ""),
+            _ => return crate::server::status("404 Not Found", ""),
         };
         vec![Act::Send(answer("200 OK", "", body))]
     })
