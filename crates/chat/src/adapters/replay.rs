@@ -213,3 +213,33 @@ proptest! {
         read(openai::parser("m"), bytes.chunks(7));
     }
 }
+
+#[test]
+fn a_very_long_line_is_read_whole() {
+    let said = "ü".repeat(1 << 20);
+    let line = format!(
+        "{}\n{{\"done\":true}}\n",
+        serde_json::json!({ "message": { "content": said } })
+    );
+    let frame = format!(
+        "data: {}\n\ndata: [DONE]\n\n",
+        serde_json::json!({ "choices": [{ "delta": { "content": said } }] })
+    );
+    let pieces = |text: &str| {
+        text.as_bytes()
+            .chunks(8191)
+            .map(<[u8]>::to_vec)
+            .collect::<Vec<_>>()
+    };
+    let whole = |(chunks, failed): (Vec<Chunk>, _)| {
+        failed.is_none() && chunks.first() == Some(&Chunk::Text(said.clone()))
+    };
+    assert!(whole(read(
+        ollama_answer(),
+        pieces(&line).iter().map(Vec::as_slice)
+    )));
+    assert!(whole(read(
+        openai::parser("m"),
+        pieces(&frame).iter().map(Vec::as_slice)
+    )));
+}

@@ -1,9 +1,16 @@
 //! Whoever leaves, at whatever moment, closes the connection to the model server and gives the place back.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use chat::service::llm::Progress;
-use common::config::ProviderKind::{Ollama, OpenAi};
+use chat::{
+    adapters::Ask,
+    service::llm::{Progress, Prompt},
+};
+use common::{
+    config::ProviderKind::{Ollama, OpenAi},
+    identity::UserId,
+    shutdown::Shutdown,
+};
 
 use crate::{
     kit::{Heard, Models, settings},
@@ -132,4 +139,28 @@ async fn a_hundred_answers_dropped_at_any_moment_leave_no_place_taken() {
     }
     models.idle().await;
     assert_eq!(models.llm.status()[0].running, 0);
+}
+
+/// A prompt that cannot be made.
+struct Impossible;
+
+impl Prompt for Impossible {
+    fn fit(&self, _: &str, _: u32) -> Ask {
+        panic!("on purpose")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_on_the_way_gives_the_place_back() {
+    let server = Server::chatting(|_| hello()).await;
+    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
+    let route = models.llm.resolve(None).unwrap();
+    let mut answering = models
+        .llm
+        .enter(&route, &UserId::parse("alice").unwrap())
+        .unwrap();
+    answering.begin(Arc::new(Impossible));
+    let turn = Shutdown::new().spawn(async move { answering.next().await });
+    assert!(turn.await.unwrap_err().is_panic());
+    models.idle().await;
 }

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use chat::adapters::ModelError;
-use common::config::{self, Provider, ProviderKind::Ollama};
+use common::config::{
+    self, Provider,
+    ProviderKind::{Ollama, OpenAi},
+};
 use url::Url;
 
 use crate::{
@@ -146,4 +149,19 @@ async fn failures_that_are_no_outages_leave_the_breaker_closed() {
         assert_eq!(models.ask().await.brief(), "Failed");
     }
     assert!(!models.llm.status()[0].breaker_open);
+}
+
+#[tokio::test]
+async fn a_finished_answer_does_not_wait_for_ever_for_its_end_mark() {
+    let frame =
+        "data: {\"choices\":[{\"delta\":{\"content\":\"Yo\"},\"finish_reason\":\"length\"}]}\n\n";
+    let server = Server::chatting(move |_| {
+        vec![Act::Send([stream_head(), piece(frame)].concat()), Act::Hold]
+    })
+    .await;
+    let models = Models::looked(&settings(&[(OpenAi, &server.url)])).await;
+    let start = Instant::now();
+    assert_eq!(models.ask().await.brief(), "text=\"Yo\" Length ?");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    server.saw_closed(1, Duration::from_secs(1)).await;
 }
