@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn parameters_are_read_decoded() {
-        let page = parse("stream=true&limit=20&cursor=a%20b%2Bc+d%C3%A4").unwrap();
+        let page: Page = parse("stream=true&limit=20&cursor=a%20b%2Bc+d%C3%A4").unwrap();
         assert_eq!(
             page,
             Page {
