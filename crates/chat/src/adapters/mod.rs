@@ -12,6 +12,8 @@ pub mod demo;
 mod lines;
 pub mod ollama;
 pub mod openai;
+#[cfg(test)]
+mod replay;
 mod sse;
 mod wire;
 

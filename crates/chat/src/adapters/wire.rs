@@ -39,6 +39,9 @@ pub(super) fn endpoint(base: &Url, segments: &[&str]) -> Url {
 
 /// What a request that got no status means.
 pub(super) fn unreachable(error: reqwest::Error) -> Refusal {
+    if error.is_builder() {
+        return Refusal::content(ModelError::Failed(causes(error)));
+    }
     Refusal {
         error: ModelError::Unavailable(causes(error)),
         cause: Cause::Unreachable,
@@ -150,14 +153,18 @@ pub(super) fn brief(text: &str) -> String {
 
 /// What a model server's own words mean, whatever status they came with.
 pub(super) fn verdict(text: &str) -> Option<ModelError> {
-    const TOO_LONG: [&str; 8] = [
+    const TOO_LONG: [&str; 12] = [
         "exceed_context_size",
         "exceeds the available context",
         "context_length_exceeded",
         "maximum context length",
+        "max context length",
         "context length exceeded",
         "exceeds the context",
+        "exceed context window",
         "longer than the context",
+        "context the overflows",
+        "`max_new_tokens` must be <=",
         "prompt is too long",
     ];
     let lower = text.to_lowercase();
@@ -274,7 +281,7 @@ mod tests {
             at("Sun, 06 Nov 1994 08:49:37 GMT"),
             Some(Duration::from_secs(3))
         );
-        assert_eq!(at("Sun, 06 Nov 1984 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(at("Tue, 06 Nov 1984 08:49:37 GMT"), Some(Duration::ZERO));
         for garbage in ["-1", "soon", "", "1.5", "1e9"] {
             assert_eq!(at(garbage), None, "{garbage}");
         }

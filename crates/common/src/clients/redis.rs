@@ -19,9 +19,6 @@ use redis::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-/// How long one attempt to connect may take, the login included.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-
 /// After a failed attempt, callers share its error for that long.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -79,7 +76,8 @@ impl Connector {
         })))
     }
 
-    /// The connection; makes one where there is none. Takes up to 1 s, and may be dropped at any time.
+    /// The connection; makes one where there is none. It has no time limit of its own: the caller must set one, and may
+    /// drop it at any time.
     ///
     /// # Errors
     /// Why the latest attempt failed.
@@ -118,7 +116,8 @@ impl Connector {
         let lost = Arc::new(AtomicBool::new(false));
         let seen = lost.clone();
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_LIMIT))
+            // The caller's own limit is round all of it; an error here would look like an answer.
+            .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(WRITE_QUEUE)
             .set_push_sender(move |push: PushInfo| {

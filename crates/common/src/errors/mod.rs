@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub mod extract;
+pub mod json;
+mod query;
+mod strict;
 
 /// Declares the closed list of codes: code, status, title.
 macro_rules! codes {

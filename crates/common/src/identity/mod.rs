@@ -2,6 +2,34 @@
 
 use std::{fmt, sync::Arc};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
+
+mod account;
+mod api_keys;
+mod authenticator;
+mod bearer;
+mod cache;
+mod key_set;
+mod opaque;
+mod remote;
+mod revocation;
+mod token;
+
+pub use account::{AccountState, ApiKeyRecord, api_key, api_keys_index, state};
+pub use api_keys::API_KEY_PREFIX;
+pub use authenticator::Authenticator;
+pub use bearer::{Unidentified, bearer, identify};
+pub use key_set::{Jwk, JwkSet, KeySet};
+pub use opaque::{Opaque, digest};
+pub use revocation::{REVOKED, Revocation, Revocations, login_epoch};
+pub use token::{LEEWAY_S, TOKEN_TYPE, Verifier};
+
+pub use crate::config::LoginMode;
+
 /// A user's id: 1 to 64 of `A-Z a-z 0-9 . _ @ -`, compared exactly. Holding one means that it was checked.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<str>);
@@ -34,6 +62,32 @@ impl fmt::Debug for UserId {
         f.write_str(&self.0)
     }
 }
+
+impl Serialize for UserId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for UserId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("a user id is 1 to 64 of A-Z a-z 0-9 . _ @ -"))
+    }
+}
+
+impl PartialSchema for UserId {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(Self::MAX_LENGTH))
+            .pattern(Some("^[A-Za-z0-9._@-]{1,64}$"));
+        text.description(Some("Whom it is about. Compared exactly.")).into()
+    }
+}
+
+impl ToSchema for UserId {}
 
 /// One life of a user id: deleting an account ends it, and the next account of that id sees nothing of the old.
 /// Every key of a user's data carries both.

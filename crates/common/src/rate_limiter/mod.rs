@@ -1,1 +1,209 @@
-//! The rate limit: a tower layer, its keys and its headers. The count itself is [`crate::store::Store::admit`].
+//! How often a user, or an address without one, may call: one bucket each, the same for all instances.
+//!
+//! Keys (`scope` is the service's key family, so that each counts on its own):
+//!
+//! | key | counts |
+//! | --- | --- |
+//! | `{scope}:{user}:<generation>:rate` | one account's calls and socket messages |
+//! | `{scope}:{addr:<address>}:rate` | calls without identity from one address (IPv6: one /64) |
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::{
+    errors::{ApiError, Code},
+    http::network,
+    identity::Owner,
+    store::{Admission, Quota, Store},
+};
+
+mod layer;
+
+pub use layer::limit;
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Who is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// An account, wherever it calls from.
+    User(Owner),
+    /// Whoever calls from there without an identity.
+    Address(IpAddr),
+}
+
+impl Caller {
+    fn key(&self, scope: &str) -> String {
+        match self {
+            Caller::User(owner) => format!("{scope}:{{{}}}:{}:rate", owner.user, owner.generation),
+            Caller::Address(address) => format!("{scope}:{{addr:{}}}:rate", network(*address)),
+        }
+    }
+
+    fn policy_name(&self) -> &'static str {
+        match self {
+            Caller::User(_) => "user",
+            Caller::Address(_) => "address",
+        }
+    }
+}
+
+/// The rate limit of one service. Cheap to clone.
+#[derive(Clone)]
+pub struct RateLimiter {
+    store: Store,
+    quota: Quota,
+    scope: &'static str,
+    user_policy: Arc<HeaderValue>,
+    address_policy: Arc<HeaderValue>,
+}
+
+impl std::fmt::Debug for RateLimiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RateLimiter")
+            .field("scope", &self.scope)
+            .field("quota", &self.quota)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RateLimiter {
+    /// A limiter over that store; `scope` is the key family of the service (`a`, `c`).
+    pub fn new(store: Store, quota: Quota, scope: &'static str) -> Self {
+        let policy = |name| Arc::new(policy(name, quota));
+        Self {
+            store,
+            quota,
+            scope,
+            user_policy: policy("user"),
+            address_policy: policy("address"),
+        }
+    }
+
+    /// Takes one from the caller's bucket, by the store's own deadline.
+    ///
+    /// # Errors
+    /// `rate_limited` with `Retry-After` where the bucket is empty; the store's errors.
+    pub async fn admit(&self, who: &Caller) -> Result<Admission, ApiError> {
+        self.judge(
+            who,
+            self.store
+                .admit(&who.key(self.scope), self.quota, 1)
+                .await?,
+        )
+    }
+
+    /// As [`Self::admit`], ended by that moment.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub async fn admit_by(&self, who: &Caller, deadline: Instant) -> Result<Admission, ApiError> {
+        let key = who.key(self.scope);
+        self.judge(
+            who,
+            self.store.by(deadline).admit(&key, self.quota, 1).await?,
+        )
+    }
+
+    /// Gives back what an admission took: for a replay, which is no new work.
+    ///
+    /// # Errors
+    /// The store's; then the call stays counted.
+    pub async fn refund(&self, who: &Caller) -> Result<(), ApiError> {
+        self.store
+            .refund(&who.key(self.scope), self.quota, 1)
+            .await?;
+        Ok(())
+    }
+
+    fn judge(&self, who: &Caller, admission: Admission) -> Result<Admission, ApiError> {
+        if admission.allowed {
+            return Ok(admission);
+        }
+        let detail = match who {
+            Caller::User(_) => "You have sent too many requests; wait for Retry-After.",
+            Caller::Address(_) => {
+                "Too many requests without a token came from this address; wait for Retry-After."
+            }
+        };
+        let mut error = ApiError::new(Code::RateLimited, detail).retry_after(admission.retry_after);
+        for (name, value) in self.headers(who, &admission) {
+            error = error.header(name, value);
+        }
+        Err(error)
+    }
+
+    /// Adds the headers that say what is left, unless the answer has its own (a socket's, another limit's).
+    pub(crate) fn mark(&self, headers: &mut HeaderMap, who: &Caller, admission: &Admission) {
+        for (name, value) in self.headers(who, admission) {
+            headers.entry(name).or_insert(value);
+        }
+    }
+
+    fn headers(&self, who: &Caller, admission: &Admission) -> [(HeaderName, HeaderValue); 2] {
+        let policy = match who {
+            Caller::User(_) => &self.user_policy,
+            Caller::Address(_) => &self.address_policy,
+        };
+        let reset = admission.reset_after.as_millis().div_ceil(1000);
+        let left = format!(
+            "\"{}\";r={};t={reset}",
+            who.policy_name(),
+            admission.remaining
+        );
+        let left = HeaderValue::from_str(&left).unwrap_or(HeaderValue::from_static(""));
+        [
+            (RATELIMIT_POLICY, HeaderValue::clone(policy)),
+            (RATELIMIT, left),
+        ]
+    }
+}
+
+fn policy(name: &str, quota: Quota) -> HeaderValue {
+    let window = quota.period.as_millis().div_ceil(1000).max(1);
+    let text = format!("\"{name}\";q={};w={window}", quota.burst);
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::UserId;
+
+    #[test]
+    fn each_caller_has_a_key_of_its_own() {
+        let user = |generation| {
+            Caller::User(Owner {
+                user: UserId::parse("1.2.3.4").unwrap(),
+                generation,
+            })
+        };
+        assert_eq!(user(0).key("c"), "c:{1.2.3.4}:0:rate");
+        assert_eq!(user(1).key("a"), "a:{1.2.3.4}:1:rate");
+        assert_eq!(
+            Caller::Address("1.2.3.4".parse().unwrap()).key("c"),
+            "c:{addr:1.2.3.4}:rate"
+        );
+        assert_eq!(
+            Caller::Address("2001:db8::7".parse().unwrap()).key("c"),
+            "c:{addr:2001:db8::}:rate"
+        );
+        assert_eq!(
+            Caller::Address("::ffff:1.2.3.4".parse().unwrap()).key("c"),
+            "c:{addr:1.2.3.4}:rate"
+        );
+    }
+
+    #[test]
+    fn a_window_is_at_least_a_second() {
+        let quota = |millis| Quota {
+            burst: 10,
+            period: std::time::Duration::from_millis(millis),
+        };
+        assert_eq!(policy("user", quota(1000)), "\"user\";q=10;w=1");
+        assert_eq!(policy("user", quota(100)), "\"user\";q=10;w=1");
+        assert_eq!(policy("address", quota(1500)), "\"address\";q=10;w=2");
+    }
+}

@@ -53,9 +53,15 @@ impl Gate {
                 .is_ok()
     }
 
-    /// Whether calls fail at once at present.
-    pub(super) fn is_shut(&self) -> bool {
+    fn is_shut(&self) -> bool {
         self.shut_until.load(Ordering::Relaxed) != 0
+    }
+
+    /// Somebody tries until then; nobody else has to, if the gate is shut.
+    pub(super) fn leave_to_me(&self, until: Instant) {
+        if self.is_shut() {
+            self.shut_until.fetch_max(self.ms(until), Ordering::Relaxed);
+        }
     }
 
     /// The store answered something.
@@ -97,6 +103,18 @@ mod tests {
         gate.answered();
         assert!(gate.pass(start + ms(1501)));
         assert!(gate.pass(start + ms(1501)));
+    }
+
+    #[test]
+    fn while_somebody_tries_no_caller_has_to() {
+        let start = Instant::now();
+        let gate = Gate::new(start);
+        gate.leave_to_me(start + ms(1000));
+        assert!(gate.pass(start), "it was open");
+        gate.timed_out(start, start + ms(1000));
+        gate.leave_to_me(start + ms(2500));
+        assert!(!gate.pass(start + ms(1300)));
+        assert!(gate.pass(start + ms(2500)));
     }
 
     #[test]

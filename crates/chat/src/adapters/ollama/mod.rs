@@ -1,6 +1,6 @@
 //! Ollama, over its own API: `/api/chat` always streamed, and the models with their windows.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 use common::config::{Provider, ProviderKind};
@@ -15,6 +15,9 @@ mod answer;
 mod request;
 
 pub use request::same_model;
+
+/// How long a look may spend on asking for windows.
+const WINDOWS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One Ollama server.
 pub struct Ollama {
@@ -160,8 +163,11 @@ impl Adapter for Ollama {
             .collect();
         self.windows().retain(|key, _| listed.contains(key));
         let mut models = Vec::with_capacity(tags.len());
+        // Whoever has very many models gets the rest of the windows with the next looks.
+        let deadline = tokio::time::Instant::now() + WINDOWS_PATIENCE;
         for tag in tags {
-            let window = self.window(&tag).await.filter(|window| *window > 0);
+            let window = tokio::time::timeout_at(deadline, self.window(&tag)).await;
+            let window = window.ok().flatten().filter(|window| *window > 0);
             models.push(ModelInfo {
                 id: tag.name,
                 window,
@@ -203,4 +209,10 @@ fn failure(status: u16, body: &str, model: &str) -> ModelError {
         None if status == 404 && is_ours => ModelError::NotFound(model.to_owned()),
         None => ModelError::Failed(format!("status {status}: {}", wire::brief(body))),
     }
+}
+
+/// What reads an answer, for tests that have no server.
+#[cfg(test)]
+pub(super) fn parser(ask: &Ask) -> impl wire::Parser + use<> {
+    answer::Answer::new(ask)
 }

@@ -142,6 +142,7 @@ fn failure(status: u16, body: &str, model: &str) -> ModelError {
     }
     match wire::verdict(body) {
         Some(error) => error,
+        None if body.contains("model_not_found") => ModelError::NotFound(model.to_owned()),
         // A 404 without a word of the model is about the address.
         None if status == 404 => match serde_json::from_str::<Body>(body) {
             Ok(body) if body.error.to_string().to_lowercase().contains("model") => {
@@ -151,6 +152,12 @@ fn failure(status: u16, body: &str, model: &str) -> ModelError {
         },
         None => ModelError::Failed(format!("status {status}: {}", wire::brief(body))),
     }
+}
+
+/// What reads an answer, for tests that have no server.
+#[cfg(test)]
+pub(super) fn parser(model: &str) -> impl wire::Parser + use<> {
+    answer::Answer::new(model)
 }
 
 #[cfg(test)]

@@ -1,71 +1,120 @@
-//! One answer on its way: the queue, the request with its one retry, the next provider, and the chunks.
+//! One answer on its way through the providers, handed out bit by bit.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use common::identity::UserId;
-use futures_util::StreamExt;
-use tokio::time::Instant;
-
-use super::{
-    Inner, Progress, Prompt, breaker::Verdict, patience::Patience, provider::Provider, queue::Place,
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
 };
-use crate::adapters::{Ask, Cause, Chunk, Chunks, ModelError, Refusal};
 
-/// The longest wait that a server can ask for before the one retry.
-const LONGEST_RETRY_WAIT: Duration = Duration::from_secs(5);
+use super::{Progress, Prompt, choice::Inner, leg::Leg};
+use crate::adapters::{Cause, ModelError, Refusal};
 
-/// One request on its way through the providers.
-pub(super) struct Run {
-    pub(super) llm: Arc<Inner>,
-    pub(super) user: UserId,
-    pub(super) asked: Option<String>,
-    pub(super) prompt: Arc<dyn Prompt>,
-    pub(super) leg: Leg,
-    /// Providers that were not there when this request came, by place in the list.
-    pub(super) unreachable: Vec<usize>,
-    /// Of what went wrong so far, what helps the caller most.
-    pub(super) worst: Option<ModelError>,
-}
-
-/// One provider's part in a request.
-pub(super) struct Leg {
-    pub(super) index: usize,
-    provider: Arc<Provider>,
-    model: String,
-    place: Place,
-    /// The position that was told.
-    shown: Option<usize>,
+/// A place in the queue, then the answer. Dropping it at any moment gives the place back and closes the connection.
+pub struct Answering {
     stage: Stage,
-    tally: Tally,
 }
 
 enum Stage {
-    Queued,
-    Asking,
-    Reading {
-        chunks: Chunks,
-        patience: Patience,
-        window: u32,
-        dropped: u64,
-        begun: bool,
-    },
+    /// It has its place; nobody said yet what to ask.
+    Entered(Box<Entered>),
+    /// It waits, asks and reads; a stream, so that a dropped `next` loses nothing.
+    Running(BoxStream<'static, Result<Vec<Progress>, ModelError>>),
+    /// It is over; the place is given back.
+    Over,
 }
 
-/// Counts how a leg ended, also when it is dropped.
-struct Tally {
-    provider: &'static str,
-    started: Instant,
-    result: &'static str,
+struct Entered {
+    llm: Arc<Inner>,
+    user: UserId,
+    asked: Option<String>,
+    leg: Leg,
+}
+
+impl Answering {
+    /// A place that was just taken.
+    pub(super) fn entered(llm: Arc<Inner>, user: UserId, asked: Option<String>, leg: Leg) -> Self {
+        Self {
+            stage: Stage::Entered(Box::new(Entered {
+                llm,
+                user,
+                asked,
+                leg,
+            })),
+        }
+    }
+
+    /// Says what to ask; must be called before the first [`Self::next`].
+    pub fn begin(&mut self, prompt: Arc<dyn Prompt>) {
+        let Stage::Entered(entered) = std::mem::replace(&mut self.stage, Stage::Over) else {
+            return;
+        };
+        let Entered {
+            llm,
+            user,
+            asked,
+            leg,
+        } = *entered;
+        let run = Box::new(Run {
+            llm,
+            user,
+            asked,
+            prompt,
+            leg,
+            unreachable: Vec::new(),
+            worst: None,
+        });
+        let steps = stream::unfold(run, |mut run| async move { Some((run.step().await, run)) });
+        self.stage = Stage::Running(steps.boxed());
+    }
+
+    /// What happened since, never empty: everything that one read returned comes at once. After [`Progress::End`] or
+    /// an error it must not be called again. Dropping the future loses nothing: the next call goes on.
+    ///
+    /// # Errors
+    /// Whatever ended the answer without [`Progress::End`].
+    pub async fn next(&mut self) -> Result<Vec<Progress>, ModelError> {
+        let Stage::Running(steps) = &mut self.stage else {
+            return Err(ModelError::Failed(
+                "asked for more before the beginning or after the end".to_owned(),
+            ));
+        };
+        let progress = loop {
+            match steps.next().await {
+                Some(Ok(progress)) if progress.is_empty() => {}
+                Some(progress) => break progress,
+                None => break Err(ModelError::Failed("nothing more".to_owned())),
+            }
+        };
+        if !matches!(&progress, Ok(batch) if !matches!(batch.last(), Some(Progress::End { .. }))) {
+            self.stage = Stage::Over;
+        }
+        progress
+    }
+}
+
+/// One request on its way through the providers.
+struct Run {
+    llm: Arc<Inner>,
+    user: UserId,
+    asked: Option<String>,
+    prompt: Arc<dyn Prompt>,
+    leg: Leg,
+    /// Providers that were not there when this request came, by place in the list.
+    unreachable: Vec<usize>,
+    /// Of what went wrong so far, what helps the caller most.
+    worst: Option<ModelError>,
 }
 
 impl Run {
     /// What happens next; may be empty.
-    pub(super) async fn step(&mut self) -> Result<Vec<Progress>, ModelError> {
+    async fn step(&mut self) -> Result<Vec<Progress>, ModelError> {
         let refusal = match self.leg.step(&*self.prompt).await {
             Ok(progress) => return Ok(progress),
             Err(refusal) => refusal,
         };
-        self.leg.tally.result = result(&refusal.error);
+        self.leg.failed(&refusal.error);
         if self.leg.has_begun() {
             return Err(refusal.error);
         }
@@ -120,204 +169,5 @@ fn rank(error: &ModelError) -> u8 {
         ModelError::Failed(_) | ModelError::Timeout(_) => 2,
         ModelError::Unavailable(_) | ModelError::NotFound(_) | ModelError::Busy { .. } => 1,
         ModelError::QueueFull => 0,
-    }
-}
-
-/// The error's name in the metrics.
-fn result(error: &ModelError) -> &'static str {
-    match error {
-        ModelError::Unavailable(_) => "unavailable",
-        ModelError::Timeout(_) => "timeout",
-        ModelError::Failed(_) => "failed",
-        ModelError::NotFound(_) => "not_found",
-        ModelError::ContextTooLong(_) => "context_too_long",
-        ModelError::QueueFull => "queue_full",
-        ModelError::Busy { .. } => "busy",
-        ModelError::Unsupported(_) => "unsupported",
-    }
-}
-
-impl Leg {
-    pub(super) fn new(index: usize, provider: Arc<Provider>, model: String, place: Place) -> Self {
-        let tally = Tally {
-            provider: provider.kind.as_str(),
-            started: Instant::now(),
-            result: "cancelled",
-        };
-        Self {
-            index,
-            provider,
-            model,
-            place,
-            shown: None,
-            stage: Stage::Queued,
-            tally,
-        }
-    }
-
-    fn has_begun(&self) -> bool {
-        matches!(self.stage, Stage::Reading { begun: true, .. })
-    }
-
-    async fn step(&mut self, prompt: &dyn Prompt) -> Result<Vec<Progress>, Refusal> {
-        match &mut self.stage {
-            Stage::Queued => Ok(self.wait().await),
-            Stage::Asking => {
-                self.stage = self.open(prompt).await?;
-                Ok(Vec::new())
-            }
-            Stage::Reading {
-                chunks, patience, ..
-            } => {
-                let read = patience
-                    .with(chunks.next())
-                    .await
-                    .map_err(Refusal::content)?;
-                let cut_off = || Err(ModelError::Failed("cut off: the stream ended".to_owned()));
-                let batch = read
-                    .unwrap_or_else(cut_off)
-                    .map_err(|error| self.named(error))?;
-                Ok(self.told(batch))
-            }
-        }
-    }
-
-    async fn wait(&mut self) -> Vec<Progress> {
-        self.shown = self.place.moved(self.shown).await;
-        match self.shown {
-            Some(position) => vec![Progress::Queued { position }],
-            None => {
-                self.stage = Stage::Asking;
-                self.tally.started = Instant::now();
-                Vec::new()
-            }
-        }
-    }
-
-    async fn open(&mut self, prompt: &dyn Prompt) -> Result<Stage, Refusal> {
-        let window = self.provider.window(&self.model);
-        let ask = prompt.fit(&self.model, window);
-        let mut patience = self.provider.patience();
-        let chunks = self.request(&ask, &mut patience).await?;
-        Ok(Stage::Reading {
-            chunks,
-            patience,
-            window,
-            dropped: ask.dropped,
-            begun: false,
-        })
-    }
-
-    /// Sends the request, and once more if what went wrong may have passed.
-    async fn request(&mut self, ask: &Ask, patience: &mut Patience) -> Result<Chunks, Refusal> {
-        let mut failed: Option<Refusal> = None;
-        loop {
-            let Some(attempt) = self.provider.breaker.attempt(Instant::now()) else {
-                let open =
-                    || Refusal::content(ModelError::Unavailable("its breaker is open".to_owned()));
-                return Err(failed.unwrap_or_else(open));
-            };
-            let asked = patience.with(self.provider.adapter.ask(ask)).await;
-            let refusal = match asked {
-                Ok(Ok(chunks)) => {
-                    attempt.judged(Verdict::Works, Instant::now());
-                    return Ok(chunks);
-                }
-                Ok(Err(refusal)) => refusal,
-                Err(timeout) => Refusal::content(timeout),
-            };
-            let verdict = if refusal.is_outage() {
-                Verdict::Outage
-            } else {
-                Verdict::Other
-            };
-            attempt.judged(verdict, Instant::now());
-            let wait = refusal.retry_after.unwrap_or_else(short_wait);
-            if failed.is_some() || !refusal.is_passing() || wait > LONGEST_RETRY_WAIT {
-                return Err(self.named(refusal.error.clone()).like(refusal));
-            }
-            patience
-                .with(Box::pin(tokio::time::sleep(wait)))
-                .await
-                .map_err(Refusal::content)?;
-            failed = Some(refusal);
-        }
-    }
-
-    /// An error in words that may reach the caller, where its text does.
-    fn named(&self, error: ModelError) -> Refusal {
-        Refusal::content(match error {
-            ModelError::NotFound(_) => super::not_found(self.provider.kind, &self.model),
-            error => error,
-        })
-    }
-
-    fn told(&mut self, batch: Vec<Chunk>) -> Vec<Progress> {
-        let Stage::Reading {
-            patience,
-            window,
-            dropped,
-            begun,
-            ..
-        } = &mut self.stage
-        else {
-            return Vec::new();
-        };
-        let is_first = !*begun && !batch.is_empty();
-        if *begun || is_first {
-            patience.read();
-        }
-        let mut progress = Vec::with_capacity(batch.len() + usize::from(is_first));
-        if is_first {
-            *begun = true;
-            let (window, dropped) = (*window, *dropped);
-            progress.push(Progress::Generating {
-                provider: self.provider.kind,
-                model: self.model.clone(),
-                window,
-                dropped,
-            });
-            self.tally.first_token();
-        }
-        for chunk in batch {
-            progress.push(match chunk {
-                Chunk::Thinking(text) => Progress::Thinking(text),
-                Chunk::Text(text) => Progress::Text(text),
-                Chunk::ToolCall(call) => Progress::ToolCall(call),
-                Chunk::End { finish, usage } => {
-                    self.tally.result = "ok";
-                    Progress::End { finish, usage }
-                }
-            });
-        }
-        progress
-    }
-}
-
-impl Refusal {
-    /// This error, having come about as another refusal did.
-    fn like(self, other: Refusal) -> Refusal {
-        Refusal {
-            error: self.error,
-            ..other
-        }
-    }
-}
-
-/// Before a retry that the server names no time for: short, and not the same for all who wait.
-fn short_wait() -> Duration {
-    Duration::from_millis(rand::random_range(100..300))
-}
-
-impl Tally {
-    fn first_token(&self) {
-        metrics::histogram!("llm_time_to_first_token_seconds", "provider" => self.provider)
-            .record(self.started.elapsed().as_secs_f64());
-    }
-}
-
-impl Drop for Tally {
-    fn drop(&mut self) {
-        metrics::counter!("llm_requests_total", "provider" => self.provider, "result" => self.result).increment(1);
     }
 }

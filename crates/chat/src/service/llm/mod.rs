@@ -7,10 +7,6 @@ use common::{
     identity::UserId,
     shutdown::Shutdown,
 };
-use futures_util::{
-    StreamExt,
-    stream::{self, BoxStream},
-};
 use tokio::time::Instant;
 
 use crate::{
@@ -20,12 +16,18 @@ use crate::{
 
 mod answering;
 mod breaker;
+mod choice;
+mod leg;
+mod look;
 mod patience;
 mod provider;
 mod queue;
 
-use answering::{Leg, Run};
-use provider::{Has, Provider, Reach};
+pub use answering::Answering;
+use choice::Inner;
+use leg::Leg;
+use look::Reach;
+use provider::Provider;
 
 /// Where a request for a model will go: decided from the last look, without waiting.
 #[derive(Clone, Debug)]
@@ -86,20 +88,6 @@ pub struct Llm {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    /// In the order of the settings.
-    providers: Vec<Arc<Provider>>,
-    /// The model where nothing else names one.
-    model: String,
-}
-
-/// A provider that can be asked now.
-struct Choice {
-    index: usize,
-    provider: Arc<Provider>,
-    model: String,
-}
-
 /// A model that can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
@@ -126,27 +114,6 @@ pub struct Status {
     pub running: usize,
     /// Turns that wait for it.
     pub waiting: usize,
-}
-
-/// A place in the queue, then the answer. Dropping it at any moment gives the place back and closes the connection.
-pub struct Answering {
-    stage: Stage,
-}
-
-enum Stage {
-    /// It has its place; nobody said yet what to ask.
-    Entered(Box<Entered>),
-    /// It waits, asks and reads; a stream, so that a dropped `next` loses nothing.
-    Running(BoxStream<'static, Result<Vec<Progress>, ModelError>>),
-    /// It is over; the place is given back.
-    Over,
-}
-
-struct Entered {
-    llm: Arc<Inner>,
-    user: UserId,
-    asked: Option<String>,
-    leg: Leg,
 }
 
 impl Llm {
@@ -209,14 +176,7 @@ impl Llm {
         let place = provider.queue.enter(user).ok_or(ModelError::QueueFull)?;
         let leg = Leg::new(index, provider.clone(), route.model.clone(), place);
         let (llm, user, asked) = (self.inner.clone(), user.clone(), route.asked.clone());
-        Ok(Answering {
-            stage: Stage::Entered(Box::new(Entered {
-                llm,
-                user,
-                asked,
-                leg,
-            })),
-        })
+        Ok(Answering::entered(llm, user, asked, leg))
     }
 
     /// The models of every provider that is up, in the order in which they are tried; `demo` where it stands in.
@@ -274,138 +234,5 @@ impl Llm {
             }
         };
         self.inner.providers.iter().map(status).collect()
-    }
-}
-
-impl Inner {
-    /// The first provider of the list, from that place on, which is up and has the model. The demo stands in where none
-    /// of the others is there: by the last look, or because this request met nobody (`unreachable`, by place).
-    fn choose(
-        &self,
-        asked: Option<&str>,
-        from: usize,
-        unreachable: &[usize],
-    ) -> Result<Choice, ModelError> {
-        let (mut lacking, mut down) = (None, false);
-        for (index, provider) in self
-            .providers
-            .iter()
-            .enumerate()
-            .skip(from)
-            .filter(|(_, p)| !p.is_demo())
-        {
-            let model = asked.or(provider.model.as_deref()).unwrap_or(&self.model);
-            let has = provider.has(model);
-            match provider.reach() {
-                Reach::Down => down |= has == Has::Yes,
-                _ if has == Has::No => lacking = lacking.or(Some((provider.kind, model))),
-                _ if unreachable.contains(&index) || !provider.breaker.allows(Instant::now()) => {
-                    down = true
-                }
-                _ => {
-                    return Ok(Choice {
-                        index,
-                        provider: provider.clone(),
-                        model: model.to_owned(),
-                    });
-                }
-            }
-        }
-        if let Some(choice) = self.stand_in(unreachable) {
-            return Ok(choice);
-        }
-        match lacking {
-            Some((kind, model)) if !down => Err(not_found(kind, model)),
-            _ => Err(ModelError::Unavailable(
-                "no provider that may have the model is up".to_owned(),
-            )),
-        }
-    }
-
-    fn stand_in(&self, unreachable: &[usize]) -> Option<Choice> {
-        let is_away = |(index, provider): (usize, &Arc<Provider>)| {
-            provider.is_demo() || provider.reach() == Reach::Down || unreachable.contains(&index)
-        };
-        let (index, demo) = self
-            .providers
-            .iter()
-            .enumerate()
-            .find(|(_, provider)| provider.is_demo())?;
-        let model = demo.model.clone().unwrap_or_default();
-        self.providers
-            .iter()
-            .enumerate()
-            .all(is_away)
-            .then(|| Choice {
-                index,
-                provider: demo.clone(),
-                model,
-            })
-    }
-}
-
-/// That a server lacks a model, in words for the caller: what it is and how to get it.
-fn not_found(kind: ProviderKind, model: &str) -> ModelError {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/-@".contains(c);
-    ModelError::NotFound(match kind {
-        _ if model.len() > 128 || !model.chars().all(is_plain) => {
-            "No model has that name; GET /chat/models lists those that there are.".to_owned()
-        }
-        ProviderKind::Ollama => {
-            format!("The model `{model}` is not there yet; `ollama pull {model}` gets it.")
-        }
-        _ => format!(
-            "No model server here has `{model}`; GET /chat/models lists the models that there are."
-        ),
-    })
-}
-
-impl Answering {
-    /// Says what to ask; must be called before the first [`Self::next`].
-    pub fn begin(&mut self, prompt: Arc<dyn Prompt>) {
-        let Stage::Entered(entered) = std::mem::replace(&mut self.stage, Stage::Over) else {
-            return;
-        };
-        let Entered {
-            llm,
-            user,
-            asked,
-            leg,
-        } = *entered;
-        let run = Box::new(Run {
-            llm,
-            user,
-            asked,
-            prompt,
-            leg,
-            unreachable: Vec::new(),
-            worst: None,
-        });
-        let steps = stream::unfold(run, |mut run| async move { Some((run.step().await, run)) });
-        self.stage = Stage::Running(steps.boxed());
-    }
-
-    /// What happened since, never empty: everything that one read returned comes at once. After [`Progress::End`] or
-    /// an error it must not be called again. Dropping the future loses nothing: the next call goes on.
-    ///
-    /// # Errors
-    /// Whatever ended the answer without [`Progress::End`].
-    pub async fn next(&mut self) -> Result<Vec<Progress>, ModelError> {
-        let Stage::Running(steps) = &mut self.stage else {
-            return Err(ModelError::Failed(
-                "asked for more before the beginning or after the end".to_owned(),
-            ));
-        };
-        let progress = loop {
-            match steps.next().await {
-                Some(Ok(progress)) if progress.is_empty() => {}
-                Some(progress) => break progress,
-                None => break Err(ModelError::Failed("nothing more".to_owned())),
-            }
-        };
-        if !matches!(&progress, Ok(batch) if !matches!(batch.last(), Some(Progress::End { .. }))) {
-            self.stage = Stage::Over;
-        }
-        progress
     }
 }

@@ -29,10 +29,10 @@ impl Patience {
         }
     }
 
-    /// Something was read, and the first token has come.
-    pub(super) fn read(&mut self) {
+    /// Something was read now, and the first token has come.
+    pub(super) fn read(&mut self, now: Instant) {
         let is_first = self.last_read.is_none();
-        self.last_read = Some(Instant::now());
+        self.last_read = Some(now);
         if is_first {
             let deadline = self.deadline();
             self.timer.as_mut().reset(deadline);
@@ -116,7 +116,7 @@ mod tests {
         assert!((20..2000).contains(&waits(Patience::new(hour, hour, MS(20))).await));
         for (idle, total) in [(MS(20), hour), (hour, MS(20))] {
             let mut patience = Patience::new(hour, idle, total);
-            patience.read();
+            patience.read(Instant::now());
             assert!((19..2000).contains(&waits(patience).await));
         }
     }
@@ -127,13 +127,13 @@ mod tests {
         let mut patience = Patience::new(hour, MS(400), hour);
         let start = Instant::now();
         while start.elapsed() < MS(900) {
-            patience.read();
+            patience.read(Instant::now());
             patience
                 .with(Box::pin(tokio::time::sleep(MS(20))))
                 .await
                 .unwrap();
         }
-        patience.read();
+        patience.read(Instant::now());
         assert!(waits(patience).await >= 399);
     }
 
@@ -143,7 +143,7 @@ mod tests {
         let mut patience = Patience::new(hour, hour, MS(50));
         let start = Instant::now();
         while patience.with(std::future::ready(())).await.is_ok() {
-            patience.read();
+            patience.read(Instant::now());
         }
         assert!((49..2000).contains(&start.elapsed().as_millis()));
     }

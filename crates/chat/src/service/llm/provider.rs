@@ -1,18 +1,27 @@
 //! One model server as this instance sees it: what the last look showed, its queue and its breaker.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use common::{
     config::{self, ProviderKind},
     shutdown::Shutdown,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
-use super::{breaker::Breaker, patience::Patience, queue::Queue};
-use crate::adapters::{
-    Adapter, ModelInfo, Refusal, demo::Demo, ollama, ollama::Ollama, openai::OpenAi,
+use super::{
+    breaker::Breaker,
+    look::{Has, Look, Reach},
+    patience::Patience,
+    queue::Queue,
 };
+use crate::adapters::{Adapter, ModelInfo, demo::Demo, ollama, ollama::Ollama, openai::OpenAi};
 
 /// Between two looks at a server that is up.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -20,8 +29,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a look may take past connecting.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
-/// Looks in a row that may go unanswered: a busy server is not a dead one.
-const MISSES: u32 = 2;
 
 /// One model server.
 pub(super) struct Provider {
@@ -35,6 +42,9 @@ pub(super) struct Provider {
     timeouts: Timeouts,
     look: ArcSwap<Look>,
     again: Notify,
+    /// When it last sent a part of an answer: milliseconds since `born`, 0 for never.
+    heard: AtomicU64,
+    born: Instant,
 }
 
 struct Timeouts {
@@ -42,32 +52,6 @@ struct Timeouts {
     first_token: Duration,
     idle: Duration,
     total: Duration,
-}
-
-/// What the last look showed.
-#[derive(Clone, Default)]
-struct Look {
-    reach: Reach,
-    /// The models as last listed; `None` while no list was ever had.
-    models: Option<Arc<[ModelInfo]>>,
-}
-
-/// Whether a server is there, as far as is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// Nobody has looked yet: worth trying.
-    #[default]
-    Unknown,
-    Up,
-    Down,
-}
-
-/// Whether a server has a model, as far as is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Has {
-    Yes,
-    No,
-    Perhaps,
 }
 
 impl Provider {
@@ -118,6 +102,8 @@ impl Provider {
             },
             look: ArcSwap::default(),
             again: Notify::new(),
+            heard: AtomicU64::new(0),
+            born: Instant::now(),
         })
     }
 
@@ -142,6 +128,8 @@ impl Provider {
                 models: None,
             }),
             again: Notify::new(),
+            heard: AtomicU64::new(0),
+            born: Instant::now(),
         }
     }
 
@@ -206,6 +194,22 @@ impl Provider {
         )
     }
 
+    /// Notes that it just sent a part of an answer.
+    pub(super) fn was_heard(&self, now: Instant) {
+        self.heard.store(self.age(now).max(1), Ordering::Relaxed);
+    }
+
+    /// Whether it sent a part of an answer since the last look was due: a server may be too busy answering to be looked at.
+    fn is_talking(&self) -> bool {
+        let heard = self.heard.load(Ordering::Relaxed);
+        let recent = u64::try_from(LOOK_EVERY.as_millis()).unwrap_or(u64::MAX);
+        heard > 0 && self.age(Instant::now()).saturating_sub(heard) < recent
+    }
+
+    fn age(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Asks for a look now, because a request just met nobody there.
     pub(super) fn look_again(&self) {
         self.again.notify_one();
@@ -237,41 +241,17 @@ impl Provider {
         let patience = self.timeouts.connect.saturating_add(LOOK_PATIENCE);
         let seen = tokio::time::timeout(patience, self.adapter.models()).await;
         *misses = if seen.is_err() { *misses + 1 } else { 0 };
-        let before = self.look.load_full();
+        let before = self.look.load();
         let now = match seen {
-            Ok(Ok(models)) => Look {
-                reach: Reach::Up,
-                models: Some(models.into()),
-            },
-            Ok(Err(refusal)) => Look {
-                reach: reach_of(&refusal),
-                models: before.models.clone(),
-            },
-            Err(_) if before.reach == Reach::Up && *misses < MISSES => return,
-            Err(_) => Look {
-                reach: Reach::Down,
-                models: before.models.clone(),
-            },
+            Ok(seen) => before.answered(seen),
+            Err(_) => before.unanswered(*misses, self.is_talking()),
         };
         if now.reach != before.reach {
+            let (provider, up) = (self.kind.as_str(), now.reach == Reach::Up);
             let models = now.models.as_ref().map_or(0, |models| models.len());
-            tracing::info!(
-                provider = self.kind.as_str(),
-                up = now.reach == Reach::Up,
-                models,
-                "model server"
-            );
+            tracing::info!(provider, up, models, "model server");
         }
         self.look.store(Arc::new(now));
-    }
-}
-
-/// A server that answers, whatever it says, is there; one that says 502, 503 or 504 is as good as away.
-fn reach_of(refusal: &Refusal) -> Reach {
-    if refusal.is_outage() {
-        Reach::Down
-    } else {
-        Reach::Up
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     fs::{DirBuilder, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
 };
@@ -144,9 +145,13 @@ impl File {
             .database
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        // Closed first: two cannot have the file open.
-        *database = None;
-        *database = Some((self.opener)()?);
+        // Closed first: two cannot have the file open. redb panics on some damage, which is no reason to end the caller.
+        let old = database.take();
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            drop(old);
+            (self.opener)()
+        }));
+        *database = Some(opened.map_err(|_| Fault::Broken(redb::Error::DatabaseClosed))??);
         Ok(())
     }
 }

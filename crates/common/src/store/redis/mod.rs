@@ -85,6 +85,8 @@ impl Redis {
     async fn watch(&self, gate: &Gate) {
         loop {
             let begun = Instant::now();
+            // In time for the next look: while this task lives, callers need not try what is frozen.
+            gate.leave_to_me(begun + LOOK_LIMIT + 2 * LOOK_AGAIN);
             let healthy = match tokio::time::timeout(LOOK_LIMIT, self.ping()).await {
                 Ok(result) => {
                     gate.answered();

@@ -1,0 +1,67 @@
+//! The doors of `auth`: one file a group of calls, one line a route.
+
+mod account;
+mod errors;
+mod keys;
+mod login;
+mod published;
+mod validate;
+
+use std::sync::Arc;
+
+use axum::{
+    http::{HeaderValue, header::CACHE_CONTROL},
+    middleware::map_response,
+    response::Response,
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::service::Accounts;
+
+/// The head of the OpenAPI document.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Auth", description = "Accounts, tokens and API keys."),
+    components(schemas(common::errors::Problem, common::errors::Code)),
+    modifiers(&Bearer)
+)]
+struct Document;
+
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The calls that identify their caller and are limited.
+pub fn limited(accounts: Arc<Accounts>) -> OpenApiRouter {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(login::login))
+        .routes(routes!(login::refresh))
+        .routes(routes!(login::logout))
+        .routes(routes!(account::register))
+        .routes(routes!(account::change_password))
+        .routes(routes!(account::delete_account))
+        .routes(routes!(keys::make_key, keys::list_keys))
+        .routes(routes!(keys::revoke_key))
+        .routes(routes!(validate::validate))
+        .layer(map_response(no_store))
+        .with_state(accounts)
+}
+
+/// The calls that cost nothing.
+pub fn published(accounts: Arc<Accounts>) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(published::jwks)).with_state(accounts)
+}
+
+/// Nothing that is said about accounts is kept by anybody in between.
+async fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,162 @@
+//! The signing keys on disk: `YYYYMMDDThhmmss-<anything>.pem`, Ed25519 in PKCS#8, readable by their owner alone.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use common::identity::Jwk;
+use jsonwebtoken::{
+    Algorithm, EncodingKey,
+    jwk::{AlgorithmParameters, ThumbprintHash},
+};
+
+/// What stands before the 32 bytes of a private Ed25519 key in PKCS#8 (RFC 8410).
+const PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+/// Largest file that is looked at, in bytes.
+const MAX_FILE: u64 = 16 * 1024;
+
+/// Why there is no usable key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The folder cannot be made, read or written.
+    #[error("the folder of signing keys {0} cannot be used")]
+    Folder(PathBuf, #[source] io::Error),
+    /// A key that others can read, where that is not accepted.
+    #[error("the signing key {0} can be read by everybody on this machine: chmod 600 it, or replace it")]
+    WorldReadable(PathBuf),
+    /// There are files, and none of them is a key.
+    #[error("no file in {0} is a usable signing key (Ed25519, PKCS#8, PEM)")]
+    NoneUsable(PathBuf),
+}
+
+/// One signing key.
+#[derive(Clone)]
+pub struct KeyFile {
+    /// The file's name; names sort by age.
+    pub name: String,
+    /// Signs.
+    pub signing: EncodingKey,
+    /// Verifies, and names the key.
+    pub public: Jwk,
+}
+
+/// Makes the first key where the folder has none. Of several processes that start at once one makes it, under a lock on
+/// the folder; the others find it.
+pub fn make_first(dir: &Path) -> Result<(), KeyFileError> {
+    let unusable = |error| KeyFileError::Folder(dir.to_owned(), error);
+    if !names(dir).unwrap_or_default().is_empty() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
+    let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(".lock")).map_err(unusable)?;
+    lock.lock().map_err(unusable)?;
+    if names(dir).map_err(unusable)?.is_empty() {
+        write_new(dir).map_err(unusable)?;
+    }
+    Ok(())
+}
+
+/// Reads every key, the oldest first. Files that cannot be used are logged and left out. A key that others can read is
+/// used with a warning, or refused where `strict`.
+pub fn read_all(dir: &Path, strict: bool) -> Result<Vec<KeyFile>, KeyFileError> {
+    let names = names(dir).map_err(|error| KeyFileError::Folder(dir.to_owned(), error))?;
+    let (mut keys, mut exposed) = (Vec::new(), None);
+    for name in names {
+        let path = dir.join(&name);
+        match read_one(&path, &name) {
+            Ok((key, world_readable)) => {
+                if world_readable {
+                    tracing::warn!(file = name, "signing key can be read by everybody on this machine");
+                }
+                if world_readable && strict {
+                    exposed = Some(path);
+                } else {
+                    keys.push(key);
+                }
+            }
+            Err(error) => tracing::warn!(file = name, error = %error, "signing key left out"),
+        }
+    }
+    match (keys.is_empty(), exposed) {
+        (_, Some(path)) => Err(KeyFileError::WorldReadable(path)),
+        (true, None) => Err(KeyFileError::NoneUsable(dir.to_owned())),
+        (false, None) => Ok(keys),
+    }
+}
+
+/// Whether a file name is a key's: `YYYYMMDDThhmmss-<anything>.pem`.
+fn is_key_name(name: &str) -> bool {
+    let Some((stamp, rest)) = name.split_once('-') else { return false };
+    let digits = stamp.len() == 15 && stamp.bytes().enumerate().all(|(i, c)| if i == 8 { c == b'T' } else { c.is_ascii_digit() });
+    digits && rest.len() > ".pem".len() && rest.ends_with(".pem")
+}
+
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        if let Ok(name) = entry?.file_name().into_string()
+            && is_key_name(&name)
+        {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("it cannot be read")]
+    Io(#[from] io::Error),
+    #[error("it is not an Ed25519 key in PKCS#8 PEM")]
+    Key(#[from] jsonwebtoken::errors::Error),
+    #[error("it is not an Ed25519 key in PKCS#8 PEM")]
+    Form,
+}
+
+fn read_one(path: &Path, name: &str) -> Result<(KeyFile, bool), Unusable> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() > MAX_FILE {
+        return Err(Unusable::Form);
+    }
+    let signing = EncodingKey::from_ed_pem(&fs::read(path)?)?;
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&signing, Algorithm::EdDSA)?;
+    let kid = jwk.thumbprint(ThumbprintHash::SHA256)?;
+    let AlgorithmParameters::OctetKeyPair(public) = jwk.algorithm else { return Err(Unusable::Form) };
+    let public = Jwk::ed25519(public.x, kid);
+    let world_readable = metadata.permissions().mode() & 0o004 != 0;
+    Ok((KeyFile { name: name.to_owned(), signing, public }, world_readable))
+}
+
+/// Writes a new key: whole under a name of no meaning, then under its own.
+fn write_new(dir: &Path) -> io::Result<()> {
+    let mut der = PKCS8_PREFIX.to_vec();
+    der.extend_from_slice(&rand::random::<[u8; 32]>());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(&der));
+    let unfinished = dir.join(format!(".new-{}", uuid::Uuid::new_v4()));
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&unfinished)?;
+    file.write_all(pem.as_bytes())?;
+    file.sync_all()?;
+    let stamp = jiff::Timestamp::from_millisecond(common::clock::now_ms()).map_err(io::Error::other)?;
+    let name = format!("{}-first.pem", stamp.strftime("%Y%m%dT%H%M%S"));
+    fs::rename(&unfinished, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_the_form_are_keys() {
+        assert!(is_key_name("20260102T030405-first.pem") && is_key_name("20260102T030405-a-b.pem"));
+        for name in ["20260102T030405-.pem", "20260102030405-x.pem", "x.pem", "20260102T030405.pem", "20260102T030405-x.pem~"] {
+            assert!(!is_key_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The signing keys in use: read again every few seconds, so that adding a file rotates them.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use common::{
+    config::LoginMode,
+    identity::{Jwk, JwkSet, KeySet},
+    shutdown::Shutdown,
+};
+use jsonwebtoken::EncodingKey;
+use tokio::time::Instant;
+
+use crate::repository::{KeyFile, KeyFileError, make_first, read_all};
+
+/// How long a key is published before it signs: every `chat` has fetched it by then.
+const PUBLISHED_FIRST: Duration = Duration::from_secs(60);
+/// Between two looks at the folder.
+const REREAD: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+struct Held {
+    file: KeyFile,
+    published: Instant,
+}
+
+/// The keys. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct KeyRing {
+    dir: PathBuf,
+    /// Whether keys that others can read are refused.
+    strict: bool,
+    login: LoginMode,
+    held: Arc<ArcSwap<Vec<Held>>>,
+    /// The public half, for whoever verifies in this process.
+    keys: KeySet,
+}
+
+impl KeyRing {
+    /// Reads the folder, making the first key where there is none.
+    ///
+    /// # Errors
+    /// The folder is not usable, or holds no usable key.
+    pub async fn open(dir: PathBuf, strict: bool, login: LoginMode) -> Result<Self, KeyFileError> {
+        let ring = Self { dir, strict, login, held: Arc::default(), keys: KeySet::local() };
+        let dir = ring.dir.clone();
+        let files = blocking(&ring.dir, move || {
+            make_first(&dir)?;
+            read_all(&dir, strict)
+        });
+        ring.hold(files.await?, Instant::now());
+        Ok(ring)
+    }
+
+    /// Reads the folder again and again; ends with the second stage of the shutdown.
+    pub fn watch(&self, shutdown: &Shutdown) {
+        let (ring, stop) = (self.clone(), shutdown.clone());
+        shutdown.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.stopping() => return,
+                    () = tokio::time::sleep(REREAD) => ring.reread().await,
+                }
+            }
+        });
+    }
+
+    /// The public keys, as a set that verifies; it follows this ring.
+    pub fn key_set(&self) -> KeySet {
+        self.keys.clone()
+    }
+
+    /// What `/.well-known/jwks.json` answers.
+    pub fn jwks(&self) -> JwkSet {
+        JwkSet::new(self.public(), self.login)
+    }
+
+    /// The key that signs now, with its id.
+    pub(crate) fn signer(&self) -> Option<(String, EncodingKey)> {
+        let held = self.held.load();
+        let file = &held.get(signer(&held, Instant::now())?)?.file;
+        Some((file.public.kid.clone(), file.signing.clone()))
+    }
+
+    fn public(&self) -> Vec<Jwk> {
+        self.held.load().iter().map(|held| held.file.public.clone()).collect()
+    }
+
+    async fn reread(&self) {
+        let (dir, strict) = (self.dir.clone(), self.strict);
+        match blocking(&self.dir, move || read_all(&dir, strict)).await {
+            Ok(files) => self.hold(files, Instant::now()),
+            Err(error) => tracing::error!(error = %error, "signing keys not read again; the old ones stay in use"),
+        }
+    }
+
+    fn hold(&self, files: Vec<KeyFile>, now: Instant) {
+        let before = self.held.load();
+        let known = |file: &KeyFile| before.iter().find(|held| held.file.public.kid == file.public.kid);
+        let held: Vec<Held> = files
+            .into_iter()
+            .map(|file| Held { published: known(&file).map_or(now, |held| held.published), file })
+            .collect();
+        let names = |all: &[Held]| -> Vec<String> { all.iter().map(|held| held.file.name.clone()).collect() };
+        if names(&held) != names(&before) {
+            tracing::info!(keys = held.len(), "signing keys read");
+        }
+        self.held.store(Arc::new(held));
+        self.keys.replace(&self.jwks());
+    }
+}
+
+/// Which of the keys, oldest first, signs at `now`: the newest that was published long enough ago. Where none was (right
+/// after a start) the oldest, which the process before this one is likeliest to have published.
+fn signer(held: &[Held], now: Instant) -> Option<usize> {
+    let settled = |held: &Held| now.saturating_duration_since(held.published) >= PUBLISHED_FIRST;
+    held.iter().rposition(settled).or((!held.is_empty()).then_some(0))
+}
+
+async fn blocking<T: Send + 'static>(
+    dir: &std::path::Path,
+    work: impl FnOnce() -> Result<T, KeyFileError> + Send + 'static,
+) -> Result<T, KeyFileError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| Err(KeyFileError::Folder(dir.to_owned(), std::io::Error::other(error))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_key_signs_once_it_was_published_for_a_minute_and_an_only_one_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open).await.unwrap();
+        let first = ring.signer().unwrap().0;
+        let other = tempfile::tempdir().unwrap();
+        make_first(other.path()).unwrap();
+        let made = read_all(other.path(), true).unwrap().remove(0);
+        std::fs::copy(other.path().join(&made.name), dir.path().join("29990101T000000-next.pem")).unwrap();
+        ring.reread().await;
+        assert_eq!(ring.jwks().keys.len(), 2);
+        assert_eq!(ring.signer().unwrap().0, first);
+        tokio::time::advance(Duration::from_secs(59)).await;
+        ring.reread().await;
+        assert_eq!(ring.signer().unwrap().0, first);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(ring.signer().unwrap().0, made.public.kid);
+    }
+
+    #[tokio::test]
+    async fn garbage_beside_a_key_is_left_out_and_garbage_alone_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("20260101T000000-bad.pem"), "no key").unwrap();
+        let alone = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open).await;
+        assert!(matches!(alone, Err(KeyFileError::NoneUsable(_))));
+        let other = tempfile::tempdir().unwrap();
+        make_first(other.path()).unwrap();
+        let made = read_all(other.path(), true).unwrap().remove(0);
+        std::fs::copy(other.path().join(&made.name), dir.path().join(&made.name)).unwrap();
+        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open).await.unwrap();
+        assert_eq!(ring.jwks().keys, vec![made.public]);
+    }
+
+    #[tokio::test]
+    async fn processes_that_start_at_once_share_one_first_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let dir = dir.path().to_owned();
+                std::thread::spawn(move || make_first(&dir))
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap().unwrap();
+        }
+        assert_eq!(read_all(dir.path(), true).unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_everybody_can_read_is_refused_where_that_matters() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        make_first(dir.path()).unwrap();
+        let name = read_all(dir.path(), true).unwrap().remove(0).name;
+        std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(read_all(dir.path(), false).unwrap().len(), 1);
+        assert!(matches!(read_all(dir.path(), true), Err(KeyFileError::WorldReadable(_))));
+    }
+}

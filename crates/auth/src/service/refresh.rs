@@ -1,0 +1,108 @@
+//! Refresh tokens take turns: each works once, a repeat within seconds gets the same answer, a later one is theft.
+
+use std::time::Duration;
+
+use common::{
+    identity::{Opaque, Revocation, digest},
+    store::Bytes,
+};
+
+use super::{
+    Accounts, AuthError, ROUNDS,
+    tokens::{REFRESH_PREFIX, random_bytes, successor, was_issued},
+};
+use crate::{
+    models::Grant,
+    repository::{Change, Ended, Loaded, LoginRecord},
+};
+
+/// How long a token that was just used gives the same successor again: for a lost answer, or two tabs.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What a presented refresh token means.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// It is the one that works: the next takes its place.
+    Rotate,
+    /// It was used just now, and what it gave was not: the same again, from this nonce.
+    Repeat(Bytes),
+    /// It was used, and it is too late for a repeat.
+    Theft,
+    /// The login is over.
+    Over(Ended),
+    /// It was never issued.
+    Unknown,
+}
+
+fn turn(record: &LoginRecord, nonce: Option<Bytes>, presented: &Opaque, text: &str) -> Turn {
+    if !was_issued(presented, &record.proof_key) {
+        return Turn::Unknown;
+    }
+    let presented = digest(text);
+    match (record.ended, nonce) {
+        (Some(why), _) => Turn::Over(why),
+        (None, _) if record.current == presented => Turn::Rotate,
+        (None, Some(nonce)) if record.previous.as_deref() == Some(&presented) => Turn::Repeat(nonce),
+        (None, _) => Turn::Theft,
+    }
+}
+
+impl Accounts {
+    /// The next access and refresh token of a login.
+    pub async fn refresh(&self, text: &str) -> Result<Grant, AuthError> {
+        let token = Opaque::decode(REFRESH_PREFIX, text).ok_or(AuthError::InvalidRefresh)?;
+        for _ in 0..ROUNDS {
+            let reads = LoginRecord::reads(&token.owner, &token.id);
+            let mut loaded = self.repository.load(&token.owner.user, reads).await?;
+            let (record, nonce) = LoginRecord::found(&mut loaded.snapshot);
+            let record = record.ok_or(AuthError::InvalidRefresh)?;
+            match turn(&record, nonce, &token, text) {
+                Turn::Unknown => return Err(AuthError::InvalidRefresh),
+                _ if !counts(&loaded, &token) => return Err(AuthError::Revoked),
+                Turn::Over(Ended::Logout) => return Err(AuthError::Revoked),
+                Turn::Over(Ended::Reused) => {
+                    // Said again, in case the process that found out died before everybody knew.
+                    self.revoke(loaded.now, vec![Revocation::Login(token.id)]).await?;
+                    return Err(AuthError::Reused);
+                }
+                Turn::Repeat(nonce) => {
+                    let next = successor(&token.owner, &token.id, &record.proof_key, &nonce, text);
+                    return self.grant(&token, &record, next, loaded.now);
+                }
+                Turn::Rotate => {
+                    let nonce = random_bytes();
+                    let next = successor(&token.owner, &token.id, &record.proof_key, &nonce, text);
+                    let change = Change::of(&loaded.standing).rotate(
+                        &token.owner,
+                        &token.id,
+                        (&record.current, &digest(&next)),
+                        (nonce, GRACE),
+                    );
+                    if self.repository.commit(change).await? {
+                        return self.grant(&token, &record, next, loaded.now);
+                    }
+                }
+                Turn::Theft => {
+                    let change = Change::of(&loaded.standing).end_login(&token.owner, &token.id, Ended::Reused);
+                    if self.repository.commit(change).await? {
+                        tracing::warn!(user_id = %token.owner.user, "refresh token used twice: login ended");
+                        self.revoke(loaded.now, vec![Revocation::Login(token.id)]).await?;
+                        return Err(AuthError::Reused);
+                    }
+                }
+            }
+        }
+        Err(AuthError::Contended)
+    }
+
+    fn grant(&self, token: &Opaque, record: &LoginRecord, next: String, now: i64) -> Result<Grant, AuthError> {
+        let (access_token, expires_in) = self.access_token(&token.owner, &token.id, record.started_at, now)?;
+        Ok(Grant { access_token, expires_in, refresh_token: next })
+    }
+}
+
+/// Whether the login belongs to the account that the id has now, and was not ended with all others.
+fn counts(loaded: &Loaded, token: &Opaque) -> bool {
+    let account = loaded.standing.account.as_ref();
+    loaded.standing.owner() == token.owner && account.is_some_and(|account| account.counts(&token.id))
+}

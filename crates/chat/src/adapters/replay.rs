@@ -1,0 +1,245 @@
+//! Recorded answers, cut at every byte: the parsers must not care where a read ends.
+
+use std::{fs, path::Path};
+
+use proptest::prelude::*;
+
+use super::{Ask, Chunk, ModelError, ollama, openai, wire::Parser};
+
+/// What a parser makes of an answer that comes in these pieces: its chunks, neighbours of a kind joined, and its error.
+fn read<'a>(
+    mut parser: impl Parser,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<Chunk>, Option<String>) {
+    let mut chunks = Vec::new();
+    let is_over = |chunks: &[Chunk]| matches!(chunks.last(), Some(Chunk::End { .. }));
+    let mut failed = None;
+    for piece in pieces {
+        failed = parser.feed(piece, &mut chunks).err();
+        if failed.is_some() || is_over(&chunks) {
+            break;
+        }
+    }
+    if failed.is_none() && !is_over(&chunks) {
+        failed = parser.finish(&mut chunks).err();
+    }
+    assert_eq!(
+        failed.is_none(),
+        is_over(&chunks),
+        "an end or an error, and not both"
+    );
+    (
+        chunks.into_iter().map(without_made_ids).collect(),
+        failed.map(|error| kind(&error)),
+    )
+}
+
+/// Ids that are made here differ each time.
+fn without_made_ids(chunk: Chunk) -> Chunk {
+    match chunk {
+        Chunk::ToolCall(mut call) if call.id.len() == 37 => {
+            call.id = "made".to_owned();
+            Chunk::ToolCall(call)
+        }
+        chunk => chunk,
+    }
+}
+
+fn kind(error: &ModelError) -> String {
+    error.to_string()
+}
+
+fn bodies(folder: &str, ending: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures")
+        .join(folder);
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let chosen = files.filter(|path| path.to_string_lossy().ends_with(ending));
+    chosen
+        .map(|path| (path.display().to_string(), fs::read(&path).unwrap()))
+        .collect()
+}
+
+fn check_every_cut<P: Parser>(bodies: Vec<(String, Vec<u8>)>, parser: impl Fn() -> P) {
+    assert!(bodies.len() >= 10);
+    for (name, body) in bodies {
+        let whole = read(parser(), [body.as_slice()]);
+        assert_eq!(
+            read(parser(), body.chunks(1)),
+            whole,
+            "{name}, byte by byte"
+        );
+        for at in 0..=body.len() {
+            let (head, tail) = body.split_at(at);
+            assert_eq!(read(parser(), [head, tail]), whole, "{name}, cut at {at}");
+        }
+    }
+}
+
+fn ollama_answer() -> impl Parser {
+    ollama::parser(&Ask {
+        model: "m".to_owned(),
+        ..Ask::default()
+    })
+}
+
+#[test]
+fn ollama_answers_read_the_same_wherever_they_are_cut() {
+    check_every_cut(bodies("ollama", ".ndjson"), ollama_answer);
+}
+
+#[test]
+fn openai_answers_read_the_same_wherever_they_are_cut() {
+    check_every_cut(bodies("openai", ".sse"), || openai::parser("m"));
+}
+
+#[test]
+fn a_frame_may_be_anything_that_json_can_be_without_a_panic() {
+    for value in [
+        "null",
+        "1",
+        "\"x\"",
+        "[]",
+        "{}",
+        "[{}]",
+        "{\"choices\":1}",
+        "{\"choices\":[null]}",
+        "{\"choices\":[{}]}",
+        "{\"choices\":[{\"delta\":null,\"finish_reason\":null}]}",
+        "{\"message\":null}",
+        "{\"message\":{\"content\":null}}",
+        "{\"message\":{\"content\":7}}",
+        "{\"choices\":[{\"delta\":{\"content\":7}}]}",
+        "{\"error\":{}}",
+        "{\"error\":7}",
+    ] {
+        let (_, failed) = read(ollama_answer(), [value.as_bytes()]);
+        assert!(failed.is_some(), "{value}");
+        let (_, failed) = read(
+            openai::parser("m"),
+            [format!("data: {value}\n\n").as_bytes()],
+        );
+        assert!(failed.is_some(), "{value}");
+    }
+}
+
+#[test]
+fn tool_calls_are_told_apart_by_index_and_by_id() {
+    let calls = |deltas: &[&str]| {
+        let mut body: String = deltas
+            .iter()
+            .map(|delta| {
+                format!("data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{delta}]}}}}]}}\n\n")
+            })
+            .collect();
+        body.push_str("data: [DONE]\n\n");
+        let (chunks, failed) = read(openai::parser("m"), [body.as_bytes()]);
+        assert_eq!(failed, None);
+        chunks
+            .into_iter()
+            .filter_map(|chunk| match chunk {
+                Chunk::ToolCall(call) => Some((call.id, call.name, call.arguments)),
+                _ => None,
+            })
+            .map(|(id, name, arguments)| format!("{id} {name} {arguments}"))
+            .collect::<Vec<_>>()
+    };
+    let two = ["a f {\"x\":1}", "b g {}"];
+    // Every call under index 0, as some servers number them.
+    assert_eq!(
+        calls(&[
+            r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\":1}"}}"#,
+            r#"{"index":0,"id":"b","function":{"name":"g","arguments":"{}"}}"#,
+        ]),
+        two
+    );
+    // No index, later parts with an empty name, or with their id again.
+    assert_eq!(
+        calls(&[
+            r#"{"id":"a","function":{"name":"f","arguments":"{\"x\""}}"#,
+            r#"{"function":{"name":"","arguments":":1}"}}"#,
+            r#"{"id":"b","function":{"name":"g"}}"#,
+            r#"{"id":"b","function":{"arguments":{}}}"#,
+        ]),
+        two
+    );
+    // Parts that take turns.
+    assert_eq!(
+        calls(&[
+            r#"{"index":0,"id":"a","function":{"name":"f","arguments":""}}"#,
+            r#"{"index":1,"id":"b","function":{"name":"g","arguments":"{"}}"#,
+            r#"{"index":0,"id":"","function":{"arguments":"{\"x\":1}"}}"#,
+            r#"{"index":1,"id":null,"function":{"name":null,"arguments":"}"}}"#,
+        ]),
+        two
+    );
+    assert_eq!(
+        calls(&[r#"{"index":0,"function":{"name":"f"}}"#]),
+        ["made f {}"]
+    );
+}
+
+proptest! {
+    #[test]
+    fn text_comes_through_unaltered_however_it_is_cut(
+        texts in prop::collection::vec("[a-zé€😀\u{0}-\u{1f}<\"\\\\]{1,8}", 1..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+    ) {
+        let line = |text: &String| format!("{}\n", serde_json::json!({ "message": { "content": text }, "done": false }));
+        let frame = |text: &String| format!("data: {}\r\n\r\n", serde_json::json!({ "choices": [{ "delta": { "content": text } }] }));
+        let lines = texts.iter().map(line).collect::<String>() + "{\"done\":true}";
+        let frames = texts.iter().map(frame).collect::<String>() + "data:[DONE]";
+        let said: String = texts.concat();
+        for (body, is_ollama) in [(lines, true), (frames, false)] {
+            let bytes = body.as_bytes();
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
+            cuts.sort_unstable();
+            let pieces: Vec<_> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+            let (chunks, failed) = if is_ollama { read(ollama_answer(), pieces) } else { read(openai::parser("m"), pieces) };
+            prop_assert_eq!(failed, None);
+            let heard: String = chunks.iter().filter_map(|chunk| match chunk {
+                Chunk::Text(text) => Some(text.as_str()),
+                _ => None,
+            }).collect();
+            prop_assert_eq!(&heard, &said);
+        }
+    }
+
+    #[test]
+    fn any_bytes_end_in_an_end_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        read(ollama_answer(), bytes.chunks(7));
+        read(openai::parser("m"), bytes.chunks(7));
+    }
+}
+
+#[test]
+fn a_very_long_line_is_read_whole() {
+    let said = "ü".repeat(1 << 20);
+    let line = format!(
+        "{}\n{{\"done\":true}}\n",
+        serde_json::json!({ "message": { "content": said } })
+    );
+    let frame = format!(
+        "data: {}\n\ndata: [DONE]\n\n",
+        serde_json::json!({ "choices": [{ "delta": { "content": said } }] })
+    );
+    let pieces = |text: &str| {
+        text.as_bytes()
+            .chunks(8191)
+            .map(<[u8]>::to_vec)
+            .collect::<Vec<_>>()
+    };
+    let whole = |(chunks, failed): (Vec<Chunk>, _)| {
+        failed.is_none() && chunks.first() == Some(&Chunk::Text(said.clone()))
+    };
+    assert!(whole(read(
+        ollama_answer(),
+        pieces(&line).iter().map(Vec::as_slice)
+    )));
+    assert!(whole(read(
+        openai::parser("m"),
+        pieces(&frame).iter().map(Vec::as_slice)
+    )));
+}

@@ -1,0 +1,166 @@
+//! Whoever leaves, at whatever moment, closes the connection to the model server and gives the place back.
+
+use std::{sync::Arc, time::Duration};
+
+use chat::{
+    adapters::Ask,
+    service::llm::{Progress, Prompt},
+};
+use common::{
+    config::ProviderKind::{Ollama, OpenAi},
+    identity::UserId,
+    shutdown::Shutdown,
+};
+
+use crate::{
+    kit::{Heard, Models, settings},
+    server::{Act, Server, hello, line, piece, stream_head},
+};
+
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn leaving_closes_the_connection_whatever_the_server_has_said() {
+    for (what, acts) in [
+        ("before the head", vec![Act::Hold]),
+        (
+            "before the first token",
+            vec![Act::Send(stream_head()), Act::Hold],
+        ),
+        (
+            "inside a line",
+            vec![
+                Act::Send([stream_head(), piece("{\"mess")].concat()),
+                Act::Hold,
+            ],
+        ),
+        (
+            "in mid-stream",
+            vec![
+                Act::Send([stream_head(), piece(&line("one"))].concat()),
+                Act::Hold,
+            ],
+        ),
+    ] {
+        for kind in [Ollama, OpenAi] {
+            let acts = acts.clone();
+            let server = Server::chatting(move |_| acts.clone()).await;
+            let models = Models::looked(&settings(&[(kind, &server.url)])).await;
+            let mut answering = models.enter("alice").unwrap();
+            let arrived = async {
+                server.got_chats(1).await;
+                if what == "in mid-stream" && kind == Ollama {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                progress = answering.next() => assert!(progress.unwrap().contains(&Progress::Text("one".to_owned()))),
+                () = arrived => {}
+            }
+            assert_eq!(models.llm.status()[0].running, 1);
+            drop(answering);
+            server.saw_closed(1, AT_ONCE).await;
+            assert_eq!(models.llm.status()[0].running, 0, "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn leaving_the_queue_asks_nothing_and_lets_the_next_one_move_up() {
+    let server = Server::chatting(|before| {
+        if before == 0 {
+            vec![Act::Hold]
+        } else {
+            hello()
+        }
+    })
+    .await;
+    let mut settings = settings(&[(Ollama, &server.url)]);
+    settings.ollama.max_concurrency = 1.try_into().unwrap();
+    let models = Models::looked(&settings).await;
+    let mut running = models.enter("alice").unwrap();
+    let (mut leaving, mut staying) = (models.enter("bob").unwrap(), models.enter("carol").unwrap());
+    assert_eq!(
+        leaving.next().await.unwrap(),
+        [Progress::Queued { position: 0 }]
+    );
+    assert_eq!(
+        staying.next().await.unwrap(),
+        [Progress::Queued { position: 1 }]
+    );
+    drop(leaving);
+    assert_eq!(
+        staying.next().await.unwrap(),
+        [Progress::Queued { position: 0 }]
+    );
+    tokio::select! {
+        _ = running.next() => panic!("the server says nothing"),
+        () = server.got_chats(1) => {}
+    }
+    drop(running);
+    server.saw_closed(1, AT_ONCE).await;
+    assert_eq!(Heard::all(staying).await.text, "Hello");
+    assert_eq!(server.chats().len(), 2);
+    models.idle().await;
+}
+
+#[tokio::test]
+async fn leaving_while_a_retry_is_waited_for_gives_the_place_back() {
+    let server = Server::chatting(|_| {
+        crate::server::status("503 Service Unavailable", "Retry-After: 5\r\n")
+    })
+    .await;
+    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
+    let mut answering = models.enter("alice").unwrap();
+    tokio::select! {
+        _ = answering.next() => panic!("the retry is 5 s away"),
+        () = server.got_chats(1) => {}
+    }
+    drop(answering);
+    models.idle().await;
+}
+
+#[tokio::test]
+async fn a_hundred_answers_dropped_at_any_moment_leave_no_place_taken() {
+    let server = Server::chatting(|before| match before % 4 {
+        0 => vec![Act::Hold],
+        1 => vec![Act::Send(stream_head()), Act::Hold],
+        2 => vec![
+            Act::Send([stream_head(), piece(&line("x"))].concat()),
+            Act::Hold,
+        ],
+        _ => hello(),
+    })
+    .await;
+    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
+    for round in 0..100_u64 {
+        let mut answering = models.enter(&format!("u{}", round % 7)).unwrap();
+        let _ = tokio::time::timeout(Duration::from_micros(round * 37), answering.next()).await;
+    }
+    models.idle().await;
+    assert_eq!(models.llm.status()[0].running, 0);
+}
+
+/// A prompt that cannot be made.
+struct Impossible;
+
+impl Prompt for Impossible {
+    fn fit(&self, _: &str, _: u32) -> Ask {
+        panic!("on purpose")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_on_the_way_gives_the_place_back() {
+    let server = Server::chatting(|_| hello()).await;
+    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
+    let route = models.llm.resolve(None).unwrap();
+    let mut answering = models
+        .llm
+        .enter(&route, &UserId::parse("alice").unwrap())
+        .unwrap();
+    answering.begin(Arc::new(Impossible));
+    let turn = Shutdown::new().spawn(async move { answering.next().await });
+    assert!(turn.await.unwrap_err().is_panic());
+    models.idle().await;
+}

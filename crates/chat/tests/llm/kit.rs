@@ -1,0 +1,234 @@
+//! The verbs of the stories: to ask through the chain, and to hear the answer out.
+
+use std::{sync::Arc, time::Duration};
+
+use chat::{
+    adapters::{Ask, ModelError, PromptMessage, ToolCall},
+    models::{FinishReason, Usage},
+    service::llm::{Answering, Llm, Progress, Prompt},
+};
+use common::{
+    config::{self, Provider, ProviderKind},
+    identity::UserId,
+    shutdown::Shutdown,
+};
+use tokio::net::TcpListener;
+use url::Url;
+
+/// The most that a test waits for anything.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// Settings for providers at those addresses, patient enough not to matter.
+pub fn settings(servers: &[(ProviderKind, &Url)]) -> config::Llm {
+    let at = |kind: ProviderKind| {
+        let nowhere = Url::parse("http://127.0.0.1:1").unwrap();
+        let base_url = servers
+            .iter()
+            .find(|(other, _)| *other == kind)
+            .map_or(nowhere, |(_, url)| (*url).clone());
+        Provider {
+            base_url,
+            api_key: None,
+            model: None,
+            context_window: 8192.try_into().unwrap(),
+            max_concurrency: 4.try_into().unwrap(),
+            queue: 256,
+            connect_timeout: Duration::from_secs(2),
+            first_token_timeout: SOON,
+            idle_timeout: SOON,
+            total_timeout: 2 * SOON,
+            breaker_failures: 0,
+        }
+    };
+    config::Llm {
+        providers: servers.iter().map(|(kind, _)| *kind).collect(),
+        model: "tiny".to_owned(),
+        ollama: at(ProviderKind::Ollama),
+        openai: at(ProviderKind::OpenAi),
+        huggingface: at(ProviderKind::HuggingFace),
+    }
+}
+
+/// An address where nobody listens.
+pub async fn nobody() -> Url {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap()
+}
+
+/// The servers behind the chain, after their first look.
+pub struct Models {
+    pub llm: Llm,
+    stop: Shutdown,
+}
+
+impl Drop for Models {
+    fn drop(&mut self) {
+        self.stop.stop();
+    }
+}
+
+impl Models {
+    /// Waits for the first look at every provider.
+    pub async fn looked(settings: &config::Llm) -> Self {
+        let models = Self::unlooked(settings);
+        models
+            .until(|llm| llm.status().iter().all(|status| status.up.is_some()))
+            .await;
+        models
+    }
+
+    pub fn unlooked(settings: &config::Llm) -> Self {
+        let stop = Shutdown::new();
+        Self {
+            llm: Llm::new(settings, &stop).unwrap(),
+            stop,
+        }
+    }
+
+    /// Waits until it is so.
+    pub async fn until(&self, is_so: impl Fn(&Llm) -> bool) {
+        let watching = async {
+            while !is_so(&self.llm) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, watching)
+            .await
+            .expect("it is so in time");
+    }
+
+    /// A place in the queue for that user, with what to ask said.
+    pub fn enter(&self, user: &str) -> Result<Answering, ModelError> {
+        let route = self.llm.resolve(None)?;
+        let mut answering = self.llm.enter(&route, &UserId::parse(user).unwrap())?;
+        answering.begin(Arc::new(Say("Hi")));
+        Ok(answering)
+    }
+
+    /// Asks and listens to the end.
+    pub async fn ask(&self) -> Heard {
+        match self.enter("alice") {
+            Ok(answering) => Heard::all(answering).await,
+            Err(error) => Heard {
+                error: Some(error),
+                ..Heard::default()
+            },
+        }
+    }
+
+    /// Waits until no place is taken.
+    pub async fn idle(&self) {
+        self.until(|llm| {
+            llm.status()
+                .iter()
+                .all(|status| (status.running, status.waiting) == (0, 0))
+        })
+        .await;
+    }
+}
+
+/// A prompt of one message.
+pub struct Say(pub &'static str);
+
+impl Prompt for Say {
+    fn fit(&self, model: &str, window: u32) -> Ask {
+        let said = PromptMessage {
+            role: "user".to_owned(),
+            content: self.0.to_owned(),
+            extra: None,
+        };
+        Ask {
+            model: model.to_owned(),
+            messages: vec![said],
+            window,
+            prompt_estimate: 10,
+            ..Ask::default()
+        }
+    }
+}
+
+/// What an answer was, to its end.
+#[derive(Debug, Default)]
+pub struct Heard {
+    pub text: String,
+    pub thinking: String,
+    pub calls: Vec<ToolCall>,
+    pub provider: Option<ProviderKind>,
+    pub model: Option<String>,
+    pub end: Option<(FinishReason, Option<Usage>)>,
+    pub error: Option<ModelError>,
+}
+
+impl Heard {
+    pub async fn all(mut answering: Answering) -> Self {
+        let mut heard = Self::default();
+        let listening = async {
+            while heard.end.is_none() && heard.error.is_none() {
+                match answering.next().await {
+                    Ok(progress) => {
+                        assert!(!progress.is_empty());
+                        progress.into_iter().for_each(|one| heard.take(one));
+                    }
+                    Err(error) => heard.error = Some(error),
+                }
+            }
+        };
+        tokio::time::timeout(3 * SOON, listening)
+            .await
+            .expect("it ends");
+        heard
+    }
+
+    fn take(&mut self, progress: Progress) {
+        match progress {
+            Progress::Queued { .. } => {}
+            Progress::Generating {
+                provider, model, ..
+            } => {
+                assert_eq!(self.provider, None, "told once");
+                (self.provider, self.model) = (Some(provider), Some(model));
+            }
+            Progress::Thinking(text) => self.thinking.push_str(&text),
+            Progress::Text(text) => self.text.push_str(&text),
+            Progress::ToolCall(call) => self.calls.push(call),
+            Progress::End { finish, usage } => self.end = Some((finish, usage)),
+        }
+    }
+
+    /// In a few words, for comparing.
+    pub fn brief(&self) -> String {
+        let mut brief = String::new();
+        for (name, text) in [("think", &self.thinking), ("text", &self.text)] {
+            if !text.is_empty() {
+                brief.push_str(&format!("{name}={text:?} "));
+            }
+        }
+        for call in &self.calls {
+            brief.push_str(&format!("{}({}) ", call.name, call.arguments));
+        }
+        if let Some((finish, usage)) = self.end {
+            let usage = usage.map_or("?".to_owned(), |usage| {
+                format!("{}+{}", usage.prompt_tokens, usage.completion_tokens)
+            });
+            brief.push_str(&format!("{finish:?} {usage}"));
+        }
+        if let Some(error) = &self.error {
+            brief.push_str(kind(error));
+        }
+        brief
+    }
+}
+
+/// The error's name.
+pub fn kind(error: &ModelError) -> &'static str {
+    match error {
+        ModelError::Unavailable(_) => "Unavailable",
+        ModelError::Timeout(_) => "Timeout",
+        ModelError::Failed(_) => "Failed",
+        ModelError::NotFound(_) => "NotFound",
+        ModelError::ContextTooLong(_) => "ContextTooLong",
+        ModelError::QueueFull => "QueueFull",
+        ModelError::Busy { .. } => "Busy",
+        ModelError::Unsupported(_) => "Unsupported",
+    }
+}

@@ -1,0 +1,16 @@
+//! The model servers as the chat service sees them, told against real servers that misbehave on purpose.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper that fails fails its test"
+)]
+
+mod cancelling;
+mod chain;
+mod fairness;
+mod fixtures;
+mod kit;
+mod looking;
+mod server;
+mod waiting;

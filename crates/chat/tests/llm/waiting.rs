@@ -1,0 +1,167 @@
+//! How long a server is waited for, how often it is tried, and when it is left alone.
+
+use std::time::{Duration, Instant};
+
+use chat::adapters::ModelError;
+use common::config::{
+    self, Provider,
+    ProviderKind::{Ollama, OpenAi},
+};
+use url::Url;
+
+use crate::{
+    kit::{Models, kind, settings},
+    server::{Act, Server, line, piece, status, stream_head},
+};
+
+#[tokio::test]
+async fn a_server_that_says_when_to_come_back_is_believed_for_a_few_seconds() {
+    for (value, is_retried, passed_on) in [
+        ("1", true, Some(1)),
+        ("6", false, Some(6)),
+        ("1000000000", false, Some(60)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", true, Some(0)),
+        ("soon", true, None),
+        ("-1", true, None),
+    ] {
+        for said in ["429 Too Many Requests", "503 Service Unavailable"] {
+            let header = format!("Retry-After: {value}\r\n");
+            let server = Server::chatting(move |_| status(said, &header)).await;
+            let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
+            let start = Instant::now();
+            let error = models.ask().await.error.unwrap();
+            assert_eq!(
+                server.chats().len(),
+                if is_retried { 2 } else { 1 },
+                "{said} {value}"
+            );
+            assert_eq!(
+                start.elapsed() >= Duration::from_secs(1),
+                value == "1",
+                "{said} {value}"
+            );
+            match error {
+                ModelError::Busy { retry_after } => {
+                    assert_eq!(retry_after.map(|wait| wait.as_secs()), passed_on)
+                }
+                error => assert_eq!(
+                    (kind(&error), passed_on),
+                    ("Unavailable", None),
+                    "{said} {value}"
+                ),
+            }
+        }
+    }
+}
+
+/// Changes one setting.
+type Change = fn(&mut Provider);
+
+fn changed(url: &Url, change: Change) -> config::Llm {
+    let mut settings = settings(&[(Ollama, url)]);
+    change(&mut settings.ollama);
+    settings
+}
+
+#[tokio::test]
+async fn each_wait_has_its_own_patience() {
+    const SHORT: Duration = Duration::from_millis(200);
+    let first: Change = |ollama| ollama.first_token_timeout = SHORT;
+    let idle: Change = |ollama| ollama.idle_timeout = SHORT;
+    let total: Change = |ollama| ollama.total_timeout = 2 * SHORT;
+    let begun = Act::Send([stream_head(), piece(&line("one "))].concat());
+    let endless = vec![Act::Send(stream_head()), Act::Flood(piece(&line("x")))];
+    for (what, change, acts, brief) in [
+        ("nothing comes", first, vec![Act::Hold], "Timeout"),
+        (
+            "only the head comes",
+            first,
+            vec![Act::Send(stream_head()), Act::Hold],
+            "Timeout",
+        ),
+        (
+            "it falls silent",
+            idle,
+            vec![begun, Act::Hold],
+            "text=\"one \" Timeout",
+        ),
+        ("it never ends", total, endless, "Timeout"),
+    ] {
+        let server = Server::chatting(move |_| acts.clone()).await;
+        let models = Models::looked(&changed(&server.url, change)).await;
+        let start = Instant::now();
+        let mut heard = models.ask().await;
+        if what == "it never ends" {
+            assert!(heard.text.len() > 10);
+            heard.text.clear();
+        }
+        assert_eq!(heard.brief(), brief, "{what}");
+        assert!(
+            start.elapsed() >= SHORT && start.elapsed() < Duration::from_secs(5),
+            "{what}"
+        );
+        server.saw_closed(1, Duration::from_secs(1)).await;
+        assert_eq!(server.chats().len(), 1);
+        models.idle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_line_without_an_end_is_given_up_at_its_cap() {
+    let endless = vec![
+        Act::Send(stream_head()),
+        Act::Flood(piece(&"x".repeat(1 << 16))),
+    ];
+    let server = Server::chatting(move |_| endless.clone()).await;
+    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
+    assert_eq!(models.ask().await.brief(), "Failed");
+    server.saw_closed(1, Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn the_breaker_opens_on_outages_in_a_row_and_says_so_before_anything_is_asked() {
+    let server = Server::chatting(|_| status("503 Service Unavailable", "")).await;
+    let mut settings = settings(&[(Ollama, &server.url)]);
+    settings.ollama.breaker_failures = 4;
+    let models = Models::looked(&settings).await;
+    for _ in 0..2 {
+        assert_eq!(models.ask().await.brief(), "Unavailable");
+    }
+    assert_eq!(server.chats().len(), 4);
+    assert!(models.llm.status()[0].breaker_open);
+    assert!(matches!(
+        models.llm.resolve(None),
+        Err(ModelError::Unavailable(_))
+    ));
+    models.until(|llm| llm.resolve(None).is_ok()).await;
+    assert_eq!(models.ask().await.brief(), "Unavailable");
+    assert_eq!(server.chats().len(), 5, "one probe");
+    assert!(models.llm.resolve(None).is_err());
+}
+
+#[tokio::test]
+async fn failures_that_are_no_outages_leave_the_breaker_closed() {
+    let server = Server::chatting(|_| status("500 Internal Server Error", "")).await;
+    let mut settings = settings(&[(Ollama, &server.url)]);
+    settings.ollama.breaker_failures = 1;
+    let models = Models::looked(&settings).await;
+    for _ in 0..3 {
+        assert_eq!(models.ask().await.brief(), "Failed");
+    }
+    assert!(!models.llm.status()[0].breaker_open);
+}
+
+#[tokio::test]
+async fn a_finished_answer_does_not_wait_for_ever_for_its_end_mark() {
+    let frame =
+        "data: {\"choices\":[{\"delta\":{\"content\":\"Yo\"},\"finish_reason\":\"length\"}]}\n\n";
+    let server = Server::chatting(move |_| {
+        vec![Act::Send([stream_head(), piece(frame)].concat()), Act::Hold]
+    })
+    .await;
+    let models = Models::looked(&settings(&[(OpenAi, &server.url)])).await;
+    let start = Instant::now();
+    assert_eq!(models.ask().await.brief(), "text=\"Yo\" Length ?");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    server.saw_closed(1, Duration::from_secs(1)).await;
+}

@@ -1,0 +1,178 @@
+//! What every request goes through before its handler and every answer after it, outermost first.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use ipnet::IpNet;
+use tracing::Instrument;
+
+use super::{
+    Deadline, ErrorShape, Hosts, Peer, RequestId, RequestLimits, X_REQUEST_ID,
+    access_log::{Audience, Record, panicked},
+    cors::Cors,
+    problem,
+};
+use crate::{config, errors::ApiError};
+
+const NOTHING_LOADED: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+
+/// How the common layers of one listener behave.
+#[derive(Clone)]
+pub struct Layers {
+    /// The service's name in logs and metrics.
+    pub service: &'static str,
+    /// Which names it answers to.
+    pub hosts: Hosts,
+    /// Browser origins that may read answers, beside its own.
+    pub allowed_origins: Vec<String>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How large a request may be.
+    pub limits: RequestLimits,
+    /// Errors of another API's shape, for its paths.
+    pub error_shape: Option<ErrorShape>,
+    audience: Audience,
+}
+
+impl Layers {
+    /// The layers of a public listener; no cross-origin calls and no other error shape unless set.
+    pub fn new(service: &'static str, hosts: Hosts, server: &config::Server) -> Self {
+        Self {
+            hosts,
+            trusted_proxies: server.trusted_proxies.clone(),
+            ..Self::admin(service)
+        }
+        .public()
+    }
+
+    /// The layers of an admin listener: every name is answered to, and its lines are logged at `debug`.
+    pub fn admin(service: &'static str) -> Self {
+        Self {
+            service,
+            hosts: Hosts::any(),
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            limits: RequestLimits::default(),
+            error_shape: None,
+            audience: Audience::Admin,
+        }
+    }
+
+    fn public(mut self) -> Self {
+        self.audience = Audience::Public;
+        self
+    }
+}
+
+/// Puts the common layers round every route of the router, its 404 and its 405. Outermost first: request id, [`Peer`]
+/// and [`Deadline`]; access log and metrics; security headers and CORS; the body of every error; panic guard; limits;
+/// Host rule.
+pub fn wrap(router: Router, layers: Layers) -> Router {
+    let cors = Cors::new(&layers.allowed_origins);
+    router.layer(from_fn_with_state(
+        Arc::new(Outermost { layers, cors }),
+        outermost,
+    ))
+}
+
+struct Outermost {
+    layers: Layers,
+    cors: Cors,
+}
+
+async fn outermost(
+    State(common): State<Arc<Outermost>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Outermost { layers, cors } = &*common;
+    let id = RequestId::of(request.headers());
+    let peer = Peer::of(
+        request.extensions(),
+        request.headers(),
+        &layers.trusted_proxies,
+    );
+    let extensions = request.extensions_mut();
+    extensions.insert(id.clone());
+    extensions.insert(peer);
+    extensions.insert(Deadline::from_now());
+    let record = Record::begin(layers.service, layers.audience, &request, &id, peer);
+    let origin = cors.origin(request.headers());
+
+    let mut response = match common.admit(request, origin.as_ref()) {
+        Ok(request) => {
+            let span = tracing::info_span!("request", request_id = id.as_str());
+            guarded(next.run(request)).instrument(span).await
+        }
+        Err(answer) => answer,
+    };
+
+    let error = problem::take(&mut response);
+    if let Some(error) = &error {
+        problem::write(
+            &mut response,
+            error,
+            &id,
+            record.path(),
+            layers.error_shape.as_ref(),
+        );
+    }
+    cors.mark(response.headers_mut(), origin);
+    mark(&mut response, &id);
+    record.answered(&response, error.as_ref());
+    response
+}
+
+impl Outermost {
+    /// The request with its bounded body, or the answer of whichever rule ends it here.
+    fn admit(&self, request: Request, origin: Option<&HeaderValue>) -> Result<Request, Response> {
+        let Layers { limits, hosts, .. } = &self.layers;
+        limits
+            .check(&request)
+            .and_then(|()| hosts.check(&request))
+            .map_err(ApiError::into_response)?;
+        if let Some(answer) = self.cors.preflight(&request, origin) {
+            return Err(answer);
+        }
+        Ok(request.map(|body| limits.bound(body)))
+    }
+}
+
+/// A handler that panics costs its own caller a 500, and nobody else anything.
+async fn guarded(handler: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(handler).catch_unwind().await {
+        Ok(response) => response,
+        Err(payload) => panicked(&*payload).into_response(),
+    }
+}
+
+/// The headers that every answer has; a handler's own `Cache-Control` and `Content-Security-Policy` stay.
+fn mark(response: &mut Response, id: &RequestId) {
+    let headers = response.headers_mut();
+    if let Some(id) = id.header_value() {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    let defaults: [(HeaderName, HeaderValue); 2] = [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::CONTENT_SECURITY_POLICY, NOTHING_LOADED),
+    ];
+    for (name, value) in defaults {
+        headers.entry(name).or_insert(value);
+    }
+}

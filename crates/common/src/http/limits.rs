@@ -1,0 +1,207 @@
+//! How large a request may be, and how long its body may take to arrive.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+    http::{HeaderMap, HeaderValue, header},
+};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::errors::{ApiError, Code};
+
+/// The largest request that is taken, and the longest that its body may take.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// The address, in bytes.
+    pub uri: usize,
+    /// The header lines together, in bytes.
+    pub header_bytes: usize,
+    /// The header lines.
+    pub header_count: usize,
+    /// The body, in bytes.
+    pub body: usize,
+    /// From the request's head to the last byte of its body.
+    pub body_time: Duration,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            uri: 8 * 1024,
+            header_bytes: 32 * 1024,
+            header_count: 64,
+            body: 256 * 1024,
+            body_time: Duration::from_secs(15),
+        }
+    }
+}
+
+impl RequestLimits {
+    /// Refuses what is too large by its head alone.
+    ///
+    /// # Errors
+    /// `uri_too_long`, `headers_too_large`, `payload_too_large`; the last two end the connection.
+    pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
+        if uri_length(request) > self.uri {
+            return Err(ApiError::new(
+                Code::UriTooLong,
+                format!("The address may have {} bytes.", self.uri),
+            ));
+        }
+        let headers = request.headers();
+        if headers.len() > self.header_count || header_bytes(headers) > self.header_bytes {
+            let allowed = format!(
+                "{} header lines with {} bytes are allowed.",
+                self.header_count, self.header_bytes
+            );
+            return Err(closing(ApiError::new(Code::HeadersTooLarge, allowed)));
+        }
+        if request.body().size_hint().lower() > self.body as u64 {
+            return Err(closing(too_large(self.body)));
+        }
+        Ok(())
+    }
+
+    /// The body with an end: it fails with a [`BodyError`] past the limit of size or time.
+    pub(super) fn bound(&self, body: Body) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        Body::new(Bounded {
+            body,
+            left: self.body,
+            limit: self.body,
+            due: Instant::now() + self.body_time,
+            alarm: None,
+        })
+    }
+}
+
+fn uri_length(request: &Request) -> usize {
+    let uri = request.uri();
+    let authority = uri
+        .authority()
+        .map_or(0, |authority| authority.as_str().len() + "https://".len());
+    authority + uri.path_and_query().map_or(0, |rest| rest.as_str().len())
+}
+
+/// The header block as it was sent: each line with its colon, blank and line end.
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum()
+}
+
+fn too_large(limit: usize) -> ApiError {
+    ApiError::new(
+        Code::PayloadTooLarge,
+        format!("The body may have {limit} bytes."),
+    )
+}
+
+/// What is left of the request is not read: the connection ends with this answer.
+fn closing(error: ApiError) -> ApiError {
+    error.header(header::CONNECTION, HeaderValue::from_static("close"))
+}
+
+/// Why a body could not be read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// It has more bytes than this.
+    TooLarge(usize),
+    /// It did not arrive in time.
+    TooSlow,
+}
+
+impl BodyError {
+    /// What the caller is told where reading a body fails: with the limit that was hit, or `invalid_request` where the
+    /// body broke off.
+    pub fn answer(error: &(dyn StdError + 'static)) -> ApiError {
+        let mut cause = Some(error);
+        while let Some(this) = cause {
+            match this.downcast_ref::<BodyError>() {
+                Some(BodyError::TooLarge(limit)) => return closing(too_large(*limit)),
+                Some(BodyError::TooSlow) => {
+                    return closing(ApiError::new(
+                        Code::RequestTimeout,
+                        "The body took too long to arrive.",
+                    ));
+                }
+                None => cause = this.source(),
+            }
+        }
+        closing(ApiError::new(
+            Code::InvalidRequest,
+            "The body broke off or is not framed as HTTP asks.",
+        ))
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BodyError::TooLarge(limit) => write!(f, "the body has more than {limit} bytes"),
+            BodyError::TooSlow => f.write_str("the body took too long to arrive"),
+        }
+    }
+}
+
+impl StdError for BodyError {}
+
+struct Bounded {
+    body: Body,
+    left: usize,
+    limit: usize,
+    due: Instant,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl http_body::Body for Bounded {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                match this.left.checked_sub(length) {
+                    Some(left) => this.left = left,
+                    None => return Poll::Ready(Some(Err(BodyError::TooLarge(this.limit).into()))),
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(other) => Poll::Ready(other.map(|result| result.map_err(Into::into))),
+            Poll::Pending => {
+                let due = this.due;
+                let alarm = this.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+                if alarm.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Some(Err(BodyError::TooSlow.into())));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,43 @@
+//! What is measured, in the form that Prometheus reads.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::shutdown::Shutdown;
+
+/// How often old measurements are folded up.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Upper bounds of the duration buckets, in seconds: from a cached answer to a long generation.
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 300.0,
+];
+
+/// Makes this process's recorder and starts its upkeep; the handle renders what was recorded.
+///
+/// A process has one recorder. Where there is one already (several services in one test), the handle that comes back
+/// renders nothing, and everything is recorded in the first.
+pub fn install(shutdown: &Shutdown) -> PrometheusHandle {
+    let builder = PrometheusBuilder::new();
+    let recorder = builder
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .unwrap_or_else(|_| PrometheusBuilder::new())
+        .build_recorder();
+    let handle = recorder.handle();
+    if ::metrics::set_global_recorder(recorder).is_err() {
+        tracing::debug!("metrics are recorded by an earlier recorder");
+    }
+    let (upkeep, stop) = (handle.clone(), shutdown.stop_token());
+    drop(shutdown.spawn(async move {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => upkeep.run_upkeep(),
+            }
+        }
+    }));
+    handle
+}

@@ -1,0 +1,250 @@
+//! A socket that does not wait for ever: for a request's head, for the next request, or for a reader that takes nothing.
+
+use std::{
+    future::Future,
+    io::{self, ErrorKind, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{ConnectionLimits, door::Place};
+
+/// How long a refused upload is read and thrown away, so that its sender gets to see the refusal and not a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Where a connection stands between its requests; shared by the socket, which waits, and the service, which knows.
+///
+/// Even: a head is awaited (0: the first one). Odd: a request is being answered, or the connection was upgraded.
+#[derive(Debug, Default)]
+pub(super) struct Talk {
+    turn: AtomicU32,
+    linger: AtomicBool,
+}
+
+impl Talk {
+    /// A head has arrived. Until the answer's last byte is handed over the socket sets no limit on reading.
+    pub(super) fn begin(self: &Arc<Self>) -> Answering {
+        let turn = self.turn.load(Ordering::Acquire) | 1;
+        self.turn.store(turn, Ordering::Release);
+        Answering {
+            talk: self.clone(),
+            turn,
+        }
+    }
+
+    /// Whether the last request was refused, maybe before its body was read.
+    pub(super) fn linger(&self, refused: bool) {
+        self.linger.store(refused, Ordering::Release);
+    }
+}
+
+/// One request's answer under way; dropped with the answer's body.
+#[derive(Debug)]
+pub(super) struct Answering {
+    talk: Arc<Talk>,
+    turn: u32,
+}
+
+impl Answering {
+    /// The connection speaks another protocol from here on: its reads are not ours to limit.
+    pub(super) fn for_ever(mut self) -> Self {
+        self.turn = 0;
+        self
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if self.turn != 0 {
+            let next = self.turn.wrapping_add(1).max(2);
+            self.talk.turn.store(next, Ordering::Release);
+        }
+    }
+}
+
+/// A timer that is armed only where something is pending, and rearmed lazily.
+#[derive(Debug, Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Whether the moment has passed; if not, the task is woken then.
+    fn passed(&mut self, moment: Instant, cx: &mut Context<'_>) -> bool {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(moment)));
+        if sleep.deadline() > moment {
+            sleep.as_mut().reset(moment);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= moment {
+                return true;
+            }
+            sleep.as_mut().reset(moment);
+        }
+        false
+    }
+}
+
+/// The socket of one connection, through HTTP and whatever follows an upgrade.
+#[derive(Debug)]
+pub(super) struct Patient {
+    socket: TcpStream,
+    talk: Arc<Talk>,
+    limits: Arc<ConnectionLimits>,
+    /// The turn that `head_due` belongs to; odd before the first read.
+    turn: u32,
+    head_begun: bool,
+    head_due: Instant,
+    read_alarm: Alarm,
+    write_due: Option<Instant>,
+    write_alarm: Alarm,
+    linger_due: Option<Instant>,
+    _place: Place,
+}
+
+impl Patient {
+    pub(super) fn new(
+        socket: TcpStream,
+        talk: Arc<Talk>,
+        limits: Arc<ConnectionLimits>,
+        place: Place,
+    ) -> Self {
+        Self {
+            socket,
+            talk,
+            limits,
+            turn: 1,
+            head_begun: false,
+            head_due: Instant::now(),
+            read_alarm: Alarm::default(),
+            write_due: None,
+            write_alarm: Alarm::default(),
+            linger_due: None,
+            _place: place,
+        }
+    }
+
+    /// Starts the clock of a new wait: for the first head, or for the next request.
+    fn await_head(&mut self, turn: u32) {
+        self.turn = turn;
+        self.head_begun = turn == 0;
+        let patience = if self.head_begun {
+            self.limits.head
+        } else {
+            self.limits.idle
+        };
+        self.head_due = Instant::now() + patience;
+    }
+
+    fn wrote(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if result.is_ready() {
+            self.write_due = None;
+            return result;
+        }
+        let stall = self.limits.write_stall;
+        let due = *self.write_due.get_or_insert_with(|| Instant::now() + stall);
+        if self.write_alarm.passed(due, cx) {
+            return Poll::Ready(Err(io::Error::new(
+                ErrorKind::TimedOut,
+                "the client takes nothing",
+            )));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let turn = self.talk.turn.load(Ordering::Acquire);
+        if turn % 2 == 1 {
+            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        }
+        if self.turn != turn {
+            self.await_head(turn);
+        }
+        let before = buf.filled().len();
+        if let Poll::Ready(result) = Pin::new(&mut self.socket).poll_read(cx, buf) {
+            if !self.head_begun && buf.filled().len() > before {
+                self.head_begun = true;
+                self.head_due = Instant::now() + self.limits.head;
+            }
+            return Poll::Ready(result);
+        }
+        let due = self.head_due;
+        if self.read_alarm.passed(due, cx) {
+            return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "no request came")));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.wrote(result, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.wrote(result, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    /// Ends our side; after a refusal reads on for a moment, since closing on unread bytes would reset the connection
+    /// and could take the refusal with it.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let due = match self.linger_due {
+            Some(due) => due,
+            None => {
+                ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+                if !self.talk.linger.load(Ordering::Acquire) {
+                    return Poll::Ready(Ok(()));
+                }
+                *self.linger_due.insert(Instant::now() + LINGER)
+            }
+        };
+        let mut scratch = [0; 4096];
+        loop {
+            if self.read_alarm.passed(due, cx) {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}

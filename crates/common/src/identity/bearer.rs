@@ -1,0 +1,125 @@
+//! Takes the credential from a request, and hands `Identity` to handlers.
+//!
+//! The middleware [`identify`] never refuses: it leaves an [`Identity`] or the reason why there is none, so that the rate
+//! limit inside it counts everybody; the extractor `Identity` then refuses. A credential comes from the one
+//! `Authorization` header and from nowhere else.
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    extract::{FromRequestParts, OptionalFromRequestParts, Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
+
+use super::{
+    Authenticator, Identity,
+    authenticator::missing,
+};
+use crate::errors::{ApiError, Code};
+
+/// Why a request has no identity: an extension that [`identify`] leaves.
+#[derive(Clone, Debug)]
+pub struct Unidentified(pub ApiError);
+
+/// The credential of a request.
+///
+/// # Errors
+/// 401 `missing_token` where there is none, or one of another scheme; 401 `invalid_token` for what cannot be a token;
+/// 400 `invalid_request` for more than one.
+pub fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or_else(missing)?;
+    if values.next().is_some() || value.as_bytes().contains(&b',') {
+        return Err(ApiError::new(Code::InvalidRequest, "Send one Authorization header with one token."));
+    }
+    let malformed = || ApiError::new(Code::InvalidToken, "The header must read `Authorization: Bearer <token>`.");
+    let value = value.to_str().map_err(|_| malformed())?;
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(missing());
+    }
+    let plain = !token.is_empty() && token.bytes().all(|c| c.is_ascii_graphic());
+    if plain { Ok(token) } else { Err(malformed()) }
+}
+
+/// Leaves the caller's [`Identity`], or [`Unidentified`], in the request's extensions.
+pub async fn identify(State(authenticator): State<Authenticator>, mut request: Request, next: Next) -> Response {
+    let deadline = deadline(request.extensions());
+    let found = match bearer(request.headers()) {
+        Ok(token) => authenticator.authenticate(token, deadline).await,
+        Err(refusal) => Err(refusal),
+    };
+    match found {
+        Ok(identity) => request.extensions_mut().insert(identity).map(drop),
+        Err(refusal) => request.extensions_mut().insert(Unidentified(refusal)).map(drop),
+    };
+    next.run(request).await
+}
+
+/// When the store calls of a request must have ended.
+fn deadline(_extensions: &http::Extensions) -> Instant {
+    Instant::now() + Duration::from_secs(1)
+}
+
+fn found(parts: &Parts) -> Result<Identity, ApiError> {
+    if let Some(identity) = parts.extensions.get::<Identity>() {
+        return Ok(identity.clone());
+    }
+    Err(parts.extensions.get::<Unidentified>().map_or_else(missing, |why| why.0.clone()))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Identity {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        found(parts)
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for Identity {
+    type Rejection = ApiError;
+
+    /// `None` only where no credential was sent; one that was sent must be good.
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, ApiError> {
+        match found(parts) {
+            Ok(identity) => Ok(Some(identity)),
+            Err(refusal) if refusal.code == Code::MissingToken => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(values: &[&'static str]) -> Result<String, Code> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, http::HeaderValue::from_static(value));
+        }
+        bearer(&headers).map(str::to_owned).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn one_header_with_one_space_and_one_token_is_taken() {
+        for good in ["Bearer abc", "bearer abc", "BEARER abc"] {
+            assert_eq!(code(&[good]), Ok("abc".into()));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        assert_eq!(code(&[]), Err(Code::MissingToken));
+        assert_eq!(code(&["Basic abc"]), Err(Code::MissingToken));
+        assert_eq!(code(&["Bearerabc"]), Err(Code::MissingToken));
+        for bad in ["Bearer", "Bearer ", "Bearer  abc", "Bearer a b", "Bearer\tabc", "Bearer a\tb"] {
+            assert!(matches!(code(&[bad]), Err(Code::InvalidToken | Code::MissingToken)), "{bad:?}");
+        }
+        assert_eq!(code(&["Bearer a", "Bearer b"]), Err(Code::InvalidRequest));
+        assert_eq!(code(&["Bearer a, Bearer b"]), Err(Code::InvalidRequest));
+        assert_eq!(code(&["Bearer a,"]), Err(Code::InvalidRequest));
+    }
+}

@@ -1,0 +1,175 @@
+//! Rate limits: exactly as many as the bucket holds, and numbers that are true.
+
+use std::time::Duration;
+
+use common::store::{Quota, Store};
+
+use crate::on_every_backend;
+
+on_every_backend!(
+    of_a_thousand_at_once_exactly_the_burst_is_admitted,
+    the_numbers_of_an_answer_are_true,
+    a_refused_one_takes_nothing_and_is_let_in_when_it_was_told,
+    what_is_given_back_can_be_used_again,
+    a_cost_is_taken_whole_or_not_at_all,
+    callers_do_not_share_a_bucket,
+    a_smaller_quota_locks_nobody_out_for_longer_than_its_period,
+);
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn quota(burst: u32, period: Duration) -> Quota {
+    Quota { burst, period }
+}
+
+/// True if `told` is `expected`, or less by the time that a test takes.
+fn about(told: Duration, expected: Duration) -> bool {
+    told <= expected && told + Duration::from_secs(10) >= expected
+}
+
+async fn of_a_thousand_at_once_exactly_the_burst_is_admitted(store: &Store) {
+    for burst in [1, 7, 60, 333] {
+        let key = format!("c:{{alice}}:0:rate:{burst}");
+        let mut set = tokio::task::JoinSet::new();
+        for _ in 0..1000 {
+            let (store, key) = (store.clone(), key.clone());
+            set.spawn(async move { store.admit(&key, quota(burst, HOUR * 24), 1).await.unwrap() });
+        }
+        let answers = set.join_all().await;
+        assert_eq!(
+            answers.iter().filter(|answer| answer.allowed).count(),
+            burst as usize
+        );
+        let mut left: Vec<_> = answers
+            .iter()
+            .filter(|answer| answer.allowed)
+            .map(|answer| answer.remaining)
+            .collect();
+        left.sort_unstable();
+        assert_eq!(
+            left,
+            (0..burst).collect::<Vec<_>>(),
+            "each of them another place"
+        );
+    }
+}
+
+async fn the_numbers_of_an_answer_are_true(store: &Store) {
+    let (key, quota) = ("c:{alice}:0:rate", quota(60, HOUR));
+    for taken in 1..=60 {
+        let answer = store.admit(key, quota, 1).await.unwrap();
+        assert!(answer.allowed);
+        assert_eq!(answer.remaining, 60 - taken);
+        assert!(
+            about(answer.reset_after, Duration::from_secs(60) * taken),
+            "{answer:?}"
+        );
+        if taken < 60 {
+            assert_eq!(answer.retry_after, Duration::ZERO);
+        } else {
+            assert!(
+                about(answer.retry_after, Duration::from_secs(60)),
+                "{answer:?}"
+            );
+        }
+    }
+    let refused = store.admit(key, quota, 1).await.unwrap();
+    assert!(!refused.allowed);
+    assert_eq!(refused.remaining, 0);
+    assert!(
+        about(refused.retry_after, Duration::from_secs(60)),
+        "{refused:?}"
+    );
+    assert!(about(refused.reset_after, HOUR), "{refused:?}");
+    let look = store
+        .admit("c:{alice}:0:untouched", quota, 0)
+        .await
+        .unwrap();
+    assert_eq!(
+        (look.allowed, look.remaining, look.reset_after),
+        (true, 60, Duration::ZERO)
+    );
+}
+
+async fn a_refused_one_takes_nothing_and_is_let_in_when_it_was_told(store: &Store) {
+    let (key, quota) = ("c:{alice}:0:rate", quota(2, Duration::from_millis(1000)));
+    let mut refused = store.admit(key, quota, 1).await.unwrap();
+    for _ in 0..50 {
+        let answer = store.admit(key, quota, 1).await.unwrap();
+        if !answer.allowed {
+            refused = answer;
+        }
+    }
+    assert!(!refused.allowed);
+    assert!(
+        refused.retry_after <= Duration::from_millis(500),
+        "{refused:?}"
+    );
+    tokio::time::sleep(refused.retry_after).await;
+    assert!(store.admit(key, quota, 1).await.unwrap().allowed);
+}
+
+async fn what_is_given_back_can_be_used_again(store: &Store) {
+    let (key, quota) = ("c:{alice}:0:rate", quota(3, HOUR));
+    for _ in 0..3 {
+        assert!(store.admit(key, quota, 1).await.unwrap().allowed);
+    }
+    assert!(!store.admit(key, quota, 1).await.unwrap().allowed);
+    store.refund(key, quota, 1).await.unwrap();
+    assert!(store.admit(key, quota, 1).await.unwrap().allowed);
+    assert!(!store.admit(key, quota, 1).await.unwrap().allowed);
+    for _ in 0..10 {
+        store.refund(key, quota, 1).await.unwrap();
+    }
+    let answer = store.admit(key, quota, 1).await.unwrap();
+    assert_eq!(
+        (answer.allowed, answer.remaining),
+        (true, 2),
+        "never fuller than full"
+    );
+}
+
+async fn a_cost_is_taken_whole_or_not_at_all(store: &Store) {
+    let (key, quota) = ("c:{alice}:0:rate", quota(10, HOUR));
+    assert_eq!(store.admit(key, quota, 7).await.unwrap().remaining, 3);
+    let refused = store.admit(key, quota, 4).await.unwrap();
+    assert_eq!((refused.allowed, refused.remaining), (false, 3));
+    assert!(
+        about(refused.retry_after, HOUR / 10),
+        "one more is missing: {refused:?}"
+    );
+    assert!(store.admit(key, quota, 3).await.unwrap().allowed);
+    let whole = store
+        .admit("c:{alice}:0:other", quota, 4_000_000_000)
+        .await
+        .unwrap();
+    assert_eq!(
+        (whole.allowed, whole.remaining),
+        (true, 0),
+        "more than the bucket counts as the bucket"
+    );
+}
+
+async fn callers_do_not_share_a_bucket(store: &Store) {
+    let quota = quota(1, HOUR);
+    for name in ["alice", "bob", "carol"] {
+        assert!(
+            store
+                .admit(&format!("c:{{{name}}}:0:rate"), quota, 1)
+                .await
+                .unwrap()
+                .allowed
+        );
+    }
+}
+
+async fn a_smaller_quota_locks_nobody_out_for_longer_than_its_period(store: &Store) {
+    let key = "c:{alice}:0:rate";
+    store
+        .admit(key, quota(1000, HOUR * 24 * 365), 1000)
+        .await
+        .unwrap();
+    let answer = store.admit(key, quota(5, HOUR), 1).await.unwrap();
+    assert!(!answer.allowed);
+    assert!(answer.reset_after <= HOUR, "{answer:?}");
+}
