@@ -20,7 +20,13 @@ pub struct Account {
 impl Account {
     /// A new account.
     pub fn new(created_at: i64, password: Option<String>) -> Self {
-        Self { rev: 1, created_at, password, epoch: 0, kept: None }
+        Self {
+            rev: 1,
+            created_at,
+            password,
+            epoch: 0,
+            kept: None,
+        }
     }
 
     /// Whether a login of that id is one of those that still count.
@@ -45,12 +51,17 @@ pub struct Standing {
 impl Standing {
     /// The id's present life.
     pub fn owner(&self) -> Owner {
-        Owner { user: self.user.clone(), generation: self.state.generation }
+        Owner {
+            user: self.user.clone(),
+            generation: self.state.generation,
+        }
     }
 
     /// The account's password hash, if there is an account and it has one.
     pub fn password(&self) -> Option<&str> {
-        self.account.as_ref().and_then(|account| account.password.as_deref())
+        self.account
+            .as_ref()
+            .and_then(|account| account.password.as_deref())
     }
 }
 

@@ -1,9 +1,196 @@
 //! The chat service: messages, sessions, streams, and the model servers behind them.
 //!
 //! `api` parses and answers, `service` decides, `repository` keeps, `adapters` talk to model servers, `models` are the
-//! words they share.
+//! words they share. [`build`] puts them together.
 
 pub mod adapters;
+pub mod api;
 pub mod models;
 pub mod repository;
 pub mod service;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::Router;
+use common::{
+    config::{LoginMode, Settings},
+    http::{
+        Hosts, Layers, admin, docs,
+        health::{self, Health},
+        metrics::PrometheusHandle,
+        wrap,
+    },
+    identity::{Authenticator, KeySet, Revocations, Verifier},
+    rate_limiter::RateLimiter,
+    shutdown::Shutdown,
+    store::{Quota, Store},
+};
+use utoipa::openapi::OpenApi;
+
+use crate::{
+    api::{App, socket::Sockets},
+    repository::Repository,
+    service::{
+        llm::Llm,
+        turns::{Limits, Turns},
+    },
+};
+
+/// The routers of the service, ready to be served.
+#[derive(Debug)]
+pub struct Service {
+    /// The public listener's.
+    pub public: Router,
+    /// The admin listener's.
+    pub admin: Router,
+}
+
+/// Who checks tokens, and where calls to `auth` go.
+pub struct Identities {
+    /// Checks tokens.
+    pub authenticator: Authenticator,
+    /// `/auth/*` and the key set, as this service passes them on.
+    pub passed_on: Router,
+}
+
+impl Identities {
+    /// Keys from, and calls passed on to, the `auth` that the settings name.
+    ///
+    /// # Errors
+    /// Where the settings name none, or no HTTP client can be made.
+    pub fn remote(settings: &Settings, store: &Store, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        let url = settings
+            .chat
+            .auth_url
+            .clone()
+            .context("chat.auth_url must be set")?;
+        let client = common::clients::http::auth().context("the HTTP client for auth")?;
+        let keys = KeySet::remote(&url, client.clone(), shutdown);
+        let revocations = Revocations::start(store.clone(), shutdown);
+        let verifier = Verifier {
+            issuer: settings.auth.issuer.clone(),
+            audience: settings.auth.audience.clone(),
+        };
+        Ok(Self {
+            authenticator: Authenticator::new(verifier, keys, revocations, store.clone()),
+            passed_on: api::auth_pass::routes(api::auth_pass::RemoteAuth { url, client }),
+        })
+    }
+}
+
+/// The description of the public API.
+pub fn openapi() -> OpenApi {
+    api::routes().into_openapi()
+}
+
+/// Puts the service together.
+///
+/// # Errors
+/// Where no HTTP client for the model servers can be made.
+pub fn build(
+    settings: &Settings,
+    store: Store,
+    identities: Identities,
+    metrics: PrometheusHandle,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Service> {
+    let Identities {
+        authenticator,
+        passed_on,
+    } = identities;
+    let llm =
+        Arc::new(Llm::new(&settings.llm, shutdown).context("the HTTP client for model servers")?);
+    let repository = Repository::new(
+        store.clone(),
+        settings.chat.session_ttl,
+        settings.chat.lease,
+    );
+    let turns = Turns::new(
+        repository,
+        Arc::clone(&llm),
+        Limits::from_settings(settings),
+        shutdown.clone(),
+    );
+    let quota = Quota {
+        burst: settings.rate_limit.requests.get(),
+        period: settings.rate_limit.period,
+    };
+    let app = App {
+        turns,
+        llm: Arc::clone(&llm),
+        authenticator: authenticator.clone(),
+        limiter: RateLimiter::new(store.clone(), quota, "c"),
+        disconnect_grace: settings.chat.disconnect_grace,
+        tokens_per_day: settings.rate_limit.tokens_per_day,
+        allowed_origins: settings.chat.allowed_origins.clone().into(),
+        sockets: Sockets::new(settings.chat.sockets_per_user),
+        shutdown: shutdown.clone(),
+    };
+    let health = health_of(store, authenticator.clone(), llm, shutdown.clone());
+    let (routes, openapi) = api::routes().split_for_parts();
+    let router = api::guarded(routes, &app)
+        .merge(passed_on)
+        .merge(health::routes(health.clone()))
+        .merge(docs::routes(openapi));
+    let mut layers = Layers::new("chat", hosts(settings, authenticator), &settings.server);
+    layers
+        .allowed_origins
+        .clone_from(&settings.chat.allowed_origins);
+    Ok(Service {
+        public: wrap(router, layers),
+        admin: wrap(admin::router(health, metrics), Layers::admin("chat")),
+    })
+}
+
+/// Names are guarded while bound to loopback, or while `auth` says that login is open.
+fn hosts(settings: &Settings, authenticator: Authenticator) -> Hosts {
+    let is_loopback = settings.chat.listen.ip().is_loopback();
+    Hosts::guarded(settings.server.allowed_hosts.clone(), move || {
+        is_loopback || authenticator.login_mode() == LoginMode::Open
+    })
+}
+
+fn health_of(
+    store: Store,
+    authenticator: Authenticator,
+    llm: Arc<Llm>,
+    shutdown: Shutdown,
+) -> Health {
+    Health::new("Chat", shutdown)
+        .gate("store", move || {
+            let store = store.by(std::time::Instant::now() + Duration::from_millis(400));
+            async move {
+                store
+                    .ping()
+                    .await
+                    .map_err(|_| "cannot be reached".to_owned())
+            }
+        })
+        .gate("keys", move || {
+            let has_keys = authenticator.has_keys();
+            async move {
+                if has_keys {
+                    Ok(())
+                } else {
+                    Err("none from auth yet".to_owned())
+                }
+            }
+        })
+        .report("llm", move || {
+            let down: Vec<&str> = llm
+                .status()
+                .into_iter()
+                .filter(|status| status.up == Some(false) || status.breaker_open)
+                .map(|status| status.provider.as_str())
+                .collect();
+            async move {
+                if down.is_empty() {
+                    Ok(())
+                } else {
+                    Err(format!("cannot be reached: {}", down.join(", ")))
+                }
+            }
+        })
+        .build()
+}

@@ -1,2 +1,22 @@
-//! stub
-fn main() {}
+//! The `chat` binary: settings in, listeners bound, served until a signal.
+
+use std::process::ExitCode;
+
+use common::{cli, config::Binary, http, store::Store};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let openapi = || chat::openapi().to_pretty_json().unwrap_or_default();
+    cli::run(Binary::Chat, openapi, async |settings, shutdown| {
+        let public = cli::listen("chat.listen", settings.chat.listen).await?;
+        let admin = cli::listen("chat.admin_listen", settings.chat.admin_listen).await?;
+        let metrics = http::metrics::install(&shutdown);
+        let store = Store::open(&settings.store.url, &shutdown)?;
+        let identities = chat::Identities::remote(&settings, &store, &shutdown)?;
+        let service = chat::build(&settings, store, identities, metrics, &shutdown)?;
+        let (public, admin) = ((public, service.public), (admin, service.admin));
+        Ok(http::serve_pair("chat", public, admin, &settings.server, &shutdown).await?)
+    })
+}

@@ -25,7 +25,8 @@ pub fn rfc3339(ms: i64) -> String {
 
 /// The day of a time in UTC, as `YYYYMMDD`.
 pub fn utc_day(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |at| at.strftime("%Y%m%d").to_string())
+    jiff::Timestamp::from_millisecond(ms)
+        .map_or_else(|_| String::new(), |at| at.strftime("%Y%m%d").to_string())
 }
 
 /// The time until the next day begins in UTC.

@@ -54,10 +54,23 @@ pub(super) async fn register(
     Body(register): Body<Register>,
 ) -> Result<(StatusCode, Json<Registered>), ApiError> {
     let Register { user_id, password } = register;
-    if identity.as_ref().is_some_and(|identity| *identity.user() != user_id) {
-        return Err(ApiError::new(Code::UserMismatch, "The token is another user's: send none to register this one."));
+    if identity
+        .as_ref()
+        .is_some_and(|identity| *identity.user() != user_id)
+    {
+        return Err(ApiError::new(
+            Code::UserMismatch,
+            "The token is another user's: send none to register this one.",
+        ));
     }
-    accounts.register(&user_id, password.expose_secret(), identity.as_ref(), peer.0).await?;
+    accounts
+        .register(
+            &user_id,
+            password.expose_secret(),
+            identity.as_ref(),
+            peer.0,
+        )
+        .await?;
     Ok((StatusCode::CREATED, Json(Registered { user_id })))
 }
 
@@ -93,9 +106,15 @@ pub(super) async fn change_password(
     identity: Identity,
     Body(change): Body<ChangePassword>,
 ) -> Result<StatusCode, ApiError> {
-    let passwords = (change.current_password.expose_secret(), change.new_password.expose_secret());
+    let passwords = (
+        change.current_password.expose_secret(),
+        change.new_password.expose_secret(),
+    );
     let revoke_keys = change.revoke_keys.unwrap_or(false);
-    accounts.change_password(&identity, passwords, revoke_keys, peer.0).await.map_err(at("/new_password"))?;
+    accounts
+        .change_password(&identity, passwords, revoke_keys, peer.0)
+        .await
+        .map_err(at("/new_password"))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -63,9 +63,19 @@ pub(super) struct Keys {
 
 impl From<ApiKey> for Key {
     fn from(key: ApiKey) -> Self {
-        let ApiKey { id, name, created_at, expires_at } = key;
+        let ApiKey {
+            id,
+            name,
+            created_at,
+            expires_at,
+        } = key;
         let expires_at = expires_at.map(|at| rfc3339(at.saturating_mul(1000)));
-        Self { id, name, created_at: rfc3339(created_at), expires_at }
+        Self {
+            id,
+            name,
+            created_at: rfc3339(created_at),
+            expires_at,
+        }
     }
 }
 
@@ -73,12 +83,16 @@ impl MakeKey {
     fn checked(self) -> Result<(String, Option<Duration>), ApiError> {
         let length = self.name.chars().count();
         if !(1..=MAX_NAME).contains(&length) || self.name.chars().any(char::is_control) {
-            return Err(ApiError::invalid("/name", "A name is 1 to 100 characters, none of them a control character."));
+            return Err(ApiError::invalid(
+                "/name",
+                "A name is 1 to 100 characters, none of them a control character.",
+            ));
         }
         match self.expires_in {
-            Some(seconds) if !(1..=MAX_EXPIRES_IN).contains(&seconds) => {
-                Err(ApiError::invalid("/expires_in", "A key lives 1 to 315360000 seconds."))
-            }
+            Some(seconds) if !(1..=MAX_EXPIRES_IN).contains(&seconds) => Err(ApiError::invalid(
+                "/expires_in",
+                "A key lives 1 to 315360000 seconds.",
+            )),
             seconds => Ok((self.name, seconds.map(Duration::from_secs))),
         }
     }
@@ -102,7 +116,13 @@ pub(super) async fn make_key(
 ) -> Result<(StatusCode, Json<Made>), ApiError> {
     let (name, lifetime) = make.checked()?;
     let made = accounts.make_key(&identity, &name, lifetime).await?;
-    Ok((StatusCode::CREATED, Json(Made { about: made.about.into(), key: made.key })))
+    Ok((
+        StatusCode::CREATED,
+        Json(Made {
+            about: made.about.into(),
+            key: made.key,
+        }),
+    ))
 }
 
 /// Lists the account's API keys.
@@ -114,9 +134,14 @@ pub(super) async fn make_key(
         (status = 500, body = Problem), (status = 503, body = Problem),
     )
 )]
-pub(super) async fn list_keys(State(accounts): State<Arc<Accounts>>, identity: Identity) -> Result<Json<Keys>, ApiError> {
+pub(super) async fn list_keys(
+    State(accounts): State<Arc<Accounts>>,
+    identity: Identity,
+) -> Result<Json<Keys>, ApiError> {
     let keys = accounts.keys(&identity).await?;
-    Ok(Json(Keys { keys: keys.into_iter().map(Key::from).collect() }))
+    Ok(Json(Keys {
+        keys: keys.into_iter().map(Key::from).collect(),
+    }))
 }
 
 /// Revokes an API key.

@@ -42,8 +42,17 @@ pub(super) struct Granted {
 
 impl From<Grant> for Granted {
     fn from(grant: Grant) -> Self {
-        let Grant { access_token, expires_in, refresh_token } = grant;
-        Self { access_token, token_type: "bearer", expires_in, refresh_token }
+        let Grant {
+            access_token,
+            expires_in,
+            refresh_token,
+        } = grant;
+        Self {
+            access_token,
+            token_type: "bearer",
+            expires_in,
+            refresh_token,
+        }
     }
 }
 
@@ -70,10 +79,17 @@ pub(super) async fn login(
     if password == Some("") {
         return Err(ApiError::invalid("/password", "The password is empty."));
     }
-    Ok(Json(granted(&accounts, &login.user_id, password, from).await?))
+    Ok(Json(
+        granted(&accounts, &login.user_id, password, from).await?,
+    ))
 }
 
-async fn granted(accounts: &Accounts, user: &UserId, password: Option<&str>, from: IpAddr) -> Result<Granted, ApiError> {
+async fn granted(
+    accounts: &Accounts,
+    user: &UserId,
+    password: Option<&str>,
+    from: IpAddr,
+) -> Result<Granted, ApiError> {
     Ok(accounts.login(user, password, from).await?.into())
 }
 
@@ -102,7 +118,12 @@ pub(super) async fn refresh(
     State(accounts): State<Arc<Accounts>>,
     Body(refresh): Body<Refresh>,
 ) -> Result<Json<Granted>, ApiError> {
-    Ok(Json(accounts.refresh(refresh.refresh_token.expose_secret()).await?.into()))
+    Ok(Json(
+        accounts
+            .refresh(refresh.refresh_token.expose_secret())
+            .await?
+            .into(),
+    ))
 }
 
 /// What ends.
@@ -129,6 +150,8 @@ pub(super) async fn logout(
     identity: Identity,
     OptionalBody(logout): OptionalBody<Logout>,
 ) -> Result<StatusCode, ApiError> {
-    accounts.logout(&identity, logout.all.unwrap_or(false)).await?;
+    accounts
+        .logout(&identity, logout.all.unwrap_or(false))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

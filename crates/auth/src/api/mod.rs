@@ -57,11 +57,15 @@ pub fn limited(accounts: Arc<Accounts>) -> OpenApiRouter {
 
 /// The calls that cost nothing.
 pub fn published(accounts: Arc<Accounts>) -> OpenApiRouter {
-    OpenApiRouter::new().routes(routes!(published::jwks)).with_state(accounts)
+    OpenApiRouter::new()
+        .routes(routes!(published::jwks))
+        .with_state(accounts)
 }
 
 /// Nothing that is said about accounts is kept by anybody in between.
 async fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -49,5 +49,11 @@ pub(super) async fn validate(
     let user_id = identity.owner.user;
     let header = HeaderValue::from_str(user_id.as_str()).map_err(ApiError::internal)?;
     let expires_at = expires_at.map(|at| rfc3339(at.saturating_mul(1000)));
-    Ok(([(X_USER_ID, header)], Json(Validated { user_id, expires_at })))
+    Ok((
+        [(X_USER_ID, header)],
+        Json(Validated {
+            user_id,
+            expires_at,
+        }),
+    ))
 }

@@ -48,14 +48,20 @@ impl Change {
     pub fn of(standing: &Standing) -> Self {
         let user = &standing.user;
         let generation = match standing.has_state {
-            true => Check::FieldEquals(state(user), "gen".into(), number(standing.state.generation)),
+            true => {
+                Check::FieldEquals(state(user), "gen".into(), number(standing.state.generation))
+            }
             false => Check::Absent(state(user)),
         };
         let account = match &standing.account {
-            Some(account) => Check::FieldEquals(account_key(user), "rev".into(), number(account.rev)),
+            Some(account) => {
+                Check::FieldEquals(account_key(user), "rev".into(), number(account.rev))
+            }
             None => Check::Absent(account_key(user)),
         };
-        Self { txn: Txn::durable().check(generation).check(account) }
+        Self {
+            txn: Txn::durable().check(generation).check(account),
+        }
     }
 
     /// A further condition.
@@ -80,13 +86,21 @@ impl Change {
             set("rev", number(rev)),
             set("created", number(account.created_at)),
             set("epoch", number(account.epoch)),
-            set("kept", Bytes::from(account.kept.clone().unwrap_or_default())),
+            set(
+                "kept",
+                Bytes::from(account.kept.clone().unwrap_or_default()),
+            ),
             match &account.password {
                 Some(password) => set("password", Bytes::from(password.clone())),
                 None => Op::FieldDelete(key.clone(), "password".into()),
             },
         ]);
-        self.state(&standing.user, standing.state.generation, true, account.password.is_some())
+        self.state(
+            &standing.user,
+            standing.state.generation,
+            true,
+            account.password.is_some(),
+        )
     }
 
     /// Deletes the account: its id begins a new generation.
@@ -120,7 +134,11 @@ impl Repository {
             has_state: !fields.is_empty(),
             account: read_account(&snapshot.fields(1)),
         };
-        Ok(Loaded { now: snapshot.now, standing, snapshot })
+        Ok(Loaded {
+            now: snapshot.now,
+            standing,
+            snapshot,
+        })
     }
 
     /// Commits a change; whether the account was as it had been read.
@@ -136,34 +154,68 @@ impl Repository {
     }
 
     /// Every id of the index after `(score, id)`, by rising time.
-    pub async fn enlisted(&self, since: i64, limit: usize) -> Result<Vec<(UserId, i64)>, StoreError> {
-        let mut page = self.store.read(vec![Read::Since { key: ACCOUNTS.into(), score: since, limit }]).await?;
+    pub async fn enlisted(
+        &self,
+        since: i64,
+        limit: usize,
+    ) -> Result<Vec<(UserId, i64)>, StoreError> {
+        let mut page = self
+            .store
+            .read(vec![Read::Since {
+                key: ACCOUNTS.into(),
+                score: since,
+                limit,
+            }])
+            .await?;
         let members = page.members(0).into_iter();
-        Ok(members.filter_map(|(user, at)| Some((UserId::parse(&user)?, at))).collect())
+        Ok(members
+            .filter_map(|(user, at)| Some((UserId::parse(&user)?, at)))
+            .collect())
     }
 
     /// Announces that the data of an account is to be erased. `chat` does it once the account's state says that this
     /// generation is over, so that it is safe to write this before the account is deleted.
     pub async fn announce_erasure(&self, owner: &Owner, now: i64) -> Result<(), StoreError> {
         let member = format!("{}:{}", owner.user, owner.generation);
-        self.store.commit(Txn::durable().op(Op::MemberSet(ERASE.into(), member, now))).await.map(drop)
+        self.store
+            .commit(Txn::durable().op(Op::MemberSet(ERASE.into(), member, now)))
+            .await
+            .map(drop)
     }
 
     /// The announced erasures that `chat` has not done yet, with when they were announced, and the store's clock.
     pub async fn erasures(&self, limit: usize) -> Result<(i64, Vec<(Owner, i64)>), StoreError> {
-        let mut page = self.store.read(vec![Read::Since { key: ERASE.into(), score: 0, limit }]).await?;
+        let mut page = self
+            .store
+            .read(vec![Read::Since {
+                key: ERASE.into(),
+                score: 0,
+                limit,
+            }])
+            .await?;
         let owner = |member: &str| {
             let (user, generation) = member.rsplit_once(':')?;
-            Some(Owner { user: UserId::parse(user)?, generation: generation.parse().ok()? })
+            Some(Owner {
+                user: UserId::parse(user)?,
+                generation: generation.parse().ok()?,
+            })
         };
         let members = page.members(0).into_iter();
-        Ok((page.now, members.filter_map(|(member, at)| Some((owner(&member)?, at))).collect()))
+        Ok((
+            page.now,
+            members
+                .filter_map(|(member, at)| Some((owner(&member)?, at)))
+                .collect(),
+        ))
     }
 
     /// Takes back an announcement.
     pub async fn withdraw_erasure(&self, owner: &Owner) -> Result<(), StoreError> {
         let member = format!("{}:{}", owner.user, owner.generation);
-        self.store.commit(Txn::durable().op(Op::MemberDelete(ERASE.into(), member))).await.map(drop)
+        self.store
+            .commit(Txn::durable().op(Op::MemberDelete(ERASE.into(), member)))
+            .await
+            .map(drop)
     }
 
     /// Forgets revocations that were written before `before` (ms).

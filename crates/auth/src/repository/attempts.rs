@@ -13,9 +13,15 @@ use super::{Change, Repository, number, text};
 /// than five of them would make it pay to wait for the free ones.
 const KEPT: Duration = Duration::from_secs(15 * 60);
 /// Failed attempts of one address.
-const FAILURES: Quota = Quota { burst: 100, period: Duration::from_secs(60) };
+const FAILURES: Quota = Quota {
+    burst: 100,
+    period: Duration::from_secs(60),
+};
 /// Registrations of one address.
-const REGISTRATIONS: Quota = Quota { burst: 20, period: Duration::from_secs(60) };
+const REGISTRATIONS: Quota = Quota {
+    burst: 20,
+    period: Duration::from_secs(60),
+};
 
 /// How an account's attempts stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +56,30 @@ fn network(address: IpAddr) -> String {
 impl Repository {
     /// How the attempts of an id stand, whether or not it has an account.
     pub async fn attempts(&self, user: &UserId) -> Result<Attempts, StoreError> {
-        let mut found = self.store.read(vec![Read::Fields(attempts_key(user))]).await?;
+        let mut found = self
+            .store
+            .read(vec![Read::Fields(attempts_key(user))])
+            .await?;
         let fields = found.fields(0);
-        let whole = |name: &str| text(&fields, name).and_then(|it| it.parse::<i64>().ok()).unwrap_or(0);
-        Ok(Attempts { now: found.now, failed: u32::try_from(whole("failed")).unwrap_or(u32::MAX), until: whole("until") })
+        let whole = |name: &str| {
+            text(&fields, name)
+                .and_then(|it| it.parse::<i64>().ok())
+                .unwrap_or(0)
+        };
+        Ok(Attempts {
+            now: found.now,
+            failed: u32::try_from(whole("failed")).unwrap_or(u32::MAX),
+            until: whole("until"),
+        })
     }
 
     /// Counts one more attempt, if nobody else did meanwhile; the next may be made at `until`.
-    pub async fn count_attempt(&self, user: &UserId, seen: &Attempts, until: i64) -> Result<bool, StoreError> {
+    pub async fn count_attempt(
+        &self,
+        user: &UserId,
+        seen: &Attempts,
+        until: i64,
+    ) -> Result<bool, StoreError> {
         let key = attempts_key(user);
         let check = match seen.failed {
             0 => Check::FieldAbsent(key.clone(), "failed".into()),
@@ -65,7 +87,11 @@ impl Repository {
         };
         let txn = Txn::relaxed()
             .check(check)
-            .op(Op::FieldSet(key.clone(), "failed".into(), number(seen.failed.saturating_add(1))))
+            .op(Op::FieldSet(
+                key.clone(),
+                "failed".into(),
+                number(seen.failed.saturating_add(1)),
+            ))
             .op(Op::FieldSet(key.clone(), "until".into(), number(until)))
             .op(Op::Expire(key, Some(KEPT)));
         Ok(self.store.commit(txn).await? == Committed::Applied)
@@ -73,22 +99,32 @@ impl Repository {
 
     /// Forgets the failed attempts of an id.
     pub async fn forget_attempts(&self, user: &UserId) -> Result<(), StoreError> {
-        self.store.commit(Txn::relaxed().op(Op::Delete(attempts_key(user)))).await.map(drop)
+        self.store
+            .commit(Txn::relaxed().op(Op::Delete(attempts_key(user))))
+            .await
+            .map(drop)
     }
 
     /// Takes one of an address's attempts.
     pub async fn admit_attempt(&self, address: IpAddr) -> Result<Admission, StoreError> {
-        self.store.admit(&address_key(address, "failures"), FAILURES, 1).await
+        self.store
+            .admit(&address_key(address, "failures"), FAILURES, 1)
+            .await
     }
 
     /// Gives it back: it did not fail.
     pub async fn refund_attempt(&self, address: IpAddr) -> Result<(), StoreError> {
-        self.store.refund(&address_key(address, "failures"), FAILURES, 1).await.map(drop)
+        self.store
+            .refund(&address_key(address, "failures"), FAILURES, 1)
+            .await
+            .map(drop)
     }
 
     /// Takes one of an address's registrations.
     pub async fn admit_registration(&self, address: IpAddr) -> Result<Admission, StoreError> {
-        self.store.admit(&address_key(address, "registrations"), REGISTRATIONS, 1).await
+        self.store
+            .admit(&address_key(address, "registrations"), REGISTRATIONS, 1)
+            .await
     }
 }
 

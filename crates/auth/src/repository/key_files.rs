@@ -15,8 +15,9 @@ use jsonwebtoken::{
 };
 
 /// What stands before the 32 bytes of a private Ed25519 key in PKCS#8 (RFC 8410).
-const PKCS8_PREFIX: [u8; 16] =
-    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
 /// Largest file that is looked at, in bytes.
 const MAX_FILE: u64 = 16 * 1024;
 
@@ -27,7 +28,9 @@ pub enum KeyFileError {
     #[error("the folder of signing keys {0} cannot be used")]
     Folder(PathBuf, #[source] io::Error),
     /// A key that others can read, where that is not accepted.
-    #[error("the signing key {0} can be read by everybody on this machine: chmod 600 it, or replace it")]
+    #[error(
+        "the signing key {0} can be read by everybody on this machine: chmod 600 it, or replace it"
+    )]
     WorldReadable(PathBuf),
     /// There are files, and none of them is a key.
     #[error("no file in {0} is a usable signing key (Ed25519, PKCS#8, PEM)")]
@@ -52,8 +55,17 @@ pub fn make_first(dir: &Path) -> Result<(), KeyFileError> {
     if !names(dir).unwrap_or_default().is_empty() {
         return Ok(());
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
-    let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(".lock")).map_err(unusable)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(unusable)?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(dir.join(".lock"))
+        .map_err(unusable)?;
     lock.lock().map_err(unusable)?;
     if names(dir).map_err(unusable)?.is_empty() {
         write_new(dir).map_err(unusable)?;
@@ -71,7 +83,10 @@ pub fn read_all(dir: &Path, strict: bool) -> Result<Vec<KeyFile>, KeyFileError> 
         match read_one(&path, &name) {
             Ok((key, world_readable)) => {
                 if world_readable {
-                    tracing::warn!(file = name, "signing key can be read by everybody on this machine");
+                    tracing::warn!(
+                        file = name,
+                        "signing key can be read by everybody on this machine"
+                    );
                 }
                 if world_readable && strict {
                     exposed = Some(path);
@@ -91,8 +106,17 @@ pub fn read_all(dir: &Path, strict: bool) -> Result<Vec<KeyFile>, KeyFileError> 
 
 /// Whether a file name is a key's: `YYYYMMDDThhmmss-<anything>.pem`.
 fn is_key_name(name: &str) -> bool {
-    let Some((stamp, rest)) = name.split_once('-') else { return false };
-    let digits = stamp.len() == 15 && stamp.bytes().enumerate().all(|(i, c)| if i == 8 { c == b'T' } else { c.is_ascii_digit() });
+    let Some((stamp, rest)) = name.split_once('-') else {
+        return false;
+    };
+    let digits = stamp.len() == 15
+        && stamp.bytes().enumerate().all(|(i, c)| {
+            if i == 8 {
+                c == b'T'
+            } else {
+                c.is_ascii_digit()
+            }
+        });
     digits && rest.len() > ".pem".len() && rest.ends_with(".pem")
 }
 
@@ -127,22 +151,39 @@ fn read_one(path: &Path, name: &str) -> Result<(KeyFile, bool), Unusable> {
     let signing = EncodingKey::from_ed_pem(&fs::read(path)?)?;
     let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&signing, Algorithm::EdDSA)?;
     let kid = jwk.thumbprint(ThumbprintHash::SHA256)?;
-    let AlgorithmParameters::OctetKeyPair(public) = jwk.algorithm else { return Err(Unusable::Form) };
+    let AlgorithmParameters::OctetKeyPair(public) = jwk.algorithm else {
+        return Err(Unusable::Form);
+    };
     let public = Jwk::ed25519(public.x, kid);
     let world_readable = metadata.permissions().mode() & 0o004 != 0;
-    Ok((KeyFile { name: name.to_owned(), signing, public }, world_readable))
+    Ok((
+        KeyFile {
+            name: name.to_owned(),
+            signing,
+            public,
+        },
+        world_readable,
+    ))
 }
 
 /// Writes a new key: whole under a name of no meaning, then under its own.
 fn write_new(dir: &Path) -> io::Result<()> {
     let mut der = PKCS8_PREFIX.to_vec();
     der.extend_from_slice(&rand::random::<[u8; 32]>());
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(&der));
+    let pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        STANDARD.encode(&der)
+    );
     let unfinished = dir.join(format!(".new-{}", uuid::Uuid::new_v4()));
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&unfinished)?;
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&unfinished)?;
     file.write_all(pem.as_bytes())?;
     file.sync_all()?;
-    let stamp = jiff::Timestamp::from_millisecond(common::clock::now_ms()).map_err(io::Error::other)?;
+    let stamp =
+        jiff::Timestamp::from_millisecond(common::clock::now_ms()).map_err(io::Error::other)?;
     let name = format!("{}-first.pem", stamp.strftime("%Y%m%dT%H%M%S"));
     fs::rename(&unfinished, dir.join(name))?;
     File::open(dir)?.sync_all()
@@ -155,7 +196,13 @@ mod tests {
     #[test]
     fn only_names_of_the_form_are_keys() {
         assert!(is_key_name("20260102T030405-first.pem") && is_key_name("20260102T030405-a-b.pem"));
-        for name in ["20260102T030405-.pem", "20260102030405-x.pem", "x.pem", "20260102T030405.pem", "20260102T030405-x.pem~"] {
+        for name in [
+            "20260102T030405-.pem",
+            "20260102030405-x.pem",
+            "x.pem",
+            "20260102T030405.pem",
+            "20260102T030405-x.pem~",
+        ] {
             assert!(!is_key_name(name), "{name}");
         }
     }

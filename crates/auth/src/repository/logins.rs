@@ -53,7 +53,10 @@ fn nonce_key(owner: &Owner, id: &str) -> Key {
 impl LoginRecord {
     /// The reads that [`LoginRecord::found`] looks at.
     pub fn reads(owner: &Owner, id: &str) -> Vec<Read> {
-        vec![Read::Fields(login_key(owner, id)), Read::Value(nonce_key(owner, id))]
+        vec![
+            Read::Fields(login_key(owner, id)),
+            Read::Value(nonce_key(owner, id)),
+        ]
     }
 
     /// The record and the nonce of its last rotation, from positions 2 and 3 of what was read.
@@ -97,19 +100,33 @@ impl Change {
         (nonce, grace): (Bytes, Duration),
     ) -> Self {
         let key = login_key(owner, id);
-        let set = |field: &str, value: &str| Op::FieldSet(key.clone(), field.into(), Bytes::from(value.to_owned()));
-        self.check(Check::FieldEquals(key.clone(), "current".into(), Bytes::from(current.to_owned())))
-            .check(Check::FieldAbsent(key.clone(), "ended".into()))
-            .op(set("current", next))
-            .op(set("previous", current))
-            .op(Op::Set { key: nonce_key(owner, id), value: nonce, ttl: Some(grace) })
+        let set = |field: &str, value: &str| {
+            Op::FieldSet(key.clone(), field.into(), Bytes::from(value.to_owned()))
+        };
+        self.check(Check::FieldEquals(
+            key.clone(),
+            "current".into(),
+            Bytes::from(current.to_owned()),
+        ))
+        .check(Check::FieldAbsent(key.clone(), "ended".into()))
+        .op(set("current", next))
+        .op(set("previous", current))
+        .op(Op::Set {
+            key: nonce_key(owner, id),
+            value: nonce,
+            ttl: Some(grace),
+        })
     }
 
     /// Ends a login that exists. Its record stays until it would have expired, so that what belongs to it is known.
     pub fn end_login(self, owner: &Owner, id: &str, why: Ended) -> Self {
         let key = login_key(owner, id);
         self.check(Check::Exists(key.clone()))
-            .op(Op::FieldSet(key, "ended".into(), Bytes::from_static(why.as_str().as_bytes())))
+            .op(Op::FieldSet(
+                key,
+                "ended".into(),
+                Bytes::from_static(why.as_str().as_bytes()),
+            ))
             .op(Op::Delete(nonce_key(owner, id)))
     }
 }

@@ -17,9 +17,9 @@ mod key_files;
 mod logins;
 
 pub use accounts::{Change, Loaded};
+pub use api_keys::{MAX_KEYS, key_ids, key_ids_read};
 pub use attempts::Attempts;
 pub use key_files::{KeyFile, KeyFileError, make_first, read_all};
-pub use api_keys::{MAX_KEYS, key_ids, key_ids_read};
 pub use logins::{Ended, LoginRecord};
 
 use common::store::{Bytes, Store};
@@ -47,5 +47,7 @@ fn number(value: impl std::fmt::Display) -> Bytes {
 
 /// A field as text; `None` where it is absent or not text.
 fn text(fields: &std::collections::HashMap<String, Bytes>, name: &str) -> Option<String> {
-    fields.get(name).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
+    fields
+        .get(name)
+        .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
 }

@@ -35,7 +35,9 @@ impl Accounts {
         if self.settings.registration == Registration::Closed {
             return Err(AuthError::RegistrationClosed);
         }
-        self.passwords.accept(password, user).map_err(AuthError::Password)?;
+        self.passwords
+            .accept(password, user)
+            .map_err(AuthError::Password)?;
         let admitted = self.repository.admit_registration(from).await?;
         if !admitted.allowed {
             return Err(AuthError::TooManyAttempts(admitted.retry_after));
@@ -65,7 +67,11 @@ impl Accounts {
             let Some(account) = &standing.account else {
                 self.repository.enlist(user, loaded.now).await?;
                 let account = Account::new(loaded.now, Some(hash.clone()));
-                if self.repository.commit(Change::of(standing).put(standing, &account)).await? {
+                if self
+                    .repository
+                    .commit(Change::of(standing).put(standing, &account))
+                    .await?
+                {
                     return Ok(());
                 }
                 continue;
@@ -75,7 +81,10 @@ impl Accounts {
                 return Err(AuthError::UserExists);
             }
             // Whoever logged in as this id while anybody could, and whatever keys they made, are not its owner's.
-            let account = Account { password: Some(hash.clone()), ..account.clone() };
+            let account = Account {
+                password: Some(hash.clone()),
+                ..account.clone()
+            };
             if self.replace_password(&loaded, account, kept, &keys).await? {
                 return Ok(());
             }
@@ -92,8 +101,12 @@ impl Accounts {
         from: IpAddr,
     ) -> Result<(), AuthError> {
         let login = login_of(identity)?;
-        self.passwords.bounded(current).map_err(AuthError::Password)?;
-        self.passwords.accept(new, identity.user()).map_err(AuthError::Password)?;
+        self.passwords
+            .bounded(current)
+            .map_err(AuthError::Password)?;
+        self.passwords
+            .accept(new, identity.user())
+            .map_err(AuthError::Password)?;
         self.live(identity).await?;
         let attempt = self.begin_attempt(identity.user(), from).await?;
         let (mut hash, mut verified) = (None, None);
@@ -105,9 +118,15 @@ impl Accounts {
                 Some(hash) => hash,
                 none => none.insert(self.passwords.hash(new).await?),
             };
-            let account = Account { password: Some(hash.clone()), ..account.clone() };
+            let account = Account {
+                password: Some(hash.clone()),
+                ..account.clone()
+            };
             let keys = if revoke_keys { keys } else { Vec::new() };
-            if self.replace_password(&loaded, account, Some(login), &keys).await? {
+            if self
+                .replace_password(&loaded, account, Some(login), &keys)
+                .await?
+            {
                 self.succeed(attempt).await;
                 return Ok(());
             }
@@ -124,8 +143,16 @@ impl Accounts {
             let account = own_account(standing, identity)?;
             let (change, entry) = if all {
                 let epoch = account.epoch + 1;
-                let account = Account { epoch, kept: None, ..account.clone() };
-                let entry = Revocation::Logins { owner: standing.owner(), epoch, kept: None };
+                let account = Account {
+                    epoch,
+                    kept: None,
+                    ..account.clone()
+                };
+                let entry = Revocation::Logins {
+                    owner: standing.owner(),
+                    epoch,
+                    kept: None,
+                };
                 (Change::of(standing).put(standing, &account), entry)
             } else {
                 let change = Change::of(standing).end_login(&identity.owner, login, Ended::Logout);
@@ -139,13 +166,20 @@ impl Accounts {
     }
 
     /// Deletes an account. Its data are erased by `chat`, which [`crate::repository::ERASE`] tells.
-    pub async fn delete(&self, identity: &Identity, password: Option<&str>, from: IpAddr) -> Result<(), AuthError> {
+    pub async fn delete(
+        &self,
+        identity: &Identity,
+        password: Option<&str>,
+        from: IpAddr,
+    ) -> Result<(), AuthError> {
         login_of(identity)?;
         let loaded = self.live(identity).await?;
         let mut attempt = None;
         if own_account(&loaded.standing, identity)?.password.is_some() {
             let password = password.ok_or(AuthError::PasswordRequired)?;
-            self.passwords.bounded(password).map_err(AuthError::Password)?;
+            self.passwords
+                .bounded(password)
+                .map_err(AuthError::Password)?;
             attempt = Some(self.begin_attempt(identity.user(), from).await?);
         }
         let mut verified = None;
@@ -171,13 +205,17 @@ impl Accounts {
         let (standing, owner) = (&loaded.standing, loaded.standing.owner());
         // Before: a crash after the deletion must not leave data behind. `chat` waits for the state to say so too.
         self.repository.announce_erasure(&owner, loaded.now).await?;
-        let change = Change::of(standing).delete(standing).remove_keys(&owner, keys).forget_attempts(&standing.user);
+        let change = Change::of(standing)
+            .delete(standing)
+            .remove_keys(&owner, keys)
+            .forget_attempts(&standing.user);
         if !self.repository.commit(change).await? {
             return Ok(false);
         }
         // And after: an announcement that seemed to have come to nothing may have been taken back meanwhile.
         self.repository.announce_erasure(&owner, loaded.now).await?;
-        self.revoke(loaded.now, vec![Revocation::Account(owner)]).await?;
+        self.revoke(loaded.now, vec![Revocation::Account(owner)])
+            .await?;
         Ok(true)
     }
 
@@ -200,11 +238,22 @@ impl Accounts {
         }
     }
 
-    pub(crate) async fn load_with_keys(&self, user: &UserId) -> Result<(Loaded, Vec<String>), AuthError> {
+    pub(crate) async fn load_with_keys(
+        &self,
+        user: &UserId,
+    ) -> Result<(Loaded, Vec<String>), AuthError> {
         // Which generation's keys to read is known only once the state was; it hardly ever changes in between, and the
         // change that is based on both is refused if it does.
-        let owner = self.repository.load(user, Vec::new()).await?.standing.owner();
-        let mut loaded = self.repository.load(user, vec![key_ids_read(&owner)]).await?;
+        let owner = self
+            .repository
+            .load(user, Vec::new())
+            .await?
+            .standing
+            .owner();
+        let mut loaded = self
+            .repository
+            .load(user, vec![key_ids_read(&owner)])
+            .await?;
         let keys = key_ids(&mut loaded.snapshot, 2);
         let same = loaded.standing.owner() == owner;
         Ok((loaded, if same { keys } else { Vec::new() }))
@@ -220,7 +269,11 @@ impl Accounts {
     ) -> Result<bool, AuthError> {
         let (standing, owner) = (&loaded.standing, loaded.standing.owner());
         let kept = kept.map(str::to_owned);
-        let account = Account { epoch: account.epoch + 1, kept: kept.clone(), ..account };
+        let account = Account {
+            epoch: account.epoch + 1,
+            kept: kept.clone(),
+            ..account
+        };
         let change = Change::of(standing)
             .put(standing, &account)
             .remove_keys(&owner, keys)
@@ -229,7 +282,11 @@ impl Accounts {
             return Ok(false);
         }
         let mut entries: Vec<_> = keys.iter().cloned().map(Revocation::ApiKey).collect();
-        entries.push(Revocation::Logins { owner, epoch: account.epoch, kept });
+        entries.push(Revocation::Logins {
+            owner,
+            epoch: account.epoch,
+            kept,
+        });
         self.revoke(loaded.now, entries).await?;
         Ok(true)
     }
@@ -244,7 +301,11 @@ impl Accounts {
         if account.password.is_some() && *verified == account.password {
             return Ok(());
         }
-        if !self.passwords.verify(password, account.password.as_deref()).await? {
+        if !self
+            .passwords
+            .verify(password, account.password.as_deref())
+            .await?
+        {
             return Err(AuthError::InvalidCredentials);
         }
         verified.clone_from(&account.password);
@@ -255,7 +316,11 @@ impl Accounts {
 /// The account that the identity is of, if the id still has that one.
 fn own_account<'a>(standing: &'a Standing, identity: &Identity) -> Result<&'a Account, AuthError> {
     let own = standing.owner() == identity.owner;
-    standing.account.as_ref().filter(|_| own).ok_or(AuthError::Revoked)
+    standing
+        .account
+        .as_ref()
+        .filter(|_| own)
+        .ok_or(AuthError::Revoked)
 }
 
 /// Whether an identity does not count any more, and what to publish so that everybody knows.
@@ -264,12 +329,18 @@ fn over(loaded: &mut Loaded, identity: &Identity) -> Option<Option<Revocation>> 
     if loaded.standing.state.generation > owner.generation {
         return Some(Some(Revocation::Account(owner.clone())));
     }
-    let Ok(account) = own_account(&loaded.standing, identity) else { return Some(None) };
+    let Ok(account) = own_account(&loaded.standing, identity) else {
+        return Some(None);
+    };
     match &identity.credential {
         Credential::Token { login, .. } => {
             if !account.counts(login) {
                 let (epoch, kept) = (account.epoch, account.kept.clone());
-                return Some(Some(Revocation::Logins { owner: owner.clone(), epoch, kept }));
+                return Some(Some(Revocation::Logins {
+                    owner: owner.clone(),
+                    epoch,
+                    kept,
+                }));
             }
             match LoginRecord::found(&mut loaded.snapshot).0 {
                 Some(record) if record.ended.is_none() => None,
@@ -278,8 +349,13 @@ fn over(loaded: &mut Loaded, identity: &Identity) -> Option<Option<Revocation>> 
         }
         Credential::ApiKey { id, .. } => {
             let record = loaded.snapshot.value(2);
-            let record: Option<ApiKeyRecord> = record.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            if record.is_some() { None } else { Some(Some(Revocation::ApiKey(id.clone()))) }
+            let record: Option<ApiKeyRecord> =
+                record.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            if record.is_some() {
+                None
+            } else {
+                Some(Some(Revocation::ApiKey(id.clone())))
+            }
         }
         Credential::Open => None,
     }

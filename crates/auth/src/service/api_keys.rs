@@ -43,17 +43,36 @@ impl Accounts {
             if kept.len() >= MAX_KEYS {
                 return Err(AuthError::TooManyKeys);
             }
-            let expired: Vec<String> =
-                ids.into_iter().filter(|id| kept.iter().all(|key| key.id != *id)).collect();
+            let expired: Vec<String> = ids
+                .into_iter()
+                .filter(|id| kept.iter().all(|key| key.id != *id))
+                .collect();
             let id = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 9]>());
-            let key = Opaque { owner: owner.clone(), id: id.clone(), secret: random_bytes().to_vec() };
+            let key = Opaque {
+                owner: owner.clone(),
+                id: id.clone(),
+                secret: random_bytes().to_vec(),
+            };
             let key = key.encode(API_KEY_PREFIX);
-            let expires_at = lifetime.map(|span| now.div_euclid(1000).saturating_add(seconds(span)));
-            let record = ApiKeyRecord { v: 1, digest: digest(&key), name: name.to_owned(), created_at: now, expires_at };
-            let change =
-                Change::of(&loaded.standing).remove_keys(owner, &expired).add_key(owner, &id, &record, lifetime);
+            let expires_at =
+                lifetime.map(|span| now.div_euclid(1000).saturating_add(seconds(span)));
+            let record = ApiKeyRecord {
+                v: 1,
+                digest: digest(&key),
+                name: name.to_owned(),
+                created_at: now,
+                expires_at,
+            };
+            let change = Change::of(&loaded.standing)
+                .remove_keys(owner, &expired)
+                .add_key(owner, &id, &record, lifetime);
             if self.repository.commit(change).await? {
-                let about = ApiKey { id, name: record.name, created_at: now, expires_at };
+                let about = ApiKey {
+                    id,
+                    name: record.name,
+                    created_at: now,
+                    expires_at,
+                };
                 return Ok(MadeKey { about, key });
             }
         }
@@ -80,9 +99,12 @@ impl Accounts {
             if !ids.iter().any(|known| known == id) {
                 return Err(AuthError::NotFound);
             }
-            let change = Change::of(&loaded.standing).remove_keys(&identity.owner, &[id.to_owned()]);
+            let change =
+                Change::of(&loaded.standing).remove_keys(&identity.owner, &[id.to_owned()]);
             if self.repository.commit(change).await? {
-                return self.revoke(loaded.now, vec![Revocation::ApiKey(id.to_owned())]).await;
+                return self
+                    .revoke(loaded.now, vec![Revocation::ApiKey(id.to_owned())])
+                    .await;
             }
         }
         Err(AuthError::Contended)

@@ -37,7 +37,10 @@ impl Guard {
             if lanes.len() > MANY {
                 lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
             }
-            lanes.entry(user.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))).clone()
+            lanes
+                .entry(user.clone())
+                .or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)))
+                .clone()
         };
         match tokio::time::timeout(PATIENCE, lane.acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
@@ -69,7 +72,11 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AuthError::TooManyAttempts`] while either must wait; nothing is counted then.
-    pub(crate) async fn begin_attempt(&self, user: &UserId, from: IpAddr) -> Result<Attempt, AuthError> {
+    pub(crate) async fn begin_attempt(
+        &self,
+        user: &UserId,
+        from: IpAddr,
+    ) -> Result<Attempt, AuthError> {
         self.may_try(user).await?;
         let turn = self.guard.turn(user).await?;
         let address = self.repository.admit_attempt(from).await?;
@@ -120,7 +127,9 @@ mod tests {
 
     #[test]
     fn five_are_free_then_waits_double_up_to_a_minute() {
-        let waits: Vec<u64> = (1..=13).map(|failed| wait_after(failed).as_secs()).collect();
+        let waits: Vec<u64> = (1..=13)
+            .map(|failed| wait_after(failed).as_secs())
+            .collect();
         assert_eq!(waits, [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(wait_after(u32::MAX), LONGEST);
     }

@@ -42,7 +42,13 @@ impl KeyRing {
     /// # Errors
     /// The folder is not usable, or holds no usable key.
     pub async fn open(dir: PathBuf, strict: bool, login: LoginMode) -> Result<Self, KeyFileError> {
-        let ring = Self { dir, strict, login, held: Arc::default(), keys: KeySet::local() };
+        let ring = Self {
+            dir,
+            strict,
+            login,
+            held: Arc::default(),
+            keys: KeySet::local(),
+        };
         let dir = ring.dir.clone();
         let files = blocking(&ring.dir, move || {
             make_first(&dir)?;
@@ -83,25 +89,40 @@ impl KeyRing {
     }
 
     fn public(&self) -> Vec<Jwk> {
-        self.held.load().iter().map(|held| held.file.public.clone()).collect()
+        self.held
+            .load()
+            .iter()
+            .map(|held| held.file.public.clone())
+            .collect()
     }
 
     async fn reread(&self) {
         let (dir, strict) = (self.dir.clone(), self.strict);
         match blocking(&self.dir, move || read_all(&dir, strict)).await {
             Ok(files) => self.hold(files, Instant::now()),
-            Err(error) => tracing::error!(error = %error, "signing keys not read again; the old ones stay in use"),
+            Err(error) => {
+                tracing::error!(error = %error, "signing keys not read again; the old ones stay in use")
+            }
         }
     }
 
     fn hold(&self, files: Vec<KeyFile>, now: Instant) {
         let before = self.held.load();
-        let known = |file: &KeyFile| before.iter().find(|held| held.file.public.kid == file.public.kid);
+        let known = |file: &KeyFile| {
+            before
+                .iter()
+                .find(|held| held.file.public.kid == file.public.kid)
+        };
         let held: Vec<Held> = files
             .into_iter()
-            .map(|file| Held { published: known(&file).map_or(now, |held| held.published), file })
+            .map(|file| Held {
+                published: known(&file).map_or(now, |held| held.published),
+                file,
+            })
             .collect();
-        let names = |all: &[Held]| -> Vec<String> { all.iter().map(|held| held.file.name.clone()).collect() };
+        let names = |all: &[Held]| -> Vec<String> {
+            all.iter().map(|held| held.file.name.clone()).collect()
+        };
         if names(&held) != names(&before) {
             tracing::info!(keys = held.len(), "signing keys read");
         }
@@ -114,7 +135,9 @@ impl KeyRing {
 /// after a start) the oldest, which the process before this one is likeliest to have published.
 fn signer(held: &[Held], now: Instant) -> Option<usize> {
     let settled = |held: &Held| now.saturating_duration_since(held.published) >= PUBLISHED_FIRST;
-    held.iter().rposition(settled).or((!held.is_empty()).then_some(0))
+    held.iter()
+        .rposition(settled)
+        .or((!held.is_empty()).then_some(0))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -122,7 +145,12 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, KeyFileError> + Send + 'static,
 ) -> Result<T, KeyFileError> {
     let joined = tokio::task::spawn_blocking(work).await;
-    joined.unwrap_or_else(|error| Err(KeyFileError::Folder(dir.to_owned(), std::io::Error::other(error))))
+    joined.unwrap_or_else(|error| {
+        Err(KeyFileError::Folder(
+            dir.to_owned(),
+            std::io::Error::other(error),
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -132,12 +160,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_new_key_signs_once_it_was_published_for_a_minute_and_an_only_one_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open).await.unwrap();
+        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open)
+            .await
+            .unwrap();
         let first = ring.signer().unwrap().0;
         let other = tempfile::tempdir().unwrap();
         make_first(other.path()).unwrap();
         let made = read_all(other.path(), true).unwrap().remove(0);
-        std::fs::copy(other.path().join(&made.name), dir.path().join("29990101T000000-next.pem")).unwrap();
+        std::fs::copy(
+            other.path().join(&made.name),
+            dir.path().join("29990101T000000-next.pem"),
+        )
+        .unwrap();
         ring.reread().await;
         assert_eq!(ring.jwks().keys.len(), 2);
         assert_eq!(ring.signer().unwrap().0, first);
@@ -158,7 +192,9 @@ mod tests {
         make_first(other.path()).unwrap();
         let made = read_all(other.path(), true).unwrap().remove(0);
         std::fs::copy(other.path().join(&made.name), dir.path().join(&made.name)).unwrap();
-        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open).await.unwrap();
+        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open)
+            .await
+            .unwrap();
         assert_eq!(ring.jwks().keys, vec![made.public]);
     }
 
@@ -183,8 +219,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         make_first(dir.path()).unwrap();
         let name = read_all(dir.path(), true).unwrap().remove(0).name;
-        std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+        std::fs::set_permissions(
+            dir.path().join(name),
+            std::fs::Permissions::from_mode(0o644),
+        )
+        .unwrap();
         assert_eq!(read_all(dir.path(), false).unwrap().len(), 1);
-        assert!(matches!(read_all(dir.path(), true), Err(KeyFileError::WorldReadable(_))));
+        assert!(matches!(
+            read_all(dir.path(), true),
+            Err(KeyFileError::WorldReadable(_))
+        ));
     }
 }

@@ -18,10 +18,17 @@ use crate::{
 
 impl Accounts {
     /// Begins a login. `from` is the address that failures are counted for.
-    pub async fn login(&self, user: &UserId, password: Option<&str>, from: IpAddr) -> Result<Grant, AuthError> {
+    pub async fn login(
+        &self,
+        user: &UserId,
+        password: Option<&str>,
+        from: IpAddr,
+    ) -> Result<Grant, AuthError> {
         match (password, self.settings.login) {
             (Some(password), _) => {
-                self.passwords.bounded(password).map_err(AuthError::Password)?;
+                self.passwords
+                    .bounded(password)
+                    .map_err(AuthError::Password)?;
                 let attempt = self.begin_attempt(user, from).await?;
                 let grant = self.password_login(user, password).await?;
                 self.succeed(attempt).await;
@@ -47,7 +54,10 @@ impl Accounts {
                 self.repository.enlist(user, loaded.now).await?;
                 change = change.put(&standing, &Account::new(loaded.now, None));
             }
-            if let Some(grant) = self.begin_login(change, &standing, epoch, loaded.now).await? {
+            if let Some(grant) = self
+                .begin_login(change, &standing, epoch, loaded.now)
+                .await?
+            {
                 return Ok(grant);
             }
         }
@@ -71,10 +81,16 @@ impl Accounts {
             };
             let mut change = Change::of(&standing).forget_attempts(user);
             if Passwords::is_outdated(stored) {
-                let renewed = Account { password: Some(self.passwords.hash(password).await?), ..account.clone() };
+                let renewed = Account {
+                    password: Some(self.passwords.hash(password).await?),
+                    ..account.clone()
+                };
                 change = change.put(&standing, &renewed);
             }
-            if let Some(grant) = self.begin_login(change, &standing, account.epoch, loaded.now).await? {
+            if let Some(grant) = self
+                .begin_login(change, &standing, account.epoch, loaded.now)
+                .await?
+            {
                 return Ok(grant);
             }
         }
@@ -94,9 +110,19 @@ impl Accounts {
         let refresh_token = first_refresh(&owner, &id, &proof_key);
         let (access_token, expires_in) = self.access_token(&owner, &id, now, now)?;
         let current = digest(&refresh_token);
-        let record = LoginRecord { started_at: now, proof_key, current, previous: None, ended: None };
+        let record = LoginRecord {
+            started_at: now,
+            proof_key,
+            current,
+            previous: None,
+            ended: None,
+        };
         let change = change.begin_login(&owner, &id, &record, self.settings.refresh_ttl);
         let begun = self.repository.commit(change).await?;
-        Ok(begun.then_some(Grant { access_token, expires_in, refresh_token }))
+        Ok(begun.then_some(Grant {
+            access_token,
+            expires_in,
+            refresh_token,
+        }))
     }
 }

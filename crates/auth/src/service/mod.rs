@@ -106,9 +106,21 @@ pub struct Accounts {
 
 impl Accounts {
     /// The service over its parts.
-    pub fn new(repository: Repository, settings: config::Auth, ring: KeyRing, revocations: Revocations) -> Self {
+    pub fn new(
+        repository: Repository,
+        settings: config::Auth,
+        ring: KeyRing,
+        revocations: Revocations,
+    ) -> Self {
         let passwords = Passwords::new(settings.password_min);
-        Self { repository, settings, ring, passwords, guard: attempts::Guard::default(), revocations }
+        Self {
+            repository,
+            settings,
+            ring,
+            passwords,
+            guard: attempts::Guard::default(),
+            revocations,
+        }
     }
 
     /// What `/.well-known/jwks.json` answers.
@@ -118,6 +130,9 @@ impl Accounts {
 
     /// Makes entries known to every process, after what they say was committed.
     async fn revoke(&self, now: i64, entries: Vec<Revocation>) -> Result<(), AuthError> {
-        Ok(self.revocations.publish(&self.repository.store, now, entries).await?)
+        Ok(self
+            .revocations
+            .publish(&self.repository.store, now, entries)
+            .await?)
     }
 }

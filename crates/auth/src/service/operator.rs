@@ -19,18 +19,25 @@ pub struct Listed {
 impl Accounts {
     /// Makes an account.
     pub async fn add_user(&self, user: &UserId, password: &str) -> Result<(), AuthError> {
-        self.passwords.accept(password, user).map_err(AuthError::Password)?;
+        self.passwords
+            .accept(password, user)
+            .map_err(AuthError::Password)?;
         self.first_password(user, password, None, None).await
     }
 
     /// Gives an account another password, or its first; all of its logins end.
     pub async fn set_password(&self, user: &UserId, password: &str) -> Result<(), AuthError> {
-        self.passwords.accept(password, user).map_err(AuthError::Password)?;
+        self.passwords
+            .accept(password, user)
+            .map_err(AuthError::Password)?;
         let hash = self.passwords.hash(password).await?;
         for _ in 0..ROUNDS {
             let loaded = self.repository.load(user, Vec::new()).await?;
             let account = loaded.standing.account.clone().ok_or(AuthError::NotFound)?;
-            let account = Account { password: Some(hash.clone()), ..account };
+            let account = Account {
+                password: Some(hash.clone()),
+                ..account
+            };
             if self.replace_password(&loaded, account, None, &[]).await? {
                 return Ok(());
             }
@@ -61,13 +68,22 @@ impl Accounts {
             let last = page.last().map_or(since, |(_, at)| *at);
             let more = page.len() >= limit;
             for (user, _) in page {
-                if listed.iter().rev().take(limit).any(|seen| seen.user == user) {
+                if listed
+                    .iter()
+                    .rev()
+                    .take(limit)
+                    .any(|seen| seen.user == user)
+                {
                     continue;
                 }
                 let standing = self.repository.load(&user, Vec::new()).await?.standing;
                 if let Some(account) = standing.account {
                     let has_password = account.password.is_some();
-                    listed.push(Listed { user, created_at: account.created_at, has_password });
+                    listed.push(Listed {
+                        user,
+                        created_at: account.created_at,
+                        has_password,
+                    });
                 }
             }
             if !more {
@@ -79,7 +95,11 @@ impl Accounts {
     }
 
     /// Says again, for every process to hear, that an account is over.
-    pub(crate) async fn renew_account_revocation(&self, owner: common::identity::Owner, now: i64) -> Result<(), AuthError> {
+    pub(crate) async fn renew_account_revocation(
+        &self,
+        owner: common::identity::Owner,
+        now: i64,
+    ) -> Result<(), AuthError> {
         self.revoke(now, vec![Revocation::Account(owner)]).await
     }
 }

@@ -54,7 +54,11 @@ impl Passwords {
         let permits = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut common: Vec<&str> = COMMON.lines().chain(PRODUCT).collect();
         common.sort_unstable();
-        Self { min, permits: Arc::new(Semaphore::new(permits)), common }
+        Self {
+            min,
+            permits: Arc::new(Semaphore::new(permits)),
+            common,
+        }
     }
 
     /// Whether a text may become a password.
@@ -89,7 +93,8 @@ impl Passwords {
         let password = normal(password);
         self.run(move || {
             let hash = Argon2::default().hash_password(password.as_bytes());
-            hash.map(|it| it.to_string()).map_err(|error| AuthError::Hashing(error.to_string()))
+            hash.map(|it| it.to_string())
+                .map_err(|error| AuthError::Hashing(error.to_string()))
         })
         .await
     }
@@ -99,13 +104,19 @@ impl Passwords {
         let (password, stored) = (normal(password), stored.map(str::to_owned));
         self.run(move || match stored {
             Some(stored) => {
-                let hash = PasswordHash::new(&stored).map_err(|error| AuthError::Hashing(error.to_string()))?;
-                Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+                let hash = PasswordHash::new(&stored)
+                    .map_err(|error| AuthError::Hashing(error.to_string()))?;
+                Ok(Argon2::default()
+                    .verify_password(password.as_bytes(), &hash)
+                    .is_ok())
             }
             None => {
                 let salt = [0_u8; 16];
-                let spent: Result<PasswordHash, _> = Argon2::default().hash_password_with_salt(password.as_bytes(), &salt);
-                spent.map(|_| false).map_err(|error| AuthError::Hashing(error.to_string()))
+                let spent: Result<PasswordHash, _> =
+                    Argon2::default().hash_password_with_salt(password.as_bytes(), &salt);
+                spent
+                    .map(|_| false)
+                    .map_err(|error| AuthError::Hashing(error.to_string()))
             }
         })
         .await
@@ -114,10 +125,14 @@ impl Passwords {
     /// Whether a stored hash was made with other parameters than today's.
     pub fn is_outdated(stored: &str) -> bool {
         let today = argon2::Params::default();
-        let Ok(hash) = PasswordHash::new(stored) else { return true };
+        let Ok(hash) = PasswordHash::new(stored) else {
+            return true;
+        };
         let params = argon2::Params::try_from(&hash);
         hash.algorithm.as_str() != "argon2id"
-            || params.map_or(true, |it| it.m_cost() < today.m_cost() || it.t_cost() < today.t_cost())
+            || params.map_or(true, |it| {
+                it.m_cost() < today.m_cost() || it.t_cost() < today.t_cost()
+            })
     }
 
     async fn run<T: Send + 'static>(
@@ -125,12 +140,15 @@ impl Passwords {
         work: impl FnOnce() -> Result<T, AuthError> + Send + 'static,
     ) -> Result<T, AuthError> {
         let permit = tokio::time::timeout(PATIENCE, self.permits.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(AuthError::Overloaded) };
+        let Ok(Ok(permit)) = permit else {
+            return Err(AuthError::Overloaded);
+        };
         let done = tokio::task::spawn_blocking(move || {
             let _held = permit;
             work()
         });
-        done.await.map_err(|error| AuthError::Hashing(error.to_string()))?
+        done.await
+            .map_err(|error| AuthError::Hashing(error.to_string()))?
     }
 }
 
@@ -139,23 +157,44 @@ mod tests {
     use super::*;
 
     fn fault(password: &str) -> Option<PasswordFault> {
-        Passwords::new(8).accept(password, &UserId::parse("wonderland.Alice").unwrap()).err()
+        Passwords::new(8)
+            .accept(password, &UserId::parse("wonderland.Alice").unwrap())
+            .err()
     }
 
     #[test]
     fn length_is_counted_in_characters_and_nothing_else_is_asked() {
         assert_eq!(fault("žluťouč"), Some(PasswordFault::TooShort(8)));
-        for good in ["žluťoučký", "        ", "😀😀😀😀😀😀😀😀", "Съешь же ещё", &"q7".repeat(64)] {
+        for good in [
+            "žluťoučký",
+            "        ",
+            "😀😀😀😀😀😀😀😀",
+            "Съешь же ещё",
+            &"q7".repeat(64),
+        ] {
             assert_eq!(fault(good), None, "{good}");
         }
         assert_eq!(fault(&"é".repeat(129)), Some(PasswordFault::TooLong));
-        assert_eq!(fault(&"e\u{301}".repeat(128)), None, "composed, it is 128 characters");
+        assert_eq!(
+            fault(&"e\u{301}".repeat(128)),
+            None,
+            "composed, it is 128 characters"
+        );
         assert_eq!(fault(&"x".repeat(1 << 20)), Some(PasswordFault::TooLong));
     }
 
     #[test]
     fn the_commonest_the_user_id_and_the_product_are_refused() {
-        for common in ["password", "Password1", "12345678", "qwertyuiop", "iloveyou", "sunshine", "trustno1", "football"] {
+        for common in [
+            "password",
+            "Password1",
+            "12345678",
+            "qwertyuiop",
+            "iloveyou",
+            "sunshine",
+            "trustno1",
+            "football",
+        ] {
             assert_eq!(fault(common), Some(PasswordFault::Common), "{common}");
         }
         assert_eq!(fault("Wonderland.alice"), Some(PasswordFault::IsUserId));
@@ -166,7 +205,11 @@ mod tests {
     fn the_list_is_long_sorted_out_and_usable() {
         let lines: Vec<_> = COMMON.lines().collect();
         assert!(lines.len() >= 3000, "{}", lines.len());
-        assert!(lines.iter().all(|line| !line.is_empty() && *line == line.to_lowercase() && line.trim() == *line));
+        assert!(
+            lines.iter().all(|line| !line.is_empty()
+                && *line == line.to_lowercase()
+                && line.trim() == *line)
+        );
     }
 
     #[tokio::test]
@@ -175,15 +218,35 @@ mod tests {
         let one = passwords.hash("caf\u{e9} au lait").await.unwrap();
         let two = passwords.hash("caf\u{e9} au lait").await.unwrap();
         assert!(one.starts_with("$argon2id$v=19$m=19456,t=2,p=1$") && one != two);
-        assert!(passwords.verify("cafe\u{301} au lait", Some(&one)).await.unwrap());
-        for other in ["caf\u{e9} au lait ", "caf\u{e9} au lai", "Caf\u{e9} au lait", "caf\u{e9} au lait\0"] {
-            assert!(!passwords.verify(other, Some(&one)).await.unwrap(), "{other:?}");
+        assert!(
+            passwords
+                .verify("cafe\u{301} au lait", Some(&one))
+                .await
+                .unwrap()
+        );
+        for other in [
+            "caf\u{e9} au lait ",
+            "caf\u{e9} au lai",
+            "Caf\u{e9} au lait",
+            "caf\u{e9} au lait\0",
+        ] {
+            assert!(
+                !passwords.verify(other, Some(&one)).await.unwrap(),
+                "{other:?}"
+            );
         }
         assert!(!passwords.verify("caf\u{e9} au lait", None).await.unwrap());
         let long = "x".repeat(72);
         let hash = passwords.hash(&format!("{long}a")).await.unwrap();
-        assert!(!passwords.verify(&format!("{long}b"), Some(&hash)).await.unwrap());
+        assert!(
+            !passwords
+                .verify(&format!("{long}b"), Some(&hash))
+                .await
+                .unwrap()
+        );
         assert!(!Passwords::is_outdated(&one));
-        assert!(Passwords::is_outdated("$argon2id$v=19$m=4096,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"));
+        assert!(Passwords::is_outdated(
+            "$argon2id$v=19$m=4096,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"
+        ));
     }
 }

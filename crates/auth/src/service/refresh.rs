@@ -42,7 +42,9 @@ fn turn(record: &LoginRecord, nonce: Option<Bytes>, presented: &Opaque, text: &s
     match (record.ended, nonce) {
         (Some(why), _) => Turn::Over(why),
         (None, _) if record.current == presented => Turn::Rotate,
-        (None, Some(nonce)) if record.previous.as_deref() == Some(&presented) => Turn::Repeat(nonce),
+        (None, Some(nonce)) if record.previous.as_deref() == Some(&presented) => {
+            Turn::Repeat(nonce)
+        }
         (None, _) => Turn::Theft,
     }
 }
@@ -62,7 +64,8 @@ impl Accounts {
                 Turn::Over(Ended::Logout) => return Err(AuthError::Revoked),
                 Turn::Over(Ended::Reused) => {
                     // Said again, in case the process that found out died before everybody knew.
-                    self.revoke(loaded.now, vec![Revocation::Login(token.id)]).await?;
+                    self.revoke(loaded.now, vec![Revocation::Login(token.id)])
+                        .await?;
                     return Err(AuthError::Reused);
                 }
                 Turn::Repeat(nonce) => {
@@ -83,10 +86,15 @@ impl Accounts {
                     }
                 }
                 Turn::Theft => {
-                    let change = Change::of(&loaded.standing).end_login(&token.owner, &token.id, Ended::Reused);
+                    let change = Change::of(&loaded.standing).end_login(
+                        &token.owner,
+                        &token.id,
+                        Ended::Reused,
+                    );
                     if self.repository.commit(change).await? {
                         tracing::warn!(user_id = %token.owner.user, "refresh token used twice: login ended");
-                        self.revoke(loaded.now, vec![Revocation::Login(token.id)]).await?;
+                        self.revoke(loaded.now, vec![Revocation::Login(token.id)])
+                            .await?;
                         return Err(AuthError::Reused);
                     }
                 }
@@ -95,14 +103,26 @@ impl Accounts {
         Err(AuthError::Contended)
     }
 
-    fn grant(&self, token: &Opaque, record: &LoginRecord, next: String, now: i64) -> Result<Grant, AuthError> {
-        let (access_token, expires_in) = self.access_token(&token.owner, &token.id, record.started_at, now)?;
-        Ok(Grant { access_token, expires_in, refresh_token: next })
+    fn grant(
+        &self,
+        token: &Opaque,
+        record: &LoginRecord,
+        next: String,
+        now: i64,
+    ) -> Result<Grant, AuthError> {
+        let (access_token, expires_in) =
+            self.access_token(&token.owner, &token.id, record.started_at, now)?;
+        Ok(Grant {
+            access_token,
+            expires_in,
+            refresh_token: next,
+        })
     }
 }
 
 /// Whether the login belongs to the account that the id has now, and was not ended with all others.
 fn counts(loaded: &Loaded, token: &Opaque) -> bool {
     let account = loaded.standing.account.as_ref();
-    loaded.standing.owner() == token.owner && account.is_some_and(|account| account.counts(&token.id))
+    loaded.standing.owner() == token.owner
+        && account.is_some_and(|account| account.counts(&token.id))
 }

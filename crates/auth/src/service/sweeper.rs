@@ -38,8 +38,17 @@ impl Accounts {
     async fn sweep_once(&self) -> Result<(), AuthError> {
         let (now, announced) = self.repository.erasures(BATCH).await?;
         for (owner, at) in announced {
-            let generation = self.repository.load(&owner.user, Vec::new()).await?.standing.state.generation;
-            let identity = Identity { owner, credential: Credential::Open };
+            let generation = self
+                .repository
+                .load(&owner.user, Vec::new())
+                .await?
+                .standing
+                .state
+                .generation;
+            let identity = Identity {
+                owner,
+                credential: Credential::Open,
+            };
             if generation > identity.owner.generation {
                 if !self.revocations.has(&identity) {
                     self.renew_account_revocation(identity.owner, now).await?;
@@ -48,7 +57,11 @@ impl Accounts {
                 self.repository.withdraw_erasure(&identity.owner).await?;
             }
         }
-        let horizon = (seconds(self.settings.access_ttl).saturating_add(LEEWAY_S + MARGIN_S)).saturating_mul(1000);
-        Ok(self.repository.trim_revocations(now.saturating_sub(horizon)).await?)
+        let horizon = (seconds(self.settings.access_ttl).saturating_add(LEEWAY_S + MARGIN_S))
+            .saturating_mul(1000);
+        Ok(self
+            .repository
+            .trim_revocations(now.saturating_sub(horizon))
+            .await?)
     }
 }

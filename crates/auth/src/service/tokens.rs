@@ -35,11 +35,19 @@ struct Claims<'a> {
 
 impl Accounts {
     /// An access token for that login at `now` (ms), with its lifetime in seconds; it does not outlive the login.
-    pub(crate) fn access_token(&self, owner: &Owner, login: &str, started: i64, now: i64) -> Result<(String, i64), AuthError> {
+    pub(crate) fn access_token(
+        &self,
+        owner: &Owner,
+        login: &str,
+        started: i64,
+        now: i64,
+    ) -> Result<(String, i64), AuthError> {
         let (kid, key) = self.ring.signer().ok_or(AuthError::NoKey)?;
         let iat = now.div_euclid(1000);
         let login_ends = (started / 1000).saturating_add(seconds(self.settings.refresh_ttl));
-        let exp = iat.saturating_add(seconds(self.settings.access_ttl)).min(login_ends);
+        let exp = iat
+            .saturating_add(seconds(self.settings.access_ttl))
+            .min(login_ends);
         let claims = Claims {
             iss: &self.settings.issuer,
             aud: &self.settings.audience,
@@ -51,7 +59,11 @@ impl Accounts {
             exp,
             generation: owner.generation,
         };
-        let header = Header { typ: Some(TOKEN_TYPE.into()), kid: Some(kid), ..Header::new(Algorithm::EdDSA) };
+        let header = Header {
+            typ: Some(TOKEN_TYPE.into()),
+            kid: Some(kid),
+            ..Header::new(Algorithm::EdDSA)
+        };
         let token = jsonwebtoken::encode(&header, &claims, &key).map_err(AuthError::Signing)?;
         Ok((token, exp - iat))
     }
@@ -78,7 +90,13 @@ pub(crate) fn first_refresh(owner: &Owner, login: &str, proof_key: &[u8]) -> Str
 }
 
 /// The token that follows `presented`, made from it and a stored nonce: neither alone gives it.
-pub(crate) fn successor(owner: &Owner, login: &str, proof_key: &[u8], nonce: &[u8], presented: &str) -> String {
+pub(crate) fn successor(
+    owner: &Owner,
+    login: &str,
+    proof_key: &[u8],
+    nonce: &[u8],
+    presented: &str,
+) -> String {
     refresh(owner, login, proof_key, &mac(nonce, presented.as_bytes()))
 }
 
@@ -86,14 +104,21 @@ pub(crate) fn successor(owner: &Owner, login: &str, proof_key: &[u8], nonce: &[u
 /// token still works; it keeps somebody who knows only a login's id from ending it with a made-up token.
 pub(crate) fn was_issued(token: &Opaque, proof_key: &[u8]) -> bool {
     match token.secret.split_at_checked(RANDOM) {
-        Some((random, proof)) if proof.len() == PROOF => bool::from(proof_of(proof_key, random).ct_eq(proof)),
+        Some((random, proof)) if proof.len() == PROOF => {
+            bool::from(proof_of(proof_key, random).ct_eq(proof))
+        }
         _ => false,
     }
 }
 
 fn refresh(owner: &Owner, login: &str, proof_key: &[u8], random: &[u8]) -> String {
     let secret = [random, &proof_of(proof_key, random)].concat();
-    Opaque { owner: owner.clone(), id: login.to_owned(), secret }.encode(REFRESH_PREFIX)
+    Opaque {
+        owner: owner.clone(),
+        id: login.to_owned(),
+        secret,
+    }
+    .encode(REFRESH_PREFIX)
 }
 
 fn proof_of(proof_key: &[u8], random: &[u8]) -> Vec<u8> {

@@ -56,22 +56,40 @@ async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Respon
     url.set_path(parts.uri.path());
     url.set_query(parts.uri.query());
     // The layers have bounded the body; what went wrong with it is said by them.
-    let body = to_bytes(body, usize::MAX).await.map_err(|error| common::http::BodyError::answer(&error))?;
+    let body = to_bytes(body, usize::MAX)
+        .await
+        .map_err(|error| common::http::BodyError::answer(&error))?;
     let mut headers = passed_on(&parts.headers);
     headers.remove(FORWARDED_FOR);
     headers.remove(header::FORWARDED);
     if let Some(Peer(address)) = parts.extensions.get::<Peer>() {
-        headers.insert(FORWARDED_FOR, HeaderValue::from_str(&address.to_string()).map_err(ApiError::internal)?);
+        headers.insert(
+            FORWARDED_FOR,
+            HeaderValue::from_str(&address.to_string()).map_err(ApiError::internal)?,
+        );
     }
     if let Some(RequestId(id)) = parts.extensions.get::<RequestId>() {
-        headers.insert(X_REQUEST_ID, HeaderValue::from_str(id).map_err(ApiError::internal)?);
+        headers.insert(
+            X_REQUEST_ID,
+            HeaderValue::from_str(id).map_err(ApiError::internal)?,
+        );
     }
-    let sent = auth.client.request(parts.method, url).headers(headers).body(body).send().await.map_err(unreachable)?;
+    let sent = auth
+        .client
+        .request(parts.method, url)
+        .headers(headers)
+        .body(body)
+        .send()
+        .await
+        .map_err(unreachable)?;
     let status = sent.status();
     let mut headers = passed_on(sent.headers());
     // Our own layers write their own id and security headers.
     headers.remove(X_REQUEST_ID);
-    let body = Body::new(http_body_util::Limited::new(reqwest::Body::from(sent), ANSWER_LIMIT));
+    let body = Body::new(http_body_util::Limited::new(
+        reqwest::Body::from(sent),
+        ANSWER_LIMIT,
+    ));
     Ok((status, headers, body).into_response())
 }
 
@@ -84,12 +102,22 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
         .map(str::trim)
         .collect();
     let keep = |name: &HeaderName| {
-        !NOT_PASSED_ON.contains(name) && !named.iter().any(|hop| hop.eq_ignore_ascii_case(name.as_str()))
+        !NOT_PASSED_ON.contains(name)
+            && !named
+                .iter()
+                .any(|hop| hop.eq_ignore_ascii_case(name.as_str()))
     };
-    headers.iter().filter(|(name, _)| keep(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    headers
+        .iter()
+        .filter(|(name, _)| keep(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn unreachable(error: reqwest::Error) -> ApiError {
-    ApiError::new(Code::Overloaded, "The auth service cannot be reached; try again in a moment.")
-        .caused_by(error.without_url())
+    ApiError::new(
+        Code::Overloaded,
+        "The auth service cannot be reached; try again in a moment.",
+    )
+    .caused_by(error.without_url())
 }

@@ -89,7 +89,8 @@ impl Fold {
             Kind::Token => {
                 if let Some(Piece { token, thinking }) = read(&json) {
                     self.reply.push_str(token.as_deref().unwrap_or_default());
-                    self.thinking.push_str(thinking.as_deref().unwrap_or_default());
+                    self.thinking
+                        .push_str(thinking.as_deref().unwrap_or_default());
                 }
             }
             Kind::Done => self.done = read(&json),
@@ -102,7 +103,10 @@ impl Fold {
             return Err(ApiError::new(code, detail));
         }
         let (Some(start), Some(done)) = (self.start, self.done) else {
-            return Err(ApiError::new(Code::Interrupted, "The answer was interrupted; ask again."));
+            return Err(ApiError::new(
+                Code::Interrupted,
+                "The answer was interrupted; ask again.",
+            ));
         };
         Ok(SentMessage {
             user_id: start.user_id,
@@ -126,11 +130,17 @@ impl Fold {
 pub async fn whole(mut watch: Watch) -> Result<SentMessage, ApiError> {
     let mut fold = Fold::default();
     loop {
-        match watch.next(|_, kind, members| fold.take(kind, members)).await {
+        match watch
+            .next(|_, kind, members| fold.take(kind, members))
+            .await
+        {
             Step::More => {}
             Step::Ended => return fold.answer(),
             Step::Lagging | Step::Gone => {
-                return Err(ApiError::new(Code::ShuttingDown, "The service is stopping; send the request again."));
+                return Err(ApiError::new(
+                    Code::ShuttingDown,
+                    "The service is stopping; send the request again.",
+                ));
             }
         }
     }

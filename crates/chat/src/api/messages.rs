@@ -77,7 +77,12 @@ pub async fn send(
     let mut checks = Checks::default();
     checks.text("/message", &body.message);
     let session = checks.session(body.session_id.as_deref());
-    check_turn(&mut checks, body.model.as_deref(), body.system.as_deref(), body.options.as_ref());
+    check_turn(
+        &mut checks,
+        body.model.as_deref(),
+        body.system.as_deref(),
+        body.options.as_ref(),
+    );
     checks.finish()?;
     let key = key_of(&headers, "message", &body)?;
     let new = NewTurn {
@@ -86,11 +91,22 @@ pub async fn send(
         model: body.model,
         system: body.system,
         options: body.options.unwrap_or_default(),
-        on_disconnect: disconnect_rule(body.on_disconnect, app.disconnect_grace, query.stream || key.is_some()),
+        on_disconnect: disconnect_rule(
+            body.on_disconnect,
+            app.disconnect_grace,
+            query.stream || key.is_some(),
+        ),
         key,
         request_id: request_id.0,
     };
-    answer(&app, identity, new, deadline, query.stream.then(|| Form::accepted(&headers))).await
+    answer(
+        &app,
+        identity,
+        new,
+        deadline,
+        query.stream.then(|| Form::accepted(&headers)),
+    )
+    .await
 }
 
 /// Asks for another answer to a session's last message.
@@ -119,7 +135,12 @@ pub async fn regenerate(
 ) -> Result<Response, ApiError> {
     let session = super::sessions::in_path(&session_id)?;
     let mut checks = Checks::default();
-    check_turn(&mut checks, body.model.as_deref(), body.system.as_deref(), body.options.as_ref());
+    check_turn(
+        &mut checks,
+        body.model.as_deref(),
+        body.system.as_deref(),
+        body.options.as_ref(),
+    );
     checks.finish()?;
     let key = key_of(&headers, &format!("regenerate {session}"), &body)?;
     let new = NewTurn {
@@ -128,11 +149,22 @@ pub async fn regenerate(
         model: body.model,
         system: body.system,
         options: body.options.unwrap_or_default(),
-        on_disconnect: disconnect_rule(body.on_disconnect, app.disconnect_grace, query.stream || key.is_some()),
+        on_disconnect: disconnect_rule(
+            body.on_disconnect,
+            app.disconnect_grace,
+            query.stream || key.is_some(),
+        ),
         key,
         request_id: request_id.0,
     };
-    answer(&app, identity, new, deadline, query.stream.then(|| Form::accepted(&headers))).await
+    answer(
+        &app,
+        identity,
+        new,
+        deadline,
+        query.stream.then(|| Form::accepted(&headers)),
+    )
+    .await
 }
 
 /// Streams an answer's events again, after `Last-Event-ID`: replayed, then live. 204 where nothing comes after it.
@@ -158,11 +190,20 @@ pub async fn stream(
 ) -> Result<Response, ApiError> {
     let id = in_path(&message_id)?;
     let after = last_event_id(&headers, &query)?;
-    let watch = app.turns.resume(&identity.owner, &id, after, deadline).await?;
+    let watch = app
+        .turns
+        .resume(&identity.owner, &id, after, deadline)
+        .await?;
     if watch.is_past_the_end() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(respond(watch, Form::accepted(&headers), id, identity, app.authenticator.clone()))
+    Ok(respond(
+        watch,
+        Form::accepted(&headers),
+        id,
+        identity,
+        app.authenticator.clone(),
+    ))
 }
 
 /// Stops an answer; what was said is kept. One that has ended stays as it is.
@@ -183,7 +224,9 @@ pub async fn cancel(
     Deadline(deadline): Deadline,
     Path(message_id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    app.turns.cancel(&identity.owner, &in_path(&message_id)?, deadline).await?;
+    app.turns
+        .cancel(&identity.owner, &in_path(&message_id)?, deadline)
+        .await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -200,14 +243,25 @@ async fn answer(
         give_back(app, &identity).await;
     }
     match form {
-        Some(form) => Ok(respond(watch, form, id, identity, app.authenticator.clone())),
-        None => fold::whole(watch).await.map(|answer| Json(answer).into_response()),
+        Some(form) => Ok(respond(
+            watch,
+            form,
+            id,
+            identity,
+            app.authenticator.clone(),
+        )),
+        None => fold::whole(watch)
+            .await
+            .map(|answer| Json(answer).into_response()),
     }
 }
 
 /// A replay is no new work: it gives back what it cost. Where the store does not take it, it stays counted.
 pub(super) async fn give_back(app: &App, identity: &Identity) {
-    let _ = app.limiter.refund(&Caller::User(identity.owner.clone())).await;
+    let _ = app
+        .limiter
+        .refund(&Caller::User(identity.owner.clone()))
+        .await;
 }
 
 pub(super) fn check_turn(
@@ -228,12 +282,21 @@ fn in_path(message_id: &str) -> Result<MessageId, ApiError> {
         .ok_or_else(|| ApiError::new(Code::MessageNotFound, "You have no answer of that id."))
 }
 
-fn key_of<T: Serialize>(headers: &HeaderMap, what: &str, body: &T) -> Result<Option<IdempotencyKey>, ApiError> {
+fn key_of<T: Serialize>(
+    headers: &HeaderMap,
+    what: &str,
+    body: &T,
+) -> Result<Option<IdempotencyKey>, ApiError> {
     const POINTER: &str = "/header/Idempotency-Key";
     let mut values = headers.get_all("idempotency-key").iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     if values.next().is_some() {
-        return Err(ApiError::new(Code::InvalidRequest, "Idempotency-Key stands twice; send one."));
+        return Err(ApiError::new(
+            Code::InvalidRequest,
+            "Idempotency-Key stands twice; send one.",
+        ));
     }
     idempotency_key(value.to_str().unwrap_or_default(), POINTER, what, body).map(Some)
 }
@@ -246,5 +309,7 @@ fn last_event_id(headers: &HeaderMap, query: &ResumeQuery) -> Result<u64, ApiErr
     };
     let is_number = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
     let number = if is_number { text.parse().ok() } else { None };
-    number.ok_or_else(|| ApiError::invalid(pointer, "This must be the id of an event: a whole number."))
+    number.ok_or_else(|| {
+        ApiError::invalid(pointer, "This must be the id of an event: a whole number.")
+    })
 }

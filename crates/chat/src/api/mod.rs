@@ -20,7 +20,10 @@ use common::{
     rate_limiter::{RateLimiter, limit},
     shutdown::Shutdown,
 };
-use utoipa::OpenApi;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::service::{llm::Llm, turns::Turns};
@@ -52,9 +55,23 @@ pub struct App {
 #[openapi(
     info(title = "Chat", description = "Messages, sessions, streams and models."),
     components(schemas(common::errors::Problem, common::errors::Code)),
-    modifiers(&common::http::docs::BearerToken),
+    modifiers(&BearerToken),
 )]
 struct Document;
+
+/// The scheme that `security(("bearer" = []))` names.
+struct BearerToken;
+
+impl Modify for BearerToken {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An access token or an API key of the auth service."))
+            .build();
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    }
+}
 
 /// The routes with an identity, and their description.
 pub fn routes() -> OpenApiRouter<App> {

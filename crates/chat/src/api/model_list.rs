@@ -39,12 +39,17 @@ pub struct ModelList {
     ),
     security(("bearer" = [])),
 )]
-pub async fn list(State(app): State<App>, _identity: Identity) -> Result<Json<ModelList>, ApiError> {
+pub async fn list(
+    State(app): State<App>,
+    _identity: Identity,
+) -> Result<Json<ModelList>, ApiError> {
     let models = app.llm.models().into_iter().map(|model| ModelBody {
         id: model.id,
         provider: model.provider.as_str().to_owned(),
         context_window: model.window,
         default: model.is_default,
     });
-    Ok(Json(ModelList { models: models.collect() }))
+    Ok(Json(ModelList {
+        models: models.collect(),
+    }))
 }

@@ -51,7 +51,9 @@ impl DisconnectRule {
     fn rule(self) -> OnDisconnect {
         match self {
             DisconnectRule::Continue => OnDisconnect::Continue,
-            DisconnectRule::After(seconds) => OnDisconnect::CancelAfter(Duration::from_secs(seconds)),
+            DisconnectRule::After(seconds) => {
+                OnDisconnect::CancelAfter(Duration::from_secs(seconds))
+            }
         }
     }
 }
@@ -63,7 +65,10 @@ impl<'de> Deserialize<'de> for DisconnectRule {
             type Value = DisconnectRule;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "\"cancel\", \"continue\" or a whole number of seconds up to {GRACE_MAX}")
+                write!(
+                    f,
+                    "\"cancel\", \"continue\" or a whole number of seconds up to {GRACE_MAX}"
+                )
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<DisconnectRule, E> {
@@ -88,9 +93,13 @@ impl<'de> Deserialize<'de> for DisconnectRule {
 impl PartialSchema for DisconnectRule {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
         use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
-        let word = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["cancel", "continue"]));
-        let seconds =
-            ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(GRACE_MAX));
+        let word = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["cancel", "continue"]));
+        let seconds = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(0))
+            .maximum(Some(GRACE_MAX));
         OneOfBuilder::new().item(word).item(seconds).into()
     }
 }
@@ -200,7 +209,10 @@ pub struct Checks {
 
 impl Checks {
     fn wrong(&mut self, pointer: &str, detail: String) {
-        self.errors.push(FieldError { pointer: pointer.to_owned(), detail });
+        self.errors.push(FieldError {
+            pointer: pointer.to_owned(),
+            detail,
+        });
     }
 
     /// A text of a message or a system prompt.
@@ -209,7 +221,10 @@ impl Checks {
         if text.trim().is_empty() {
             self.wrong(pointer, "This must hold more than white space.".into());
         } else if length > TEXT_MAX {
-            self.wrong(pointer, format!("This may have at most {TEXT_MAX} characters."));
+            self.wrong(
+                pointer,
+                format!("This may have at most {TEXT_MAX} characters."),
+            );
         } else if text.contains('\0') {
             self.wrong(pointer, "This must not hold a NUL character.".into());
         }
@@ -220,7 +235,10 @@ impl Checks {
         if let Some(title) = title
             && (title.chars().count() > TITLE_MAX || title.chars().any(char::is_control))
         {
-            self.wrong("/title", format!("A title has at most {TITLE_MAX} characters, on one line."));
+            self.wrong(
+                "/title",
+                format!("A title has at most {TITLE_MAX} characters, on one line."),
+            );
         }
     }
 
@@ -230,9 +248,14 @@ impl Checks {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || b"._:/@+-".contains(&c);
         let is_name = (1..=MODEL_MAX).contains(&model.len())
             && model.bytes().all(allowed)
-            && model.split('/').all(|part| !matches!(part, "" | "." | ".."));
+            && model
+                .split('/')
+                .all(|part| !matches!(part, "" | "." | ".."));
         if !is_name {
-            self.wrong("/model", format!("A model's name has 1 to {MODEL_MAX} of A-Z a-z 0-9 . _ : / @ + -."));
+            self.wrong(
+                "/model",
+                format!("A model's name has 1 to {MODEL_MAX} of A-Z a-z 0-9 . _ : / @ + -."),
+            );
         }
     }
 
@@ -241,7 +264,10 @@ impl Checks {
         let id = id?;
         let parsed = SessionId::parse(id);
         if parsed.is_none() {
-            self.wrong("/session_id", "A session id has 1 to 64 of A-Z a-z 0-9 . _ -.".into());
+            self.wrong(
+                "/session_id",
+                "A session id has 1 to 64 of A-Z a-z 0-9 . _ -.".into(),
+            );
         }
         parsed
     }
@@ -254,22 +280,48 @@ impl Checks {
                 self.wrong(&format!("/options/{name}"), detail.to_owned());
             }
         };
-        check(options.temperature.is_none_or(|t| (0.0..=2.0).contains(&t)), "temperature", "This must be from 0 to 2.");
-        check(options.top_p.is_none_or(|p| p > 0.0 && p <= 1.0), "top_p", "This must be above 0 and at most 1.");
-        check(options.top_k.is_none_or(|k| (1..=1000).contains(&k)), "top_k", "This must be from 1 to 1000.");
-        let max_tokens = options.max_tokens.is_none_or(|max| (1..=1_000_000).contains(&max));
+        check(
+            options.temperature.is_none_or(|t| (0.0..=2.0).contains(&t)),
+            "temperature",
+            "This must be from 0 to 2.",
+        );
+        check(
+            options.top_p.is_none_or(|p| p > 0.0 && p <= 1.0),
+            "top_p",
+            "This must be above 0 and at most 1.",
+        );
+        check(
+            options.top_k.is_none_or(|k| (1..=1000).contains(&k)),
+            "top_k",
+            "This must be from 1 to 1000.",
+        );
+        let max_tokens = options
+            .max_tokens
+            .is_none_or(|max| (1..=1_000_000).contains(&max));
         check(max_tokens, "max_tokens", "This must be from 1 to 1000000.");
         let stop = options.stop.as_ref().is_none_or(|stop| {
-            stop.len() <= 16 && stop.iter().all(|text| (1..=256).contains(&text.chars().count()))
+            stop.len() <= 16
+                && stop
+                    .iter()
+                    .all(|text| (1..=256).contains(&text.chars().count()))
         });
-        check(stop, "stop", "This must be at most 16 texts of 1 to 256 characters.");
+        check(
+            stop,
+            "stop",
+            "This must be at most 16 texts of 1 to 256 characters.",
+        );
     }
 
     /// The 422 that names everything that was wrong.
     pub fn finish(self) -> Result<(), ApiError> {
-        let Some(first) = self.errors.first() else { return Ok(()) };
+        let Some(first) = self.errors.first() else {
+            return Ok(());
+        };
         let detail = format!("{} ({})", first.detail, first.pointer);
-        Err(ApiError { errors: self.errors, ..ApiError::new(Code::ValidationFailed, detail) })
+        Err(ApiError {
+            errors: self.errors,
+            ..ApiError::new(Code::ValidationFailed, detail)
+        })
     }
 }
 
@@ -285,7 +337,11 @@ pub fn same_user(identity: &Identity, user_id: Option<&str>) -> Result<(), ApiEr
 }
 
 /// The rule that holds: what was asked for, else the grace of a stream or of a keyed request, else none.
-pub fn disconnect_rule(asked: Option<DisconnectRule>, grace: Duration, comes_back: bool) -> OnDisconnect {
+pub fn disconnect_rule(
+    asked: Option<DisconnectRule>,
+    grace: Duration,
+    comes_back: bool,
+) -> OnDisconnect {
     match asked {
         Some(rule) => rule.rule(),
         None if comes_back => OnDisconnect::CancelAfter(grace),
@@ -302,15 +358,24 @@ pub fn idempotency_key<T: Serialize>(
 ) -> Result<IdempotencyKey, ApiError> {
     let visible = (1..=255).contains(&key.len()) && key.bytes().all(|c| c.is_ascii_graphic());
     if !visible {
-        return Err(ApiError::invalid(pointer, "An idempotency key has 1 to 255 visible ASCII characters."));
+        return Err(ApiError::invalid(
+            pointer,
+            "An idempotency key has 1 to 255 visible ASCII characters.",
+        ));
     }
     let body = serde_json::to_vec(body).map_err(ApiError::internal)?;
     let digest = |parts: &[&[u8]]| {
         let mut hash = Sha256::new();
         parts.iter().for_each(|part| hash.update(part));
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        hash.finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
     };
-    Ok(IdempotencyKey { digest: digest(&[key.as_bytes()]), body: digest(&[what.as_bytes(), b"\n", &body]) })
+    Ok(IdempotencyKey {
+        digest: digest(&[key.as_bytes()]),
+        body: digest(&[what.as_bytes(), b"\n", &body]),
+    })
 }
 
 #[cfg(test)]
@@ -319,12 +384,27 @@ mod tests {
 
     #[test]
     fn a_model_name_is_never_a_path_or_an_address() {
-        for name in ["gemma3:1b", "org/name:fastest", "a", "hf.co/x/y-GGUF:Q4_K_M"] {
+        for name in [
+            "gemma3:1b",
+            "org/name:fastest",
+            "a",
+            "hf.co/x/y-GGUF:Q4_K_M",
+        ] {
             let mut checks = Checks::default();
             checks.model(Some(name));
             assert!(checks.finish().is_ok(), "{name}");
         }
-        for name in ["", "../../x", "http://x/y", "/etc", "a//b", "a b", "a\n", "ä", &"x".repeat(257)] {
+        for name in [
+            "",
+            "../../x",
+            "http://x/y",
+            "/etc",
+            "a//b",
+            "a b",
+            "a\n",
+            "ä",
+            &"x".repeat(257),
+        ] {
             let mut checks = Checks::default();
             checks.model(Some(name));
             assert!(checks.finish().is_err(), "{name}");
@@ -336,10 +416,22 @@ mod tests {
         let mut checks = Checks::default();
         checks.text("/message", " \n");
         checks.session(Some("a b"));
-        checks.options(Some(&Options { temperature: Some(3.0), top_p: Some(0.0), ..Options::default() }));
+        checks.options(Some(&Options {
+            temperature: Some(3.0),
+            top_p: Some(0.0),
+            ..Options::default()
+        }));
         let error = checks.finish().expect_err("four wrong values");
         let pointers: Vec<_> = error.errors.iter().map(|e| e.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/message", "/session_id", "/options/temperature", "/options/top_p"]);
+        assert_eq!(
+            pointers,
+            [
+                "/message",
+                "/session_id",
+                "/options/temperature",
+                "/options/top_p"
+            ]
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use axum::{
 use common::{
     clock::rfc3339,
     errors::{
-        ApiError, Code, Problem,
+        ApiError, Problem,
         extract::{Body, OptionalBody, Path, Query},
     },
     http::Deadline,
@@ -200,12 +200,24 @@ fn page_size(limit: u16) -> Result<u16, ApiError> {
     if (1..=PAGE_MAX).contains(&limit) {
         return Ok(limit);
     }
-    Err(ApiError::invalid("/query/limit", format!("This must be from 1 to {PAGE_MAX}.")))
+    Err(ApiError::invalid(
+        "/query/limit",
+        format!("This must be from 1 to {PAGE_MAX}."),
+    ))
 }
 
-fn cursor<T>(text: Option<&str>, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
+fn cursor<T>(
+    text: Option<&str>,
+    name: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, ApiError> {
     let Some(text) = text else { return Ok(None) };
-    let wrong = || ApiError::invalid(format!("/query/{name}"), "This must be a next_cursor that a page gave.");
+    let wrong = || {
+        ApiError::invalid(
+            format!("/query/{name}"),
+            "This must be a next_cursor that a page gave.",
+        )
+    };
     parse(text).map(Some).ok_or_else(wrong)
 }
 
@@ -231,9 +243,19 @@ pub async fn list(
 ) -> Result<Json<SessionList>, ApiError> {
     let limit = page_size(page.limit)?;
     let cursor = cursor(page.cursor.as_deref(), "cursor", SessionCursor::parse)?;
-    let page = app.turns.sessions(&identity.owner, cursor, limit.into(), deadline).await?;
-    let sessions = page.items.into_iter().map(|(id, session)| SessionBody::new(&id, session)).collect();
-    Ok(Json(SessionList { sessions, next_cursor: page.next_cursor }))
+    let page = app
+        .turns
+        .sessions(&identity.owner, cursor, limit.into(), deadline)
+        .await?;
+    let sessions = page
+        .items
+        .into_iter()
+        .map(|(id, session)| SessionBody::new(&id, session))
+        .collect();
+    Ok(Json(SessionList {
+        sessions,
+        next_cursor: page.next_cursor,
+    }))
 }
 
 /// Begins a session without a message.
@@ -254,11 +276,23 @@ pub async fn create(
     let mut checks = Checks::default();
     let id = checks.session(body.session_id.as_deref());
     checks.title(body.title.as_deref());
-    super::messages::check_turn(&mut checks, body.model.as_deref(), body.system.as_deref(), None);
+    super::messages::check_turn(
+        &mut checks,
+        body.model.as_deref(),
+        body.system.as_deref(),
+        None,
+    );
     checks.finish()?;
     let id = id.unwrap_or_else(SessionId::random);
-    let new = NewSession { title: body.title.unwrap_or_default(), model: body.model, system: body.system };
-    let session = app.turns.create_session(&identity.owner, &id, new, deadline).await?;
+    let new = NewSession {
+        title: body.title.unwrap_or_default(),
+        model: body.model,
+        system: body.system,
+    };
+    let session = app
+        .turns
+        .create_session(&identity.owner, &id, new, deadline)
+        .await?;
     Ok((StatusCode::CREATED, Json(SessionBody::new(&id, session))))
 }
 
@@ -306,8 +340,15 @@ pub async fn change(
     let (model, system) = (body.model.clone().flatten(), body.system.clone().flatten());
     super::messages::check_turn(&mut checks, model.as_deref(), system.as_deref(), None);
     checks.finish()?;
-    let change = SessionChange { title: body.title, model: body.model, system: body.system };
-    let session = app.turns.change_session(&identity.owner, &id, &change, deadline).await?;
+    let change = SessionChange {
+        title: body.title,
+        model: body.model,
+        system: body.system,
+    };
+    let session = app
+        .turns
+        .change_session(&identity.owner, &id, &change, deadline)
+        .await?;
     Ok(Json(SessionBody::new(&id, session)))
 }
 
@@ -327,7 +368,9 @@ pub async fn delete(
     Deadline(deadline): Deadline,
     Path(session_id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    app.turns.delete_session(&identity.owner, &in_path(&session_id)?, deadline).await?;
+    app.turns
+        .delete_session(&identity.owner, &in_path(&session_id)?, deadline)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -351,9 +394,15 @@ pub async fn messages(
     let id = in_path(&session_id)?;
     let limit = page_size(page.limit)?;
     let before = cursor(page.before.as_deref(), "before", MessageCursor::parse)?;
-    let page = app.turns.messages(&identity.owner, &id, before, limit.into(), deadline).await?;
+    let page = app
+        .turns
+        .messages(&identity.owner, &id, before, limit.into(), deadline)
+        .await?;
     let messages = page.items.into_iter().map(MessageBody::from).collect();
-    Ok(Json(MessageList { messages, next_cursor: page.next_cursor }))
+    Ok(Json(MessageList {
+        messages,
+        next_cursor: page.next_cursor,
+    }))
 }
 
 /// Exports a whole session as JSON.
@@ -374,12 +423,23 @@ pub async fn export(
 ) -> Result<Response, ApiError> {
     let id = in_path(&session_id)?;
     let session = app.turns.settled(&identity.owner, &id, deadline).await?;
-    let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{id}.json\"")).map_err(ApiError::internal)?;
+    let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{id}.json\""))
+        .map_err(ApiError::internal)?;
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
         (header::CONTENT_DISPOSITION, disposition),
     ];
-    let export = Export { turns: app.turns, owner: identity.owner, id, session, at: 0, over: false };
+    let export = Export {
+        turns: app.turns,
+        owner: identity.owner,
+        id,
+        session,
+        at: 0,
+        over: false,
+    };
     let body = HttpBody::from_stream(try_unfold(export, |mut export| async move {
         let piece = export.next().await?;
         Ok::<_, ChatError>(piece.map(|piece| (piece, export)))
@@ -404,15 +464,24 @@ impl Export {
         }
         let left = self.session.count - self.at;
         let step = left.min(EXPORT_STEP);
-        let mut out = if self.at == 0 { self.head() } else { String::new() };
+        let mut out = if self.at == 0 {
+            self.head()
+        } else {
+            String::new()
+        };
         if step > 0 {
-            let records = self.turns.messages_from(&self.owner, &self.id, self.at, step).await?;
+            let records = self
+                .turns
+                .messages_from(&self.owner, &self.id, self.at, step)
+                .await?;
             for record in records {
                 if !out.ends_with('[') {
                     out.push(',');
                 }
                 // A message is made of strings and numbers: writing it cannot fail.
-                out.push_str(&serde_json::to_string(&MessageBody::from(record)).unwrap_or_default());
+                out.push_str(
+                    &serde_json::to_string(&MessageBody::from(record)).unwrap_or_default(),
+                );
             }
         }
         self.at += step;
@@ -431,4 +500,3 @@ impl Export {
         head
     }
 }
-

@@ -38,10 +38,17 @@ pub enum Form {
 impl Form {
     /// JSON lines where the caller's `Accept` names them, else server-sent events.
     pub fn accepted(headers: &HeaderMap) -> Self {
-        let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let names_lines = accepts
-            .flat_map(|value| value.split(','))
-            .any(|kind| kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-ndjson"));
+        let accepts = headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        let names_lines = accepts.flat_map(|value| value.split(',')).any(|kind| {
+            kind.split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .eq_ignore_ascii_case("application/x-ndjson")
+        });
         if names_lines { Form::Lines } else { Form::Sse }
     }
 
@@ -65,7 +72,13 @@ struct Feed {
 }
 
 /// The response that carries a turn's events; it ends with the turn, or when the reader's token is revoked.
-pub fn respond(watch: Watch, form: Form, id: MessageId, identity: Identity, authenticator: Authenticator) -> Response {
+pub fn respond(
+    watch: Watch,
+    form: Form,
+    id: MessageId,
+    identity: Identity,
+    authenticator: Authenticator,
+) -> Response {
     let feed = Feed {
         watch,
         form,
@@ -82,7 +95,10 @@ pub fn respond(watch: Watch, form: Form, id: MessageId, identity: Identity, auth
     let headers = [
         (header::CONTENT_TYPE, form.content_type()),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        (
+            header::HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
     ];
     (StatusCode::OK, headers, body).into_response()
 }
@@ -100,7 +116,8 @@ impl Feed {
         let mut out = String::new();
         loop {
             let (form, message_id) = (self.form, &self.message_id);
-            let write = |id, kind, members: &str| frame(form, id, kind, message_id, members, &mut out);
+            let write =
+                |id, kind, members: &str| frame(form, id, kind, message_id, members, &mut out);
             tokio::select! {
                 biased;
                 step = self.watch.next(write) => {
@@ -135,7 +152,13 @@ impl Feed {
     /// An ending of this connection, not of the turn: it has no id, since it is no event of the turn's.
     fn say_goodbye(&mut self, code: Code, detail: &str, out: &mut String) {
         self.over = true;
-        let event = Event::ending(&Ending::Error { code, detail: detail.to_owned() }, "");
+        let event = Event::ending(
+            &Ending::Error {
+                code,
+                detail: detail.to_owned(),
+            },
+            "",
+        );
         match self.form {
             Form::Sse => {
                 out.push_str("event: error\ndata: {");

@@ -69,7 +69,10 @@ pub async fn read(
             resets_at: clock::rfc3339(clock::now_ms() / 1000 * 1000 + until),
         }
     });
-    let today =
-        Today { prompt_tokens: day.prompt, completion_tokens: day.completion, requests: day.requests };
+    let today = Today {
+        prompt_tokens: day.prompt,
+        completion_tokens: day.completion,
+        requests: day.requests,
+    };
     Ok(Json(UsageBody { today, quota }))
 }

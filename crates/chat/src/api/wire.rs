@@ -16,7 +16,14 @@ pub fn sse(id: u64, kind: Kind, members: &str, out: &mut String) {
 }
 
 /// Appends an event as a JSON object on one line: a WebSocket's frame, or with a line feed a line of NDJSON.
-pub fn json(id: u64, kind: Kind, message_id: &str, reference: Option<&str>, members: &str, out: &mut String) {
+pub fn json(
+    id: u64,
+    kind: Kind,
+    message_id: &str,
+    reference: Option<&str>,
+    members: &str,
+    out: &mut String,
+) {
     out.push_str("{\"type\":\"");
     out.push_str(kind.as_str());
     out.push_str("\",\"id\":");
@@ -54,7 +61,12 @@ pub fn notice(kind: Kind, reference: Option<&str>, members: &str, out: &mut Stri
 fn push_members(kind: Kind, members: &str, out: &mut String) {
     const PROBLEM_TYPE: &str = "\"type\":\"about:blank\",";
     let is_problem = matches!(kind, Kind::Error | Kind::Lost);
-    out.push_str(members.strip_prefix(PROBLEM_TYPE).filter(|_| is_problem).unwrap_or(members));
+    out.push_str(
+        members
+            .strip_prefix(PROBLEM_TYPE)
+            .filter(|_| is_problem)
+            .unwrap_or(members),
+    );
 }
 
 #[cfg(test)]
@@ -75,10 +87,31 @@ mod tests {
     #[test]
     fn a_json_frame_names_each_member_once() {
         let mut out = String::new();
-        json(3, Kind::Error, "m", Some("\"r\""), "\"type\":\"about:blank\",\"title\":\"t\"", &mut out);
-        assert_eq!(out, r#"{"type":"error","id":3,"message_id":"m","title":"t"}"#);
+        json(
+            3,
+            Kind::Error,
+            "m",
+            Some("\"r\""),
+            "\"type\":\"about:blank\",\"title\":\"t\"",
+            &mut out,
+        );
+        assert_eq!(
+            out,
+            r#"{"type":"error","id":3,"message_id":"m","title":"t"}"#
+        );
         out.clear();
-        json(1, Kind::Start, "m", Some("\"r\""), "\"message_id\":\"m\"", &mut out);
-        assert_eq!(out, r#"{"type":"start","id":1,"ref":"\"r\"","message_id":"m"}"#.replace("\"\\\"r\\\"\"", "\"r\""));
+        json(
+            1,
+            Kind::Start,
+            "m",
+            Some("\"r\""),
+            "\"message_id\":\"m\"",
+            &mut out,
+        );
+        assert_eq!(
+            out,
+            r#"{"type":"start","id":1,"ref":"\"r\"","message_id":"m"}"#
+                .replace("\"\\\"r\\\"\"", "\"r\"")
+        );
     }
 }

@@ -58,20 +58,36 @@ impl MessageId {
     /// A new id for the message at that position (0 is the first) of that incarnation of a session.
     pub fn new(incarnation: &str, position: u64) -> Self {
         let text = format!("{incarnation}-{position}-{}", random_text(8));
-        Self { incarnation_end: incarnation.len(), position, text }
+        Self {
+            incarnation_end: incarnation.len(),
+            position,
+            text,
+        }
     }
 
     /// The id, if the text is one.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let (incarnation, position, random) = (parts.next()?, parts.next()?, parts.next()?);
-        let word = |part: &str, length| part.len() == length && part.bytes().all(|c| ALPHABET.contains(&c));
-        let number = !position.is_empty() && position.len() <= 12 && position.bytes().all(|c| c.is_ascii_digit());
-        if parts.next().is_some() || !number || !word(incarnation, INCARNATION_LENGTH) || !word(random, 8) {
+        let word = |part: &str, length| {
+            part.len() == length && part.bytes().all(|c| ALPHABET.contains(&c))
+        };
+        let number = !position.is_empty()
+            && position.len() <= 12
+            && position.bytes().all(|c| c.is_ascii_digit());
+        if parts.next().is_some()
+            || !number
+            || !word(incarnation, INCARNATION_LENGTH)
+            || !word(random, 8)
+        {
             return None;
         }
         let position = position.parse().ok()?;
-        Some(Self { incarnation_end: incarnation.len(), position, text: text.to_owned() })
+        Some(Self {
+            incarnation_end: incarnation.len(),
+            position,
+            text: text.to_owned(),
+        })
     }
 
     /// Which life of its session it belongs to.
@@ -123,7 +139,9 @@ pub fn new_incarnation() -> String {
 
 /// That many random characters of 5 bits each.
 pub fn random_text(length: usize) -> String {
-    (0..length).map(|_| char::from(ALPHABET[usize::from(rand::random::<u8>() & 31)])).collect()
+    (0..length)
+        .map(|_| char::from(ALPHABET[usize::from(rand::random::<u8>() & 31)]))
+        .collect()
 }
 
 #[cfg(test)]
@@ -139,7 +157,15 @@ mod tests {
 
     #[test]
     fn what_is_no_message_id_is_refused() {
-        for text in ["", "a-b-c", "h2k9w0qzs1ab-7", "h2k9w0qzs1ab--x8d2k0qp", "h2k9w0qzs1ab-7-x8d2k0qp-", "../etc", "*"] {
+        for text in [
+            "",
+            "a-b-c",
+            "h2k9w0qzs1ab-7",
+            "h2k9w0qzs1ab--x8d2k0qp",
+            "h2k9w0qzs1ab-7-x8d2k0qp-",
+            "../etc",
+            "*",
+        ] {
             assert_eq!(MessageId::parse(text), None, "{text}");
         }
     }

@@ -14,7 +14,9 @@ pub struct Keys {
 impl Keys {
     /// The keys of that account.
     pub fn of(owner: &Owner) -> Self {
-        Self { base: format!("c:{{{}}}:{}", owner.user, owner.generation) }
+        Self {
+            base: format!("c:{{{}}}:{}", owner.user, owner.generation),
+        }
     }
 
     /// Index: session ids by the time of their last use.

@@ -26,13 +26,21 @@ impl Repository {
     /// A repository over that store. `session_ttl` is how long an unused session lives, `lease` how long a turn counts
     /// as alive after its instance last said so.
     pub fn new(store: Store, session_ttl: Option<Duration>, lease: Duration) -> Self {
-        Self { store, session_ttl, lease }
+        Self {
+            store,
+            session_ttl,
+            lease,
+        }
     }
 
     /// The same repository, whose calls end by that time.
     #[must_use]
     pub fn by(&self, deadline: Instant) -> Self {
-        Self { store: self.store.by(deadline), session_ttl: self.session_ttl, lease: self.lease }
+        Self {
+            store: self.store.by(deadline),
+            session_ttl: self.session_ttl,
+            lease: self.lease,
+        }
     }
 
     /// How long a turn counts as alive after its instance last said so.
@@ -43,5 +51,7 @@ impl Repository {
 
 /// A record as it is stored.
 fn encode<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
-    serde_json::to_vec(record).map(Into::into).map_err(|error| StoreError::Corrupt(error.to_string()))
+    serde_json::to_vec(record)
+        .map(Into::into)
+        .map_err(|error| StoreError::Corrupt(error.to_string()))
 }

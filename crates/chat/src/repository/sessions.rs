@@ -71,17 +71,37 @@ impl Session {
 
 impl Repository {
     /// A session with up to `tail` of its newest messages.
-    pub async fn view(&self, owner: &Owner, id: &SessionId, tail: usize) -> Result<View, StoreError> {
+    pub async fn view(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        tail: usize,
+    ) -> Result<View, StoreError> {
         let keys = Keys::of(owner);
-        let mut reads = vec![Read::Fields(keys.session(id)), Read::Length(keys.messages(id))];
+        let mut reads = vec![
+            Read::Fields(keys.session(id)),
+            Read::Length(keys.messages(id)),
+        ];
         if tail > 0 {
             let start = i64::try_from(tail).map_or(i64::MIN + 1, |tail| -tail);
-            reads.push(Read::Items { key: keys.messages(id), start, stop: -1 });
+            reads.push(Read::Items {
+                key: keys.messages(id),
+                start,
+                stop: -1,
+            });
         }
         let mut found = self.store.read(reads).await?;
         let session = session_from(found.fields(0), found.count(1));
-        let tail = if session.is_some() { records_from(found.items(2)) } else { Vec::new() };
-        Ok(View { now: found.now, session, tail })
+        let tail = if session.is_some() {
+            records_from(found.items(2))
+        } else {
+            Vec::new()
+        };
+        Ok(View {
+            now: found.now,
+            session,
+            tail,
+        })
     }
 
     /// Messages from position `start` to `stop`, both included.
@@ -92,7 +112,11 @@ impl Repository {
         start: u64,
         stop: u64,
     ) -> Result<Vec<MessageRecord>, StoreError> {
-        let read = Read::Items { key: Keys::of(owner).messages(id), start: signed(start), stop: signed(stop) };
+        let read = Read::Items {
+            key: Keys::of(owner).messages(id),
+            start: signed(start),
+            stop: signed(stop),
+        };
         Ok(records_from(self.store.read(vec![read]).await?.items(0)))
     }
 
@@ -109,7 +133,12 @@ impl Repository {
     }
 
     /// Begins a session. `None`: it exists already.
-    pub async fn create(&self, owner: &Owner, id: &SessionId, new: NewSession) -> Result<Option<Session>, StoreError> {
+    pub async fn create(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        new: NewSession,
+    ) -> Result<Option<Session>, StoreError> {
         let keys = Keys::of(owner);
         let session = Session::begin(new);
         let mut txn = Txn::durable().check(Check::Absent(keys.session(id)));
@@ -126,22 +155,36 @@ impl Repository {
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
         let keys = Keys::of(owner);
-        let read = Read::Newest { key: keys.sessions(), before, limit };
+        let read = Read::Newest {
+            key: keys.sessions(),
+            before,
+            limit,
+        };
         let members = self.store.read(vec![read]).await?.members(0);
-        let ids: Vec<(SessionId, i64)> =
-            members.into_iter().filter_map(|(id, score)| Some((SessionId::parse(&id)?, score))).collect();
+        let ids: Vec<(SessionId, i64)> = members
+            .into_iter()
+            .filter_map(|(id, score)| Some((SessionId::parse(&id)?, score)))
+            .collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let reads = ids
             .iter()
-            .flat_map(|(id, _)| [Read::Fields(keys.session(id)), Read::Length(keys.messages(id))])
+            .flat_map(|(id, _)| {
+                [
+                    Read::Fields(keys.session(id)),
+                    Read::Length(keys.messages(id)),
+                ]
+            })
             .collect();
         let mut found = self.store.read(reads).await?;
         let session = |i: usize| session_from(found.fields(2 * i), found.count(2 * i + 1));
         let sessions: Vec<Option<Session>> = (0..ids.len()).map(session).collect();
-        let listed: Vec<Listed> =
-            ids.into_iter().zip(sessions).map(|((id, at), session)| (id, at, session)).collect();
+        let listed: Vec<Listed> = ids
+            .into_iter()
+            .zip(sessions)
+            .map(|((id, at), session)| (id, at, session))
+            .collect();
         self.forget_expired(&keys, &listed).await;
         Ok(listed)
     }
@@ -167,11 +210,16 @@ impl Repository {
     ) -> Result<Option<Session>, StoreError> {
         let keys = Keys::of(owner);
         for _ in 0..ATTEMPTS {
-            let Some(session) = self.view(owner, id, 0).await?.session else { return Ok(None) };
+            let Some(session) = self.view(owner, id, 0).await?.session else {
+                return Ok(None);
+            };
             let key = keys.session(id);
-            let set = |name: &str, text: &String| Op::FieldSet(key.clone(), name.into(), text.clone().into());
+            let set = |name: &str, text: &String| {
+                Op::FieldSet(key.clone(), name.into(), text.clone().into())
+            };
             let mut txn = Txn::durable().check(same_life(&keys, id, &session));
-            txn.ops.extend(change.title.as_ref().map(|title| set("title", title)));
+            txn.ops
+                .extend(change.title.as_ref().map(|title| set("title", title)));
             for (name, value) in [("model", &change.model), ("system", &change.system)] {
                 txn.ops.extend(value.as_ref().map(|value| match value {
                     Some(text) => set(name, text),
@@ -188,10 +236,16 @@ impl Repository {
 
     /// Deletes a session with its messages and the turn that it is answering, and returns it as it was; `None`: there
     /// was none.
-    pub async fn delete(&self, owner: &Owner, id: &SessionId) -> Result<Option<Session>, StoreError> {
+    pub async fn delete(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+    ) -> Result<Option<Session>, StoreError> {
         let keys = Keys::of(owner);
         for _ in 0..ATTEMPTS {
-            let Some(session) = self.view(owner, id, 0).await?.session else { return Ok(None) };
+            let Some(session) = self.view(owner, id, 0).await?.session else {
+                return Ok(None);
+            };
             let key = keys.session(id);
             let mut txn = Txn::durable()
                 .check(same_life(&keys, id, &session))
@@ -204,8 +258,19 @@ impl Repository {
                 .op(Op::Delete(keys.incarnation(&session.incarnation)))
                 .op(Op::MemberDelete(keys.sessions(), id.to_string()));
             if let Some(open) = session.open_turn() {
-                txn.ops.extend([keys.turn(&open.id), keys.events(&open.id), keys.lease(&open.id)].map(Op::Delete));
-                txn.ops.push(Op::FieldAdd(keys.usage(&open.day), "held".into(), -signed(open.reserved)));
+                txn.ops.extend(
+                    [
+                        keys.turn(&open.id),
+                        keys.events(&open.id),
+                        keys.lease(&open.id),
+                    ]
+                    .map(Op::Delete),
+                );
+                txn.ops.push(Op::FieldAdd(
+                    keys.usage(&open.day),
+                    "held".into(),
+                    -signed(open.reserved),
+                ));
             }
             if self.store.commit(txn).await? == Committed::Applied {
                 return Ok(Some(session));
@@ -221,14 +286,16 @@ impl Repository {
         let later = Some(ttl + Duration::from_secs(60));
         txn.ops.push(Op::Expire(keys.session(id), Some(ttl)));
         txn.ops.push(Op::Expire(keys.messages(id), later));
-        txn.ops.push(Op::Expire(keys.incarnation(incarnation), later));
+        txn.ops
+            .push(Op::Expire(keys.incarnation(incarnation), later));
     }
 }
 
 /// The changes that begin a session.
 pub(super) fn begin_session(keys: &Keys, id: &SessionId, session: &Session) -> Vec<Op> {
     let key = keys.session(id);
-    let field = |name: &str, value: &str| Op::FieldSet(key.clone(), name.into(), value.to_owned().into());
+    let field =
+        |name: &str, value: &str| Op::FieldSet(key.clone(), name.into(), value.to_owned().into());
     let mut ops = vec![
         // What is left of an expired life of this id must not be seen by the new one.
         Op::Delete(keys.messages(id)),
@@ -240,21 +307,42 @@ pub(super) fn begin_session(keys: &Keys, id: &SessionId, session: &Session) -> V
         field("fence", &session.fence.to_string()),
     ];
     ops.extend(session.model.as_deref().map(|model| field("model", model)));
-    ops.extend(session.system.as_deref().map(|system| field("system", system)));
-    ops.push(Op::Set { key: keys.incarnation(&session.incarnation), value: id.to_string().into(), ttl: None });
-    ops.push(Op::MemberSet(keys.sessions(), id.to_string(), session.updated_at));
+    ops.extend(
+        session
+            .system
+            .as_deref()
+            .map(|system| field("system", system)),
+    );
+    ops.push(Op::Set {
+        key: keys.incarnation(&session.incarnation),
+        value: id.to_string().into(),
+        ttl: None,
+    });
+    ops.push(Op::MemberSet(
+        keys.sessions(),
+        id.to_string(),
+        session.updated_at,
+    ));
     ops
 }
 
 /// That the session was not deleted, nor deleted and begun anew.
 pub(super) fn same_life(keys: &Keys, id: &SessionId, session: &Session) -> Check {
-    Check::FieldEquals(keys.session(id), "inc".into(), session.incarnation.clone().into())
+    Check::FieldEquals(
+        keys.session(id),
+        "inc".into(),
+        session.incarnation.clone().into(),
+    )
 }
 
 /// A session out of its hash; `None` where it is absent or not of our making.
 fn session_from(mut fields: HashMap<String, Bytes>, count: u64) -> Option<Session> {
     let open = fields.remove("open");
-    let mut text = |name: &str| fields.remove(name).and_then(|value| String::from_utf8(value.to_vec()).ok());
+    let mut text = |name: &str| {
+        fields
+            .remove(name)
+            .and_then(|value| String::from_utf8(value.to_vec()).ok())
+    };
     Some(Session {
         incarnation: text("inc")?,
         title: text("title").unwrap_or_default(),

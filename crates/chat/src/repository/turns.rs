@@ -124,7 +124,12 @@ impl Repository {
     }
 
     fn accept_txn(&self, keys: &Keys, accept: &Accept) -> Result<(Txn, Option<usize>), StoreError> {
-        let Accept { session_id: id, session, open, .. } = accept;
+        let Accept {
+            session_id: id,
+            session,
+            open,
+            ..
+        } = accept;
         let key = keys.session(id);
         let mut txn = Txn::durable().check(Check::Absent(keys.turn(&open.id)));
         if accept.begins {
@@ -133,7 +138,11 @@ impl Repository {
         } else {
             txn = txn
                 .check(same_life(keys, id, session))
-                .check(Check::FieldEquals(key.clone(), "fence".into(), session.fence.to_string().into()))
+                .check(Check::FieldEquals(
+                    key.clone(),
+                    "fence".into(),
+                    session.fence.to_string().into(),
+                ))
                 .check(Check::FieldAbsent(key.clone(), "open".into()))
                 .check(Check::LengthIs(keys.messages(id), session.count));
         }
@@ -144,18 +153,28 @@ impl Repository {
         if let Some(message) = &accept.message {
             txn.ops.push(set("updated", message.at.to_string().into()));
             txn.ops.push(Op::Push(keys.messages(id), encode(message)?));
-            txn.ops.push(Op::MemberSet(keys.sessions(), id.to_string(), message.at));
+            txn.ops
+                .push(Op::MemberSet(keys.sessions(), id.to_string(), message.at));
             if session.title.is_empty() {
-                txn.ops.push(set("title", title_of(&message.content).into()));
+                txn.ops
+                    .push(set("title", title_of(&message.content).into()));
             }
         }
         self.keep_alive(keys, id, &session.incarnation, &mut txn);
         let record = running_record(id, open);
         txn.ops.extend([
-            Op::Set { key: keys.turn(&open.id), value: encode(&record)?, ttl: Some(RUNNING_TTL) },
+            Op::Set {
+                key: keys.turn(&open.id),
+                value: encode(&record)?,
+                ttl: Some(RUNNING_TTL),
+            },
             Op::Push(keys.events(&open.id), accept.first_line.clone().into()),
             Op::Expire(keys.events(&open.id), Some(RUNNING_TTL)),
-            Op::Set { key: keys.lease(&open.id), value: accept.instance.clone().into(), ttl: Some(self.lease) },
+            Op::Set {
+                key: keys.lease(&open.id),
+                value: accept.instance.clone().into(),
+                ttl: Some(self.lease),
+            },
         ]);
         self.remember_key(keys, accept, &mut txn)?;
         let quota_check = reserve(keys, accept, &mut txn);
@@ -169,7 +188,11 @@ impl Repository {
                 Some(before) => Check::Equals(key.clone(), before.clone()),
                 None => Check::Absent(key.clone()),
             });
-            txn.ops.push(Op::Set { key, value: encode(record)?, ttl: Some(KEY_TTL) });
+            txn.ops.push(Op::Set {
+                key,
+                value: encode(record)?,
+                ttl: Some(KEY_TTL),
+            });
         }
         Ok(())
     }
@@ -177,7 +200,11 @@ impl Repository {
     /// Whether an accept whose outcome is unknown was applied, as far as can be seen now.
     pub async fn was_accepted(&self, owner: &Owner, accept: &Accept) -> Result<bool, StoreError> {
         let open = encode(&accept.open)?;
-        Ok(self.view(owner, &accept.session_id, 0).await?.session.is_some_and(|session| session.open == Some(open)))
+        Ok(self
+            .view(owner, &accept.session_id, 0)
+            .await?
+            .session
+            .is_some_and(|session| session.open == Some(open)))
     }
 
     /// Makes sure that an accept whose outcome is unknown never runs: takes it back, or bars it from coming late.
@@ -185,31 +212,63 @@ impl Repository {
         let keys = Keys::of(owner);
         let (id, open) = (&accept.session_id, &accept.open);
         let key = keys.session(id);
-        let mut undo = Txn::durable().check(Check::FieldEquals(key.clone(), "open".into(), encode(open)?));
+        let mut undo = Txn::durable().check(Check::FieldEquals(
+            key.clone(),
+            "open".into(),
+            encode(open)?,
+        ));
         if accept.begins {
-            undo.ops.extend([key, keys.messages(id), keys.incarnation(&accept.session.incarnation)].map(Op::Delete));
-            undo.ops.push(Op::MemberDelete(keys.sessions(), id.to_string()));
+            undo.ops.extend(
+                [
+                    key,
+                    keys.messages(id),
+                    keys.incarnation(&accept.session.incarnation),
+                ]
+                .map(Op::Delete),
+            );
+            undo.ops
+                .push(Op::MemberDelete(keys.sessions(), id.to_string()));
         } else {
             undo.ops.push(Op::FieldDelete(key, "open".into()));
-            undo.ops.extend(accept.message.as_ref().map(|_| Op::Pop(keys.messages(id))));
+            undo.ops
+                .extend(accept.message.as_ref().map(|_| Op::Pop(keys.messages(id))));
         }
-        undo.ops.extend([keys.events(&open.id), keys.lease(&open.id)].map(Op::Delete));
+        undo.ops
+            .extend([keys.events(&open.id), keys.lease(&open.id)].map(Op::Delete));
         if let Some((digest, _, before)) = &accept.key {
             let key = keys.idempotency(digest);
             undo.ops.push(match before {
-                Some(before) => Op::Set { key, value: before.clone(), ttl: Some(KEY_TTL) },
+                Some(before) => Op::Set {
+                    key,
+                    value: before.clone(),
+                    ttl: Some(KEY_TTL),
+                },
                 None => Op::Delete(key),
             });
         }
-        undo.ops.push(Op::FieldAdd(keys.usage(&open.day), "held".into(), -signed(open.reserved)));
-        undo.ops.push(Op::FieldAdd(keys.usage(&open.day), "requests".into(), -1));
-        let bar = TurnRecord { withdrawn: true, ..running_record(id, open) };
-        let bar = Op::Set { key: keys.turn(&open.id), value: encode(&bar)?, ttl: Some(TOMBSTONE_TTL) };
+        undo.ops.push(Op::FieldAdd(
+            keys.usage(&open.day),
+            "held".into(),
+            -signed(open.reserved),
+        ));
+        undo.ops
+            .push(Op::FieldAdd(keys.usage(&open.day), "requests".into(), -1));
+        let bar = TurnRecord {
+            withdrawn: true,
+            ..running_record(id, open)
+        };
+        let bar = Op::Set {
+            key: keys.turn(&open.id),
+            value: encode(&bar)?,
+            ttl: Some(TOMBSTONE_TTL),
+        };
         undo.ops.push(bar.clone());
         if self.store.commit(undo).await? == Committed::Applied {
             return Ok(());
         }
-        let txn = Txn::durable().check(Check::Absent(keys.turn(&open.id))).op(bar);
+        let txn = Txn::durable()
+            .check(Check::Absent(keys.turn(&open.id)))
+            .op(bar);
         match self.store.commit(txn).await? {
             Committed::Applied => Ok(()),
             // It came between the two: the next try takes it back.
@@ -236,32 +295,54 @@ impl Repository {
     }
 
     fn finish_txn(&self, keys: &Keys, finish: &Finish) -> Result<Txn, StoreError> {
-        let Finish { session_id: id, open, .. } = finish;
+        let Finish {
+            session_id: id,
+            open,
+            ..
+        } = finish;
         let key = keys.session(id);
-        let mut txn = Txn::durable().check(Check::FieldEquals(key.clone(), "open".into(), encode(open)?));
+        let mut txn = Txn::durable().check(Check::FieldEquals(
+            key.clone(),
+            "open".into(),
+            encode(open)?,
+        ));
         if finish.dead {
             txn = txn.check(Check::Absent(keys.lease(&open.id)));
         }
         let now = clock::now_ms();
         txn.ops.push(Op::FieldDelete(key.clone(), "open".into()));
-        txn.ops.push(Op::FieldSet(key, "updated".into(), now.to_string().into()));
-        txn.ops.push(Op::MemberSet(keys.sessions(), id.to_string(), now));
+        txn.ops
+            .push(Op::FieldSet(key, "updated".into(), now.to_string().into()));
+        txn.ops
+            .push(Op::MemberSet(keys.sessions(), id.to_string(), now));
         if let Some(answer) = &finish.answer {
             let record = encode(answer)?;
             match &open.replaces {
                 Some(old) => {
-                    txn.ops.push(Op::ItemSet(keys.messages(id), signed(old.position()), record));
-                    txn.ops.extend([keys.turn(old), keys.events(old)].map(Op::Delete));
+                    txn.ops.push(Op::ItemSet(
+                        keys.messages(id),
+                        signed(old.position()),
+                        record,
+                    ));
+                    txn.ops
+                        .extend([keys.turn(old), keys.events(old)].map(Op::Delete));
                 }
                 None => txn.ops.push(Op::Push(keys.messages(id), record)),
             }
         }
         let incarnation = open.id.incarnation();
         self.keep_alive(keys, id, incarnation, &mut txn);
-        let record = TurnRecord { ending: Some(finish.ending.clone()), ..running_record(id, open) };
+        let record = TurnRecord {
+            ending: Some(finish.ending.clone()),
+            ..running_record(id, open)
+        };
         let ttl = Some(if open.keyed { KEY_TTL + REPLAY } else { REPLAY });
         txn.ops.extend([
-            Op::Set { key: keys.turn(&open.id), value: encode(&record)?, ttl },
+            Op::Set {
+                key: keys.turn(&open.id),
+                value: encode(&record)?,
+                ttl,
+            },
             Op::Push(keys.events(&open.id), finish.lines.clone().into()),
             Op::Expire(keys.events(&open.id), Some(REPLAY)),
             Op::Delete(keys.lease(&open.id)),
@@ -281,8 +362,16 @@ impl Repository {
         let keys = Keys::of(owner);
         let value = instance.to_owned().into();
         let txn = Txn::relaxed()
-            .check(Check::FieldEquals(keys.session(id), "open".into(), encode(open)?))
-            .op(Op::Set { key: keys.lease(&open.id), value, ttl: Some(self.lease) });
+            .check(Check::FieldEquals(
+                keys.session(id),
+                "open".into(),
+                encode(open)?,
+            ))
+            .op(Op::Set {
+                key: keys.lease(&open.id),
+                value,
+                ttl: Some(self.lease),
+            });
         Ok(self.store.commit(txn).await? == Committed::Applied)
     }
 
@@ -292,7 +381,12 @@ impl Repository {
     }
 
     /// What the store knows of a turn; the batches of its log only where asked.
-    pub async fn turn(&self, owner: &Owner, id: &MessageId, with_log: bool) -> Result<StoredTurn, StoreError> {
+    pub async fn turn(
+        &self,
+        owner: &Owner,
+        id: &MessageId,
+        with_log: bool,
+    ) -> Result<StoredTurn, StoreError> {
         let keys = Keys::of(owner);
         let mut reads = vec![
             Read::Value(keys.turn(id)),
@@ -300,27 +394,49 @@ impl Repository {
             Read::Value(keys.lease(id)),
         ];
         if with_log {
-            reads.push(Read::Items { key: keys.events(id), start: 0, stop: -1 });
+            reads.push(Read::Items {
+                key: keys.events(id),
+                start: 0,
+                stop: -1,
+            });
         }
         let mut found = self.store.read(reads).await?;
         let text = |value: Bytes| String::from_utf8(value.to_vec()).ok();
         Ok(StoredTurn {
-            record: found.value(0).and_then(|value| serde_json::from_slice(&value).ok()),
-            session: found.value(1).and_then(text).and_then(|text| SessionId::parse(&text)),
+            record: found
+                .value(0)
+                .and_then(|value| serde_json::from_slice(&value).ok()),
+            session: found
+                .value(1)
+                .and_then(text)
+                .and_then(|text| SessionId::parse(&text)),
             instance: found.value(2).and_then(text),
             batches: found.items(3),
         })
     }
 
     /// The batches of a turn's log from that batch on.
-    pub async fn batches(&self, owner: &Owner, id: &MessageId, from: usize) -> Result<Vec<Bytes>, StoreError> {
+    pub async fn batches(
+        &self,
+        owner: &Owner,
+        id: &MessageId,
+        from: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
         let start = i64::try_from(from).unwrap_or(i64::MAX);
-        let read = Read::Items { key: Keys::of(owner).events(id), start, stop: -1 };
+        let read = Read::Items {
+            key: Keys::of(owner).events(id),
+            start,
+            stop: -1,
+        };
         Ok(self.store.read(vec![read]).await?.items(0))
     }
 
     /// What an idempotency key remembers, and those bytes as stored.
-    pub async fn key(&self, owner: &Owner, digest: &str) -> Result<Option<(KeyRecord, Bytes)>, StoreError> {
+    pub async fn key(
+        &self,
+        owner: &Owner,
+        digest: &str,
+    ) -> Result<Option<(KeyRecord, Bytes)>, StoreError> {
         let read = Read::Value(Keys::of(owner).idempotency(digest));
         let value = self.store.read(vec![read]).await?.value(0);
         Ok(value.and_then(|value| Some((serde_json::from_slice(&value).ok()?, value))))
@@ -344,11 +460,17 @@ fn reserve(keys: &Keys, accept: &Accept, txn: &mut Txn) -> Option<usize> {
     let key = keys.usage(&accept.open.day);
     let reserved = signed(accept.open.reserved);
     let check = accept.quota.map(|quota| {
-        txn.checks.push(Check::FieldAtMost(key.clone(), "held".into(), signed(quota).saturating_sub(reserved)));
+        txn.checks.push(Check::FieldAtMost(
+            key.clone(),
+            "held".into(),
+            signed(quota).saturating_sub(reserved),
+        ));
         txn.checks.len() - 1
     });
-    txn.ops.push(Op::FieldAdd(key.clone(), "requests".into(), 1));
-    txn.ops.push(Op::FieldAdd(key.clone(), "held".into(), reserved));
+    txn.ops
+        .push(Op::FieldAdd(key.clone(), "requests".into(), 1));
+    txn.ops
+        .push(Op::FieldAdd(key.clone(), "held".into(), reserved));
     txn.ops.push(Op::Expire(key, Some(USAGE_TTL)));
     check
 }
@@ -359,8 +481,16 @@ pub(super) fn settle(keys: &Keys, day: &str, reserved: u64, usage: Usage, txn: &
     let spent = usage.prompt_tokens.saturating_add(usage.completion_tokens);
     txn.ops.extend([
         Op::FieldAdd(key.clone(), "prompt".into(), signed(usage.prompt_tokens)),
-        Op::FieldAdd(key.clone(), "completion".into(), signed(usage.completion_tokens)),
-        Op::FieldAdd(key.clone(), "held".into(), signed(spent).saturating_sub(signed(reserved))),
+        Op::FieldAdd(
+            key.clone(),
+            "completion".into(),
+            signed(usage.completion_tokens),
+        ),
+        Op::FieldAdd(
+            key.clone(),
+            "held".into(),
+            signed(spent).saturating_sub(signed(reserved)),
+        ),
         Op::Expire(key, Some(USAGE_TTL)),
     ]);
 }

@@ -25,7 +25,11 @@ pub struct DayUsage {
 impl Repository {
     /// What was used on that day (`YYYYMMDD`, UTC).
     pub async fn usage(&self, owner: &Owner, day: &str) -> Result<DayUsage, StoreError> {
-        let fields = self.store.read(vec![Read::Fields(Keys::of(owner).usage(day))]).await?.fields(0);
+        let fields = self
+            .store
+            .read(vec![Read::Fields(Keys::of(owner).usage(day))])
+            .await?
+            .fields(0);
         Ok(DayUsage {
             prompt: number(&fields, "prompt"),
             completion: number(&fields, "completion"),
@@ -37,7 +41,9 @@ impl Repository {
 
 /// A counter; a withdrawn turn may have taken it below zero for a moment.
 fn number(fields: &HashMap<String, Bytes>, name: &str) -> u64 {
-    let text = fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
+    let text = fields
+        .get(name)
+        .and_then(|value| std::str::from_utf8(value).ok());
     let number: i64 = text.and_then(|text| text.parse().ok()).unwrap_or_default();
     u64::try_from(number).unwrap_or_default()
 }

@@ -37,7 +37,9 @@ impl Turns {
             return Ok(log.watch(after));
         }
         let stored = repository.turn(owner, id, true).await?;
-        let Some(session) = stored.session else { return Err(ChatError::MessageNotFound) };
+        let Some(session) = stored.session else {
+            return Err(ChatError::MessageNotFound);
+        };
         let record = stored.record.filter(|record| !record.withdrawn);
         let log = EventLog::new();
         replay(&log, &stored.batches);
@@ -48,7 +50,8 @@ impl Turns {
             let log = self.follow(owner, &record.session, id, log, stored.batches.len());
             return Ok(log.watch(after));
         }
-        self.from_history(owner, &session, id, record, repository).await
+        self.from_history(owner, &session, id, record, repository)
+            .await
     }
 
     /// The same with the repository's own patience.
@@ -62,7 +65,8 @@ impl Turns {
         after: u64,
         deadline: std::time::Instant,
     ) -> Result<Watch, ChatError> {
-        self.attach(owner, id, after, &self.repository.by(deadline)).await
+        self.attach(owner, id, after, &self.repository.by(deadline))
+            .await
     }
 
     /// An answer whose events are forgotten: `start` with `reset`, the whole text, the ending.
@@ -74,12 +78,31 @@ impl Turns {
         record: Option<TurnRecord>,
         repository: &Repository,
     ) -> Result<Watch, ChatError> {
-        let message = repository.message(owner, session, id).await?.filter(|m| m.role == Role::Assistant);
+        let message = repository
+            .message(owner, session, id)
+            .await?
+            .filter(|m| m.role == Role::Assistant);
         let (ending, model, provider) = match (record, &message) {
-            (Some(TurnRecord { ending: Some(ending), model, provider, .. }), _) => (ending, model, provider),
-            (_, Some(MessageRecord { answer: Some(facts), .. })) => {
-                (ending_from(facts), facts.model.clone(), facts.provider.clone())
-            }
+            (
+                Some(TurnRecord {
+                    ending: Some(ending),
+                    model,
+                    provider,
+                    ..
+                }),
+                _,
+            ) => (ending, model, provider),
+            (
+                _,
+                Some(MessageRecord {
+                    answer: Some(facts),
+                    ..
+                }),
+            ) => (
+                ending_from(facts),
+                facts.model.clone(),
+                facts.provider.clone(),
+            ),
             _ => return Err(ChatError::MessageNotFound),
         };
         let start = Event::start(&Start {
@@ -117,16 +140,26 @@ impl Turns {
         }
         let repository = self.repository.by(deadline);
         let stored = repository.turn(owner, id, false).await?;
-        let Some(session) = stored.session else { return Err(ChatError::MessageNotFound) };
+        let Some(session) = stored.session else {
+            return Err(ChatError::MessageNotFound);
+        };
         match stored.record.filter(|record| !record.withdrawn) {
-            Some(TurnRecord { ending: Some(_), .. }) => {}
+            Some(TurnRecord {
+                ending: Some(_), ..
+            }) => {}
             Some(_) => match stored.instance {
-                Some(instance) => repository.ask(&instance, &Request::Cancel(id.clone())).await?,
+                Some(instance) => {
+                    repository
+                        .ask(&instance, &Request::Cancel(id.clone()))
+                        .await?
+                }
                 None => self.close_dead(&repository, owner, &session, id).await?,
             },
             None => {
                 let message = repository.message(owner, &session, id).await?;
-                message.filter(|message| message.role == Role::Assistant).ok_or(ChatError::MessageNotFound)?;
+                message
+                    .filter(|message| message.role == Role::Assistant)
+                    .ok_or(ChatError::MessageNotFound)?;
             }
         }
         Ok(())
@@ -135,10 +168,16 @@ impl Turns {
 
 /// The ending that an answer in the history had.
 fn ending_from(facts: &AnswerFacts) -> Ending {
-    let error = |code: Code, detail: &str| Ending::Error { code, detail: detail.to_owned() };
+    let error = |code: Code, detail: &str| Ending::Error {
+        code,
+        detail: detail.to_owned(),
+    };
     match facts.finish_reason {
         FinishReason::Interrupted => super::turn::interrupted(),
-        FinishReason::Error => error(facts.code.unwrap_or(Code::LlmFailed), "The answer failed; what there is of it is kept."),
+        FinishReason::Error => error(
+            facts.code.unwrap_or(Code::LlmFailed),
+            "The answer failed; what there is of it is kept.",
+        ),
         finish_reason => Ending::Done {
             finish_reason,
             usage: facts.usage,

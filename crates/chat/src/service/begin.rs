@@ -75,7 +75,12 @@ impl Turns {
     ///
     /// # Errors
     /// Every refusal of the contract's section 4, up to accept; nothing is then stored.
-    pub async fn begin(self: &Arc<Self>, owner: &Owner, new: NewTurn, deadline: Instant) -> Result<Begun, ChatError> {
+    pub async fn begin(
+        self: &Arc<Self>,
+        owner: &Owner,
+        new: NewTurn,
+        deadline: Instant,
+    ) -> Result<Begun, ChatError> {
         let place = self.lanes.enter(owner, &new.session);
         let give_up = tokio::time::Instant::now() + SESSION_WAIT;
         let mut repository = self.repository.by(deadline);
@@ -89,7 +94,9 @@ impl Turns {
                 Known::Again(reply_to, stored) => Some((reply_to, stored)),
                 Known::New => None,
             };
-            let view = repository.view(owner, &new.session, self.limits.history_messages).await?;
+            let view = repository
+                .view(owner, &new.session, self.limits.history_messages)
+                .await?;
             let plan = match self.plan(&new, view, again.as_ref().map(|(reply_to, _)| reply_to))? {
                 Some(plan) => plan,
                 None => return self.last_ending(&repository, owner, &new).await,
@@ -103,7 +110,8 @@ impl Turns {
                 }
             }
             if let Some(open) = plan.session.open_turn() {
-                self.wait_for_other(&repository, owner, &new, &open, give_up).await?;
+                self.wait_for_other(&repository, owner, &new, &open, give_up)
+                    .await?;
                 repository = self.repository.clone();
                 continue;
             }
@@ -111,7 +119,9 @@ impl Turns {
             let stored_key = again.map(|(_, stored)| stored);
             let accept = self.accept_of(owner, &new, &plan, stored_key);
             match self.accept(&repository, owner, &accept).await? {
-                Accepted::Yes => return Ok(self.launch(owner, &new, plan, accept, answering, place)),
+                Accepted::Yes => {
+                    return Ok(self.launch(owner, &new, plan, accept, answering, place));
+                }
                 Accepted::Changed => repository = self.repository.clone(),
                 Accepted::QuotaExceeded => {
                     let tokens_per_day = self.limits.tokens_per_day.unwrap_or_default();
@@ -174,7 +184,8 @@ impl Turns {
             loop {
                 let stored = repository.turn(owner, &open.id, false).await?;
                 if stored.instance.is_none() {
-                    self.close_dead(&repository, owner, &new.session, &open.id).await?;
+                    self.close_dead(&repository, owner, &new.session, &open.id)
+                        .await?;
                     return Ok(());
                 }
                 if self.shutdown.is_draining() {
@@ -182,12 +193,19 @@ impl Turns {
                 }
                 sleep(LOOK_AGAIN).await;
                 repository = self.repository.clone();
-                if repository.view(owner, &new.session, 0).await?.session.is_none_or(|s| s.open_turn().as_ref() != Some(open)) {
+                if repository
+                    .view(owner, &new.session, 0)
+                    .await?
+                    .session
+                    .is_none_or(|s| s.open_turn().as_ref() != Some(open))
+                {
                     return Ok(());
                 }
             }
         };
-        timeout_at(give_up, closed).await.unwrap_or(Err(ChatError::SessionBusy))
+        timeout_at(give_up, closed)
+            .await
+            .unwrap_or(Err(ChatError::SessionBusy))
     }
 
     /// What an idempotency key stands for.
@@ -197,16 +215,27 @@ impl Turns {
         owner: &Owner,
         key: Option<&IdempotencyKey>,
     ) -> Result<Known, ChatError> {
-        let Some(key) = key else { return Ok(Known::New) };
-        let Some((record, stored)) = repository.key(owner, &key.digest).await? else { return Ok(Known::New) };
+        let Some(key) = key else {
+            return Ok(Known::New);
+        };
+        let Some((record, stored)) = repository.key(owner, &key.digest).await? else {
+            return Ok(Known::New);
+        };
         if record.body != key.body {
             return Err(ChatError::IdempotencyMismatch);
         }
         if let Some(reply_to) = self.failed(repository, owner, &record).await? {
             return Ok(Known::Again(reply_to, stored));
         }
-        let watch = self.attach(owner, &record.id, 0, repository).await.map_err(session_gone)?;
-        Ok(Known::Turn(Begun { id: record.id, watch, joined: true }))
+        let watch = self
+            .attach(owner, &record.id, 0, repository)
+            .await
+            .map_err(session_gone)?;
+        Ok(Known::Turn(Begun {
+            id: record.id,
+            watch,
+            joined: true,
+        }))
     }
 
     /// The message that a key's turn answered, if that turn ended without success.
@@ -220,14 +249,23 @@ impl Turns {
             return Ok(None);
         }
         let mut stored = repository.turn(owner, &record.id, false).await?;
-        let Some(session) = stored.session.clone() else { return Err(ChatError::SessionNotFound) };
-        let runs = stored.record.as_ref().is_some_and(|turn| turn.ending.is_none());
+        let Some(session) = stored.session.clone() else {
+            return Err(ChatError::SessionNotFound);
+        };
+        let runs = stored
+            .record
+            .as_ref()
+            .is_some_and(|turn| turn.ending.is_none());
         if runs && stored.instance.is_none() {
-            self.close_dead(repository, owner, &session, &record.id).await?;
+            self.close_dead(repository, owner, &session, &record.id)
+                .await?;
             stored = repository.turn(owner, &record.id, false).await?;
         }
         let failed = stored.record.filter(|turn| {
-            matches!(turn.ending, Some(crate::models::records::Ending::Error { .. }))
+            matches!(
+                turn.ending,
+                Some(crate::models::records::Ending::Error { .. })
+            )
         });
         Ok(failed.map(|turn| turn.reply_to))
     }
@@ -239,19 +277,39 @@ impl Turns {
         owner: &Owner,
         new: &NewTurn,
     ) -> Result<Begun, ChatError> {
-        let digest = new.key.as_ref().map(|key| key.digest.as_str()).unwrap_or_default();
-        let Some((record, _)) = repository.key(owner, digest).await? else { return Err(ChatError::MessageNotFound) };
-        let watch = self.attach(owner, &record.id, 0, repository).await.map_err(session_gone)?;
-        Ok(Begun { id: record.id, watch, joined: true })
+        let digest = new
+            .key
+            .as_ref()
+            .map(|key| key.digest.as_str())
+            .unwrap_or_default();
+        let Some((record, _)) = repository.key(owner, digest).await? else {
+            return Err(ChatError::MessageNotFound);
+        };
+        let watch = self
+            .attach(owner, &record.id, 0, repository)
+            .await
+            .map_err(session_gone)?;
+        Ok(Begun {
+            id: record.id,
+            watch,
+            joined: true,
+        })
     }
 
     /// What the turn will be; `None` where it should run again but is not the last of its session.
-    fn plan(&self, new: &NewTurn, view: View, again: Option<&MessageId>) -> Result<Option<Plan>, ChatError> {
+    fn plan(
+        &self,
+        new: &NewTurn,
+        view: View,
+        again: Option<&MessageId>,
+    ) -> Result<Option<Plan>, ChatError> {
         let begins = view.session.is_none();
         if begins && new.question == Question::Last {
             return Err(ChatError::SessionNotFound);
         }
-        let session = view.session.unwrap_or_else(|| Session::begin(NewSession::default()));
+        let session = view
+            .session
+            .unwrap_or_else(|| Session::begin(NewSession::default()));
         let model = new.model.as_deref().or(session.model.as_deref());
         let route = self.llm.resolve(model)?;
         let mut messages = view.tail;
@@ -266,7 +324,9 @@ impl Turns {
                 messages.push(record);
             }
             _ => {
-                replaces = messages.pop_if(|last| last.role == Role::Assistant).map(|answer| answer.id);
+                replaces = messages
+                    .pop_if(|last| last.role == Role::Assistant)
+                    .map(|answer| answer.id);
                 let last = messages.last().filter(|last| last.role == Role::User);
                 match (last, again) {
                     (None, None) => return Err(ChatError::MessageNotFound),
@@ -276,9 +336,14 @@ impl Turns {
                 }
             }
         }
-        let looked_at = messages.len() as u64 + u64::from(replaces.is_some()) - u64::from(message.is_some());
+        let looked_at =
+            messages.len() as u64 + u64::from(replaces.is_some()) - u64::from(message.is_some());
         let conversation = Conversation {
-            system: new.system.clone().or_else(|| session.system.clone()).or_else(|| self.limits.system_prompt.clone()),
+            system: new
+                .system
+                .clone()
+                .or_else(|| session.system.clone())
+                .or_else(|| self.limits.system_prompt.clone()),
             messages,
             older: session.count.saturating_sub(looked_at),
             options: new.options.clone(),
@@ -286,18 +351,40 @@ impl Turns {
             last_estimate: AtomicU32::new(0),
         };
         if !conversation.message_fits(&route.model, route.window) {
-            return Err(ChatError::ContextTooLong { window: route.window });
+            return Err(ChatError::ContextTooLong {
+                window: route.window,
+            });
         }
-        Ok(Some(Plan { session, begins, route, conversation, message, replaces }))
+        Ok(Some(Plan {
+            session,
+            begins,
+            route,
+            conversation,
+            message,
+            replaces,
+        }))
     }
 
-    fn accept_of(&self, owner: &Owner, new: &NewTurn, plan: &Plan, stored_key: Option<Bytes>) -> Accept {
+    fn accept_of(
+        &self,
+        owner: &Owner,
+        new: &NewTurn,
+        plan: &Plan,
+        stored_key: Option<Bytes>,
+    ) -> Accept {
         let Plan { session, route, .. } = plan;
         let appended = u64::from(plan.message.is_some());
-        let position = plan.replaces.as_ref().map_or(session.count + appended, MessageId::position);
+        let position = plan
+            .replaces
+            .as_ref()
+            .map_or(session.count + appended, MessageId::position);
         let id = MessageId::new(&session.incarnation, position);
         // A plan has at least the message that it answers.
-        let reply_to = plan.conversation.messages.last().map_or_else(|| id.clone(), |message| message.id.clone());
+        let reply_to = plan
+            .conversation
+            .messages
+            .last()
+            .map_or_else(|| id.clone(), |message| message.id.clone());
         let reserved = match self.limits.tokens_per_day {
             Some(_) => plan.conversation.reservation(&route.model, route.window),
             None => 0,
@@ -320,7 +407,12 @@ impl Turns {
         let mut first_line = String::new();
         Event::write_line(1, start.kind, &start.members, &mut first_line);
         let key = new.key.as_ref().map(|key| {
-            let record = KeyRecord { v: VERSION, id, session: new.session.clone(), body: key.body.clone() };
+            let record = KeyRecord {
+                v: VERSION,
+                id,
+                session: new.session.clone(),
+                body: key.body.clone(),
+            };
             (key.digest.clone(), record, stored_key)
         });
         Accept {
@@ -344,9 +436,19 @@ impl Turns {
         accept: &Accept,
     ) -> Result<Accepted, ChatError> {
         let mut unknown = false;
-        for pause in [Duration::from_millis(10), Duration::from_millis(50), Duration::ZERO] {
+        for pause in [
+            Duration::from_millis(10),
+            Duration::from_millis(50),
+            Duration::ZERO,
+        ] {
             match repository.accept(owner, accept).await {
-                Ok(Accepted::Changed) if unknown && repository.was_accepted(owner, accept).await.unwrap_or(false) => {
+                Ok(Accepted::Changed)
+                    if unknown
+                        && repository
+                            .was_accepted(owner, accept)
+                            .await
+                            .unwrap_or(false) =>
+                {
                     return Ok(Accepted::Yes);
                 }
                 Ok(accepted) => return Ok(accepted),
@@ -388,7 +490,12 @@ impl Turns {
     ) -> Begun {
         let id = accept.open.id.clone();
         let start = start_event(owner, new, &accept.open);
-        let turn = Arc::new(Turn::new(owner.clone(), new.session.clone(), accept.open, new));
+        let turn = Arc::new(Turn::new(
+            owner.clone(),
+            new.session.clone(),
+            accept.open,
+            new,
+        ));
         turn.note_mirrored(turn.log.append([start]));
         let watch = turn.log.watch(0);
         self.enter(&turn);
@@ -399,7 +506,11 @@ impl Turns {
             turns.run(turn, answering, conversation, place).await;
             drop(work);
         });
-        Begun { id, watch, joined: false }
+        Begun {
+            id,
+            watch,
+            joined: false,
+        }
     }
 }
 

@@ -54,7 +54,10 @@ impl Estimates {
         }
         let ratio = ratios.entry(model.to_owned()).or_insert(1.0);
         // The estimate had the old ratio in it; a quarter of the way at a time smooths single odd prompts.
-        #[expect(clippy::cast_precision_loss, reason = "a ratio of token counts needs no more than 52 bits")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a ratio of token counts needs no more than 52 bits"
+        )]
         let seen = *ratio * counted.prompt_tokens as f64 / f64::from(estimated);
         *ratio = (*ratio * 0.75 + seen * 0.25).clamp(*Self::RANGE.start(), *Self::RANGE.end());
     }
@@ -67,7 +70,11 @@ fn raw_tokens(text: &str) -> u32 {
     u32::try_from(ascii.div_ceil(4) + other).unwrap_or(u32::MAX)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates; both are positive")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float cast saturates; both are positive"
+)]
 fn scaled(tokens: u32, ratio: f64) -> u32 {
     (f64::from(tokens) * ratio).ceil() as u32
 }
@@ -96,21 +103,37 @@ impl Conversation {
 
     /// What must be there in any case: the system prompt and the message to answer.
     fn base_cost(&self, ratio: f64) -> u32 {
-        let system = self.system.as_deref().map_or(0, |text| self.cost(ratio, text));
-        let last = self.messages.last().map_or(0, |message| self.cost(ratio, &message.content));
+        let system = self
+            .system
+            .as_deref()
+            .map_or(0, |text| self.cost(ratio, text));
+        let last = self
+            .messages
+            .last()
+            .map_or(0, |message| self.cost(ratio, &message.content));
         system.saturating_add(last)
     }
 
     /// Whether the message alone fits a window, with room for an answer.
     pub fn message_fits(&self, model: &str, window: u32) -> bool {
-        let room = self.options.max_tokens.unwrap_or(u32::MAX).min(default_room(window));
-        self.base_cost(self.estimates.ratio(model)).saturating_add(room) <= window
+        let room = self
+            .options
+            .max_tokens
+            .unwrap_or(u32::MAX)
+            .min(default_room(window));
+        self.base_cost(self.estimates.ratio(model))
+            .saturating_add(room)
+            <= window
     }
 
     /// Our estimate of what the turn will cost at most: for the reservation of the day's quota.
     pub fn reservation(&self, model: &str, window: u32) -> u64 {
         let ask = self.fit(model, window);
-        let room = self.options.max_tokens.unwrap_or_else(|| default_room(window)).min(window);
+        let room = self
+            .options
+            .max_tokens
+            .unwrap_or_else(|| default_room(window))
+            .min(window);
         u64::from(ask.prompt_estimate) + u64::from(room)
     }
 
@@ -120,7 +143,10 @@ impl Conversation {
         let pairs = (1..earlier).rev().filter_map(|i| {
             let (question, answer) = (self.messages.get(i - 1)?, self.messages.get(i)?);
             let is_turn = question.role == Role::User && answer.role == Role::Assistant;
-            let cost = || self.cost(ratio, &question.content).saturating_add(self.cost(ratio, &answer.content));
+            let cost = || {
+                self.cost(ratio, &question.content)
+                    .saturating_add(self.cost(ratio, &answer.content))
+            };
             is_turn.then(|| (i - 1, i, cost()))
         });
         pairs.collect()
@@ -135,7 +161,10 @@ impl Prompt for Conversation {
     fn fit(&self, model: &str, window: u32) -> Ask {
         let ratio = self.estimates.ratio(model);
         let base = self.base_cost(ratio);
-        let room = self.options.max_tokens.unwrap_or_else(|| default_room(window));
+        let room = self
+            .options
+            .max_tokens
+            .unwrap_or_else(|| default_room(window));
         let mut left = window.saturating_sub(base).saturating_sub(room);
         let (mut kept, mut dropped, mut full) = (Vec::new(), 0, false);
         for (question, answer, cost) in self.answered_turns(ratio) {
@@ -152,11 +181,27 @@ impl Prompt for Conversation {
             content: content.to_owned(),
             extra: None,
         };
-        let estimate: u32 = window.saturating_sub(base).saturating_sub(room).saturating_sub(left);
-        let mut messages: Vec<PromptMessage> = self.system.iter().map(|text| message("system", text)).collect();
+        let estimate: u32 = window
+            .saturating_sub(base)
+            .saturating_sub(room)
+            .saturating_sub(left);
+        let mut messages: Vec<PromptMessage> = self
+            .system
+            .iter()
+            .map(|text| message("system", text))
+            .collect();
         let last = self.messages.len().checked_sub(1);
-        for record in kept.into_iter().rev().chain(last).filter_map(|i| self.messages.get(i)) {
-            let role = if record.role == Role::Assistant { "assistant" } else { "user" };
+        for record in kept
+            .into_iter()
+            .rev()
+            .chain(last)
+            .filter_map(|i| self.messages.get(i))
+        {
+            let role = if record.role == Role::Assistant {
+                "assistant"
+            } else {
+                "user"
+            };
             messages.push(message(role, &record.content));
         }
         let prompt_estimate = base.saturating_add(estimate);

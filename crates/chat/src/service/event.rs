@@ -113,31 +113,60 @@ struct Failed<'a> {
 impl Event {
     /// `start`.
     pub fn start(start: &Start<'_>) -> Self {
-        Self { kind: Kind::Start, members: members(start) }
+        Self {
+            kind: Kind::Start,
+            members: members(start),
+        }
     }
 
     /// `queued`: so many wait ahead.
     pub fn queued(position: usize) -> Self {
-        Self { kind: Kind::Queued, members: format!("\"position\":{position}") }
+        Self {
+            kind: Kind::Queued,
+            members: format!("\"position\":{position}"),
+        }
     }
 
     /// `token` with a piece of the answer.
     pub fn token(text: &str) -> Self {
-        Self { kind: Kind::Token, members: piece("\"token\":", text) }
+        Self {
+            kind: Kind::Token,
+            members: piece("\"token\":", text),
+        }
     }
 
     /// `token` with a piece of the thoughts.
     pub fn thinking(text: &str) -> Self {
-        Self { kind: Kind::Token, members: piece("\"thinking\":", text) }
+        Self {
+            kind: Kind::Token,
+            members: piece("\"thinking\":", text),
+        }
     }
 
     /// The ending: `done` or `error`. `request_id` is that of the request that began the turn.
     pub fn ending(ending: &Ending, request_id: &str) -> Self {
         match ending {
-            Ending::Done { finish_reason, usage, context, model, provider } => {
+            Ending::Done {
+                finish_reason,
+                usage,
+                context,
+                model,
+                provider,
+            } => {
                 let (finish_reason, usage, context) = (*finish_reason, *usage, *context);
-                let done = Done { token: "", is_final: true, finish_reason, usage, context, model, provider };
-                Self { kind: Kind::Done, members: members(&done) }
+                let done = Done {
+                    token: "",
+                    is_final: true,
+                    finish_reason,
+                    usage,
+                    context,
+                    model,
+                    provider,
+                };
+                Self {
+                    kind: Kind::Done,
+                    members: members(&done),
+                }
             }
             Ending::Error { code, detail } => {
                 let failed = Failed {
@@ -149,7 +178,10 @@ impl Event {
                     request_id,
                     retryable: code.retryable(),
                 };
-                Self { kind: Kind::Error, members: members(&failed) }
+                Self {
+                    kind: Kind::Error,
+                    members: members(&failed),
+                }
             }
         }
     }
@@ -169,14 +201,22 @@ impl Event {
         let mut parts = line.splitn(3, ' ');
         let id = parts.next()?.parse().ok()?;
         let kind = Kind::from_stored(parts.next()?)?;
-        Some((id, Self { kind, members: parts.next()?.to_owned() }))
+        Some((
+            id,
+            Self {
+                kind,
+                members: parts.next()?.to_owned(),
+            },
+        ))
     }
 }
 
 /// The members of an object's JSON. These objects are made of strings and numbers: writing them cannot fail.
 fn members<T: Serialize>(data: &T) -> String {
     let json = serde_json::to_string(data).unwrap_or_default();
-    json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned()
+    json.get(1..json.len().saturating_sub(1))
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn piece(name: &str, text: &str) -> String {
@@ -199,7 +239,10 @@ mod tests {
             let mut line = String::new();
             Event::write_line(7, event.kind, &event.members, &mut line);
             assert_eq!(line.matches('\n').count(), 1, "one line: {line:?}");
-            assert_eq!(Event::from_line(line.trim_end_matches('\n')), Some((7, event)));
+            assert_eq!(
+                Event::from_line(line.trim_end_matches('\n')),
+                Some((7, event))
+            );
         }
     }
 }

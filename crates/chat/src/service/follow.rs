@@ -20,7 +20,10 @@ use super::{
     turns::Turns,
 };
 use crate::{
-    models::{MessageId, SessionId, Usage, records::{Ending, OpenTurn}},
+    models::{
+        MessageId, SessionId, Usage,
+        records::{Ending, OpenTurn},
+    },
     repository::{
         Repository,
         turns::{Finish, Finished},
@@ -56,7 +59,10 @@ impl Follower {
 
 /// Puts the events of stored batches into a log; returns nothing new for those that it has.
 pub(super) fn replay(log: &EventLog, batches: &[Bytes]) {
-    let lines = batches.iter().filter_map(|batch| std::str::from_utf8(batch).ok()).flat_map(str::lines);
+    let lines = batches
+        .iter()
+        .filter_map(|batch| std::str::from_utf8(batch).ok())
+        .flat_map(str::lines);
     let mut last = log.last_id();
     let events: Vec<Event> = lines
         .filter_map(Event::from_line)
@@ -148,7 +154,8 @@ impl Turns {
             (Some(_), None) => Some(interrupted()),
             (Some(_), Some(record)) => {
                 if record.ending.is_none() && stored.instance.is_none() {
-                    self.close_dead(&self.repository, owner, session, id).await?;
+                    self.close_dead(&self.repository, owner, session, id)
+                        .await?;
                 }
                 record.ending
             }
@@ -169,8 +176,12 @@ impl Turns {
         session_id: &SessionId,
         id: &MessageId,
     ) -> Result<(), StoreError> {
-        let Some(session) = repository.view(owner, session_id, 0).await?.session else { return Ok(()) };
-        let Some(open) = session.open_turn().filter(|open| open.id == *id) else { return Ok(()) };
+        let Some(session) = repository.view(owner, session_id, 0).await?.session else {
+            return Ok(());
+        };
+        let Some(open) = session.open_turn().filter(|open| open.id == *id) else {
+            return Ok(());
+        };
         let log = EventLog::new();
         replay(&log, &repository.batches(owner, id, 0).await?);
         let draft = draft_of(&log);
@@ -181,7 +192,15 @@ impl Turns {
         let usage = self.usage_of_dead(&open, &draft);
         let answer = answer_record(&open, &draft, usage, &ending);
         let session_id = session_id.clone();
-        let finish = Finish { session_id, open, answer, ending, usage, lines, dead: true };
+        let finish = Finish {
+            session_id,
+            open,
+            answer,
+            ending,
+            usage,
+            lines,
+            dead: true,
+        };
         if repository.finish(owner, &finish).await? == Finished::Yes {
             metrics::counter!("chat_turns_closed_for_dead_instances_total").increment(1);
         }
@@ -190,8 +209,12 @@ impl Turns {
 
     /// A turn that said something is charged what it reserved for its prompt; nobody knows better any more.
     fn usage_of_dead(&self, open: &OpenTurn, draft: &Draft) -> Usage {
-        let written = self.estimates.tokens(&open.model, &draft.text) + self.estimates.tokens(&open.model, &draft.thinking);
-        Usage { prompt_tokens: 0, completion_tokens: u64::from(written) }
+        let written = self.estimates.tokens(&open.model, &draft.text)
+            + self.estimates.tokens(&open.model, &draft.thinking);
+        Usage {
+            prompt_tokens: 0,
+            completion_tokens: u64::from(written),
+        }
     }
 }
 
@@ -208,8 +231,12 @@ fn draft_of(log: &Arc<EventLog>) -> Draft {
         if kind == Kind::Token
             && let Ok(piece) = serde_json::from_str::<Piece>(&format!("{{{members}}}"))
         {
-            draft.text.push_str(piece.token.as_deref().unwrap_or_default());
-            draft.thinking.push_str(piece.thinking.as_deref().unwrap_or_default());
+            draft
+                .text
+                .push_str(piece.token.as_deref().unwrap_or_default());
+            draft
+                .thinking
+                .push_str(piece.thinking.as_deref().unwrap_or_default());
         }
     });
     draft

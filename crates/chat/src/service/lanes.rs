@@ -43,7 +43,11 @@ impl Lanes {
         }
         lane.push_back(Arc::clone(&turn));
         drop(lanes);
-        Place { lanes: self.clone(), key, turn }
+        Place {
+            lanes: self.clone(),
+            key,
+            turn,
+        }
     }
 }
 
@@ -57,8 +61,12 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut lanes = self.lanes.lanes();
-        let Some(lane) = lanes.get_mut(&self.key) else { return };
-        let was_first = lane.front().is_some_and(|first| Arc::ptr_eq(first, &self.turn));
+        let Some(lane) = lanes.get_mut(&self.key) else {
+            return;
+        };
+        let was_first = lane
+            .front()
+            .is_some_and(|first| Arc::ptr_eq(first, &self.turn));
         lane.retain(|place| !Arc::ptr_eq(place, &self.turn));
         if lane.is_empty() {
             lanes.remove(&self.key);
@@ -75,7 +83,10 @@ mod tests {
     use super::*;
 
     fn owner() -> Owner {
-        Owner { user: UserId::parse("alice").expect("a user id"), generation: 0 }
+        Owner {
+            user: UserId::parse("alice").expect("a user id"),
+            generation: 0,
+        }
     }
 
     #[tokio::test]

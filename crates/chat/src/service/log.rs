@@ -38,12 +38,18 @@ struct Mark {
 impl State {
     fn event(&self, index: usize) -> Option<(Kind, &str)> {
         let mark = self.marks.get(index)?;
-        let start = index.checked_sub(1).and_then(|before| self.marks.get(before)).map_or(0, |mark| mark.end);
+        let start = index
+            .checked_sub(1)
+            .and_then(|before| self.marks.get(before))
+            .map_or(0, |mark| mark.end);
         Some((mark.kind, self.text.get(start..mark.end)?))
     }
 
     fn end_of(&self, index: usize) -> usize {
-        index.checked_sub(1).and_then(|before| self.marks.get(before)).map_or(0, |mark| mark.end)
+        index
+            .checked_sub(1)
+            .and_then(|before| self.marks.get(before))
+            .map_or(0, |mark| mark.end)
     }
 }
 
@@ -67,7 +73,10 @@ impl EventLog {
             }
             state.text.push_str(&event.members);
             let end = state.text.len();
-            state.marks.push(Mark { kind: event.kind, end });
+            state.marks.push(Mark {
+                kind: event.kind,
+                end,
+            });
             state.ended = event.kind.is_ending();
         }
         let last = state.marks.len() as u64;
@@ -118,7 +127,11 @@ impl EventLog {
         let state = self.state();
         let attached = state.text.len();
         drop(state);
-        Watch { log: Arc::clone(self), next: usize::try_from(after).unwrap_or(usize::MAX), attached }
+        Watch {
+            log: Arc::clone(self),
+            next: usize::try_from(after).unwrap_or(usize::MAX),
+            attached,
+        }
     }
 
     /// How many read it now.
@@ -220,7 +233,9 @@ impl Watch {
 
     /// Whether there is nothing left to read: the ending was read before.
     pub fn is_past_the_end(&self) -> bool {
-        self.log.ending().is_some_and(|(id, kind)| self.next as u64 == id && kind != Kind::Lost)
+        self.log
+            .ending()
+            .is_some_and(|(id, kind)| self.next as u64 == id && kind != Kind::Lost)
     }
 
     /// The log that is read.
@@ -248,7 +263,14 @@ mod tests {
 
     fn ended_log() -> Arc<EventLog> {
         let log = EventLog::new();
-        log.append([Event::token("a"), Event::token("b"), Event { kind: Kind::Done, members: String::new() }]);
+        log.append([
+            Event::token("a"),
+            Event::token("b"),
+            Event {
+                kind: Kind::Done,
+                members: String::new(),
+            },
+        ]);
         log
     }
 
@@ -257,7 +279,10 @@ mod tests {
         let log = ended_log();
         for after in 0..3 {
             let (got, step) = read_all(&mut log.watch(after));
-            assert_eq!(got.iter().map(|(id, _)| *id).collect::<Vec<_>>(), (after + 1..=3).collect::<Vec<_>>());
+            assert_eq!(
+                got.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
+                (after + 1..=3).collect::<Vec<_>>()
+            );
             assert_eq!(step, Some(Step::Ended));
         }
         assert!(log.watch(3).is_past_the_end());

@@ -58,9 +58,14 @@ impl Turns {
                 ops.push(Op::PushExisting(keys.events(&turn.open.id), lines.into()));
                 changes.push(Change::Events(Arc::clone(&turn), last));
             }
-            let due = *renewed.entry(turn.open.id.clone()).or_insert(now) + self.repository.lease() / 3 <= now;
+            let due = *renewed.entry(turn.open.id.clone()).or_insert(now)
+                + self.repository.lease() / 3
+                <= now;
             if due {
-                ops.push(Op::Expire(keys.lease(&turn.open.id), Some(self.repository.lease())));
+                ops.push(Op::Expire(
+                    keys.lease(&turn.open.id),
+                    Some(self.repository.lease()),
+                ));
                 changes.push(Change::Lease(turn));
             }
         }
@@ -68,7 +73,9 @@ impl Turns {
             return;
         }
         // A failed round is repeated by the next: readers pass over events that they have.
-        let Ok(taken) = self.repository.mirror(ops).await else { return };
+        let Ok(taken) = self.repository.mirror(ops).await else {
+            return;
+        };
         for (change, taken) in changes.into_iter().zip(taken) {
             match change {
                 Change::Events(turn, last) if taken => turn.note_mirrored(last),
@@ -85,14 +92,19 @@ impl Turns {
         if turn.log.has_ended() {
             return;
         }
-        let taken = self.repository.retake_lease(&turn.owner, &turn.session, &turn.open, &self.instance).await;
+        let taken = self
+            .repository
+            .retake_lease(&turn.owner, &turn.session, &turn.open, &self.instance)
+            .await;
         if matches!(taken, Ok(false)) {
             turn.stop(Stop::Lost);
         }
     }
 
     async fn read_inbox(&self) {
-        let Ok(requests) = self.repository.take_inbox(&self.instance).await else { return };
+        let Ok(requests) = self.repository.take_inbox(&self.instance).await else {
+            return;
+        };
         for Request::Cancel(id) in requests {
             if let Some(turn) = self.running().into_iter().find(|turn| turn.open.id == id) {
                 turn.stop(Stop::Cancelled);

@@ -68,12 +68,19 @@ impl Turns {
         deadline: Instant,
     ) -> Result<Page<(SessionId, Session)>, ChatError> {
         let before = cursor.map(|SessionCursor(at, id)| (at, id));
-        let listed = self.repository.by(deadline).list(owner, before, limit).await?;
+        let listed = self
+            .repository
+            .by(deadline)
+            .list(owner, before, limit)
+            .await?;
         let next_cursor = match listed.last() {
             Some((id, at, _)) if listed.len() == limit => Some(SessionCursor::text(*at, id)),
             _ => None,
         };
-        let items = listed.into_iter().filter_map(|(id, _, session)| Some((id, session?))).collect();
+        let items = listed
+            .into_iter()
+            .filter_map(|(id, _, session)| Some((id, session?)))
+            .collect();
         Ok(Page { items, next_cursor })
     }
 
@@ -88,15 +95,29 @@ impl Turns {
         new: NewSession,
         deadline: Instant,
     ) -> Result<Session, ChatError> {
-        self.repository.by(deadline).create(owner, id, new).await?.ok_or(ChatError::SessionExists)
+        self.repository
+            .by(deadline)
+            .create(owner, id, new)
+            .await?
+            .ok_or(ChatError::SessionExists)
     }
 
     /// One session.
     ///
     /// # Errors
     /// [`ChatError::SessionNotFound`].
-    pub async fn session(&self, owner: &Owner, id: &SessionId, deadline: Instant) -> Result<Session, ChatError> {
-        self.repository.by(deadline).view(owner, id, 0).await?.session.ok_or(ChatError::SessionNotFound)
+    pub async fn session(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        deadline: Instant,
+    ) -> Result<Session, ChatError> {
+        self.repository
+            .by(deadline)
+            .view(owner, id, 0)
+            .await?
+            .session
+            .ok_or(ChatError::SessionNotFound)
     }
 
     /// Changes a session's title, model or system prompt.
@@ -110,16 +131,33 @@ impl Turns {
         change: &SessionChange,
         deadline: Instant,
     ) -> Result<Session, ChatError> {
-        self.repository.by(deadline).change(owner, id, change).await?.ok_or(ChatError::SessionNotFound)
+        self.repository
+            .by(deadline)
+            .change(owner, id, change)
+            .await?
+            .ok_or(ChatError::SessionNotFound)
     }
 
     /// Deletes a session; a turn that is being answered in it ends with `session_not_found`.
     ///
     /// # Errors
     /// [`ChatError::SessionNotFound`].
-    pub async fn delete_session(&self, owner: &Owner, id: &SessionId, deadline: Instant) -> Result<(), ChatError> {
-        let session = self.repository.by(deadline).delete(owner, id).await?.ok_or(ChatError::SessionNotFound)?;
-        if let Some(turn) = session.open_turn().and_then(|open| self.local(owner, &open.id)) {
+    pub async fn delete_session(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        deadline: Instant,
+    ) -> Result<(), ChatError> {
+        let session = self
+            .repository
+            .by(deadline)
+            .delete(owner, id)
+            .await?
+            .ok_or(ChatError::SessionNotFound)?;
+        if let Some(turn) = session
+            .open_turn()
+            .and_then(|open| self.local(owner, &open.id))
+        {
             turn.stop(Stop::Deleted);
         }
         Ok(())
@@ -138,13 +176,25 @@ impl Turns {
         deadline: Instant,
     ) -> Result<Page<MessageRecord>, ChatError> {
         let session = self.settled(owner, id, deadline).await?;
-        let end = before.map_or(session.count, |MessageCursor(before)| before.min(session.count));
+        let end = before.map_or(session.count, |MessageCursor(before)| {
+            before.min(session.count)
+        });
         let start = end.saturating_sub(limit);
         if end == 0 {
-            return Ok(Page { items: Vec::new(), next_cursor: None });
+            return Ok(Page {
+                items: Vec::new(),
+                next_cursor: None,
+            });
         }
-        let items = self.repository.by(deadline).messages(owner, id, start, end - 1).await?;
-        Ok(Page { items, next_cursor: (start > 0).then(|| start.to_string()) })
+        let items = self
+            .repository
+            .by(deadline)
+            .messages(owner, id, start, end - 1)
+            .await?;
+        Ok(Page {
+            items,
+            next_cursor: (start > 0).then(|| start.to_string()),
+        })
     }
 
     /// Messages from that position on, at most `limit`: for an export, which reads from the oldest.
@@ -158,14 +208,21 @@ impl Turns {
         start: u64,
         limit: u64,
     ) -> Result<Vec<MessageRecord>, ChatError> {
-        Ok(self.repository.messages(owner, id, start, start.saturating_add(limit) - 1).await?)
+        Ok(self
+            .repository
+            .messages(owner, id, start, start.saturating_add(limit) - 1)
+            .await?)
     }
 
     /// What the owner used since midnight UTC.
     ///
     /// # Errors
     /// [`ChatError::Store`].
-    pub async fn usage_today(&self, owner: &Owner, deadline: Instant) -> Result<DayUsage, ChatError> {
+    pub async fn usage_today(
+        &self,
+        owner: &Owner,
+        deadline: Instant,
+    ) -> Result<DayUsage, ChatError> {
         let today = clock::utc_day(clock::now_ms());
         Ok(self.repository.by(deadline).usage(owner, &today).await?)
     }
@@ -182,12 +239,19 @@ impl Turns {
         deadline: Instant,
     ) -> Result<Session, ChatError> {
         let session = self.session(owner, id, deadline).await?;
-        let Some(open) = session.open_turn() else { return Ok(session) };
+        let Some(open) = session.open_turn() else {
+            return Ok(session);
+        };
         if self.local(owner, &open.id).is_some() {
             return Ok(session);
         }
         let repository = self.repository.by(deadline);
-        if repository.turn(owner, &open.id, false).await?.instance.is_some() {
+        if repository
+            .turn(owner, &open.id, false)
+            .await?
+            .instance
+            .is_some()
+        {
             return Ok(session);
         }
         self.close_dead(&repository, owner, id, &open.id).await?;
@@ -202,8 +266,18 @@ mod tests {
     #[test]
     fn a_cursor_reads_back_and_garbage_does_not() {
         let id = SessionId::default_session();
-        assert_eq!(SessionCursor::parse(&SessionCursor::text(-5, &id)), Some(SessionCursor(-5, id.to_string())));
-        for text in ["", "x", "AAAA", "!!", &URL_SAFE_NO_PAD.encode("5 a b"), &URL_SAFE_NO_PAD.encode("x default")] {
+        assert_eq!(
+            SessionCursor::parse(&SessionCursor::text(-5, &id)),
+            Some(SessionCursor(-5, id.to_string()))
+        );
+        for text in [
+            "",
+            "x",
+            "AAAA",
+            "!!",
+            &URL_SAFE_NO_PAD.encode("5 a b"),
+            &URL_SAFE_NO_PAD.encode("x default"),
+        ] {
             assert_eq!(SessionCursor::parse(text), None, "{text}");
         }
         for text in ["", "-1", "+1", "1e9", "9999999999999"] {

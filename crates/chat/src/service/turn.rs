@@ -74,10 +74,15 @@ impl Turns {
         place: Place,
     ) {
         let mut draft = Draft::default();
-        let answer = AssertUnwindSafe(self.answer(&turn, answering, &conversation, &mut draft)).catch_unwind();
+        let answer = AssertUnwindSafe(self.answer(&turn, answering, &conversation, &mut draft))
+            .catch_unwind();
         let outcome = answer.await.unwrap_or(Outcome::Broken);
         if let (Some(usage), Outcome::Answered(_)) = (draft.usage, &outcome) {
-            self.estimates.observe(&turn.open.model, conversation.last_estimate.load(Ordering::Relaxed), usage);
+            self.estimates.observe(
+                &turn.open.model,
+                conversation.last_estimate.load(Ordering::Relaxed),
+                usage,
+            );
         }
         if let Outcome::Failed(error) = &outcome {
             tracing::warn!(message_id = %turn.open.id, request_id = %turn.request_id, %error, "the model server failed");
@@ -116,7 +121,9 @@ impl Turns {
                 Err(error) => return Outcome::Failed(error),
             };
             let mut events = Vec::with_capacity(progress.len());
-            let finish = progress.into_iter().find_map(|step| draft.take(step, &mut events));
+            let finish = progress
+                .into_iter()
+                .find_map(|step| draft.take(step, &mut events));
             if !events.is_empty() {
                 turn.log.append(events);
             }
@@ -128,7 +135,9 @@ impl Turns {
 
     /// Resolves when nobody has watched the turn, here or elsewhere, for as long as its beginner allowed.
     async fn abandoned(&self, turn: &Turn) {
-        let OnDisconnect::CancelAfter(grace) = turn.on_disconnect else { return std::future::pending().await };
+        let OnDisconnect::CancelAfter(grace) = turn.on_disconnect else {
+            return std::future::pending().await;
+        };
         loop {
             turn.log.until_watched(false).await;
             tokio::select! {
@@ -136,7 +145,12 @@ impl Turns {
                 () = sleep(grace) => {}
             }
             // A store that cannot be asked knows of no watcher either: what it cannot tell must not burn the model.
-            if !self.repository.is_watched(&turn.owner, &turn.open.id).await.unwrap_or(false) {
+            if !self
+                .repository
+                .is_watched(&turn.owner, &turn.open.id)
+                .await
+                .unwrap_or(false)
+            {
                 return;
             }
             sleep(WATCHED_PAUSE).await;
@@ -207,9 +221,21 @@ impl Draft {
     fn take(&mut self, step: Progress, events: &mut Vec<Event>) -> Option<FinishReason> {
         match step {
             Progress::Queued { position } => events.push(Event::queued(position)),
-            Progress::Generating { provider, model, window, dropped } => {
-                let context = Context { window, dropped_messages: dropped };
-                self.served_by = Some(ServedBy { model, provider: provider.as_str().to_owned(), context });
+            Progress::Generating {
+                provider,
+                model,
+                window,
+                dropped,
+            } => {
+                let context = Context {
+                    window,
+                    dropped_messages: dropped,
+                };
+                self.served_by = Some(ServedBy {
+                    model,
+                    provider: provider.as_str().to_owned(),
+                    context,
+                });
             }
             Progress::Text(text) => {
                 let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.text.len()));
@@ -242,14 +268,27 @@ fn clip(text: &str, room: usize) -> (&str, bool) {
     if text.len() <= room {
         return (text, false);
     }
-    let end = (0..=room).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let end = (0..=room)
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
     (text.get(..end).unwrap_or_default(), true)
 }
 
 fn ending_of(turn: &Turn, draft: &Draft, usage: Usage, outcome: &Outcome) -> Ending {
     let done = |finish_reason| {
-        let ServedBy { model, provider, context } = served_by(&turn.open, draft);
-        Ending::Done { finish_reason, usage, context, model, provider }
+        let ServedBy {
+            model,
+            provider,
+            context,
+        } = served_by(&turn.open, draft);
+        Ending::Done {
+            finish_reason,
+            usage,
+            context,
+            model,
+            provider,
+        }
     };
     match outcome {
         Outcome::Answered(finish) => done(*finish),
@@ -270,7 +309,10 @@ fn served_by(open: &OpenTurn, draft: &Draft) -> ServedBy {
     draft.served_by.clone().unwrap_or_else(|| ServedBy {
         model: open.model.clone(),
         provider: open.provider.clone(),
-        context: Context { window: open.window, dropped_messages: 0 },
+        context: Context {
+            window: open.window,
+            dropped_messages: 0,
+        },
     })
 }
 
@@ -283,17 +325,29 @@ pub(super) fn interrupted() -> Ending {
 }
 
 /// The answer as it is kept; `None` where there is no text, and where a failed try must not replace a good answer.
-pub(super) fn answer_record(open: &OpenTurn, draft: &Draft, usage: Usage, ending: &Ending) -> Option<MessageRecord> {
+pub(super) fn answer_record(
+    open: &OpenTurn,
+    draft: &Draft,
+    usage: Usage,
+    ending: &Ending,
+) -> Option<MessageRecord> {
     let (finish_reason, code) = match ending {
         Ending::Done { finish_reason, .. } => (*finish_reason, None),
-        Ending::Error { code: Code::Interrupted, .. } => (FinishReason::Interrupted, Some(Code::Interrupted)),
+        Ending::Error {
+            code: Code::Interrupted,
+            ..
+        } => (FinishReason::Interrupted, Some(Code::Interrupted)),
         Ending::Error { code, .. } => (FinishReason::Error, Some(*code)),
     };
     let spoils_a_good_one = code.is_some() && open.regenerates && open.replaces.is_some();
     if draft.text.is_empty() || spoils_a_good_one {
         return None;
     }
-    let ServedBy { model, provider, context } = served_by(open, draft);
+    let ServedBy {
+        model,
+        provider,
+        context,
+    } = served_by(open, draft);
     Some(MessageRecord {
         v: VERSION,
         id: open.id.clone(),
@@ -315,14 +369,21 @@ pub(super) fn answer_record(open: &OpenTurn, draft: &Draft, usage: Usage, ending
 
 fn count(ending: &Ending, usage: Usage) {
     let name = match ending {
-        Ending::Done { finish_reason: FinishReason::Length, .. } => "length",
-        Ending::Done { finish_reason: FinishReason::Cancelled, .. } => "cancelled",
+        Ending::Done {
+            finish_reason: FinishReason::Length,
+            ..
+        } => "length",
+        Ending::Done {
+            finish_reason: FinishReason::Cancelled,
+            ..
+        } => "cancelled",
         Ending::Done { .. } => "stop",
         Ending::Error { code, .. } => code.as_str(),
     };
     metrics::counter!("chat_turns_total", "ending" => name).increment(1);
     metrics::counter!("llm_tokens_total", "kind" => "prompt").increment(usage.prompt_tokens);
-    metrics::counter!("llm_tokens_total", "kind" => "completion").increment(usage.completion_tokens);
+    metrics::counter!("llm_tokens_total", "kind" => "completion")
+        .increment(usage.completion_tokens);
 }
 
 #[cfg(test)]
@@ -339,8 +400,14 @@ mod tests {
     #[test]
     fn an_answer_past_the_limit_ends_as_length() {
         let (mut draft, mut events) = (Draft::default(), Vec::new());
-        assert_eq!(draft.take(Progress::Text("x".repeat(TEXT_LIMIT)), &mut events), None);
-        assert_eq!(draft.take(Progress::Text("x".into()), &mut events), Some(FinishReason::Length));
+        assert_eq!(
+            draft.take(Progress::Text("x".repeat(TEXT_LIMIT)), &mut events),
+            None
+        );
+        assert_eq!(
+            draft.take(Progress::Text("x".into()), &mut events),
+            Some(FinishReason::Length)
+        );
         assert_eq!(draft.text.len(), TEXT_LIMIT);
     }
 }

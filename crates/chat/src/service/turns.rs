@@ -9,23 +9,11 @@ use std::{
     time::Duration,
 };
 
-use common::{
-    config,
-    errors::Code,
-    identity::Owner,
-    shutdown::Shutdown,
-    store::StoreError,
-};
+use common::{config, errors::Code, identity::Owner, shutdown::Shutdown, store::StoreError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    context::Estimates,
-    follow::Follower,
-    lanes::Lanes,
-    llm::Llm,
-    log::EventLog,
-};
+use super::{context::Estimates, follow::Follower, lanes::Lanes, llm::Llm, log::EventLog};
 use crate::{
     adapters::ModelError,
     models::{MessageId, Options, SessionId, random_text, records::OpenTurn},
@@ -230,7 +218,12 @@ pub struct Turns {
 
 impl Turns {
     /// The turns of a new instance; [`Self::mirror`] is already running for them.
-    pub fn new(repository: Repository, llm: Arc<Llm>, limits: Limits, shutdown: Shutdown) -> Arc<Self> {
+    pub fn new(
+        repository: Repository,
+        llm: Arc<Llm>,
+        limits: Limits,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
         let turns = Arc::new(Self {
             repository,
             llm,
@@ -265,7 +258,10 @@ impl Turns {
 
     /// That turn, if it runs here and is that owner's.
     pub(super) fn local(&self, owner: &Owner, id: &MessageId) -> Option<Arc<Turn>> {
-        self.map().get(id).filter(|turn| turn.owner == *owner).cloned()
+        self.map()
+            .get(id)
+            .filter(|turn| turn.owner == *owner)
+            .cloned()
     }
 
     pub(super) fn enter(&self, turn: &Arc<Turn>) {
@@ -284,15 +280,31 @@ impl Turns {
 /// What a model server's failure is called, and what the caller is told: never the server's own words.
 pub fn explain(error: &ModelError) -> (Code, String) {
     let (code, detail) = match error {
-        ModelError::Unavailable(_) => (Code::LlmUnavailable, "The model server cannot be reached; try again in a moment."),
-        ModelError::Timeout(_) => (Code::LlmTimeout, "The model server took too long to answer; try again."),
-        ModelError::Failed(_) => (Code::LlmFailed, "The model server failed or was cut off; try again."),
+        ModelError::Unavailable(_) => (
+            Code::LlmUnavailable,
+            "The model server cannot be reached; try again in a moment.",
+        ),
+        ModelError::Timeout(_) => (
+            Code::LlmTimeout,
+            "The model server took too long to answer; try again.",
+        ),
+        ModelError::Failed(_) => (
+            Code::LlmFailed,
+            "The model server failed or was cut off; try again.",
+        ),
         ModelError::NotFound(detail) => (Code::ModelNotFound, detail.as_str()),
-        ModelError::ContextTooLong(_) => {
-            (Code::ContextTooLong, "The conversation does not fit the model's window; shorten it or begin a new session.")
-        }
-        ModelError::QueueFull => (Code::QueueFull, "Too many requests wait for the model; try again in a moment."),
-        ModelError::Busy { .. } => (Code::LlmUnavailable, "The model server is busy; try again in a moment."),
+        ModelError::ContextTooLong(_) => (
+            Code::ContextTooLong,
+            "The conversation does not fit the model's window; shorten it or begin a new session.",
+        ),
+        ModelError::QueueFull => (
+            Code::QueueFull,
+            "Too many requests wait for the model; try again in a moment.",
+        ),
+        ModelError::Busy { .. } => (
+            Code::LlmUnavailable,
+            "The model server is busy; try again in a moment.",
+        ),
         ModelError::Unsupported(detail) => (Code::InvalidRequest, detail.as_str()),
     };
     (code, detail.to_owned())

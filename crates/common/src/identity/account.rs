@@ -44,9 +44,16 @@ impl AccountState {
     /// Reads the hash; a field that cannot be read counts as absent.
     pub fn read(fields: &HashMap<String, Bytes>) -> Self {
         let number = |name: &str| -> u64 {
-            fields.get(name).and_then(|it| std::str::from_utf8(it).ok()?.parse().ok()).unwrap_or(0)
+            fields
+                .get(name)
+                .and_then(|it| std::str::from_utf8(it).ok()?.parse().ok())
+                .unwrap_or(0)
         };
-        Self { generation: number("gen"), live: number("live") == 1, has_password: number("password") == 1 }
+        Self {
+            generation: number("gen"),
+            live: number("live") == 1,
+            has_password: number("password") == 1,
+        }
     }
 }
 

@@ -35,11 +35,19 @@ pub(super) enum Lookup {
 
 impl ApiKeys {
     pub fn new(store: Store) -> Self {
-        Self { store, lately: Cache::new(5_000) }
+        Self {
+            store,
+            lately: Cache::new(5_000),
+        }
     }
 
     /// Whose key that is, at `now` (Unix seconds).
-    pub async fn find(&self, text: &str, now: i64, deadline: Instant) -> Result<Lookup, StoreError> {
+    pub async fn find(
+        &self,
+        text: &str,
+        now: i64,
+        deadline: Instant,
+    ) -> Result<Lookup, StoreError> {
         let Some(key) = Opaque::decode(API_KEY_PREFIX, text) else {
             return Ok(Lookup::Unknown);
         };
@@ -47,7 +55,11 @@ impl ApiKeys {
         if let Some((at, identity)) = self.lately.get(&remembered_as)
             && at.elapsed() < REMEMBERED
         {
-            return Ok(if has_expired(&identity, now) { Lookup::Expired } else { Lookup::Good(identity) });
+            return Ok(if has_expired(&identity, now) {
+                Lookup::Expired
+            } else {
+                Lookup::Good(identity)
+            });
         }
         let asked = Instant::now();
         let reads = vec![
@@ -56,15 +68,29 @@ impl ApiKeys {
         ];
         let mut found = self.store.by(deadline).read(reads).await?;
         let state = AccountState::read(&found.fields(1));
-        let record: Option<ApiKeyRecord> = found.value(0).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let Some(record) = record.filter(|it| bool::from(it.digest.as_bytes().ct_eq(digest(text).as_bytes()))) else {
-            return Ok(if state.generation > key.owner.generation { Lookup::Gone } else { Lookup::Unknown });
+        let record: Option<ApiKeyRecord> = found
+            .value(0)
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let Some(record) =
+            record.filter(|it| bool::from(it.digest.as_bytes().ct_eq(digest(text).as_bytes())))
+        else {
+            return Ok(if state.generation > key.owner.generation {
+                Lookup::Gone
+            } else {
+                Lookup::Unknown
+            });
         };
         if state.generation != key.owner.generation || !state.live {
             return Ok(Lookup::Gone);
         }
-        let credential = Credential::ApiKey { id: key.id, expires_at: record.expires_at };
-        let identity = Identity { owner: key.owner, credential };
+        let credential = Credential::ApiKey {
+            id: key.id,
+            expires_at: record.expires_at,
+        };
+        let identity = Identity {
+            owner: key.owner,
+            credential,
+        };
         if has_expired(&identity, now) {
             return Ok(Lookup::Expired);
         }

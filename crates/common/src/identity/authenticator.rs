@@ -36,7 +36,14 @@ impl Authenticator {
     /// An authenticator for tokens that say what `verifier` wants, signed by a key of `keys`.
     pub fn new(verifier: Verifier, keys: KeySet, revocations: Revocations, store: Store) -> Self {
         let api_keys = ApiKeys::new(store.clone());
-        Self(Arc::new(Parts { verifier, keys, revocations, api_keys, store, tokens: Cache::new(5_000) }))
+        Self(Arc::new(Parts {
+            verifier,
+            keys,
+            revocations,
+            api_keys,
+            store,
+            tokens: Cache::new(5_000),
+        }))
     }
 
     /// Whom an access token or an API key belongs to; store calls end by `deadline`.
@@ -44,14 +51,20 @@ impl Authenticator {
     /// # Errors
     /// 401 `invalid_token`, `token_expired` or `token_revoked`; 503 `store_unavailable` where nobody can tell now,
     /// because the store, or a first key set, cannot be had.
-    pub async fn authenticate(&self, bearer: &str, deadline: Instant) -> Result<Identity, ApiError> {
+    pub async fn authenticate(
+        &self,
+        bearer: &str,
+        deadline: Instant,
+    ) -> Result<Identity, ApiError> {
         let identity = if bearer.starts_with(API_KEY_PREFIX) {
             self.api_key(bearer, deadline).await?
         } else {
             self.token(bearer).await?
         };
         if !self.0.revocations.loaded(deadline).await {
-            return Err(unavailable("Revocations could not be read yet; try again in a moment."));
+            return Err(unavailable(
+                "Revocations could not be read yet; try again in a moment.",
+            ));
         }
         match self.is_revoked(&identity) {
             Some(refusal) => Err(refusal),
@@ -93,12 +106,26 @@ impl Authenticator {
         if self.login_mode() != LoginMode::Open {
             return Err(missing());
         }
-        let mut found = self.0.store.by(deadline).read(vec![Read::Fields(account::state(&user))]).await?;
+        let mut found = self
+            .0
+            .store
+            .by(deadline)
+            .read(vec![Read::Fields(account::state(&user))])
+            .await?;
         let state = AccountState::read(&found.fields(0));
         if state.has_password {
-            return Err(ApiError::new(Code::PasswordRequired, "This account has a password: log in and send its token."));
+            return Err(ApiError::new(
+                Code::PasswordRequired,
+                "This account has a password: log in and send its token.",
+            ));
         }
-        Ok(Identity { owner: Owner { user, generation: state.generation }, credential: Credential::Open })
+        Ok(Identity {
+            owner: Owner {
+                user,
+                generation: state.generation,
+            },
+            credential: Credential::Open,
+        })
     }
 
     async fn token(&self, text: &str) -> Result<Identity, ApiError> {
@@ -110,19 +137,27 @@ impl Authenticator {
             && self.0.keys.get(&kid).is_some()
         {
             return match &identity.credential {
-                Credential::Token { expires_at, .. } if token::expired(*expires_at, now) => Err(refusal(Refusal::Expired)),
+                Credential::Token { expires_at, .. } if token::expired(*expires_at, now) => {
+                    Err(refusal(Refusal::Expired))
+                }
                 _ => Ok(identity),
             };
         }
         let unchecked = token::open(text).map_err(refusal)?;
         if !self.0.keys.is_ready() {
-            return Err(unavailable("The signing keys could not be fetched yet; try again in a moment."));
+            return Err(unavailable(
+                "The signing keys could not be fetched yet; try again in a moment.",
+            ));
         }
         let Some(key) = self.0.keys.find(&unchecked.kid).await else {
             return Err(refusal(Refusal::Invalid("kid")));
         };
-        let identity = unchecked.verify(&key, &self.0.verifier, now).map_err(refusal)?;
-        self.0.tokens.put(remembered_as, (unchecked.kid, identity.clone()));
+        let identity = unchecked
+            .verify(&key, &self.0.verifier, now)
+            .map_err(refusal)?;
+        self.0
+            .tokens
+            .put(remembered_as, (unchecked.kid, identity.clone()));
         Ok(identity)
     }
 
@@ -142,24 +177,35 @@ impl Authenticator {
 
 fn refusal(why: Refusal) -> ApiError {
     match why {
-        Refusal::Expired => {
-            challenge(Code::TokenExpired, "The token has expired: refresh it, or log in again.").caused_by(why)
-        }
+        Refusal::Expired => challenge(
+            Code::TokenExpired,
+            "The token has expired: refresh it, or log in again.",
+        )
+        .caused_by(why),
         Refusal::Invalid(_) => invalid().caused_by(why),
     }
 }
 
 fn invalid() -> ApiError {
-    challenge(Code::InvalidToken, "The token is not valid: log in for a new one.")
+    challenge(
+        Code::InvalidToken,
+        "The token is not valid: log in for a new one.",
+    )
 }
 
 fn revoked() -> ApiError {
-    challenge(Code::TokenRevoked, "The token has been revoked: log in again.")
+    challenge(
+        Code::TokenRevoked,
+        "The token has been revoked: log in again.",
+    )
 }
 
 /// What a caller without a token is told.
 pub(super) fn missing() -> ApiError {
-    ApiError::new(Code::MissingToken, "Send an access token or an API key: `Authorization: Bearer <token>`.")
+    ApiError::new(
+        Code::MissingToken,
+        "Send an access token or an API key: `Authorization: Bearer <token>`.",
+    )
 }
 
 fn challenge(code: Code, detail: &str) -> ApiError {

@@ -18,12 +18,22 @@ struct Halves<V> {
 
 impl<V: Clone> Cache<V> {
     pub fn new(half: usize) -> Self {
-        Self { halves: Mutex::new(Halves { young: HashMap::new(), old: HashMap::new() }), half }
+        Self {
+            halves: Mutex::new(Halves {
+                young: HashMap::new(),
+                old: HashMap::new(),
+            }),
+            half,
+        }
     }
 
     pub fn get(&self, key: &[u8; 32]) -> Option<V> {
         let halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
-        halves.young.get(key).or_else(|| halves.old.get(key)).cloned()
+        halves
+            .young
+            .get(key)
+            .or_else(|| halves.old.get(key))
+            .cloned()
     }
 
     pub fn put(&self, key: [u8; 32], value: V) {

@@ -62,10 +62,17 @@ impl Jwk {
         let ours = self.kty == "OKP"
             && self.crv == "Ed25519"
             && !self.kid.is_empty()
-            && self.alg.as_deref().is_none_or(|alg| alg == "EdDSA" || alg == "Ed25519")
+            && self
+                .alg
+                .as_deref()
+                .is_none_or(|alg| alg == "EdDSA" || alg == "Ed25519")
             && self.usage.as_deref().is_none_or(|usage| usage == "sig");
-        let key = DecodingKey::from_ed_components(&self.x).ok().filter(|_| ours)?;
-        key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == 32).then_some(key)
+        let key = DecodingKey::from_ed_components(&self.x)
+            .ok()
+            .filter(|_| ours)?;
+        key.try_get_as_bytes()
+            .is_ok_and(|bytes| bytes.len() == 32)
+            .then_some(key)
     }
 }
 
@@ -76,11 +83,17 @@ impl JwkSet {
             LoginMode::Open => "open",
             LoginMode::Password => "password",
         };
-        Self { keys, login: Some(login.into()) }
+        Self {
+            keys,
+            login: Some(login.into()),
+        }
     }
 
     fn usable(&self) -> HashMap<String, Arc<DecodingKey>> {
-        self.keys.iter().filter_map(|jwk| Some((jwk.kid.clone(), Arc::new(jwk.decoding_key()?)))).collect()
+        self.keys
+            .iter()
+            .filter_map(|jwk| Some((jwk.kid.clone(), Arc::new(jwk.decoding_key()?))))
+            .collect()
     }
 }
 
@@ -100,19 +113,29 @@ pub struct KeySet {
 
 impl fmt::Debug for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeySet").field("keys", &self.known.load().keys.len()).finish_non_exhaustive()
+        f.debug_struct("KeySet")
+            .field("keys", &self.known.load().keys.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl KeySet {
     /// An empty set that somebody fills by hand with [`KeySet::replace`]: `auth` for itself, and for `chatbot`.
     pub fn local() -> Self {
-        Self { known: Arc::default(), ready: watch::Sender::new(false), remote: None }
+        Self {
+            known: Arc::default(),
+            ready: watch::Sender::new(false),
+            remote: None,
+        }
     }
 
     /// A set that is fetched from `auth_url` + `/.well-known/jwks.json`: every second while there is none, every 30 s
     /// afterwards, and for an unknown `kid` at once but at most every 5 s. While `auth` is down the last one stays.
-    pub fn remote(auth_url: &url::Url, client: reqwest::Client, shutdown: &crate::shutdown::Shutdown) -> Self {
+    pub fn remote(
+        auth_url: &url::Url,
+        client: reqwest::Client,
+        shutdown: &crate::shutdown::Shutdown,
+    ) -> Self {
         let mut set = Self::local();
         let (remote, fetcher) = Remote::new(auth_url, client);
         shutdown.spawn({
@@ -147,7 +170,11 @@ impl KeySet {
 
     /// Whether a user id alone logs in, as `auth` says; unknown is [`LoginMode::Password`].
     pub fn login_mode(&self) -> LoginMode {
-        if self.known.load().open_login { LoginMode::Open } else { LoginMode::Password }
+        if self.known.load().open_login {
+            LoginMode::Open
+        } else {
+            LoginMode::Password
+        }
     }
 
     /// The key of that id, if it is known now.
@@ -172,5 +199,8 @@ const PATIENCE: Duration = Duration::from_secs(7);
 
 /// Whether a `kid` has the form of a SHA-256 thumbprint in base64url: nothing else is worth a request.
 fn is_thumbprint(kid: &str) -> bool {
-    kid.len() == 43 && kid.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
+    kid.len() == 43
+        && kid
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
 }

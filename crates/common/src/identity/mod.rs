@@ -72,7 +72,8 @@ impl Serialize for UserId {
 impl<'de> Deserialize<'de> for UserId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom("a user id is 1 to 64 of A-Z a-z 0-9 . _ @ -"))
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom("a user id is 1 to 64 of A-Z a-z 0-9 . _ @ -"))
     }
 }
 
@@ -83,7 +84,8 @@ impl PartialSchema for UserId {
             .min_length(Some(1))
             .max_length(Some(Self::MAX_LENGTH))
             .pattern(Some("^[A-Za-z0-9._@-]{1,64}$"));
-        text.description(Some("Whom it is about. Compared exactly.")).into()
+        text.description(Some("Whom it is about. Compared exactly."))
+            .into()
     }
 }
 

@@ -30,7 +30,10 @@ pub struct Opaque {
 
 impl std::fmt::Debug for Opaque {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opaque").field("owner", &self.owner).field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Opaque")
+            .field("owner", &self.owner)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,20 +52,29 @@ impl Opaque {
 
     /// The parts of a credential; `None` for whatever this module did not write.
     pub fn decode(prefix: &str, text: &str) -> Option<Self> {
-        let encoded = text.strip_prefix(prefix).filter(|_| text.len() <= MAX_TEXT)?;
+        let encoded = text
+            .strip_prefix(prefix)
+            .filter(|_| text.len() <= MAX_TEXT)?;
         let bytes = URL_SAFE_NO_PAD.decode(encoded).ok()?;
         let (&version, rest) = bytes.split_first()?;
         let (user, rest) = split_short(rest)?;
         let (generation, rest) = rest.split_first_chunk::<8>()?;
         let (id, secret) = split_short(rest)?;
-        let fits = version == VERSION && (1..=MAX_ID).contains(&id.len()) && (16..=MAX_SECRET).contains(&secret.len());
-        let printable = id.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
+        let fits = version == VERSION
+            && (1..=MAX_ID).contains(&id.len())
+            && (16..=MAX_SECRET).contains(&secret.len());
+        let printable = id
+            .iter()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
         if !fits || !printable {
             return None;
         }
         let user = UserId::parse(std::str::from_utf8(user).ok()?)?;
         Some(Self {
-            owner: Owner { user, generation: u64::from_be_bytes(*generation) },
+            owner: Owner {
+                user,
+                generation: u64::from_be_bytes(*generation),
+            },
             id: String::from_utf8(id.to_vec()).ok()?,
             secret: secret.to_vec(),
         })
@@ -90,8 +102,15 @@ mod tests {
     use super::*;
 
     fn sample() -> Opaque {
-        let owner = Owner { user: UserId::parse("alice@example.org").unwrap(), generation: 3 };
-        Opaque { owner, id: "k-1_2".into(), secret: vec![7; 32] }
+        let owner = Owner {
+            user: UserId::parse("alice@example.org").unwrap(),
+            generation: 3,
+        };
+        Opaque {
+            owner,
+            id: "k-1_2".into(),
+            secret: vec![7; 32],
+        }
     }
 
     #[test]
@@ -112,7 +131,11 @@ mod tests {
                 }
                 bytes[at] = other;
                 let changed = String::from_utf8(bytes).unwrap();
-                assert_ne!(Opaque::decode("cbk_", &changed), Some(sample()), "{changed}");
+                assert_ne!(
+                    Opaque::decode("cbk_", &changed),
+                    Some(sample()),
+                    "{changed}"
+                );
             }
         }
     }
@@ -123,6 +146,9 @@ mod tests {
         for end in 0..text.len() - 32 {
             assert_eq!(Opaque::decode("cbk_", &text[..end]), None);
         }
-        assert_eq!(Opaque::decode("cbk_", &format!("cbk_{}", "A".repeat(1 << 20))), None);
+        assert_eq!(
+            Opaque::decode("cbk_", &format!("cbk_{}", "A".repeat(1 << 20))),
+            None
+        );
     }
 }

@@ -50,10 +50,24 @@ enum FetchError {
 
 impl Remote {
     pub fn new(auth_url: &url::Url, client: reqwest::Client) -> (Self, Fetcher) {
-        let url = format!("{}/.well-known/jwks.json", auth_url.as_str().trim_end_matches('/'));
+        let url = format!(
+            "{}/.well-known/jwks.json",
+            auth_url.as_str().trim_end_matches('/')
+        );
         let (attempts, seen) = watch::channel(0);
         let wanted = Arc::new(Notify::new());
-        (Self { wanted: wanted.clone(), attempts: seen }, Fetcher { url, client, wanted, attempts })
+        (
+            Self {
+                wanted: wanted.clone(),
+                attempts: seen,
+            },
+            Fetcher {
+                url,
+                client,
+                wanted,
+                attempts,
+            },
+        )
     }
 
     /// Asks for a fetch and waits until one that began afterwards may have ended, at most `patience`.
@@ -85,7 +99,13 @@ impl Fetcher {
     }
 
     async fn fetch(&self, set: &KeySet) -> Result<(), FetchError> {
-        let mut response = self.client.get(&self.url).timeout(FETCH_TIMEOUT).send().await?.error_for_status()?;
+        let mut response = self
+            .client
+            .get(&self.url)
+            .timeout(FETCH_TIMEOUT)
+            .send()
+            .await?
+            .error_for_status()?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > MAX_ANSWER {

@@ -61,8 +61,15 @@ impl Revocation {
             Self::Login(login) => format!("login:{login}"),
             Self::ApiKey(id) => format!("key:{id}"),
             Self::Account(Owner { user, generation }) => format!("account:{user}:{generation}"),
-            Self::Logins { owner: Owner { user, generation }, epoch, kept } => {
-                format!("logins:{user}:{generation}:{epoch}:{}", kept.as_deref().unwrap_or(""))
+            Self::Logins {
+                owner: Owner { user, generation },
+                epoch,
+                kept,
+            } => {
+                format!(
+                    "logins:{user}:{generation}:{epoch}:{}",
+                    kept.as_deref().unwrap_or("")
+                )
             }
         }
     }
@@ -73,7 +80,10 @@ impl Revocation {
         let kind = parts.next()?;
         let owner = |parts: &mut std::str::Split<'_, char>| {
             let user = UserId::parse(parts.next()?)?;
-            Some(Owner { user, generation: parts.next()?.parse().ok()? })
+            Some(Owner {
+                user,
+                generation: parts.next()?.parse().ok()?,
+            })
         };
         let parsed = match kind {
             "login" => Self::Login(parts.next()?.to_owned()),
@@ -82,7 +92,10 @@ impl Revocation {
             "logins" => Self::Logins {
                 owner: owner(&mut parts)?,
                 epoch: parts.next()?.parse().ok()?,
-                kept: parts.next().filter(|kept| !kept.is_empty()).map(str::to_owned),
+                kept: parts
+                    .next()
+                    .filter(|kept| !kept.is_empty())
+                    .map(str::to_owned),
             },
             _ => return None,
         };
@@ -93,7 +106,10 @@ impl Revocation {
 /// The epoch that a login began in: the number before the first `-` of its id. An account's epoch grows whenever all of
 /// its logins end at once, so that ending any number of them is one entry.
 pub fn login_epoch(login: &str) -> u64 {
-    login.split_once('-').and_then(|(epoch, _)| epoch.parse().ok()).unwrap_or(0)
+    login
+        .split_once('-')
+        .and_then(|(epoch, _)| epoch.parse().ok())
+        .unwrap_or(0)
 }
 
 #[derive(Default)]
@@ -133,19 +149,48 @@ impl Known {
     /// Takes over what another set has from `score` on: entries of this process that a full read was too early for.
     fn keep_since(&mut self, other: &Known, score: i64) {
         let fresh = |at: &i64| *at >= score;
-        self.logins.extend(other.logins.iter().filter(|(_, at)| fresh(at)).map(|(k, at)| (k.clone(), *at)));
-        self.api_keys.extend(other.api_keys.iter().filter(|(_, at)| fresh(at)).map(|(k, at)| (k.clone(), *at)));
+        self.logins.extend(
+            other
+                .logins
+                .iter()
+                .filter(|(_, at)| fresh(at))
+                .map(|(k, at)| (k.clone(), *at)),
+        );
+        self.api_keys.extend(
+            other
+                .api_keys
+                .iter()
+                .filter(|(_, at)| fresh(at))
+                .map(|(k, at)| (k.clone(), *at)),
+        );
         for (user, (generation, at)) in other.accounts.iter().filter(|(_, (_, at))| fresh(at)) {
-            self.insert(Revocation::Account(Owner { user: user.clone(), generation: *generation }), *at);
+            self.insert(
+                Revocation::Account(Owner {
+                    user: user.clone(),
+                    generation: *generation,
+                }),
+                *at,
+            );
         }
         for (owner, (epoch, kept, at)) in other.epochs.iter().filter(|(_, (.., at))| fresh(at)) {
-            self.insert(Revocation::Logins { owner: owner.clone(), epoch: *epoch, kept: kept.clone() }, *at);
+            self.insert(
+                Revocation::Logins {
+                    owner: owner.clone(),
+                    epoch: *epoch,
+                    kept: kept.clone(),
+                },
+                *at,
+            );
         }
     }
 
     fn has(&self, identity: &Identity) -> bool {
         let owner = &identity.owner;
-        if self.accounts.get(&owner.user).is_some_and(|(generation, _)| *generation >= owner.generation) {
+        if self
+            .accounts
+            .get(&owner.user)
+            .is_some_and(|(generation, _)| *generation >= owner.generation)
+        {
             return true;
         }
         match &identity.credential {
@@ -174,8 +219,11 @@ pub struct Revocations {
 impl Revocations {
     /// Begins to poll; ends with the second stage of the shutdown.
     pub fn start(store: Store, shutdown: &Shutdown) -> Self {
-        let revocations =
-            Self { known: Arc::default(), version: watch::Sender::new(0), offset_ms: Arc::new(AtomicI64::new(0)) };
+        let revocations = Self {
+            known: Arc::default(),
+            version: watch::Sender::new(0),
+            offset_ms: Arc::new(AtomicI64::new(0)),
+        };
         shutdown.spawn({
             let (revocations, shutdown) = (revocations.clone(), shutdown.clone());
             async move {
@@ -190,7 +238,10 @@ impl Revocations {
 
     /// Whether that identity is known to be refused.
     pub fn has(&self, identity: &Identity) -> bool {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).has(identity)
+        self.known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .has(identity)
     }
 
     /// Resolves once that identity is refused.
@@ -206,7 +257,9 @@ impl Revocations {
     /// Waits until the index was read at least once, at most until `deadline`; whether it was.
     pub async fn loaded(&self, deadline: Instant) -> bool {
         let mut version = self.version.subscribe();
-        tokio::time::timeout_at(deadline.into(), version.wait_for(|version| *version > 0)).await.is_ok_and(|it| it.is_ok())
+        tokio::time::timeout_at(deadline.into(), version.wait_for(|version| *version > 0))
+            .await
+            .is_ok_and(|it| it.is_ok())
     }
 
     /// Now by the store's clock, in milliseconds since the Unix epoch, as far as this process knows it.
@@ -215,7 +268,12 @@ impl Revocations {
     }
 
     /// Writes entries to the index and knows them at once. `now` is the store's clock. Safe to repeat.
-    pub async fn publish(&self, store: &Store, now: i64, entries: Vec<Revocation>) -> Result<(), StoreError> {
+    pub async fn publish(
+        &self,
+        store: &Store,
+        now: i64,
+        entries: Vec<Revocation>,
+    ) -> Result<(), StoreError> {
         let txn = entries.iter().fold(Txn::durable(), |txn, entry| {
             txn.op(Op::MemberSet(REVOKED.into(), entry.member(), now))
         });
@@ -235,7 +293,8 @@ impl Revocations {
         }
         if changed {
             // 0 stays 0: knowing one entry is not having read the index.
-            self.version.send_modify(|version| *version += u64::from(*version > 0));
+            self.version
+                .send_modify(|version| *version += u64::from(*version > 0));
         }
     }
 
@@ -261,15 +320,30 @@ impl Revocations {
         }
     }
 
-    async fn read(&self, store: &Store, since: i64) -> Result<(i64, Vec<(Revocation, i64)>), StoreError> {
+    async fn read(
+        &self,
+        store: &Store,
+        since: i64,
+    ) -> Result<(i64, Vec<(Revocation, i64)>), StoreError> {
         let (mut entries, mut score, mut limit) = (Vec::new(), since, PAGE);
         loop {
-            let mut page = store.read(vec![Read::Since { key: REVOKED.into(), score, limit }]).await?;
-            self.offset_ms.store(page.now - clock::now_ms(), Ordering::Relaxed);
+            let mut page = store
+                .read(vec![Read::Since {
+                    key: REVOKED.into(),
+                    score,
+                    limit,
+                }])
+                .await?;
+            self.offset_ms
+                .store(page.now - clock::now_ms(), Ordering::Relaxed);
             let members = page.members(0);
             let last = members.last().map_or(score, |(_, last)| *last);
             let more = members.len() >= limit;
-            entries.extend(members.into_iter().filter_map(|(member, at)| Some((Revocation::parse(&member)?, at))));
+            entries.extend(
+                members
+                    .into_iter()
+                    .filter_map(|(member, at)| Some((Revocation::parse(&member)?, at))),
+            );
             if !more {
                 return Ok((page.now, entries));
             }
@@ -298,11 +372,20 @@ mod tests {
     use super::*;
 
     fn owner(generation: u64) -> Owner {
-        Owner { user: UserId::parse("al.ice@x-y_z").unwrap(), generation }
+        Owner {
+            user: UserId::parse("al.ice@x-y_z").unwrap(),
+            generation,
+        }
     }
 
     fn token(login: &str, generation: u64) -> Identity {
-        Identity { owner: owner(generation), credential: Credential::Token { login: login.into(), expires_at: 0 } }
+        Identity {
+            owner: owner(generation),
+            credential: Credential::Token {
+                login: login.into(),
+                expires_at: 0,
+            },
+        }
     }
 
     #[test]
@@ -311,12 +394,27 @@ mod tests {
             Revocation::Login("2-ab_c-d".into()),
             Revocation::ApiKey("xyz".into()),
             Revocation::Account(owner(4)),
-            Revocation::Logins { owner: owner(1), epoch: 3, kept: Some("2-x".into()) },
-            Revocation::Logins { owner: owner(1), epoch: 3, kept: None },
+            Revocation::Logins {
+                owner: owner(1),
+                epoch: 3,
+                kept: Some("2-x".into()),
+            },
+            Revocation::Logins {
+                owner: owner(1),
+                epoch: 3,
+                kept: None,
+            },
         ] {
             assert_eq!(Revocation::parse(&entry.member()), Some(entry));
         }
-        for garbage in ["", "login", "account:alice", "account:alice:x", "new:thing", "login:a:b"] {
+        for garbage in [
+            "",
+            "login",
+            "account:alice",
+            "account:alice:x",
+            "new:thing",
+            "login:a:b",
+        ] {
             assert_eq!(Revocation::parse(garbage), None, "{garbage}");
         }
     }
@@ -324,22 +422,48 @@ mod tests {
     #[test]
     fn ending_all_logins_spares_the_one_kept_and_those_that_come_after() {
         let mut known = Known::default();
-        known.insert(Revocation::Logins { owner: owner(0), epoch: 2, kept: Some("1-mine".into()) }, 0);
+        known.insert(
+            Revocation::Logins {
+                owner: owner(0),
+                epoch: 2,
+                kept: Some("1-mine".into()),
+            },
+            0,
+        );
         assert!(known.has(&token("0-old", 0)) && known.has(&token("1-other", 0)));
         assert!(!known.has(&token("1-mine", 0)) && !known.has(&token("2-new", 0)));
         assert!(!known.has(&token("0-old", 1)), "another account of that id");
-        known.insert(Revocation::Logins { owner: owner(0), epoch: 1, kept: None }, 0);
-        assert!(!known.has(&token("1-mine", 0)), "an older entry that is read later changes nothing");
+        known.insert(
+            Revocation::Logins {
+                owner: owner(0),
+                epoch: 1,
+                kept: None,
+            },
+            0,
+        );
+        assert!(
+            !known.has(&token("1-mine", 0)),
+            "an older entry that is read later changes nothing"
+        );
     }
 
     #[test]
     fn a_deleted_account_takes_everything_of_its_generation_along() {
         let mut known = Known::default();
         known.insert(Revocation::Account(owner(1)), 0);
-        let key = Credential::ApiKey { id: "k".into(), expires_at: None };
-        assert!(known.has(&Identity { owner: owner(1), credential: key.clone() }));
+        let key = Credential::ApiKey {
+            id: "k".into(),
+            expires_at: None,
+        };
+        assert!(known.has(&Identity {
+            owner: owner(1),
+            credential: key.clone()
+        }));
         assert!(known.has(&token("0-x", 0)));
-        assert!(!known.has(&Identity { owner: owner(2), credential: key }));
+        assert!(!known.has(&Identity {
+            owner: owner(2),
+            credential: key
+        }));
     }
 
     #[test]

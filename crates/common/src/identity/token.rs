@@ -66,12 +66,18 @@ pub(super) fn open(token: &str) -> Result<Unchecked<'_>, Refusal> {
     if token.len() > MAX_LENGTH {
         return Err(Refusal::Invalid("too long"));
     }
-    let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Invalid("not a JWT"))?;
-    let (header, payload) = message.split_once('.').ok_or(Refusal::Invalid("not a JWT"))?;
+    let (message, signature) = token
+        .rsplit_once('.')
+        .ok_or(Refusal::Invalid("not a JWT"))?;
+    let (header, payload) = message
+        .split_once('.')
+        .ok_or(Refusal::Invalid("not a JWT"))?;
     if payload.contains('.') {
         return Err(Refusal::Invalid("not a JWT"));
     }
-    let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| Refusal::Invalid("header"))?;
+    let header = URL_SAFE_NO_PAD
+        .decode(header)
+        .map_err(|_| Refusal::Invalid("header"))?;
     let header: Header = serde_json::from_slice(&header).map_err(|_| Refusal::Invalid("header"))?;
     if header.alg != "EdDSA" {
         return Err(Refusal::Invalid("algorithm"));
@@ -79,18 +85,36 @@ pub(super) fn open(token: &str) -> Result<Unchecked<'_>, Refusal> {
     if header.typ != TOKEN_TYPE {
         return Err(Refusal::Invalid("type"));
     }
-    Ok(Unchecked { kid: header.kid, message, payload, signature })
+    Ok(Unchecked {
+        kid: header.kid,
+        message,
+        payload,
+        signature,
+    })
 }
 
 impl Unchecked<'_> {
     /// Checks the signature, then what the token says, at `now` (Unix seconds).
-    pub fn verify(&self, key: &DecodingKey, expected: &Verifier, now: i64) -> Result<Identity, Refusal> {
-        let good = crypto::verify(self.signature, self.message.as_bytes(), key, Algorithm::EdDSA);
+    pub fn verify(
+        &self,
+        key: &DecodingKey,
+        expected: &Verifier,
+        now: i64,
+    ) -> Result<Identity, Refusal> {
+        let good = crypto::verify(
+            self.signature,
+            self.message.as_bytes(),
+            key,
+            Algorithm::EdDSA,
+        );
         if !good.unwrap_or(false) {
             return Err(Refusal::Invalid("signature"));
         }
-        let payload = URL_SAFE_NO_PAD.decode(self.payload).map_err(|_| Refusal::Invalid("payload"))?;
-        let claims: Claims = serde_json::from_slice(&payload).map_err(|_| Refusal::Invalid("claims"))?;
+        let payload = URL_SAFE_NO_PAD
+            .decode(self.payload)
+            .map_err(|_| Refusal::Invalid("payload"))?;
+        let claims: Claims =
+            serde_json::from_slice(&payload).map_err(|_| Refusal::Invalid("claims"))?;
         claims.check(expected, now)
     }
 }
@@ -105,7 +129,9 @@ struct Seconds(f64);
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let seconds = serde_json::Number::deserialize(deserializer)?.as_f64().unwrap_or(f64::NAN);
+        let seconds = serde_json::Number::deserialize(deserializer)?
+            .as_f64()
+            .unwrap_or(f64::NAN);
         if (0.0..=LATEST_S).contains(&seconds) {
             Ok(Self(seconds))
         } else {
@@ -117,7 +143,10 @@ impl<'de> Deserialize<'de> for Seconds {
 impl Seconds {
     /// The last whole second that is not after it.
     fn floor(&self) -> i64 {
-        #[expect(clippy::cast_possible_truncation, reason = "the range was checked when it was read")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the range was checked when it was read"
+        )]
         let whole = self.0.floor() as i64;
         whole
     }
@@ -174,8 +203,14 @@ impl Claims {
             return Err(Refusal::Expired);
         }
         Ok(Identity {
-            owner: Owner { user, generation: self.generation },
-            credential: Credential::Token { login: self.sid, expires_at },
+            owner: Owner {
+                user,
+                generation: self.generation,
+            },
+            credential: Credential::Token {
+                login: self.sid,
+                expires_at,
+            },
         })
     }
 }

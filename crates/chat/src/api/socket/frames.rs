@@ -35,8 +35,13 @@ pub struct Refused {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MessageFrame {
-    #[serde(rename = "type", default, deserialize_with = "present", skip_serializing)]
-    kind: Option<String>,
+    #[serde(
+        rename = "type",
+        default,
+        deserialize_with = "present",
+        skip_serializing
+    )]
+    _kind: Option<String>,
     pub message: String,
     #[serde(default, deserialize_with = "present", skip_serializing)]
     pub user_id: Option<String>,
@@ -52,7 +57,12 @@ pub struct MessageFrame {
     pub on_disconnect: Option<DisconnectRule>,
     #[serde(default, deserialize_with = "present", skip_serializing)]
     pub idempotency_key: Option<String>,
-    #[serde(rename = "ref", default, deserialize_with = "present", skip_serializing)]
+    #[serde(
+        rename = "ref",
+        default,
+        deserialize_with = "present",
+        skip_serializing
+    )]
     pub reference: Option<Reference>,
 }
 
@@ -113,14 +123,22 @@ struct AuthFrame {
 impl MessageFrame {
     /// The session that it names.
     pub fn session(&self) -> SessionId {
-        self.session_id.as_deref().and_then(SessionId::parse).unwrap_or_else(SessionId::default_session)
+        self.session_id
+            .as_deref()
+            .and_then(SessionId::parse)
+            .unwrap_or_else(SessionId::default_session)
     }
 
     fn check(&self) -> Result<(), ApiError> {
         let mut checks = Checks::default();
         checks.text("/message", &self.message);
         checks.session(self.session_id.as_deref());
-        check_turn(&mut checks, self.model.as_deref(), self.system.as_deref(), self.options.as_ref());
+        check_turn(
+            &mut checks,
+            self.model.as_deref(),
+            self.system.as_deref(),
+            self.options.as_ref(),
+        );
         checks.finish()
     }
 }
@@ -130,12 +148,20 @@ pub fn parse(text: &str) -> Result<Frame, Refused> {
     // What is no object, or has members twice, is refused below in full; here only the two members matter.
     let head: Head = serde_json::from_str(text).unwrap_or_default();
     let reference = head.reference.as_ref().and_then(reference_json);
-    let refused = |error| Refused { error, reference: reference.clone() };
+    let refused = |error| Refused {
+        error,
+        reference: reference.clone(),
+    };
     let message_id = |text: &str| {
-        MessageId::parse(text).ok_or_else(|| crate::service::turns::ChatError::MessageNotFound.into())
+        MessageId::parse(text)
+            .ok_or_else(|| crate::service::turns::ChatError::MessageNotFound.into())
     };
     let bytes = text.as_bytes();
-    match head.kind.as_ref().map(|kind| kind.as_str().unwrap_or_default()) {
+    match head
+        .kind
+        .as_ref()
+        .map(|kind| kind.as_str().unwrap_or_default())
+    {
         None | Some("message") => {
             let frame: MessageFrame = json::parse(bytes).map_err(refused)?;
             frame.check().map_err(refused)?;
@@ -143,17 +169,22 @@ pub fn parse(text: &str) -> Result<Frame, Refused> {
         }
         Some("cancel") => {
             let frame: CancelFrame = json::parse(bytes).map_err(refused)?;
-            message_id(&frame.message_id).map(Frame::Cancel).map_err(refused)
+            message_id(&frame.message_id)
+                .map(Frame::Cancel)
+                .map_err(refused)
         }
         Some("resume") => {
             let frame: ResumeFrame = json::parse(bytes).map_err(refused)?;
             let id = message_id(&frame.message_id).map_err(refused)?;
             Ok(Frame::Resume(id, frame.last_event_id))
         }
-        Some("auth") => json::parse(bytes).map(|frame: AuthFrame| Frame::Auth(frame.token)).map_err(refused),
-        Some(_) => {
-            Err(refused(ApiError::invalid("/type", "A type is message, cancel, resume or auth.")))
-        }
+        Some("auth") => json::parse(bytes)
+            .map(|frame: AuthFrame| Frame::Auth(frame.token))
+            .map_err(refused),
+        Some(_) => Err(refused(ApiError::invalid(
+            "/type",
+            "A type is message, cancel, resume or auth.",
+        ))),
     }
 }
 
@@ -166,6 +197,9 @@ fn reference_json(value: &serde_json::Value) -> Option<String> {
 impl Reference {
     /// As it is given back; `None` where it is too long for that.
     pub fn json(&self) -> Option<String> {
-        serde_json::to_value(self).ok().as_ref().and_then(reference_json)
+        serde_json::to_value(self)
+            .ok()
+            .as_ref()
+            .and_then(reference_json)
     }
 }

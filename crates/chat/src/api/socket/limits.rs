@@ -32,7 +32,10 @@ impl Frames {
 }
 
 fn count(times: &mut VecDeque<Instant>, now: Instant, period: Duration) -> usize {
-    while times.front().is_some_and(|&first| now.duration_since(first) >= period) {
+    while times
+        .front()
+        .is_some_and(|&first| now.duration_since(first) >= period)
+    {
         times.pop_front();
     }
     times.push_back(now);

@@ -19,7 +19,7 @@ use std::{
 };
 
 use axum::{
-    extract::{State, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
     http::{HeaderMap, header},
     response::Response,
 };
@@ -62,7 +62,10 @@ struct Seat {
 impl Sockets {
     /// At most that many a user.
     pub fn new(most: usize) -> Self {
-        Self { most, open: Arc::default() }
+        Self {
+            most,
+            open: Arc::default(),
+        }
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<Owner, usize>> {
@@ -78,7 +81,10 @@ impl Sockets {
             return None;
         }
         *count += 1;
-        Some(Seat { sockets: self.clone(), owner: owner.clone() })
+        Some(Seat {
+            sockets: self.clone(),
+            owner: owner.clone(),
+        })
     }
 }
 
@@ -107,7 +113,7 @@ impl Drop for Seat {
 )]
 pub async fn connect(
     State(app): State<App>,
-    identity: Option<Identity>,
+    identity: Result<Identity, ApiError>,
     Deadline(deadline): Deadline,
     Peer(peer): Peer,
     RequestId(request_id): RequestId,
@@ -116,19 +122,24 @@ pub async fn connect(
 ) -> Result<Response, ApiError> {
     origin::check(&headers, &app.allowed_origins)?;
     let upgrade = upgrade.map_err(|refusal| {
-        ApiError::new(Code::InvalidRequest, "This is a WebSocket: open it with a WebSocket client.").caused_by(refusal)
+        ApiError::new(
+            Code::InvalidRequest,
+            "This is a WebSocket: open it with a WebSocket client.",
+        )
+        .caused_by(refusal)
     })?;
-    let handshake = match (identity, protocol_token(&headers)) {
-        (Some(identity), _) => Handshake::Known(identity),
-        (None, Some(token)) => match app.authenticator.authenticate(&token, deadline).await {
-            Ok(identity) => Handshake::Known(identity),
-            Err(refusal) => Handshake::Refused(refusal),
-        },
-        (None, None) if headers.contains_key(header::AUTHORIZATION) => Handshake::Refused(ApiError::new(
-            Code::InvalidToken,
-            "The token of the handshake is not valid.",
-        )),
-        (None, None) => Handshake::Open,
+    let found = match (identity, protocol_token(&headers)) {
+        (Err(refusal), Some(token)) if refusal.code == Code::MissingToken => {
+            app.authenticator.authenticate(&token, deadline).await
+        }
+        (identity, _) => identity,
+    };
+    let handshake = match found {
+        Ok(identity) => Handshake::Known(identity),
+        Err(refusal) if refusal.code == Code::MissingToken => Handshake::Open,
+        Err(refusal) if refusal.code.status().is_server_error() => return Err(refusal),
+        // Told by a close code, since a browser cannot see the status of a handshake.
+        Err(_) => Handshake::Refused,
     };
     let shutdown = app.shutdown.clone();
     let speaker = Speaker::new(app.clone(), peer, handshake);
@@ -141,7 +152,9 @@ pub async fn connect(
         .max_message_size(MESSAGE_LIMIT);
     Ok(upgrade.on_upgrade(move |socket| async move {
         // Tracked, so that a stop waits for the close frame.
-        let _ = shutdown.spawn(run::run(app, speaker, request_id, socket)).await;
+        let _ = shutdown
+            .spawn(run::run(app, speaker, request_id, socket))
+            .await;
     }))
 }
 

@@ -6,15 +6,23 @@ use common::errors::{ApiError, Code};
 /// Passes a request without `Origin` (no browser's), one from our own authority, and those allowed.
 pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
-    let Some(origin) = origins.next() else { return Ok(()) };
+    let Some(origin) = origins.next() else {
+        return Ok(());
+    };
     let origin = origin.to_str().unwrap_or_default();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
     let is_own = authority(origin).is_some_and(|authority| authority.eq_ignore_ascii_case(host));
     let is_allowed = allowed.iter().any(|allowed| allowed == origin);
     if origins.next().is_none() && (is_own || is_allowed) {
         return Ok(());
     }
-    Err(ApiError::new(Code::OriginRefused, "Pages of this origin may not open a socket here."))
+    Err(ApiError::new(
+        Code::OriginRefused,
+        "Pages of this origin may not open a socket here.",
+    ))
 }
 
 /// The authority of an origin, whatever its scheme: TLS is the proxy's.
@@ -34,14 +42,22 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("chat.example:9002"));
         if let Some(origin) = origin {
-            headers.insert(header::ORIGIN, HeaderValue::from_str(origin).expect("a header value"));
+            headers.insert(
+                header::ORIGIN,
+                HeaderValue::from_str(origin).expect("a header value"),
+            );
         }
         check(&headers, &["https://app.example".to_owned()]).is_ok()
     }
 
     #[test]
     fn only_our_own_and_allowed_origins_pass() {
-        for good in [None, Some("http://chat.example:9002"), Some("https://CHAT.example:9002"), Some("https://app.example")] {
+        for good in [
+            None,
+            Some("http://chat.example:9002"),
+            Some("https://CHAT.example:9002"),
+            Some("https://app.example"),
+        ] {
             assert!(passes(good), "{good:?}");
         }
         for bad in [

@@ -14,7 +14,7 @@ use futures_util::{
     future::BoxFuture,
     stream::{BoxStream, FuturesUnordered, SelectAll, SplitSink, unfold},
 };
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::{
     super::{
@@ -163,7 +163,7 @@ impl Socket {
                 Some(started) = self.starting.next() => self.on_started(started).await,
                 message = incoming.next() => match message {
                     Some(Ok(message)) => self.on_message(message).await,
-                    Some(Err(error)) => close_for(&error),
+                    Some(Err(error)) => close_for(error),
                     None => Next::Gone,
                 },
             };
@@ -190,7 +190,9 @@ impl Socket {
         match message {
             Message::Text(text) => match frames::parse(&text) {
                 Ok(frame) => self.on_frame(frame).await,
-                Err(Refused { error, reference }) => self.refuse_bad(&error, reference.as_deref()).await,
+                Err(Refused { error, reference }) => {
+                    self.refuse_bad(&error, reference.as_deref()).await
+                }
             },
             Message::Binary(_) => {
                 let error = ApiError::new(Code::InvalidRequest, "Frames here are JSON text.");
@@ -229,8 +231,13 @@ impl Socket {
 
     /// Says who speaks and until when.
     async fn tell_identity(&mut self) -> Next {
-        let Some(identity) = self.speaker.identity() else { return Next::Go };
-        let expires_at = self.speaker.expires_at().map(|at| clock::rfc3339(at.saturating_mul(1000)));
+        let Some(identity) = self.speaker.identity() else {
+            return Next::Go;
+        };
+        let expires_at = self
+            .speaker
+            .expires_at()
+            .map(|at| clock::rfc3339(at.saturating_mul(1000)));
         let frame = serde_json::json!({ "type": "auth", "user_id": identity.user().as_str(), "expires_at": expires_at });
         self.send(Message::text(frame.to_string())).await
     }
@@ -238,7 +245,10 @@ impl Socket {
     async fn on_turn(&mut self, frame: MessageFrame) -> Next {
         let reference = frame.reference.as_ref().and_then(frames::Reference::json);
         if self.starting.len() + self.watches.len() >= TURNS_LIMIT {
-            let error = ApiError::new(Code::Overloaded, "Too many answers share this socket; wait for one to end.");
+            let error = ApiError::new(
+                Code::Overloaded,
+                "Too many answers share this socket; wait for one to end.",
+            );
             return self.refuse(&error, reference.as_deref()).await;
         }
         let callers = self.speaker.callers(frame.user_id.as_deref());
@@ -264,7 +274,12 @@ impl Socket {
 
     async fn on_cancel(&mut self, id: &MessageId) -> Next {
         let cancelled = match self.speaker.owner_of(id) {
-            Some(owner) => self.app.turns.cancel(&owner, id, Deadline::from_now().0).await,
+            Some(owner) => {
+                self.app
+                    .turns
+                    .cancel(&owner, id, Deadline::from_now().0)
+                    .await
+            }
             None => Err(ChatError::MessageNotFound),
         };
         match cancelled {
@@ -275,7 +290,12 @@ impl Socket {
 
     async fn on_resume(&mut self, id: MessageId, after: u64) -> Next {
         let resumed = match self.speaker.owner_of(&id) {
-            Some(owner) => self.app.turns.resume(&owner, &id, after, Deadline::from_now().0).await,
+            Some(owner) => {
+                self.app
+                    .turns
+                    .resume(&owner, &id, after, Deadline::from_now().0)
+                    .await
+            }
             None => Err(ChatError::MessageNotFound),
         };
         match resumed {
@@ -297,7 +317,10 @@ impl Socket {
     }
 
     async fn refuse(&mut self, error: &ApiError, reference: Option<&str>) -> Next {
-        let ending = Ending::Error { code: error.code, detail: error.detail.clone() };
+        let ending = Ending::Error {
+            code: error.code,
+            detail: error.detail.clone(),
+        };
         let mut event = Event::ending(&ending, &self.request_id);
         if let Ok(errors) = serde_json::to_string(&error.errors)
             && !error.errors.is_empty()
@@ -343,7 +366,10 @@ impl Socket {
     where
         S: Stream<Item = Result<Message, axum::Error>> + Unpin,
     {
-        let frame = CloseFrame { code, reason: reason.into() };
+        let frame = CloseFrame {
+            code,
+            reason: reason.into(),
+        };
         let said = async {
             if self.sink.send(Message::Close(Some(frame))).await.is_ok() {
                 while let Some(Ok(message)) = incoming.next().await {
@@ -399,7 +425,14 @@ fn frames_of(watch: Watch, id: MessageId, reference: Option<String>) -> BoxStrea
         let mut frames = Vec::new();
         let take = |event: u64, kind: Kind, members: &str| {
             let mut out = String::new();
-            wire::json(event, kind, id.as_str(), reference.as_deref(), members, &mut out);
+            wire::json(
+                event,
+                kind,
+                id.as_str(),
+                reference.as_deref(),
+                members,
+                &mut out,
+            );
             frames.push(Utf8Bytes::from(out));
         };
         match watch.next(take).await {
@@ -408,7 +441,13 @@ fn frames_of(watch: Watch, id: MessageId, reference: Option<String>) -> BoxStrea
             Step::Lagging => Some((Out::TooSlow, None)),
             Step::Gone => {
                 let detail = "This instance stops; resume on another.".to_owned();
-                let event = Event::ending(&Ending::Error { code: Code::ShuttingDown, detail }, "");
+                let event = Event::ending(
+                    &Ending::Error {
+                        code: Code::ShuttingDown,
+                        detail,
+                    },
+                    "",
+                );
                 let mut out = String::new();
                 wire::notice(Kind::Error, None, &event.members, &mut out);
                 Some((Out::Frames(vec![out.into()]), None))
@@ -418,15 +457,12 @@ fn frames_of(watch: Watch, id: MessageId, reference: Option<String>) -> BoxStrea
 }
 
 /// What a broken frame means for the socket.
-fn close_for(error: &axum::Error) -> Next {
-    let text = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-    if text.contains("too long") || text.contains("too big") {
-        Next::Close(TOO_BIG)
-    } else if text.to_ascii_lowercase().contains("utf-8") || text.contains("UTF8") {
-        Next::Close(NOT_TEXT)
-    } else if text.contains("protocol") {
-        Next::Close(PROTOCOL)
-    } else {
-        Next::Gone
+fn close_for(error: axum::Error) -> Next {
+    use tungstenite::Error;
+    match error.into_inner().downcast_ref::<Error>() {
+        Some(Error::Capacity(_)) => Next::Close(TOO_BIG),
+        Some(Error::Utf8(_)) => Next::Close(NOT_TEXT),
+        Some(Error::Protocol(_)) => Next::Close(PROTOCOL),
+        _ => Next::Gone,
     }
 }

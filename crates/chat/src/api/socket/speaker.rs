@@ -18,7 +18,7 @@ pub enum Handshake {
     /// A good token.
     Known(Identity),
     /// A bad one.
-    Refused(ApiError),
+    Refused,
     /// None.
     Open,
 }
@@ -48,10 +48,17 @@ impl Speaker {
     pub fn new(app: App, peer: IpAddr, handshake: Handshake) -> Self {
         let (identity, refused) = match handshake {
             Handshake::Known(identity) => (Some(identity), false),
-            Handshake::Refused(_) => (None, true),
+            Handshake::Refused => (None, true),
             Handshake::Open => (None, false),
         };
-        Self { app, peer, refused, identity, seats: Vec::new(), begun: HashSet::new() }
+        Self {
+            app,
+            peer,
+            refused,
+            identity,
+            seats: Vec::new(),
+            begun: HashSet::new(),
+        }
     }
 
     /// Takes the socket's place among the user's.
@@ -59,7 +66,9 @@ impl Speaker {
         if self.refused {
             return Err(NoSpeaker::Unauthenticated);
         }
-        let Some(identity) = &self.identity else { return Ok(()) };
+        let Some(identity) = &self.identity else {
+            return Ok(());
+        };
         self.take_seat(&identity.owner.clone())
     }
 
@@ -67,7 +76,8 @@ impl Speaker {
         if self.seats.iter().any(|seat| seat.owner == *owner) {
             return Ok(());
         }
-        self.seats.push(self.app.sockets.seat(owner).ok_or(NoSpeaker::TooMany)?);
+        self.seats
+            .push(self.app.sockets.seat(owner).ok_or(NoSpeaker::TooMany)?);
         Ok(())
     }
 
@@ -83,12 +93,18 @@ impl Speaker {
 
     /// When the token expires: Unix seconds.
     pub fn expires_at(&self) -> Option<i64> {
-        self.identity.as_ref().and_then(|identity| expires_at(&identity.credential))
+        self.identity
+            .as_ref()
+            .and_then(|identity| expires_at(&identity.credential))
     }
 
     /// Takes a new token; a socket stays its user's.
     pub fn authenticated(&mut self, identity: Identity) -> Result<(), NoSpeaker> {
-        if self.identity.as_ref().is_some_and(|known| known.owner != identity.owner) {
+        if self
+            .identity
+            .as_ref()
+            .is_some_and(|known| known.owner != identity.owner)
+        {
             return Err(NoSpeaker::Unauthenticated);
         }
         self.take_seat(&identity.owner)?;
@@ -107,7 +123,11 @@ impl Speaker {
     pub fn owner_of(&self, id: &MessageId) -> Option<Owner> {
         match &self.identity {
             Some(identity) => Some(identity.owner.clone()),
-            None => self.begun.iter().find(|(_, begun)| begun == id).map(|(owner, _)| owner.clone()),
+            None => self
+                .begun
+                .iter()
+                .find(|(_, begun)| begun == id)
+                .map(|(owner, _)| owner.clone()),
         }
     }
 
@@ -118,8 +138,15 @@ impl Speaker {
             // By address as well as by user, lest one address speak for everybody.
             None => {
                 let user = user_id.and_then(UserId::parse);
-                let user = user.map(|user| Caller::User(Owner { user, generation: 0 }));
-                std::iter::once(Caller::Address(self.peer)).chain(user).collect()
+                let user = user.map(|user| {
+                    Caller::User(Owner {
+                        user,
+                        generation: 0,
+                    })
+                });
+                std::iter::once(Caller::Address(self.peer))
+                    .chain(user)
+                    .collect()
             }
         }
     }
@@ -137,8 +164,13 @@ pub async fn identity_for(
         return Ok(identity);
     }
     let Some(user_id) = user_id else {
-        return Err(ApiError::new(Code::MissingToken, "Send a token in an auth frame, or a user_id where login is open."));
+        return Err(ApiError::new(
+            Code::MissingToken,
+            "Send a token in an auth frame, or a user_id where login is open.",
+        ));
     };
     let wrong = || ApiError::invalid("/user_id", "A user id has 1 to 64 of A-Z a-z 0-9 . _ @ -.");
-    app.authenticator.open(UserId::parse(user_id).ok_or_else(wrong)?, deadline).await
+    app.authenticator
+        .open(UserId::parse(user_id).ok_or_else(wrong)?, deadline)
+        .await
 }

@@ -56,7 +56,9 @@ impl Timers {
         self.auth = None;
         let now = Instant::now();
         let left = expires_at.map(|at| {
-            Duration::from_millis(u64::try_from(at.saturating_mul(1000) - clock::now_ms()).unwrap_or_default())
+            Duration::from_millis(
+                u64::try_from(at.saturating_mul(1000) - clock::now_ms()).unwrap_or_default(),
+            )
         });
         self.warning = left.map(|left| now + left.saturating_sub(EXPIRY_WARNING));
         self.expiry = left.map(|left| now + left + EXPIRY_PATIENCE);
@@ -77,8 +79,13 @@ impl Timers {
                 (self.warning, Due::ExpiresSoon),
                 (self.expiry, Due::Expired),
             ];
-            let first = deadlines.into_iter().filter_map(|(at, due)| Some((at?, due))).min_by_key(|(at, _)| *at);
-            let Some((at, due)) = first else { return std::future::pending().await };
+            let first = deadlines
+                .into_iter()
+                .filter_map(|(at, due)| Some((at?, due)))
+                .min_by_key(|(at, _)| *at);
+            let Some((at, due)) = first else {
+                return std::future::pending().await;
+            };
             if self.sleep.deadline() != at {
                 self.sleep.as_mut().reset(at);
             }
