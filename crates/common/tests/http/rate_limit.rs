@@ -10,6 +10,7 @@ use axum::{
     routing::get,
 };
 use common::{
+    config::StoreUrl,
     errors::{ApiError, Code},
     http::{ConnectionLimits, Hosts, Layers, wrap},
     identity::{Credential, Identity, Owner, UserId},
@@ -39,7 +40,9 @@ async fn identify(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-async fn site(store: Store, burst: u32, period: Duration) -> Site {
+async fn site(burst: u32, period: Duration) -> Site {
+    let shutdown = Shutdown::new();
+    let store = Store::open(&StoreUrl::Memory, &shutdown).unwrap();
     let limiter = RateLimiter::new(store, Quota { burst, period }, "c");
     let router = Router::new()
         .route("/ok", get(async || "ok"))
@@ -61,7 +64,7 @@ async fn site(store: Store, burst: u32, period: Duration) -> Site {
 
 #[tokio::test]
 async fn a_full_bucket_lets_its_size_through_and_then_says_when_to_come_back() {
-    let site = site(Store::default(), 3, Duration::from_secs(3)).await;
+    let site = site(3, Duration::from_secs(3)).await;
     let ask = async || site.ask("GET /ok", &[("x-user", "alice")]).await;
     for left in [2, 1, 0] {
         let answer = ask().await;
@@ -89,7 +92,7 @@ async fn a_full_bucket_lets_its_size_through_and_then_says_when_to_come_back() {
 
 #[tokio::test]
 async fn users_and_addresses_are_counted_apart() {
-    let site = site(Store::default(), 1, Duration::from_secs(60)).await;
+    let site = site(1, Duration::from_secs(60)).await;
     for headers in [
         &[("x-user", "alice")][..],
         &[("x-user", "bob")],
@@ -110,7 +113,7 @@ async fn users_and_addresses_are_counted_apart() {
 
 #[tokio::test]
 async fn refusals_cost_as_well_and_say_what_is_left() {
-    let site = site(Store::default(), 1, Duration::from_secs(60)).await;
+    let site = site(1, Duration::from_secs(60)).await;
     let answer = site.ask("GET /refused", &[]).await;
     answer.is_problem(401, "missing_token");
     assert!(answer.header("ratelimit").is_some() && answer.header("www-authenticate").is_some());
@@ -123,7 +126,7 @@ async fn refusals_cost_as_well_and_say_what_is_left() {
 
 #[tokio::test]
 async fn of_many_at_once_exactly_the_quota_is_admitted() {
-    let site = site(Store::default(), 20, Duration::from_secs(600)).await;
+    let site = site(20, Duration::from_secs(600)).await;
     let asked = (0..80).map(|_| site.ask("GET /ok", &[("x-user", "alice")]));
     let answers = futures_util::future::join_all(asked).await;
     assert_eq!(
