@@ -13,6 +13,7 @@ pub mod extract;
 pub mod json;
 mod query;
 mod strict;
+mod valid;
 
 /// Declares the closed list of codes: code, status, title.
 macro_rules! codes {

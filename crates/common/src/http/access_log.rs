@@ -4,20 +4,17 @@ use std::time::Instant;
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Method, StatusCode, Uri},
+    http::{Method, Uri},
     response::Response,
 };
 
-use super::{Peer, RequestId};
-use crate::{
-    errors::{ApiError, Code},
-    identity::UserId,
-};
+use super::RequestId;
+use crate::{errors::ApiError, identity::UserId};
 
 /// What is logged where the client went away before there was an answer.
 const CLIENT_LEFT: u16 = 499;
 
-/// Where lines of a listener go: `info` for people's requests, `debug` for the probes of the admin listener.
+/// Who calls a listener: people, whose requests are logged at `info`, or probes, at `debug`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
     Public,
@@ -33,7 +30,6 @@ pub(super) struct Record {
     uri: Uri,
     route: Option<MatchedPath>,
     id: RequestId,
-    peer: Peer,
     written: bool,
 }
 
@@ -43,7 +39,6 @@ impl Record {
         audience: Audience,
         request: &Request,
         id: &RequestId,
-        peer: Peer,
     ) -> Self {
         Self {
             service,
@@ -53,7 +48,6 @@ impl Record {
             uri: request.uri().clone(),
             route: request.extensions().get().cloned(),
             id: id.clone(),
-            peer,
             written: false,
         }
     }
@@ -89,7 +83,6 @@ impl Record {
                     duration_ms = elapsed.as_secs_f64() * 1000.0,
                     request_id = self.id.as_str(),
                     user = user.map(UserId::as_str),
-                    peer = %self.peer.0,
                     error = error.and_then(|error| error.source.as_deref()).map(causes),
                     "request"
                 )
@@ -117,7 +110,7 @@ impl Record {
             service,
             method,
             route,
-            ::metrics::Label::new("status", status_text(status)),
+            ::metrics::Label::new("status", status.to_string()),
         ];
         ::metrics::counter!("http_requests_total", labels).increment(1);
     }
@@ -145,10 +138,6 @@ fn bounded(method: &Method) -> &'static str {
     }
 }
 
-fn status_text(status: u16) -> String {
-    status.to_string()
-}
-
 /// An error with everything that caused it, in one line.
 fn causes(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let mut text = error.to_string();
@@ -159,18 +148,4 @@ fn causes(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
         cause = this.source();
     }
     text
-}
-
-/// The error that stands for a handler's panic; what it said is for the log.
-pub(super) fn panicked(payload: &(dyn std::any::Any + Send)) -> ApiError {
-    let said = payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let cause = std::io::Error::other(format!(
-        "a handler panicked: {}",
-        said.unwrap_or("no message")
-    ));
-    debug_assert_eq!(Code::Internal.status(), StatusCode::INTERNAL_SERVER_ERROR);
-    ApiError::internal(cause)
 }

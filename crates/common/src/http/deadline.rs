@@ -15,7 +15,8 @@ const STORE_TIME: Duration = Duration::from_secs(1);
 pub struct Deadline(pub Instant);
 
 impl Deadline {
-    /// The deadline of a request that arrives now.
+    /// The deadline of a request that arrives now; also the one of the calls after a body, whose arrival may have taken
+    /// longer than the store ever does.
     pub fn from_now() -> Self {
         Self(Instant::now() + STORE_TIME)
     }

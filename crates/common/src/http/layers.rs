@@ -1,6 +1,6 @@
 //! What every request goes through before its handler and every answer after it, outermost first.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     Router,
@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::{
     Deadline, ErrorShape, Hosts, Peer, RequestId, RequestLimits, X_REQUEST_ID,
-    access_log::{Audience, Record, panicked},
+    access_log::{Audience, Record},
     cors::Cors,
     problem,
 };
@@ -104,7 +104,7 @@ async fn outermost(
     extensions.insert(id.clone());
     extensions.insert(peer);
     extensions.insert(Deadline::from_now());
-    let record = Record::begin(layers.service, layers.audience, &request, &id, peer);
+    let record = Record::begin(layers.service, layers.audience, &request, &id);
     let origin = cors.origin(request.headers());
 
     let mut response = match common.admit(request, origin.as_ref()) {
@@ -112,7 +112,7 @@ async fn outermost(
             let span = tracing::info_span!("request", request_id = id.as_str());
             guarded(next.run(request)).instrument(span).await
         }
-        Err(answer) => answer,
+        Err(answer) => *answer,
     };
 
     let error = problem::take(&mut response);
@@ -133,14 +133,18 @@ async fn outermost(
 
 impl Outermost {
     /// The request with its bounded body, or the answer of whichever rule ends it here.
-    fn admit(&self, request: Request, origin: Option<&HeaderValue>) -> Result<Request, Response> {
+    fn admit(
+        &self,
+        request: Request,
+        origin: Option<&HeaderValue>,
+    ) -> Result<Request, Box<Response>> {
         let Layers { limits, hosts, .. } = &self.layers;
         limits
             .check(&request)
             .and_then(|()| hosts.check(&request))
-            .map_err(ApiError::into_response)?;
+            .map_err(|refusal: ApiError| Box::new(refusal.into_response()))?;
         if let Some(answer) = self.cors.preflight(&request, origin) {
-            return Err(answer);
+            return Err(Box::new(answer));
         }
         Ok(request.map(|body| limits.bound(body)))
     }
@@ -152,6 +156,16 @@ async fn guarded(handler: impl Future<Output = Response>) -> Response {
         Ok(response) => response,
         Err(payload) => panicked(&*payload).into_response(),
     }
+}
+
+/// The error that stands for a panic; what it said is for the log.
+fn panicked(payload: &(dyn Any + Send)) -> ApiError {
+    let said = payload.downcast_ref::<&str>().copied();
+    let said = said.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    ApiError::internal(io::Error::other(format!(
+        "a handler panicked: {}",
+        said.unwrap_or("it said nothing")
+    )))
 }
 
 /// The headers that every answer has; a handler's own `Cache-Control` and `Content-Security-Policy` stay.

@@ -1,19 +1,16 @@
-//! Connections: who waits how long for whom, how many there may be, and how they end.
+//! Connections: who waits how long for whom, and how many there may be.
 
 use std::time::{Duration, Instant};
 
 use axum::{Router, routing::get};
-use common::{
-    http::{ConnectionLimits, Hosts, Layers, health, wrap},
-    shutdown::Shutdown,
-};
+use common::{http::ConnectionLimits, shutdown::Shutdown};
 use tokio::{io::AsyncReadExt, time::sleep};
 
-use crate::site::{Site, server_settings};
+use crate::site::Site;
 
-const HEAD: Duration = Duration::from_millis(300);
+pub const HEAD: Duration = Duration::from_millis(300);
 
-fn short() -> ConnectionLimits {
+pub fn short() -> ConnectionLimits {
     ConnectionLimits {
         head: HEAD,
         idle: HEAD * 5,
@@ -204,57 +201,4 @@ async fn a_refused_upload_gets_to_see_its_refusal() {
     let answer = raw.answer_then_end().await;
     answer.is_problem(413, "payload_too_large");
     assert_eq!(answer.header("connection"), Some("close"));
-}
-
-#[tokio::test]
-async fn while_draining_it_answers_and_closes_and_then_it_ends() {
-    let shutdown = Shutdown::new();
-    let health = health::Health::new("Chat", shutdown.clone()).build();
-    let router = wrap(
-        health::routes(health),
-        Layers::new("test", Hosts::any(), &server_settings()),
-    );
-    let site = Site::serving(router, ConnectionLimits::default(), shutdown).await;
-    let mut kept = site.connect().await;
-    kept.send(b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    assert_eq!(kept.answer().await.status, 200);
-
-    site.shutdown.drain();
-    for raw in [&mut kept, &mut site.connect().await] {
-        raw.send(b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        let answer = raw.answer_then_end().await;
-        assert_eq!(
-            (answer.status, answer.header("connection")),
-            (503, Some("close"))
-        );
-        assert_eq!(answer.json()["missing"][0], "draining");
-    }
-
-    let idle = site.connect().await;
-    let begun = Instant::now();
-    site.shutdown.stop();
-    site.shutdown.finished().await;
-    assert!(
-        begun.elapsed() < Duration::from_millis(1500),
-        "{:?}",
-        begun.elapsed()
-    );
-    drop(idle);
-}
-
-#[tokio::test]
-async fn an_answer_without_end_is_ended_by_the_stop() {
-    let site = Site::open().await;
-    let mut raw = site.connect().await;
-    raw.send(b"GET /flood HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    let mut first = [0; 16];
-    raw.0.read_exact(&mut first).await.unwrap();
-    let begun = Instant::now();
-    site.shutdown.stop();
-    site.shutdown.finished().await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begun.elapsed()
-    );
 }

@@ -1,5 +1,9 @@
 //! Bodies, queries and paths that are refused, each in the shape that says why.
 
+use std::time::{Duration, Instant};
+
+use common::http::RequestLimits;
+
 use crate::site::Site;
 
 #[tokio::test]
@@ -109,4 +113,55 @@ async fn query_and_path_are_held_to_their_types() {
             .await
             .is_problem(404, "not_found");
     }
+}
+
+#[tokio::test]
+async fn a_body_up_to_the_limit_is_taken_and_one_byte_more_refused() {
+    let site = Site::open().await;
+    let body = |length: usize| {
+        let text = "x".repeat(length - r#"{"message":""}"#.len());
+        format!(r#"{{"message":"{text}"}}"#)
+    };
+    let limit = 256 * 1024;
+    assert_eq!(site.post("/echo", &body(limit)).await.status, 200);
+    site.post("/echo", &body(limit + 1))
+        .await
+        .is_problem(413, "payload_too_large");
+
+    let chunked = |length: usize| {
+        let body = body(length);
+        format!(
+            "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+            body.len()
+        )
+    };
+    assert_eq!(site.say(&chunked(limit)).await.status, 200);
+    site.say(&chunked(limit + 1))
+        .await
+        .is_problem(413, "payload_too_large");
+}
+
+#[tokio::test]
+async fn a_dribbled_body_is_given_up_in_time() {
+    let limits = RequestLimits {
+        body_time: Duration::from_millis(300),
+        ..RequestLimits::default()
+    };
+    let site = Site::with_layers(|layers| layers.limits = limits).await;
+    let begun = Instant::now();
+    let answer = site
+        .say("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{")
+        .await;
+    answer.is_problem(408, "request_timeout");
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_no_failure_of_ours() {
+    let site = Site::open().await;
+    let broken = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+                  transfer-encoding: chunked\r\n\r\nzz\r\n";
+    site.say(broken).await.is_problem(400, "invalid_request");
 }

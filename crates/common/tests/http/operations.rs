@@ -1,8 +1,9 @@
 //! What operators ask: health, readiness, metrics, and the API's own description.
 
 use std::{
+    io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -145,5 +146,81 @@ async fn the_description_and_its_page_load_nothing_from_elsewhere() {
         script.body.contains("/openapi.json") && !script.body.contains("petstore"),
         "{}",
         script.body
+    );
+}
+
+/// What was logged, for a test to read.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn each_request_is_one_line_that_holds_no_query_and_breaks_nothing() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let site = Site::open().await;
+    site.ask("GET /number/7?token=s3cret", &[("x-request-id", "first")])
+        .await;
+    site.ask(
+        "GET /no%0a\"where\x1b[31m\u{e4}",
+        &[
+            ("x-request-id", "second"),
+            ("authorization", "Bearer s3cret"),
+        ],
+    )
+    .await;
+    site.ask("GET /fail", &[("x-request-id", "third")]).await;
+    site.ask("GET /panic", &[("x-request-id", "fourth")]).await;
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(!text.contains("s3cret"), "{text}");
+    let logged: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let line = |id: &str| {
+        let mut found = logged
+            .iter()
+            .map(|line| &line["fields"])
+            .filter(|fields| fields["request_id"] == id);
+        let fields = found
+            .next()
+            .unwrap_or_else(|| panic!("no line of {id}: {text}"))
+            .clone();
+        assert!(found.next().is_none(), "one line only: {text}");
+        fields
+    };
+    let first = line("first");
+    assert_eq!(
+        (&first["route"], &first["status"], &first["method"]),
+        (&"/number/{n}".into(), &200.into(), &"GET".into())
+    );
+    assert!(first["duration_ms"].as_f64().is_some_and(|ms| ms > 0.0));
+    let third = line("third");
+    assert_eq!(
+        (&third["code"], &third["error"]),
+        (&"llm_unavailable".into(), &"10.0.0.1:11434".into())
+    );
+    let fourth = line("fourth");
+    assert_eq!(fourth["code"], "internal");
+    assert!(
+        fourth["error"]
+            .as_str()
+            .unwrap()
+            .contains("the secret address")
     );
 }
