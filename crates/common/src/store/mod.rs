@@ -218,7 +218,10 @@ impl Store {
         let end = self
             .deadline
             .map_or(begun + CALL_LIMIT, |end| end.min(begun + CALL_LIMIT));
-        let result = if self.gate.pass(begun) {
+        let result = if end <= begun {
+            // Nothing may go out for a caller who has no time left to hear of it.
+            Err(StoreError::Unavailable("no time was left".into()))
+        } else if self.gate.pass(begun) {
             match tokio::time::timeout_at(end.into(), call).await {
                 Ok(result) => {
                     self.gate.answered();

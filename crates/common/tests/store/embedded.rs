@@ -106,6 +106,9 @@ async fn a_file_that_is_no_store_is_refused_with_its_name() {
 /// The environment variable that makes [`the_writer_that_is_killed`] write.
 const KILLED: &str = "STORE_TEST_WRITES_INTO";
 
+/// The one that makes it write one relaxed change, and end without a word a second later.
+const RELAXED: &str = "STORE_TEST_RELAXED";
+
 /// Run by the test below in a process of its own; alone, it has nothing to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_writer_that_is_killed() {
@@ -113,6 +116,12 @@ async fn the_writer_that_is_killed() {
         return;
     };
     let store = open(Path::new(&dir)).unwrap();
+    if std::env::var_os(RELAXED).is_some() {
+        let last = Txn::relaxed().op(set("v", "relaxed"));
+        store.commit(last).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        std::process::abort();
+    }
     for n in 0.. {
         let pair = Txn {
             durable: true,
@@ -171,6 +180,11 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
         assert_eq!(
             list,
             (0..list.len()).map(|n| n.to_string()).collect::<Vec<_>>()
+        );
+        let relaxed = items(&store, "relaxed").await.len();
+        assert!(
+            relaxed + 1 >= list.len(),
+            "what is relaxed is on disk with what is durable after it"
         );
         assert_eq!(
             fields(&store, "h").await,
@@ -267,4 +281,30 @@ async fn calls_work_on_while_the_process_shuts_down() {
     })
     .await;
     done(&store, [set("v", "last")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_relaxed_is_on_disk_a_second_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let ended = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "embedded::the_writer_that_is_killed"])
+        .env(KILLED, dir.path())
+        .env(RELAXED, "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!ended.success());
+    let store = open(dir.path()).unwrap();
+    assert_eq!(value(&store, "v").await.as_deref(), Some("relaxed"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_without_time_left_does_nothing() {
+    let opened = in_memory();
+    let over = opened.store.by(std::time::Instant::now());
+    let said = over.commit(txn([set("v", "no")])).await;
+    assert!(matches!(said, Err(StoreError::Unavailable(_))), "{said:?}");
+    opened.store.ping().await.unwrap();
+    assert_eq!(value(&opened.store, "v").await, None);
 }

@@ -14,7 +14,9 @@ mod indexes;
 mod model;
 mod rates;
 mod redis_faults;
+mod redis_refusals;
 mod redis_server;
+mod refusals;
 
 use std::time::{Duration, Instant};
 

@@ -1,28 +1,35 @@
 //! Redis' bad days: every call ends in time, nothing is half done, and the way back needs no restart.
 
 use std::{
-    io::Read as _,
-    net::TcpListener,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use common::store::{Committed, Found, Op, Quota, Read, Store, StoreError, Txn};
+use common::{
+    config::StoreUrl,
+    store::{Committed, Op, Quota, Read, Store, Txn},
+};
 
 use crate::{
-    Opened, bytes, done, is_unavailable, items, key, one, opened, push,
+    Opened, bytes, done, is_unavailable, items, key, opened, push,
     redis_server::{RedisServer, free_port, url},
     set, txn, value, within,
 };
 
 /// A call may take a second, and what the machine needs on top of it.
-const CALL: Duration = Duration::from_millis(1200);
-const BACK: Duration = Duration::from_secs(2);
+pub const CALL: Duration = Duration::from_millis(1200);
+pub const BACK: Duration = Duration::from_secs(2);
 
-fn connect(server: &RedisServer) -> Opened {
+pub fn connect(server: &RedisServer) -> Opened {
     opened(&server.url(), None, None)
 }
 
-async fn works(store: &Store) -> bool {
+pub async fn works(store: &Store) -> bool {
     store.commit(txn([set("works", "yes")])).await.is_ok() && value_or_none(store).await
 }
 
@@ -154,113 +161,6 @@ async fn killed_connections_are_replaced_without_piling_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forgotten_scripts_are_sent_again() {
-    let server = RedisServer::start(&[]);
-    let opened = connect(&server);
-    let quota = Quota {
-        burst: 100,
-        period: Duration::from_secs(3600),
-    };
-    for n in 1..=5 {
-        server.tell("SCRIPT FLUSH");
-        done(&opened.store, [push("l", "x")]).await;
-        let answer = opened
-            .store
-            .admit("c:{alice}:0:rate", quota, 1)
-            .await
-            .unwrap();
-        assert_eq!(answer.remaining, 100 - n);
-    }
-    assert_eq!(items(&opened.store, "l").await.len(), 5);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_redis_refuses_whole_and_takes_what_makes_room() {
-    let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]);
-    let opened = connect(&server);
-    let store = &opened.store;
-    done(
-        store,
-        [
-            set("v", "1"),
-            push("l", "a"),
-            Op::FieldSet(key("h"), "f".into(), bytes("1")),
-        ],
-    )
-    .await;
-    server.tell("CONFIG SET maxmemory 1");
-    let growing = [
-        vec![push("l", "no"), set("w", "no")],
-        vec![Op::ItemSet(key("l"), 0, bytes("no")), set("w", "no")],
-        vec![Op::FieldAdd(key("h"), "f".into(), 1), push("l", "no")],
-        vec![Op::MemberSet(key("i"), "m".into(), 1), set("w", "no")],
-    ];
-    for ops in growing {
-        let said = store.commit(txn(ops.clone())).await;
-        assert!(
-            matches!(said, Err(StoreError::Full(_))),
-            "{ops:?}: {said:?}"
-        );
-    }
-    let said = store
-        .apply(vec![Op::PushExisting(key("l"), bytes("no"))])
-        .await;
-    assert!(matches!(said, Err(StoreError::Full(_))), "{said:?}");
-    assert_eq!(value(store, "v").await.as_deref(), Some("1"));
-    assert_eq!(items(store, "l").await, ["a"]);
-    assert_eq!(value(store, "w").await, None);
-    // Deleting makes room, so it passes, and whole.
-    done(store, [Op::Delete(key("v")), push("l", "b")]).await;
-    assert_eq!(
-        (value(store, "v").await, items(store, "l").await.len()),
-        (None, 2)
-    );
-    server.tell("CONFIG SET maxmemory 0");
-    done(store, [set("w", "yes")]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_cannot_save_refuses_whole() {
-    let server = RedisServer::start(&["--save", "3600 1"]);
-    let opened = connect(&server);
-    done(&opened.store, [push("l", "a")]).await;
-    // A folder that takes no file makes the next background save fail, after which Redis refuses writes.
-    server.break_saving();
-    server.tell("BGSAVE");
-    let store = &opened.store;
-    let full = || async {
-        matches!(
-            store.commit(txn([push("l", "b"), set("v", "1")])).await,
-            Err(StoreError::Full(_))
-        )
-    };
-    within(Duration::from_secs(5), "writes are refused", full).await;
-    assert_eq!(
-        value(store, "v").await.is_some(),
-        items(store, "l").await.len() > 1,
-        "both or none"
-    );
-    server.tell("CONFIG SET stop-writes-on-bgsave-error no");
-    done(store, [set("w", "yes")]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_refuses_writes_until_it_is_promoted() {
-    let server = RedisServer::start(&[]);
-    let opened = connect(&server);
-    let store = &opened.store;
-    done(store, [set("v", "1")]).await;
-    server.tell(&format!("REPLICAOF 127.0.0.1 {}", free_port()));
-    for _ in 0..50 {
-        let said = store.commit(txn([set("v", "2")])).await;
-        assert!(is_unavailable(&said), "{said:?}");
-    }
-    server.tell("REPLICAOF NO ONE");
-    within(BACK, "it is promoted", || works(store)).await;
-    assert_eq!(value(store, "v").await.as_deref(), Some("1"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_moved_behind_the_same_name_is_found() {
     // The old master becomes a replica and keeps its connections; the new one listens at the same address.
     let mut old = RedisServer::start(&[]);
@@ -270,96 +170,6 @@ async fn a_redis_that_moved_behind_the_same_name_is_found() {
     old.kill();
     let _new = RedisServer::start_on(port);
     within(BACK, "the new one is found", || works(&opened.store)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_that_changes_is_unavailable_and_never_told() {
-    let server = RedisServer::start(&["--requirepass", "canary-first"]);
-    let opened = opened(&server.url_as(":canary-first@"), None, None);
-    let store = &opened.store;
-    assert!(works(store).await);
-    let admin = |command: &str| server.tell_as("canary-first", command);
-    admin("ACL SETUSER chat on >canary-second ~* &* +@all");
-    admin("ACL SETUSER default >canary-third <canary-first");
-    server.tell_as("canary-third", "CLIENT KILL TYPE normal SKIPME yes");
-    let refused = || async { is_unavailable(&store.ping().await) };
-    within(BACK, "the login is refused", refused).await;
-    for _ in 0..20 {
-        let said = format!(
-            "{:?} {:?}",
-            store.ping().await,
-            store.commit(txn([set("v", "1")])).await
-        );
-        assert!(
-            said.contains("Unavailable") && !said.contains("canary"),
-            "{said}"
-        );
-    }
-    assert!(!format!("{store:?}").contains("canary"));
-    server.tell_as("canary-third", "ACL SETUSER default >canary-first");
-    within(BACK, "the login works again", || works(store)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_permission_that_is_taken_is_unavailable_until_it_is_given_back() {
-    let server = RedisServer::start(&["--user", "chat", "on", ">canary", "~*", "&*", "+@all"]);
-    let opened = opened(&server.url_as("chat:canary@"), None, None);
-    let store = &opened.store;
-    assert!(works(store).await);
-    server.tell("ACL SETUSER chat -evalsha -eval");
-    let said = store.commit(txn([set("v", "1")])).await;
-    assert!(
-        is_unavailable(&said) && !format!("{said:?}").contains("canary"),
-        "{said:?}"
-    );
-    server.tell("ACL SETUSER chat resetkeys ~other*");
-    let said = store
-        .read(vec![Read::Value(key("v")), Read::Value(key("w"))])
-        .await;
-    assert!(is_unavailable(&said), "{said:?}");
-    server.tell("ACL SETUSER chat ~* +@all");
-    within(BACK, "it is given back", || works(store)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_is_loading_is_unavailable_until_it_is_ready() {
-    let mut server = RedisServer::start(&["--appendonly", "yes", "--enable-debug-command", "yes"]);
-    let opened = connect(&server);
-    server.tell("DEBUG POPULATE 20000 filler 100");
-    server.tell("BGREWRITEAOF");
-    within(Duration::from_secs(10), "rewritten", || async {
-        server
-            .tell("INFO persistence")
-            .contains("aof_rewrite_in_progress:0")
-    })
-    .await;
-    done(&opened.store, [push("l", "a")]).await;
-    server.tell("CONFIG SET appendfsync always");
-    done(&opened.store, [push("l", "b")]).await;
-    server.kill();
-    // 100 microseconds a key: it loads for about two seconds.
-    server.slow_loading(100);
-    server.restart_unready();
-    let loading = || async {
-        server
-            .tell_if_up("PING")
-            .is_some_and(|said| said.contains("LOADING"))
-    };
-    within(Duration::from_secs(5), "it loads", loading).await;
-    for _ in 0..5 {
-        let begun = Instant::now();
-        let said = opened.store.ping().await;
-        assert!(is_unavailable(&said), "{said:?}");
-        assert!(begun.elapsed() <= CALL);
-    }
-    let up = || async {
-        server
-            .tell_if_up("PING")
-            .is_some_and(|said| said.contains("PONG"))
-    };
-    within(Duration::from_secs(30), "it has loaded", up).await;
-    within(BACK, "it works", || works(&opened.store)).await;
-    assert_eq!(items(&opened.store, "l").await, ["a", "b"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -386,11 +196,7 @@ async fn a_port_that_takes_and_says_nothing_is_unavailable_in_time() {
         all_unavailable(&opened.store).await;
     }
     drop(opened);
-    std::io::Write::write_all(
-        &mut std::net::TcpStream::connect(("127.0.0.1", port)).unwrap(),
-        b"!",
-    )
-    .unwrap();
+    std::io::Write::write_all(&mut TcpStream::connect(("127.0.0.1", port)).unwrap(), b"!").unwrap();
     silent.join().unwrap();
 }
 
@@ -402,8 +208,7 @@ async fn a_connection_that_is_cut_in_mid_answer_is_replaced() {
     // Lets each connection's first 300 bytes of answers through, then resets it.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let (Ok(client), Ok(redis)) =
-                (stream, std::net::TcpStream::connect(("127.0.0.1", target)))
+            let (Ok(client), Ok(redis)) = (stream, TcpStream::connect(("127.0.0.1", target)))
             else {
                 return;
             };
@@ -474,65 +279,80 @@ async fn a_caller_who_leaves_in_the_middle_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_eviction_policy_that_may_lose_data_is_warned_of() {
-    let server = RedisServer::start(&["--maxmemory-policy", "allkeys-lru"]);
-    let opened = connect(&server);
-    let warning = opened.store.eviction_warning().await.expect("a warning");
-    assert!(warning.contains("allkeys-lru"), "{warning}");
-    server.tell("ACL SETUSER default -config");
-    assert_eq!(opened.store.eviction_warning().await, None);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_bucket_leaves_nothing_in_redis() {
+async fn a_half_open_connection_is_noticed_and_replaced() {
     let server = RedisServer::start(&[]);
-    let opened = connect(&server);
-    let quota = Quota {
-        burst: 10,
-        period: Duration::from_millis(300),
-    };
-    assert!(
-        opened
-            .store
-            .admit("c:{alice}:0:rate", quota, 10)
-            .await
-            .unwrap()
-            .allowed
-    );
-    let empty = || async { server.tell("DBSIZE") == ":0" };
-    assert!(!empty().await);
-    within(BACK, "it is gone", empty).await;
+    let proxy = Proxy::before(server.port());
+    let opened = opened(&url(proxy.port, ""), None, None);
+    assert!(works(&opened.store).await);
+    // What is connected hears nothing any more, and is told nothing; whoever connects anew is served.
+    proxy.lose_all();
+    let begun = Instant::now();
+    assert!(is_unavailable(&opened.store.ping().await));
+    assert!(begun.elapsed() <= CALL);
+    within(Duration::from_secs(4), "it is noticed", || {
+        works(&opened.store)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_that_is_none_is_refused_without_repeating_it() {
-    for address in [
-        "",
-        "canary",
-        "http://u:canary@host/",
-        "redis://:canary@host:99999/",
-        "redis://:canary@/x/y",
-    ] {
-        let url = common::config::StoreUrl::Redis(address.into());
-        if let Err(error) = Store::open(&url, &common::shutdown::Shutdown::new()) {
-            assert!(!error.to_string().contains("canary"), "{error}");
+async fn a_server_that_speaks_no_tls_is_unavailable_over_tls() {
+    let server = RedisServer::start(&[]);
+    let secure = StoreUrl::Redis(format!("rediss://127.0.0.1:{}/0", server.port()).into());
+    let opened = opened(&secure, None, None);
+    all_unavailable(&opened.store).await;
+}
+
+/// Passes bytes on between a store and its Redis, until it loses connections without a word.
+struct Proxy {
+    port: u16,
+    era: Arc<AtomicU32>,
+}
+
+impl Proxy {
+    fn before(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let era = Arc::new(AtomicU32::new(0));
+        let now = era.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(client), Ok(redis)) = (stream, TcpStream::connect(("127.0.0.1", target)))
+                else {
+                    return;
+                };
+                let born = now.load(Ordering::SeqCst);
+                for (from, to) in [
+                    (client.try_clone().unwrap(), redis.try_clone().unwrap()),
+                    (redis, client),
+                ] {
+                    let now = now.clone();
+                    std::thread::spawn(move || {
+                        pass_on(from, to, || now.load(Ordering::SeqCst) == born)
+                    });
+                }
+            }
+        });
+        Self { port, era }
+    }
+
+    fn lose_all(&self) {
+        self.era.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Copies while `alive`; after that it reads on and says nothing.
+fn pass_on(mut from: TcpStream, mut to: TcpStream, alive: impl Fn() -> bool) {
+    let mut buffer = [0; 4096];
+    while let Ok(n) = from.read(&mut buffer) {
+        if n == 0 {
+            break;
+        }
+        if alive() && to.write_all(&buffer[..n]).is_err() {
+            break;
         }
     }
-    let none = common::config::StoreUrl::Redis("canary".into());
-    assert!(Store::open(&none, &common::shutdown::Shutdown::new()).is_err());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_list_in_redis_is_a_plain_list_newest_last() {
-    let server = RedisServer::start(&[]);
-    let opened = connect(&server);
-    done(&opened.store, [push("l", "first"), push("l", "second")]).await;
-    assert_eq!(
-        server.tell("LRANGE c:{alice}:0:l 0 -1"),
-        "*2\r\n$5\r\nfirst\r\n$6\r\nsecond"
-    );
-    assert_eq!(
-        one(&opened.store, Read::Length(key("l"))).await,
-        Found::Count(2)
-    );
+    if alive() {
+        to.shutdown(std::net::Shutdown::Both).ok();
+    }
 }

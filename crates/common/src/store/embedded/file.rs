@@ -5,7 +5,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{PoisonError, RwLock},
 };
 
@@ -171,7 +171,6 @@ fn open(path: &Path) -> Result<Database, DatabaseError> {
 
 /// What the operator is told at the start.
 fn told(path: &Path, error: Fault) -> StoreError {
-    let path: PathBuf = path.into();
     match error {
         Fault::Broken(redb::Error::DatabaseAlreadyOpen) => {
             StoreError::Unavailable(format!("{} is in use by another process", path.display()))

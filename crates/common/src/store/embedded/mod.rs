@@ -14,6 +14,8 @@ mod sweep;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod transaction;
+mod work;
 mod writer;
 
 use std::{path::Path, sync::Arc};
@@ -24,7 +26,8 @@ use self::{
     buckets::Buckets,
     clock::Clock,
     file::{Fault, File},
-    writer::{Request, Work, Writer},
+    work::{Request, Work},
+    writer::Writer,
 };
 use super::{Admission, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, plan};
 

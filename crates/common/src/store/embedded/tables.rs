@@ -1,4 +1,4 @@
-//! The tables of the embedded store, and every operation on them within one write transaction.
+//! The tables of the embedded store, and the small steps on them that every operation is made of.
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
@@ -16,8 +16,8 @@ use super::{
     file::Fault,
 };
 use crate::store::{
-    Bytes, Check, Committed, Op, StoreError, Txn,
-    plan::{self, Guard, Kind},
+    Bytes, StoreError,
+    plan::{self, Kind},
 };
 
 pub(super) const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
@@ -93,7 +93,7 @@ pub(super) struct Tables<'t> {
     pub(super) expiry: Table<'t, (i64, &'static str), ()>,
     pub(super) garbage: Table<'t, u64, ()>,
     numbers: Table<'t, &'static str, u64>,
-    now: i64,
+    pub(super) now: i64,
     /// Whether anything was changed.
     pub(super) changed: bool,
 }
@@ -112,58 +112,8 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// Compares, then applies. `Err(Said)` leaves everything as it was.
-    pub(super) fn commit(&mut self, txn: &Txn) -> Result<Committed, Fault> {
-        for (at, check) in txn.checks.iter().enumerate() {
-            if !self.holds(check)? {
-                return Ok(Committed::Refused(at));
-            }
-        }
-        for guard in plan::guards(txn).map_err(Fault::Said)? {
-            self.guard(&guard)?;
-        }
-        for op in &txn.ops {
-            self.op(op).map_err(Fault::halfway)?;
-        }
-        Ok(Committed::Applied)
-    }
-
-    fn holds(&self, check: &Check) -> Result<bool, Fault> {
-        Ok(match check {
-            Check::Absent(key) => live(&self.keys, key, self.now)?.is_none(),
-            Check::Exists(key) => live(&self.keys, key, self.now)?.is_some(),
-            Check::Equals(key, value) => {
-                match live(&self.keys, key, self.now)?.map(|entry| entry.held) {
-                    None => false,
-                    Some(Held::Value(held)) => held == value,
-                    Some(_) => return Err(Fault::Said(plan::corrupt(key))),
-                }
-            }
-            Check::FieldEquals(key, field, value) => {
-                self.field(key, field)?.is_some_and(|held| held == value)
-            }
-            Check::FieldAbsent(key, field) => self.field(key, field)?.is_none(),
-            Check::FieldAtMost(key, field, most) => self.number(key, field)? <= *most,
-            Check::LengthIs(key, length) => {
-                self.rows_of(key, Kind::List)?
-                    .map_or(0, |(rows, _)| rows.count)
-                    == *length
-            }
-        })
-    }
-
-    fn guard(&self, guard: &Guard<'_>) -> Result<(), Fault> {
-        match guard {
-            Guard::Number(key, field) => self.number(key, field).map(|_| ()),
-            Guard::Kind(key, kind) => match live(&self.keys, key, self.now)? {
-                Some(entry) if entry.held.kind() != *kind => Err(Fault::Said(plan::corrupt(key))),
-                _ => Ok(()),
-            },
-        }
-    }
-
     /// A hash field.
-    fn field(&self, key: &str, field: &str) -> Result<Option<Bytes>, Fault> {
+    pub(super) fn field(&self, key: &str, field: &str) -> Result<Option<Bytes>, Fault> {
         let Some((rows, _)) = self.rows_of(key, Kind::Hash)? else {
             return Ok(None);
         };
@@ -172,7 +122,7 @@ impl<'t> Tables<'t> {
     }
 
     /// A hash field that holds a number.
-    fn number(&self, key: &str, field: &str) -> Result<i64, Fault> {
+    pub(super) fn number(&self, key: &str, field: &str) -> Result<i64, Fault> {
         match self.field(key, field)? {
             None => Ok(0),
             Some(held) => plan::whole(&held).ok_or_else(|| Fault::Said(plan::corrupt(key))),
@@ -180,7 +130,7 @@ impl<'t> Tables<'t> {
     }
 
     /// The rows of a key that is alive, and its expiry.
-    fn rows_of(&self, key: &str, kind: Kind) -> Result<Option<(Rows, i64)>, Fault> {
+    pub(super) fn rows_of(&self, key: &str, kind: Kind) -> Result<Option<(Rows, i64)>, Fault> {
         match live(&self.keys, key, self.now)? {
             None => Ok(None),
             Some(Entry {
@@ -191,86 +141,17 @@ impl<'t> Tables<'t> {
         }
     }
 
-    /// One operation, for whose key the guards hold. True: applied, as the operation defines it.
-    fn op(&mut self, op: &Op) -> Result<bool, Fault> {
-        self.changed = true;
-        match op {
-            Op::Set { key, value, ttl } => {
-                let expires = ttl.map_or(NEVER, |ttl| self.expiry(ttl));
-                let held = Held::Value(value.clone());
-                let new = Entry { expires, held }.encode();
-                let old = self.keys.insert(key.as_str(), &new[..])?;
-                let old = old.and_then(|old| Entry::decode(old.value()));
-                self.tidy(key, old)?;
-                self.expire(key, expires)?;
-            }
-            Op::Delete(key) => self.remove(key)?,
-            Op::Expire(key, ttl) => {
-                let Some(mut entry) = live(&self.keys, key, self.now)? else {
-                    return Ok(false);
-                };
-                self.expiry.remove((entry.expires, key.as_str()))?;
-                entry.expires = ttl.map_or(NEVER, |ttl| self.expiry(ttl));
-                self.put(key, &entry)?;
-                self.expire(key, entry.expires)?;
-            }
-            Op::FieldSet(key, field, value) => self.set_row(key, Kind::Hash, field, value)?,
-            Op::FieldDelete(key, field) => self.delete_row(key, Kind::Hash, field)?,
-            Op::FieldAdd(key, field, by) => {
-                let sum = self.number(key, field)? + by;
-                self.set_row(key, Kind::Hash, field, sum.to_string().as_bytes())?;
-            }
-            Op::Push(key, item) => self.push(key, item)?,
-            Op::PushExisting(key, item) => {
-                if self.rows_of(key, Kind::List)?.is_none() {
-                    return Ok(false);
-                }
-                self.push(key, item)?;
-            }
-            Op::ItemSet(key, at, item) => {
-                let Some((rows, _)) = self.rows_of(key, Kind::List)? else {
-                    return Ok(false);
-                };
-                let Some(at) = index(*at, rows.count) else {
-                    return Ok(false);
-                };
-                self.rows.insert((rows.id, &position(at)[..]), &item[..])?;
-            }
-            Op::Pop(key) => {
-                if let Some((rows, expires)) = self.rows_of(key, Kind::List)? {
-                    self.rows.remove((rows.id, &position(rows.count - 1)[..]))?;
-                    self.count(key, rows, expires, rows.count - 1)?;
-                }
-            }
-            Op::MemberSet(key, member, score) => {
-                let (rows, expires) = self.begin(key, Kind::Index)?;
-                self.unorder(rows, member)?;
-                self.order.insert((rows.id, *score, member.as_str()), ())?;
-                let new = self
-                    .rows
-                    .insert((rows.id, member.as_bytes()), &score.to_le_bytes()[..])?
-                    .is_none();
-                if new {
-                    self.count(key, rows, expires, rows.count + 1)?;
-                }
-            }
-            Op::MemberDelete(key, member) => self.delete_row(key, Kind::Index, member)?,
-            Op::MembersBelow(key, score) => self.members_below(key, *score)?,
-        }
-        Ok(true)
-    }
-
-    fn expiry(&self, ttl: std::time::Duration) -> i64 {
+    pub(super) fn expiry(&self, ttl: std::time::Duration) -> i64 {
         self.now
             .saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(NEVER).max(1))
     }
 
-    fn put(&mut self, key: &str, entry: &Entry) -> Result<(), StorageError> {
+    pub(super) fn put(&mut self, key: &str, entry: &Entry) -> Result<(), StorageError> {
         self.keys.insert(key, &entry.encode()[..])?;
         Ok(())
     }
 
-    fn expire(&mut self, key: &str, expires: i64) -> Result<(), StorageError> {
+    pub(super) fn expire(&mut self, key: &str, expires: i64) -> Result<(), StorageError> {
         if expires != NEVER {
             self.expiry.insert((expires, key), ())?;
         }
@@ -289,7 +170,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Clears up after an entry that is gone.
-    fn tidy(&mut self, key: &str, old: Option<Entry>) -> Result<(), Fault> {
+    pub(super) fn tidy(&mut self, key: &str, old: Option<Entry>) -> Result<(), Fault> {
         let Some(old) = old else { return Ok(()) };
         if old.expires != NEVER {
             self.expiry.remove((old.expires, key))?;
@@ -301,7 +182,7 @@ impl<'t> Tables<'t> {
     }
 
     /// The rows of a key, begun where it is absent.
-    fn begin(&mut self, key: &str, kind: Kind) -> Result<(Rows, i64), Fault> {
+    pub(super) fn begin(&mut self, key: &str, kind: Kind) -> Result<(Rows, i64), Fault> {
         if let Some(held) = self.rows_of(key, kind)? {
             return Ok(held);
         }
@@ -312,7 +193,13 @@ impl<'t> Tables<'t> {
     }
 
     /// Writes the new count; a key without rows is absent.
-    fn count(&mut self, key: &str, rows: Rows, expires: i64, count: u64) -> Result<(), Fault> {
+    pub(super) fn count(
+        &mut self,
+        key: &str,
+        rows: Rows,
+        expires: i64,
+        count: u64,
+    ) -> Result<(), Fault> {
         if count == 0 {
             return self.remove(key);
         }
@@ -326,7 +213,13 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    fn set_row(&mut self, key: &str, kind: Kind, name: &str, value: &[u8]) -> Result<(), Fault> {
+    pub(super) fn set_row(
+        &mut self,
+        key: &str,
+        kind: Kind,
+        name: &str,
+        value: &[u8],
+    ) -> Result<(), Fault> {
         let (rows, expires) = self.begin(key, kind)?;
         let new = self
             .rows
@@ -339,7 +232,7 @@ impl<'t> Tables<'t> {
         }
     }
 
-    fn delete_row(&mut self, key: &str, kind: Kind, name: &str) -> Result<(), Fault> {
+    pub(super) fn delete_row(&mut self, key: &str, kind: Kind, name: &str) -> Result<(), Fault> {
         let Some((rows, expires)) = self.rows_of(key, kind)? else {
             return Ok(());
         };
@@ -354,7 +247,7 @@ impl<'t> Tables<'t> {
         }
     }
 
-    fn push(&mut self, key: &str, item: &[u8]) -> Result<(), Fault> {
+    pub(super) fn push(&mut self, key: &str, item: &[u8]) -> Result<(), Fault> {
         let (rows, expires) = self.begin(key, Kind::List)?;
         self.rows
             .insert((rows.id, &position(rows.count)[..]), item)?;
@@ -362,7 +255,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Takes a member out of the order by score.
-    fn unorder(&mut self, rows: Rows, member: &str) -> Result<(), Fault> {
+    pub(super) fn unorder(&mut self, rows: Rows, member: &str) -> Result<(), Fault> {
         let score = self
             .rows
             .get((rows.id, member.as_bytes()))?
@@ -374,7 +267,7 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    fn members_below(&mut self, key: &str, score: i64) -> Result<(), Fault> {
+    pub(super) fn members_below(&mut self, key: &str, score: i64) -> Result<(), Fault> {
         let Some((rows, expires)) = self.rows_of(key, Kind::Index)? else {
             return Ok(());
         };
@@ -391,23 +284,6 @@ impl<'t> Tables<'t> {
         } else {
             self.count(key, rows, expires, rows.count.saturating_sub(gone))
         }
-    }
-
-    /// Independent operations, in order.
-    pub(super) fn apply(&mut self, ops: &[Op]) -> Result<Result<Vec<bool>, StoreError>, Fault> {
-        let (mut applied, mut wrong) = (Vec::with_capacity(ops.len()), None);
-        for op in ops {
-            let alone = Txn::relaxed().op(op.clone());
-            let guarded = plan::guards(&alone)
-                .map_err(Fault::Said)
-                .and_then(|guards| guards.iter().try_for_each(|guard| self.guard(guard)));
-            match guarded {
-                Ok(()) => applied.push(self.op(op).map_err(Fault::halfway)?),
-                Err(Fault::Said(error)) => wrong = wrong.or(Some(error)),
-                Err(broken) => return Err(broken),
-            }
-        }
-        Ok(wrong.map_or(Ok(applied), Err))
     }
 }
 

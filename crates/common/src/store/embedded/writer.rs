@@ -11,15 +11,15 @@ use std::{
 };
 
 use redb::Durability;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     clock::Clock,
     file::{Fault, File},
     sweep,
     tables::Tables,
+    work::{Request, Work, copy},
 };
-use crate::store::{Committed, Op, StoreError, Txn};
+use crate::store::StoreError;
 
 /// Relaxed changes are on disk after that long.
 pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -32,21 +32,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Most requests in one redb transaction.
 const GROUP: usize = 256;
-
-type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// What can be asked of the writer.
-pub(super) enum Work {
-    Commit(Txn, Answer<Committed>),
-    Apply(Vec<Op>, Answer<Vec<bool>>),
-    Ping(Answer<()>),
-}
-
-/// One request, with its place among those that may wait.
-pub(super) struct Request {
-    pub(super) work: Work,
-    pub(super) _place: OwnedSemaphorePermit,
-}
 
 /// The thread. Dropping it writes out everything, then ends.
 #[derive(Debug)]
@@ -87,13 +72,6 @@ impl Drop for Writer {
             thread.join().ok();
         }
     }
-}
-
-/// What one request is answered with once its group is on disk.
-enum Outcome {
-    Commit(Result<Committed, StoreError>),
-    Apply(Result<Vec<bool>, StoreError>),
-    Ping,
 }
 
 /// The writer's own state.
@@ -149,7 +127,12 @@ impl Desk {
             .max(Duration::from_millis(1))
     }
 
-    fn serve(&mut self, group: Vec<Request>) {
+    fn serve(&mut self, mut group: Vec<Request>) {
+        // Whoever has left was told 'unknown' and will repeat it; under load this is what lets the rest catch up.
+        group.retain(|request| !request.work.is_abandoned());
+        if group.is_empty() {
+            return;
+        }
         let durable = group
             .iter()
             .any(|request| matches!(&request.work, Work::Commit(txn, _) if txn.durable));
@@ -277,48 +260,6 @@ impl Desk {
         if self.dirty.is_some() {
             // A failure is in the log, and there is nobody to tell.
             self.transact(true, |_| Ok(())).ok();
-        }
-    }
-}
-
-/// Every caller of a failed group is told the same.
-fn copy(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::Unavailable(why) => StoreError::Unavailable(why.clone()),
-        StoreError::Full(why) => StoreError::Full(why.clone()),
-        StoreError::Corrupt(why) => StoreError::Corrupt(why.clone()),
-    }
-}
-
-impl Work {
-    /// Does it. `Err` only for what spoils the whole group.
-    fn on(&self, tables: &mut Tables<'_>) -> Result<Outcome, Fault> {
-        Ok(match self {
-            Work::Commit(txn, _) => Outcome::Commit(match tables.commit(txn) {
-                Err(Fault::Said(error)) => Err(error),
-                Err(broken) => return Err(broken),
-                Ok(committed) => Ok(committed),
-            }),
-            Work::Apply(ops, _) => Outcome::Apply(tables.apply(ops)?),
-            Work::Ping(_) => Outcome::Ping,
-        })
-    }
-
-    /// Nobody may be waiting any more; that is no matter.
-    fn answer(self, outcome: Outcome) {
-        match (self, outcome) {
-            (Work::Commit(_, answer), Outcome::Commit(result)) => drop(answer.send(result)),
-            (Work::Apply(_, answer), Outcome::Apply(result)) => drop(answer.send(result)),
-            (Work::Ping(answer), _) => drop(answer.send(Ok(()))),
-            (work, _) => work.refuse(&StoreError::Unavailable("answered out of order".into())),
-        }
-    }
-
-    fn refuse(self, error: &StoreError) {
-        match self {
-            Work::Commit(_, answer) => drop(answer.send(Err(copy(error)))),
-            Work::Apply(_, answer) => drop(answer.send(Err(copy(error)))),
-            Work::Ping(answer) => drop(answer.send(Err(copy(error)))),
         }
     }
 }
