@@ -9,7 +9,7 @@ pub mod models;
 pub mod repository;
 pub mod service;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -85,22 +85,18 @@ pub fn openapi() -> OpenApi {
 }
 
 /// Puts the service together.
-///
-/// # Errors
-/// Where no HTTP client for the model servers can be made.
 pub fn build(
     settings: &Settings,
     store: Store,
+    llm: Llm,
     identities: Identities,
     metrics: PrometheusHandle,
     shutdown: &Shutdown,
-) -> anyhow::Result<Service> {
+) -> Service {
     let Identities {
         authenticator,
         passed_on,
     } = identities;
-    let llm =
-        Arc::new(Llm::new(&settings.llm, shutdown).context("the HTTP client for model servers")?);
     let repository = Repository::new(
         store.clone(),
         settings.chat.session_ttl,
@@ -108,7 +104,7 @@ pub fn build(
     );
     let turns = Turns::new(
         repository,
-        Arc::clone(&llm),
+        llm.clone(),
         Limits::from_settings(settings),
         shutdown.clone(),
     );
@@ -118,7 +114,7 @@ pub fn build(
     };
     let app = App {
         turns,
-        llm: Arc::clone(&llm),
+        llm: llm.clone(),
         authenticator: authenticator.clone(),
         limiter: RateLimiter::new(store.clone(), quota, "c"),
         disconnect_grace: settings.chat.disconnect_grace,
@@ -137,10 +133,10 @@ pub fn build(
     layers
         .allowed_origins
         .clone_from(&settings.chat.allowed_origins);
-    Ok(Service {
+    Service {
         public: wrap(router, layers),
         admin: wrap(admin::router(health, metrics), Layers::admin("chat")),
-    })
+    }
 }
 
 /// Names are guarded while bound to loopback, or while `auth` says that login is open.
@@ -154,7 +150,7 @@ fn hosts(settings: &Settings, authenticator: Authenticator) -> Hosts {
 fn health_of(
     store: Store,
     authenticator: Authenticator,
-    llm: Arc<Llm>,
+    llm: Llm,
     shutdown: Shutdown,
 ) -> Health {
     Health::new("Chat", shutdown)

@@ -1,1 +1,73 @@
-//! stub
+//! Both services in one process on the embedded store: for a first run with nothing installed.
+
+pub mod welcome;
+
+use anyhow::Context as _;
+use axum::Router;
+use chat::{Identities, service::llm::Llm};
+use common::{
+    cli,
+    config::Settings,
+    http::{metrics, serve_pair},
+    shutdown::Shutdown,
+    store::Store,
+};
+use tokio::net::TcpListener;
+
+/// The listeners of both services: public, admin.
+struct Listeners {
+    auth: (TcpListener, TcpListener),
+    chat: (TcpListener, TcpListener),
+}
+
+impl Listeners {
+    async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        let auth = (
+            cli::listen("auth.listen", settings.auth.listen).await?,
+            cli::listen("auth.admin_listen", settings.auth.admin_listen).await?,
+        );
+        let chat = (
+            cli::listen("chat.listen", settings.chat.listen).await?,
+            cli::listen("chat.admin_listen", settings.chat.admin_listen).await?,
+        );
+        Ok(Self { auth, chat })
+    }
+}
+
+/// Serves both until running work is told to end. Keys, revocations and the login mode are handed over in memory.
+///
+/// # Errors
+/// Where an address is taken, the store cannot be opened, or no signing key can be had.
+pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    let listeners = Listeners::bind(&settings).await?;
+    let metrics = metrics::install(&shutdown);
+    let store = Store::open(&settings.store.url, &shutdown).context("store.url")?;
+    let auth = auth::build(&settings, store.clone(), metrics.clone(), &shutdown).await?;
+    let identities = Identities {
+        authenticator: auth.authenticator,
+        passed_on: passed_on(auth.public.clone()),
+    };
+    let llm = Llm::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
+    let chat = chat::build(&settings, store, llm.clone(), identities, metrics, &shutdown);
+    welcome::print(listeners.auth.0.local_addr()?, listeners.chat.0.local_addr()?, &settings);
+    welcome::say_if_only_the_demo_answers(llm, &shutdown);
+    let Listeners { auth: auth_at, chat: chat_at } = listeners;
+    tokio::try_join!(
+        serve_pair("auth", (auth_at.0, auth.public), (auth_at.1, auth.admin), &settings.server, &shutdown),
+        serve_pair("chat", (chat_at.0, chat.public), (chat_at.1, chat.admin), &settings.server, &shutdown),
+    )?;
+    Ok(())
+}
+
+/// What `chat` answers for `auth`: its own router, without a network between them.
+fn passed_on(auth: Router) -> Router {
+    Router::new()
+        .route_service("/auth/{*rest}", auth.clone())
+        .route_service("/.well-known/jwks.json", auth)
+}
+
+/// Both descriptions as one JSON object, by service: what the subcommand `openapi` prints.
+pub fn openapi() -> String {
+    let both = serde_json::json!({ "auth": auth::openapi(), "chat": chat::openapi() });
+    serde_json::to_string_pretty(&both).unwrap_or_default()
+}

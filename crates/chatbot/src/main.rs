@@ -1,2 +1,12 @@
-//! stub
-fn main() {}
+//! The `chatbot` binary: both services, one process, nothing to install.
+
+use std::process::ExitCode;
+
+use common::{cli, config::Binary};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::run_with(Binary::Chatbot, chatbot::openapi, chatbot::serve, auth::cli::run)
+}

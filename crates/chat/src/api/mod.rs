@@ -34,7 +34,7 @@ pub struct App {
     /// The turns.
     pub turns: Arc<Turns>,
     /// The model servers.
-    pub llm: Arc<Llm>,
+    pub llm: Llm,
     /// Who calls.
     pub authenticator: Authenticator,
     /// How often they may.

@@ -204,7 +204,7 @@ impl Limits {
 /// All turns of this instance.
 pub struct Turns {
     pub(super) repository: Repository,
-    pub(super) llm: Arc<Llm>,
+    pub(super) llm: Llm,
     pub(super) limits: Limits,
     pub(super) shutdown: Shutdown,
     pub(super) lanes: Lanes,
@@ -220,7 +220,7 @@ impl Turns {
     /// The turns of a new instance; [`Self::mirror`] is already running for them.
     pub fn new(
         repository: Repository,
-        llm: Arc<Llm>,
+        llm: Llm,
         limits: Limits,
         shutdown: Shutdown,
     ) -> Arc<Self> {

@@ -144,6 +144,11 @@ impl Llm {
         })
     }
 
+    /// The model that is asked where nothing else is named.
+    pub fn default_model(&self) -> &str {
+        &self.inner.model
+    }
+
     /// Where a request for that model (or the default one) goes.
     ///
     /// # Errors

@@ -1,0 +1,62 @@
+//! What a newcomer reads at the start: where to go and what to try.
+
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use chat::service::llm::Llm;
+use common::{
+    config::{LoginMode, ProviderKind, Settings},
+    shutdown::Shutdown,
+};
+
+/// How often it is looked whether the providers have been asked.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Prints where both services are and three commands to try. A reader that has left is no failure.
+pub fn print(auth: SocketAddr, chat: SocketAddr, settings: &Settings) {
+    let password = match settings.auth.login {
+        LoginMode::Open => "",
+        LoginMode::Password => r#","password":"…""#,
+    };
+    let text = format!(
+        r#"
+  The chatbot runs.   Page: http://{chat}/   API: http://{chat}/docs and http://{auth}/docs
+
+  Log in:     TOKEN=$(curl -s http://{auth}/auth/login -H 'Content-Type: application/json' -d '{{"user_id":"alice"{password}}}' | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+  Ask:        curl -s http://{chat}/chat/message -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"message":"Hello!"}}'
+  Stream:     curl -sN 'http://{chat}/chat/message?stream=true' -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"message":"And again?"}}'
+
+"#
+    );
+    say(&text);
+}
+
+/// Says so as soon as it is known that no model server can be reached, with the two commands that change that.
+pub fn say_if_only_the_demo_answers(llm: Llm, shutdown: &Shutdown) {
+    let stopping = shutdown.stop_token();
+    shutdown.spawn(stopping.run_until_cancelled_owned(async move {
+        loop {
+            let others: Vec<_> =
+                llm.status().into_iter().filter(|status| status.provider != ProviderKind::Demo).collect();
+            if others.iter().any(|status| status.up == Some(true)) {
+                return;
+            }
+            if others.iter().all(|status| status.up == Some(false)) {
+                let model = llm.default_model();
+                say(&format!(
+                    "  No model server can be reached, so a built-in demo answers; it is no language model. For a real one install\n  Ollama and run:\n\n      ollama serve\n      ollama pull {model}\n\n  It is found within seconds; nothing needs to be restarted.\n\n"
+                ));
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }));
+}
+
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
