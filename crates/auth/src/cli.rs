@@ -81,22 +81,35 @@ async fn user(accounts: &Accounts, command: User) -> anyhow::Result<()> {
         User::Add { user_id } => {
             let password = password()?;
             match accounts.add_user(&user_id, password.text()).await {
-                Err(AuthError::UserExists) => bail!("{user_id} has an account already: `user passwd {user_id}` sets its password"),
+                Err(AuthError::UserExists) => bail!(
+                    "{user_id} has an account already: `user passwd {user_id}` sets its password"
+                ),
                 done => done?,
             }
             password.tell()
         }
         User::Passwd { user_id } => {
             let password = password()?;
-            found(&user_id, accounts.set_password(&user_id, password.text()).await)?;
+            found(
+                &user_id,
+                accounts.set_password(&user_id, password.text()).await,
+            )?;
             password.tell()
         }
         User::Delete { user_id } => found(&user_id, accounts.delete_user(&user_id).await),
         User::List => {
             let mut lines = String::new();
             for listed in accounts.list_users().await? {
-                let how = if listed.has_password { "password" } else { "open" };
-                lines.push_str(&format!("{}\t{}\t{how}\n", listed.user, rfc3339(listed.created_at)));
+                let how = if listed.has_password {
+                    "password"
+                } else {
+                    "open"
+                };
+                lines.push_str(&format!(
+                    "{}\t{}\t{how}\n",
+                    listed.user,
+                    rfc3339(listed.created_at)
+                ));
             }
             print(&lines)
         }
@@ -135,7 +148,11 @@ impl Password {
 fn password() -> anyhow::Result<Password> {
     let mut text = String::new();
     if !io::stdin().is_terminal() {
-        io::stdin().lock().take(MAX_INPUT).read_to_string(&mut text).context("the password on standard input")?;
+        io::stdin()
+            .lock()
+            .take(MAX_INPUT)
+            .read_to_string(&mut text)
+            .context("the password on standard input")?;
     }
     let line = text.lines().next().unwrap_or_default();
     Ok(match line {

@@ -43,23 +43,47 @@ pub struct Service {
 ///
 /// # Errors
 /// The folder of signing keys is not usable.
-pub async fn build(settings: &Settings, store: Store, shutdown: &Shutdown) -> Result<Service, KeyFileError> {
+pub async fn build(
+    settings: &Settings,
+    store: Store,
+    shutdown: &Shutdown,
+) -> Result<Service, KeyFileError> {
     let strict = settings.environment == Environment::Prod;
     let ring = KeyRing::open(settings.auth.keys_dir.clone(), strict, settings.auth.login).await?;
     ring.watch(shutdown);
     let revocations = Revocations::start(store.clone(), shutdown);
-    let verifier = Verifier { issuer: settings.auth.issuer.clone(), audience: settings.auth.audience.clone() };
-    let authenticator = Authenticator::new(verifier, ring.key_set(), revocations.clone(), store.clone());
+    let verifier = Verifier {
+        issuer: settings.auth.issuer.clone(),
+        audience: settings.auth.audience.clone(),
+    };
+    let authenticator =
+        Authenticator::new(verifier, ring.key_set(), revocations.clone(), store.clone());
     let repository = Repository::new(store.clone());
-    let accounts = Arc::new(Accounts::new(repository, settings.auth.clone(), ring, revocations));
+    let accounts = Arc::new(Accounts::new(
+        repository,
+        settings.auth.clone(),
+        ring,
+        revocations,
+    ));
     accounts.sweep(shutdown);
 
     let health = health(&store, &authenticator, shutdown);
-    let quota = Quota { burst: settings.rate_limit.requests.get(), period: settings.rate_limit.period };
+    let quota = Quota {
+        burst: settings.rate_limit.requests.get(),
+        period: settings.rate_limit.period,
+    };
     let limiter = RateLimiter::new(store, quota, "a");
     let public = public(settings, &accounts, &authenticator, limiter, health.clone());
-    let admin = wrap(admin::router(health, metrics::install(shutdown)), Layers::admin("auth"));
-    Ok(Service { public, admin, accounts, authenticator })
+    let admin = wrap(
+        admin::router(health, metrics::install(shutdown)),
+        Layers::admin("auth"),
+    );
+    Ok(Service {
+        public,
+        admin,
+        accounts,
+        authenticator,
+    })
 }
 
 /// The description of every call.
@@ -77,11 +101,20 @@ fn health(store: &Store, authenticator: &Authenticator, shutdown: &Shutdown) -> 
     Health::new("Auth", shutdown.clone())
         .gate("store", move || {
             let store = store.clone();
-            async move { store.ping().await.map_err(|_| "it cannot be reached".to_owned()) }
+            async move {
+                store
+                    .ping()
+                    .await
+                    .map_err(|_| "it cannot be reached".to_owned())
+            }
         })
         .gate("keys", move || {
             let ready = authenticator.has_keys();
-            async move { ready.then_some(()).ok_or_else(|| "there is no signing key".to_owned()) }
+            async move {
+                ready
+                    .then_some(())
+                    .ok_or_else(|| "there is no signing key".to_owned())
+            }
         })
         .build()
 }
@@ -99,7 +132,11 @@ fn public(
         .layer(from_fn_with_state(limiter, limit))
         .layer(from_fn_with_state(authenticator.clone(), identify));
     let free = api::published(accounts.clone());
-    let router = Router::new().merge(limited).merge(free).merge(health::routes(health)).merge(docs::routes(openapi()));
+    let router = Router::new()
+        .merge(limited)
+        .merge(free)
+        .merge(health::routes(health))
+        .merge(docs::routes(openapi()));
     let guarded = settings.auth.listen.ip().is_loopback() || settings.auth.login == LoginMode::Open;
     let hosts = Hosts::guarded(settings.server.allowed_hosts.clone(), move || guarded);
     wrap(router, Layers::new("auth", hosts, &settings.server))

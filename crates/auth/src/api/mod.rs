@@ -42,7 +42,9 @@ impl utoipa::Modify for Bearer {
 
 /// The calls that identify their caller and are limited.
 pub fn limited(accounts: Arc<Accounts>) -> Router {
-    Router::from(identified()).layer(map_response(no_store)).with_state(accounts)
+    Router::from(identified())
+        .layer(map_response(no_store))
+        .with_state(accounts)
 }
 
 /// The calls that cost nothing.
@@ -52,7 +54,10 @@ pub fn published(accounts: Arc<Accounts>) -> Router {
 
 /// The description of every call.
 pub fn document() -> utoipa::openapi::OpenApi {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(identified()).merge(free()).into_openapi()
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(identified())
+        .merge(free())
+        .into_openapi()
 }
 
 fn identified() -> OpenApiRouter<Arc<Accounts>> {
@@ -74,6 +79,8 @@ fn free() -> OpenApiRouter<Arc<Accounts>> {
 
 /// Nothing that is said about accounts is kept by anybody in between.
 async fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -60,7 +60,13 @@ impl KeyRing {
 
     /// A ring without any key, for whoever signs nothing.
     pub fn closed(login: LoginMode) -> Self {
-        Self { dir: PathBuf::new(), strict: true, login, held: Arc::default(), keys: KeySet::local() }
+        Self {
+            dir: PathBuf::new(),
+            strict: true,
+            login,
+            held: Arc::default(),
+            keys: KeySet::local(),
+        }
     }
 
     /// Reads the folder again and again; ends with the second stage of the shutdown.

@@ -11,10 +11,7 @@ use axum::{
 };
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 
-use super::{
-    Authenticator, Identity,
-    authenticator::missing,
-};
+use super::{Authenticator, Identity, authenticator::missing};
 use crate::{
     errors::{ApiError, Code},
     http::Deadline,
@@ -33,9 +30,17 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or_else(missing)?;
     if values.next().is_some() || value.as_bytes().contains(&b',') {
-        return Err(ApiError::new(Code::InvalidRequest, "Send one Authorization header with one token."));
+        return Err(ApiError::new(
+            Code::InvalidRequest,
+            "Send one Authorization header with one token.",
+        ));
     }
-    let malformed = || ApiError::new(Code::InvalidToken, "The header must read `Authorization: Bearer <token>`.");
+    let malformed = || {
+        ApiError::new(
+            Code::InvalidToken,
+            "The header must read `Authorization: Bearer <token>`.",
+        )
+    };
     let value = value.to_str().map_err(|_| malformed())?;
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
@@ -46,15 +51,26 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
 }
 
 /// Leaves the caller's [`Identity`], or [`Unidentified`], in the request's extensions.
-pub async fn identify(State(authenticator): State<Authenticator>, mut request: Request, next: Next) -> Response {
-    let Deadline(deadline) = request.extensions().get().copied().unwrap_or_else(Deadline::from_now);
+pub async fn identify(
+    State(authenticator): State<Authenticator>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Deadline(deadline) = request
+        .extensions()
+        .get()
+        .copied()
+        .unwrap_or_else(Deadline::from_now);
     let found = match bearer(request.headers()) {
         Ok(token) => authenticator.authenticate(token, deadline).await,
         Err(refusal) => Err(refusal),
     };
     match found {
         Ok(identity) => request.extensions_mut().insert(identity).map(drop),
-        Err(refusal) => request.extensions_mut().insert(Unidentified(refusal)).map(drop),
+        Err(refusal) => request
+            .extensions_mut()
+            .insert(Unidentified(refusal))
+            .map(drop),
     };
     next.run(request).await
 }
@@ -63,7 +79,10 @@ fn found(parts: &Parts) -> Result<Identity, ApiError> {
     if let Some(identity) = parts.extensions.get::<Identity>() {
         return Ok(identity.clone());
     }
-    Err(parts.extensions.get::<Unidentified>().map_or_else(missing, |why| why.0.clone()))
+    Err(parts
+        .extensions
+        .get::<Unidentified>()
+        .map_or_else(missing, |why| why.0.clone()))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Identity {
@@ -96,7 +115,9 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, http::HeaderValue::from_static(value));
         }
-        bearer(&headers).map(str::to_owned).map_err(|error| error.code)
+        bearer(&headers)
+            .map(str::to_owned)
+            .map_err(|error| error.code)
     }
 
     #[test]
@@ -111,8 +132,18 @@ mod tests {
         assert_eq!(code(&[]), Err(Code::MissingToken));
         assert_eq!(code(&["Basic abc"]), Err(Code::MissingToken));
         assert_eq!(code(&["Bearerabc"]), Err(Code::MissingToken));
-        for bad in ["Bearer", "Bearer ", "Bearer  abc", "Bearer a b", "Bearer\tabc", "Bearer a\tb"] {
-            assert!(matches!(code(&[bad]), Err(Code::InvalidToken | Code::MissingToken)), "{bad:?}");
+        for bad in [
+            "Bearer",
+            "Bearer ",
+            "Bearer  abc",
+            "Bearer a b",
+            "Bearer\tabc",
+            "Bearer a\tb",
+        ] {
+            assert!(
+                matches!(code(&[bad]), Err(Code::InvalidToken | Code::MissingToken)),
+                "{bad:?}"
+            );
         }
         assert_eq!(code(&["Bearer a", "Bearer b"]), Err(Code::InvalidRequest));
         assert_eq!(code(&["Bearer a, Bearer b"]), Err(Code::InvalidRequest));
