@@ -278,12 +278,24 @@ impl TestApp {
         ready(doors.public).await;
     }
 
-    /// Waits until every service is ready and every `chat` knows the usual model.
-    pub async fn wait_ready(&self) {
-        ready(self.auth()).await;
+    /// How many instances of `chat` there are.
+    pub fn instances(&self) -> usize {
+        self.chats.len()
+    }
+
+    /// Waits until every service says that it is ready.
+    pub async fn wait_up(&self) {
+        if let Some(doors) = self.auth_doors {
+            ready(doors.public).await;
+        }
         for (_, doors) in &self.chats {
             ready(doors.public).await;
         }
+    }
+
+    /// Waits until every service is ready and every `chat` knows the usual model.
+    pub async fn wait_ready(&self) {
+        self.wait_up().await;
         let somebody = self.login("the-harness").await;
         for (_, doors) in &self.chats {
             let client = somebody.at(doors.public);
