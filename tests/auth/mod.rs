@@ -1,1 +1,5 @@
 //! Stories in which `auth` matters to somebody else.
+
+mod absence;
+mod revocation;
+mod tokens;

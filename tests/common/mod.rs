@@ -1,3 +1,7 @@
 //! Stories of what both services share.
 
 mod harness;
+mod health;
+mod problems;
+mod secrets;
+mod starting;
