@@ -3,8 +3,10 @@
 mod cancelling;
 mod compatible;
 mod deaths;
+mod frames;
 mod leaving;
 mod limits;
+mod model_choice;
 mod model_faults;
 mod order;
 mod prompts;
@@ -17,4 +19,5 @@ mod routes;
 mod sessions;
 mod sockets;
 mod store_faults;
+mod store_states;
 mod walk;
