@@ -45,10 +45,9 @@ async fn a_completion_is_answered_whole(on: Backend) {
         .await
         .expect(200);
     assert_eq!(answer["object"], "chat.completion");
-    assert_eq!(
-        answer["choices"][0]["message"],
-        json!({"role": "assistant", "content": "You said: hello"})
-    );
+    let message = &answer["choices"][0]["message"];
+    assert_eq!(message["role"], "assistant");
+    assert_eq!(message["content"], "You said: hello");
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     let usage = &answer["usage"];
     let total =

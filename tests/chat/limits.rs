@@ -94,7 +94,6 @@ async fn a_wrong_value_is_named_by_a_pointer(on: Backend) {
             json!({"message": "x", "on_disconnect": -1}),
             &["/on_disconnect"],
         ),
-        (json!({"message": "x", "model": ""}), &["/model"]),
     ];
     for (body, pointers) in cases {
         let reply = alice.post("/chat/message", &body).await;
@@ -102,7 +101,7 @@ async fn a_wrong_value_is_named_by_a_pointer(on: Backend) {
         reply.names(pointers);
     }
     assert_eq!(app.model.chats().len(), 0);
-    for name in ["../../x", "http://evil.example/x", "a b", "x\r\ny"] {
+    for name in ["", "../../x", "http://evil.example/x", "a b", "x\r\ny"] {
         let reply = alice
             .post("/chat/message", &json!({"message": "x", "model": name}))
             .await;

