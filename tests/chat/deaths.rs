@@ -103,7 +103,8 @@ async fn kills_under_load_lose_no_acknowledged_turn() {
             let reply = instance.send("work", &message).await.expect(200);
             auditor.acknowledge("work", &message, reply["reply"].as_str().unwrap());
         }
-        let left_open = alice.stream("work", &format!("round {round} open")).await;
+        let first = alice.at(app.chat(0));
+        let left_open = first.stream("work", &format!("round {round} open")).await;
         app.restart_chat(0).await;
         drop(left_open);
     }
@@ -135,7 +136,8 @@ async fn running_answers_are_finished_before_the_end(on: Backend) {
         .last()
         .unwrap()
         .expect_done("stop");
-    assert_eq!(socket.closed(PATIENCE).await.code, 1001);
+    let closed = socket.closed(PATIENCE).await;
+    assert_eq!(closed.code, 1001, "{closed:?}");
     assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));
     assert!(
         app.model

@@ -188,8 +188,14 @@ async fn leaving_the_queue_means_never_being_asked(on: Backend) {
     let id = waiting.started().await;
     assert_eq!(waiting.next().await.unwrap().kind, "queued");
     drop(waiting);
-    let ending = alice.resume(&id, 1).await.rest().await;
-    ending.last().unwrap().expect_done("cancelled");
+    eventually(PATIENCE, "the turn has ended", || async {
+        // A look is a watcher too; it must not stay.
+        let mut look = alice.resume(&id, 1).await;
+        let seen = tokio::time::timeout(SECOND / 4, look.rest()).await.ok()?;
+        seen.last().unwrap().expect_done("cancelled");
+        Some(())
+    })
+    .await;
     gate.open();
     running.rest().await;
     alice.say("three", "third").await;

@@ -71,7 +71,7 @@ async fn a_full_queue_refuses_at_once(on: Backend) {
     let queued = second.next().await.unwrap();
     assert_eq!(
         (queued.kind.as_str(), queued.data["position"].as_u64()),
-        ("queued", Some(1))
+        ("queued", Some(0))
     );
     alice
         .send("three", "third")

@@ -69,9 +69,12 @@ async fn a_running_answer_outlives(gone: impl AsyncFn(&TestApp), back: impl Asyn
     gone(&app).await;
     calls_are_refused_soon(&alice).await;
     assert_eq!(alice.get("/livez").await.status, 200);
-    let ready = alice.get("/readyz").await;
-    assert_eq!(ready.status, 503);
-    assert!(ready.text().contains("store"), "{}", ready.text());
+    let not_ready = || async {
+        let ready = alice.get("/readyz").await;
+        (ready.status == 503).then(|| ready.text())
+    };
+    let missing = eventually(Duration::from_secs(3), "it is not ready", not_ready).await;
+    assert!(missing.contains("store"), "{missing}");
     gate.open();
     assert_eq!(stream.next().await.unwrap().data["token"], "two ");
     assert_eq!(stream.next().await.unwrap().data["token"], "three");
