@@ -1,1 +1,23 @@
 //! Stories of messages, sessions, streams, sockets, and of what happens when something breaks.
+
+mod cancelling;
+mod compatible;
+mod deaths;
+mod frames;
+mod leaving;
+mod limits;
+mod model_choice;
+mod model_faults;
+mod order;
+mod prompts;
+mod rates;
+mod readers;
+mod regenerating;
+mod repeating;
+mod resuming;
+mod routes;
+mod sessions;
+mod sockets;
+mod store_faults;
+mod store_states;
+mod walk;

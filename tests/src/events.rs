@@ -220,6 +220,22 @@ impl EventStream {
         Some(String::from_utf8(block).expect("a stream is UTF-8"))
     }
 
+    /// The id of an event, which must follow the last. Only an `error` may have none (0 here): it ends the connection
+    /// (a revoked token), not the answer.
+    fn place(&mut self, id: Option<String>, kind: Option<&str>, block: &str) -> u64 {
+        if id.is_none() && kind == Some("error") {
+            return 0;
+        }
+        let id = id.and_then(|id| id.parse().ok());
+        let id: u64 = id.unwrap_or_else(|| panic!("no id in {block:?}"));
+        let last = self.last.replace(id);
+        assert!(
+            last.is_none_or(|last| id == last + 1),
+            "{id} follows {last:?}"
+        );
+        id
+    }
+
     fn parse(&mut self, block: &str) -> Option<Event> {
         assert!(!block.contains('\r'), "a carriage return in {block:?}");
         let (mut id, mut kind, mut data) = (None, None, None);
@@ -241,14 +257,7 @@ impl EventStream {
         };
         let data: Value =
             serde_json::from_str(&data).unwrap_or_else(|error| panic!("{error} in {data:?}"));
-        let id: u64 = id
-            .and_then(|id| id.parse().ok())
-            .unwrap_or_else(|| panic!("no id in {block:?}"));
-        assert!(
-            self.last.is_none_or(|last| id == last + 1),
-            "{id} follows {:?}",
-            self.last
-        );
+        let id = self.place(id, kind.as_deref(), block);
         assert!(!self.ended, "something follows the ending: {block:?}");
         assert_ne!(
             kind.as_deref(),
@@ -260,7 +269,7 @@ impl EventStream {
             kind: kind.unwrap_or_else(|| "token".to_owned()),
             data,
         };
-        (self.last, self.ended) = (Some(id), event.is_last());
+        self.ended = event.is_last();
         let known = ["start", "queued", "token", "done", "error"];
         assert!(
             known.contains(&event.kind.as_str()),

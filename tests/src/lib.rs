@@ -6,6 +6,22 @@
 //! * [`FakeModel`]: a model server (Ollama's wire or OpenAI's) that plays an [`Answer`]
 //! * [`Client`], [`EventStream`], [`Socket`], [`raw`]: REST, SSE and NDJSON, WebSocket, bare bytes
 //! * [`Forge`]: tokens nobody should accept; [`Auditor`]: what was acknowledged against what is stored
+//!
+//! A story is a function in the file of its subject, named as a claim, and in the list at that file's head:
+//!
+//! ```text
+//! on_both_stores!(a_message_is_answered);
+//!
+//! async fn a_message_is_answered(on: Backend) {
+//!     let app = TestApp::builder(on).chats(2).set("chat.lease", "2s").start().await;
+//!     app.model.answer_to("hello", Answer::partial(["half"]).reset());
+//!     let alice = app.login("alice").await;
+//!     alice.at(app.chat(app.instances() - 1)).send("work", "hello").await.problem(502, "llm_failed");
+//! }
+//! ```
+//!
+//! It shares nothing with any other story: store, processes, ports and model server are its own. It waits with
+//! [`eventually`] or [`within`], never by sleeping for luck.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{eventually, within};
+use crate::eventually;
 
 /// A running (or ended) binary of the workspace; killed when dropped, and its log shown when the story failed.
 pub struct Process {
@@ -134,18 +134,6 @@ impl Process {
         let mut child = self.child.lock().unwrap();
         child.kill().ok();
         child.wait().ok();
-    }
-
-    /// Waits for a line that contains `text`.
-    pub async fn wait_log(&self, text: &str) -> String {
-        let what = format!("a log line of {} with {text:?}", self.name);
-        let find = || async { self.log().into_iter().find(|line| line.contains(text)) };
-        within(
-            crate::PATIENCE * 2,
-            &what,
-            eventually(crate::PATIENCE, &what, find),
-        )
-        .await
     }
 }
 

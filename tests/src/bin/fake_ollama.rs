@@ -8,6 +8,7 @@
 use std::{env, net::SocketAddr, time::Duration};
 
 use tests::models::{Answer, FakeModel, Wire};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// `fake-ollama [address]`; otherwise `FAKE_OLLAMA_LISTEN`, otherwise Ollama's own address.
 /// `FAKE_OLLAMA_PAUSE_MS` (30) is the pause before each word. A message with `!hang`, `!fail`, `!cut`, `!reset`,
@@ -44,5 +45,10 @@ async fn main() {
             .done("stop"),
     );
     println!("fake-ollama listens on {}", model.address());
-    std::future::pending::<()>().await;
+    // As the first process of a container it would otherwise ignore the signal.
+    let mut stop = signal(SignalKind::terminate()).expect("signals");
+    tokio::select! {
+        _ = stop.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }

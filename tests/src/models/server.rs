@@ -179,9 +179,9 @@ async fn whole(writer: &mut WriteHalf<'_>, status: u16, headers: &str, body: &st
     } else {
         "text/plain"
     };
-    let length = body.len();
+    let (length, reason) = (body.len(), if status == 200 { "OK" } else { "Refused" });
     let head = format!(
-        "HTTP/1.1 {status} Status\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{headers}\r\n"
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{headers}\r\n"
     );
     match writer.write_all(format!("{head}{body}").as_bytes()).await {
         Ok(()) => After::Next,

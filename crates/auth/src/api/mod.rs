@@ -10,6 +10,7 @@ mod validate;
 use std::sync::Arc;
 
 use axum::{
+    Router,
     http::{HeaderValue, header::CACHE_CONTROL},
     middleware::map_response,
     response::Response,
@@ -40,8 +41,27 @@ impl utoipa::Modify for Bearer {
 }
 
 /// The calls that identify their caller and are limited.
-pub fn limited(accounts: Arc<Accounts>) -> OpenApiRouter {
+pub fn limited(accounts: Arc<Accounts>) -> Router {
+    Router::from(identified())
+        .layer(map_response(no_store))
+        .with_state(accounts)
+}
+
+/// The calls that cost nothing.
+pub fn published(accounts: Arc<Accounts>) -> Router {
+    Router::from(free()).with_state(accounts)
+}
+
+/// The description of every call.
+pub fn document() -> utoipa::openapi::OpenApi {
     OpenApiRouter::with_openapi(Document::openapi())
+        .merge(identified())
+        .merge(free())
+        .into_openapi()
+}
+
+fn identified() -> OpenApiRouter<Arc<Accounts>> {
+    OpenApiRouter::new()
         .routes(routes!(login::login))
         .routes(routes!(login::refresh))
         .routes(routes!(login::logout))
@@ -51,15 +71,10 @@ pub fn limited(accounts: Arc<Accounts>) -> OpenApiRouter {
         .routes(routes!(keys::make_key, keys::list_keys))
         .routes(routes!(keys::revoke_key))
         .routes(routes!(validate::validate))
-        .layer(map_response(no_store))
-        .with_state(accounts)
 }
 
-/// The calls that cost nothing.
-pub fn published(accounts: Arc<Accounts>) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(published::jwks))
-        .with_state(accounts)
+fn free() -> OpenApiRouter<Arc<Accounts>> {
+    OpenApiRouter::new().routes(routes!(published::jwks))
 }
 
 /// Nothing that is said about accounts is kept by anybody in between.

@@ -4,8 +4,6 @@
 //! limit inside it counts everybody; the extractor `Identity` then refuses. A credential comes from the one
 //! `Authorization` header and from nowhere else.
 
-use std::time::{Duration, Instant};
-
 use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts, Request, State},
     middleware::Next,
@@ -14,7 +12,10 @@ use axum::{
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 
 use super::{Authenticator, Identity, authenticator::missing};
-use crate::errors::{ApiError, Code};
+use crate::{
+    errors::{ApiError, Code},
+    http::Deadline,
+};
 
 /// Why a request has no identity: an extension that [`identify`] leaves.
 #[derive(Clone, Debug)]
@@ -55,7 +56,11 @@ pub async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let deadline = deadline(request.extensions());
+    let Deadline(deadline) = request
+        .extensions()
+        .get()
+        .copied()
+        .unwrap_or_else(Deadline::from_now);
     let found = match bearer(request.headers()) {
         Ok(token) => authenticator.authenticate(token, deadline).await,
         Err(refusal) => Err(refusal),
@@ -68,11 +73,6 @@ pub async fn identify(
             .map(drop),
     };
     next.run(request).await
-}
-
-/// When the store calls of a request must have ended.
-fn deadline(_extensions: &http::Extensions) -> Instant {
-    Instant::now() + Duration::from_secs(1)
 }
 
 fn found(parts: &Parts) -> Result<Identity, ApiError> {

@@ -1,0 +1,160 @@
+//! The rate limit: exact, per user, over all instances and all wires.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tests::{Backend, Client, Reply, TestApp};
+use tokio::task::JoinSet;
+
+on_both_stores!(
+    exactly_as_many_as_allowed_are_admitted_over_all_instances,
+    a_refused_caller_is_admitted_after_the_wait_it_was_told,
+    every_wire_costs_the_same_bucket,
+    a_repetition_costs_nothing,
+    health_and_documents_cost_nothing,
+    a_days_tokens_run_out,
+);
+
+async fn limited(on: Backend, requests: u32, period: &str) -> TestApp {
+    let app = TestApp::builder(on)
+        .chats(2)
+        .set("rate_limit.requests", requests)
+        .set("rate_limit.period", period);
+    let app = app.without_waiting().start().await;
+    app.wait_up().await;
+    app
+}
+
+async fn ask(client: &Client) -> Reply {
+    client.get("/chat/sessions").await
+}
+
+async fn exactly_as_many_as_allowed_are_admitted_over_all_instances(on: Backend) {
+    let app = limited(on, 20, "10m").await;
+    let (alice, bob) = (app.login("alice").await, app.login("bob").await);
+    let mut asking = JoinSet::new();
+    for number in 0..100 {
+        let client = alice.at(app.chat(number % app.instances()));
+        asking.spawn(async move { ask(&client).await });
+    }
+    let replies = asking.join_all().await;
+    assert_eq!(
+        replies.iter().filter(|reply| reply.status == 200).count(),
+        20
+    );
+    for reply in &replies {
+        assert!(
+            reply.header("ratelimit-policy").contains("q=20"),
+            "{:?}",
+            reply.headers
+        );
+        assert!(
+            reply.header("ratelimit").contains("r="),
+            "{:?}",
+            reply.headers
+        );
+        if reply.status != 200 {
+            reply.problem(429, "rate_limited");
+        }
+    }
+    ask(&bob).await.expect(200);
+}
+
+async fn a_refused_caller_is_admitted_after_the_wait_it_was_told(on: Backend) {
+    let app = limited(on, 2, "4s").await;
+    let alice = app.login("alice").await;
+    ask(&alice).await.expect(200);
+    ask(&alice).await.expect(200);
+    let refused = ask(&alice).await;
+    refused.problem(429, "rate_limited");
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=2).contains(&wait), "{wait}");
+    ask(&alice).await.problem(429, "rate_limited");
+    tokio::time::sleep(Duration::from_secs(wait)).await;
+    ask(&alice).await.expect(200);
+}
+
+async fn every_wire_costs_the_same_bucket(on: Backend) {
+    let app = limited(on, 6, "10m").await;
+    let alice = app.login("alice").await;
+    ask(&alice).await.expect(200);
+    alice
+        .send("work", " ")
+        .await
+        .problem(422, "validation_failed");
+    let mut socket = alice.socket().await;
+    socket.send(&json!({"message": " ", "ref": "a"})).await;
+    assert_eq!(socket.with_ref("a").await["code"], "validation_failed");
+    for _ in 0..4 {
+        ask(&alice).await;
+    }
+    ask(&alice).await.problem(429, "rate_limited");
+    socket.send(&json!({"message": "x", "ref": "b"})).await;
+    assert_eq!(socket.with_ref("b").await["code"], "rate_limited");
+}
+
+async fn a_repetition_costs_nothing(on: Backend) {
+    let app = limited(on, 6, "10m").await;
+    let (alice, body) = (app.login("alice").await, json!({"message": "hello"}));
+    tests::eventually(tests::PATIENCE, "the model is known", || async {
+        // Each look by a user of its own, since each has six calls.
+        let somebody = app.login(&uuid::Uuid::new_v4().to_string()).await;
+        let models = somebody.get("/chat/models").await.expect(200);
+        (!models["models"].as_array()?.is_empty()).then_some(())
+    })
+    .await;
+    alice.send_once("k", &body).await.expect(200);
+    for _ in 0..20 {
+        alice.send_once("k", &body).await.expect(200);
+    }
+    assert_eq!(app.model.chats().len(), 1);
+}
+
+async fn health_and_documents_cost_nothing(on: Backend) {
+    let app = limited(on, 2, "10m").await;
+    let somebody = app.stranger();
+    for _ in 0..5 {
+        for path in [
+            "/health",
+            "/livez",
+            "/readyz",
+            "/openapi.json",
+            "/.well-known/jwks.json",
+        ] {
+            assert_eq!(somebody.get(path).await.status, 200, "{path}");
+        }
+    }
+    let counted = [
+        somebody.get("/chat/sessions").await.status,
+        somebody.get("/chat/sessions").await.status,
+    ];
+    assert_eq!(counted, [401, 401]);
+    somebody
+        .get("/chat/sessions")
+        .await
+        .problem(429, "rate_limited");
+}
+
+async fn a_days_tokens_run_out(on: Backend) {
+    let app = TestApp::builder(on)
+        .set("rate_limit.tokens_per_day", 3000)
+        .start()
+        .await;
+    let alice = app.login("alice").await;
+    let body = json!({"message": "word ".repeat(200), "options": {"max_tokens": 100}});
+    let mut answered = 0;
+    let refused = loop {
+        let reply = alice.post("/chat/message", &body).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        answered += 1;
+        assert!(answered < 30, "the quota never ends");
+    };
+    assert!(answered > 0);
+    refused.problem(429, "quota_exceeded");
+    let usage = alice.get("/chat/usage").await.expect(200);
+    assert_eq!(usage["today"]["requests"], answered, "{usage}");
+    assert_eq!(usage["quota"]["tokens_per_day"], 3000, "{usage}");
+    assert_eq!(alice.history("default").await.len(), 2 * answered);
+}

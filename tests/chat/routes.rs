@@ -1,0 +1,146 @@
+//! No call of any route, new ones included, gets anywhere without a good token.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::{Backend, Client, TestApp};
+
+on_both_stores!(
+    every_route_refuses_every_bad_token,
+    the_document_lists_every_route,
+    methods_that_do_not_exist_are_405
+);
+
+const OPEN: [&str; 6] = [
+    "/health",
+    "/livez",
+    "/readyz",
+    "/openapi.json",
+    "/docs",
+    "/.well-known/jwks.json",
+];
+
+/// Method and path (with its parameters filled in) of every call of the document that needs a token.
+async fn guarded(client: &Client) -> Vec<(Method, String)> {
+    let document = client.get("/openapi.json").await.expect(200);
+    let mut routes = Vec::new();
+    for (path, calls) in document["paths"].as_object().unwrap() {
+        let open = OPEN.contains(&path.as_str())
+            || path.starts_with("/auth")
+            || path == "/chat/ws"
+            || path == "/";
+        for method in calls.as_object().unwrap().keys().filter(|_| !open) {
+            let Ok(method) = method.to_uppercase().parse::<Method>() else {
+                continue;
+            };
+            if matches!(method.as_str(), "GET" | "POST" | "PUT" | "PATCH" | "DELETE") {
+                routes.push((method, fill(path)));
+            }
+        }
+    }
+    routes
+}
+
+fn fill(path: &str) -> String {
+    let parts = path
+        .split('/')
+        .map(|part| if part.starts_with('{') { "x" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+async fn every_route_refuses_every_bad_token(on: Backend) {
+    let app = TestApp::start(on).await;
+    let forge = app.forge(&app.login("alice").await).await;
+    let stranger = app.stranger();
+    let routes = guarded(&stranger).await;
+    assert!(routes.len() >= 14, "{routes:?}");
+    let tokens: [(&str, String); 5] = [
+        ("invalid_token", "garbage".to_owned()),
+        ("invalid_token", forge.by_a_stranger()),
+        ("invalid_token", forge.with("aud", "other")),
+        ("token_expired", forge.with("exp", 1_000_000_000)),
+        ("invalid_token", forge.with_header("typ", "rt+jwt")),
+    ];
+    for (method, path) in routes {
+        refused(&stranger, &method, &path, "missing_token").await;
+        for (code, token) in &tokens {
+            refused(&stranger.with_token(token), &method, &path, code).await;
+        }
+    }
+}
+
+async fn refused(client: &Client, method: &Method, path: &str, code: &str) {
+    let reply = client
+        .fetch(client.request(method.clone(), path).json(&json!({})))
+        .await;
+    if path.starts_with("/v1") {
+        assert_eq!(
+            (reply.status, &reply.json()["error"]["code"]),
+            (401, &json!(code)),
+            "{method} {path}"
+        );
+    } else {
+        reply.problem(401, code);
+    }
+}
+
+async fn the_document_lists_every_route(on: Backend) {
+    let app = TestApp::start(on).await;
+    let document = app.stranger().get("/openapi.json").await.expect(200);
+    for (path, method) in [
+        ("/chat/message", "post"),
+        ("/chat/ws", "get"),
+        ("/chat/messages/{message_id}/stream", "get"),
+        ("/chat/messages/{message_id}/cancel", "post"),
+        ("/chat/sessions", "get"),
+        ("/chat/sessions", "post"),
+        ("/chat/usage", "get"),
+        ("/chat/models", "get"),
+        ("/v1/models", "get"),
+        ("/v1/chat/completions", "post"),
+        ("/health", "get"),
+    ] {
+        assert!(
+            document["paths"][path][method].is_object(),
+            "{method} {path}"
+        );
+    }
+    let text = document.to_string();
+    for code in [
+        "llm_failed",
+        "session_busy",
+        "store_unavailable",
+        "idempotency_mismatch",
+        "queue_full",
+    ] {
+        assert!(text.contains(code), "{code}");
+    }
+    let docs = app.stranger().get("/docs").await;
+    assert!(matches!(docs.status, 200 | 301..=308), "{}", docs.status);
+    assert!(
+        !docs.text().contains("https://"),
+        "nothing is loaded from elsewhere"
+    );
+}
+
+async fn methods_that_do_not_exist_are_405(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    for path in [
+        "/chat/message",
+        "/chat/sessions",
+        "/chat/usage",
+        "/chat/models",
+        "/health",
+    ] {
+        for method in ["PUT", "TRACE", "BREW"] {
+            let reply = alice
+                .fetch(alice.request(method.parse().unwrap(), path))
+                .await;
+            let problem: Value = reply.problem(405, "method_not_allowed");
+            assert!(
+                !reply.header("allow").is_empty(),
+                "{method} {path}: {problem}"
+            );
+        }
+    }
+}
