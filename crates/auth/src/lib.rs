@@ -14,7 +14,7 @@ use std::sync::Arc;
 use axum::{Router, middleware::from_fn_with_state};
 use common::{
     config::{Environment, LoginMode, Settings},
-    http::{Hosts, Layers, admin, docs, health, health::Health, metrics, wrap},
+    http::{Hosts, Layers, admin, docs, health, health::Health, metrics::PrometheusHandle, wrap},
     identity::{Authenticator, Revocations, Verifier, identify},
     rate_limiter::{RateLimiter, limit},
     shutdown::Shutdown,
@@ -46,6 +46,7 @@ pub struct Service {
 pub async fn build(
     settings: &Settings,
     store: Store,
+    metrics: PrometheusHandle,
     shutdown: &Shutdown,
 ) -> Result<Service, KeyFileError> {
     let strict = settings.environment == Environment::Prod;
@@ -74,10 +75,7 @@ pub async fn build(
     };
     let limiter = RateLimiter::new(store, quota, "a");
     let public = public(settings, &accounts, &authenticator, limiter, health.clone());
-    let admin = wrap(
-        admin::router(health, metrics::install(shutdown)),
-        Layers::admin("auth"),
-    );
+    let admin = wrap(admin::router(health, metrics), Layers::admin("auth"));
     Ok(Service {
         public,
         admin,

@@ -1,33 +1,21 @@
-//! The `auth` binary: reads the settings, binds, serves.
+//! The `auth` binary: settings in, listeners bound, served until a signal.
 
 use std::process::ExitCode;
 
-use common::{
-    cli,
-    config::{Binary, Settings},
-    http::{ConnectionLimits, serve},
-    shutdown::Shutdown,
-    store::Store,
-};
+use common::{cli, config::Binary, http, store::Store};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::run_with(Binary::Auth, auth::openapi_json, run, auth::cli::run)
-}
-
-async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
-    let store = Store::open(&settings.store.url, &shutdown)?;
-    let service = auth::build(&settings, store, &shutdown).await?;
-    let public = cli::listen("auth.listen", settings.auth.listen).await?;
-    let admin = cli::listen("auth.admin_listen", settings.auth.admin_listen).await?;
-    tracing::info!(service = "auth", address = %public.local_addr()?, admin = false, "listening");
-    tracing::info!(service = "auth", address = %admin.local_addr()?, admin = true, "listening");
-    let limits = ConnectionLimits::from(&settings.server);
-    tokio::try_join!(
-        serve(public, service.public, limits.clone(), shutdown.clone()),
-        serve(admin, service.admin, limits, shutdown.clone()),
-    )?;
-    Ok(())
+    let serve = async |settings: common::config::Settings, shutdown| {
+        let public = cli::listen("auth.listen", settings.auth.listen).await?;
+        let admin = cli::listen("auth.admin_listen", settings.auth.admin_listen).await?;
+        let metrics = http::metrics::install(&shutdown);
+        let store = Store::open(&settings.store.url, &shutdown)?;
+        let service = auth::build(&settings, store, metrics, &shutdown).await?;
+        let (public, admin) = ((public, service.public), (admin, service.admin));
+        Ok(http::serve_pair("auth", public, admin, &settings.server, &shutdown).await?)
+    };
+    cli::run_with(Binary::Auth, auth::openapi_json, serve, auth::cli::run)
 }

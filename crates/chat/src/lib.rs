@@ -147,12 +147,7 @@ fn hosts(settings: &Settings, authenticator: Authenticator) -> Hosts {
     })
 }
 
-fn health_of(
-    store: Store,
-    authenticator: Authenticator,
-    llm: Llm,
-    shutdown: Shutdown,
-) -> Health {
+fn health_of(store: Store, authenticator: Authenticator, llm: Llm, shutdown: Shutdown) -> Health {
     Health::new("Chat", shutdown)
         .gate("store", move || {
             let store = store.by(std::time::Instant::now() + Duration::from_millis(400));

@@ -48,13 +48,39 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
         passed_on: passed_on(auth.public.clone()),
     };
     let llm = Llm::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
-    let chat = chat::build(&settings, store, llm.clone(), identities, metrics, &shutdown);
-    welcome::print(listeners.auth.0.local_addr()?, listeners.chat.0.local_addr()?, &settings);
+    let chat = chat::build(
+        &settings,
+        store,
+        llm.clone(),
+        identities,
+        metrics,
+        &shutdown,
+    );
+    welcome::print(
+        listeners.auth.0.local_addr()?,
+        listeners.chat.0.local_addr()?,
+        &settings,
+    );
     welcome::say_if_only_the_demo_answers(llm, &shutdown);
-    let Listeners { auth: auth_at, chat: chat_at } = listeners;
+    let Listeners {
+        auth: auth_at,
+        chat: chat_at,
+    } = listeners;
     tokio::try_join!(
-        serve_pair("auth", (auth_at.0, auth.public), (auth_at.1, auth.admin), &settings.server, &shutdown),
-        serve_pair("chat", (chat_at.0, chat.public), (chat_at.1, chat.admin), &settings.server, &shutdown),
+        serve_pair(
+            "auth",
+            (auth_at.0, auth.public),
+            (auth_at.1, auth.admin),
+            &settings.server,
+            &shutdown
+        ),
+        serve_pair(
+            "chat",
+            (chat_at.0, chat.public),
+            (chat_at.1, chat.admin),
+            &settings.server,
+            &shutdown
+        ),
     )?;
     Ok(())
 }

@@ -8,5 +8,10 @@ use common::{cli, config::Binary};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::run_with(Binary::Chatbot, chatbot::openapi, chatbot::serve, auth::cli::run)
+    cli::run_with(
+        Binary::Chatbot,
+        chatbot::openapi,
+        chatbot::serve,
+        auth::cli::run,
+    )
 }

@@ -67,7 +67,6 @@ pub struct ResumeQuery {
 pub async fn send(
     State(app): State<App>,
     identity: Identity,
-    deadline: Deadline,
     request_id: RequestId,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
@@ -103,7 +102,6 @@ pub async fn send(
         &app,
         identity,
         new,
-        deadline,
         query.stream.then(|| Form::accepted(&headers)),
     )
     .await
@@ -122,11 +120,10 @@ pub async fn send(
     ),
     security(("bearer" = [])),
 )]
-#[expect(clippy::too_many_arguments, reason = "each is one part of the request")]
+
 pub async fn regenerate(
     State(app): State<App>,
     identity: Identity,
-    deadline: Deadline,
     request_id: RequestId,
     Path(session_id): Path<String>,
     Query(query): Query<StreamQuery>,
@@ -161,7 +158,6 @@ pub async fn regenerate(
         &app,
         identity,
         new,
-        deadline,
         query.stream.then(|| Form::accepted(&headers)),
     )
     .await
@@ -235,9 +231,10 @@ async fn answer(
     app: &App,
     identity: Identity,
     new: NewTurn,
-    Deadline(deadline): Deadline,
     form: Option<Form>,
 ) -> Result<Response, ApiError> {
+    // From here on: the body may have taken its time.
+    let Deadline(deadline) = Deadline::from_now();
     let Begun { id, watch, joined } = app.turns.begin(&identity.owner, new, deadline).await?;
     if joined {
         give_back(app, &identity).await;

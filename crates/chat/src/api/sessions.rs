@@ -270,9 +270,9 @@ pub async fn list(
 pub async fn create(
     State(app): State<App>,
     identity: Identity,
-    Deadline(deadline): Deadline,
     OptionalBody(body): OptionalBody<CreateSession>,
 ) -> Result<(StatusCode, Json<SessionBody>), ApiError> {
+    let Deadline(deadline) = Deadline::from_now();
     let mut checks = Checks::default();
     let id = checks.session(body.session_id.as_deref());
     checks.title(body.title.as_deref());
@@ -330,11 +330,11 @@ pub async fn read(
 pub async fn change(
     State(app): State<App>,
     identity: Identity,
-    Deadline(deadline): Deadline,
     Path(session_id): Path<String>,
     Body(body): Body<ChangeSession>,
 ) -> Result<Json<SessionBody>, ApiError> {
     let id = in_path(&session_id)?;
+    let Deadline(deadline) = Deadline::from_now();
     let mut checks = Checks::default();
     checks.title(body.title.as_deref());
     let (model, system) = (body.model.clone().flatten(), body.system.clone().flatten());

@@ -218,12 +218,7 @@ pub struct Turns {
 
 impl Turns {
     /// The turns of a new instance; [`Self::mirror`] is already running for them.
-    pub fn new(
-        repository: Repository,
-        llm: Llm,
-        limits: Limits,
-        shutdown: Shutdown,
-    ) -> Arc<Self> {
+    pub fn new(repository: Repository, llm: Llm, limits: Limits, shutdown: Shutdown) -> Arc<Self> {
         let turns = Arc::new(Self {
             repository,
             llm,
