@@ -9,6 +9,7 @@ on_both_stores!(
     running_answers_are_finished_before_the_end,
     what_outlasts_the_drain_ends_as_interrupted,
     a_second_signal_ends_it_at_once,
+    an_idle_socket_is_told_of_the_end,
 );
 
 #[tokio::test]
@@ -196,4 +197,15 @@ async fn a_second_signal_ends_it_at_once(on: Backend) {
     .await;
     app.chat_process(0).terminate();
     app.chat_process(0).wait_exit(Duration::from_secs(3)).await;
+}
+
+async fn an_idle_socket_is_told_of_the_end(on: Backend) {
+    let app = TestApp::start(on).await;
+    let mut socket = app.login("alice").await.socket().await;
+    let id = socket.say("work", "hello").await;
+    socket.rest_of(&id).await;
+    app.chat_process(0).terminate();
+    let closed = socket.closed(PATIENCE).await;
+    assert_eq!(closed.code, 1001, "{closed:?}");
+    assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));
 }
