@@ -3,7 +3,7 @@
 pub mod welcome;
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::{Router, body::Body};
 use chat::{Identities, service::llm::Llm};
 use common::{
     cli,
@@ -88,8 +88,8 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
 /// What `chat` answers for `auth`: its own router, without a network between them.
 fn passed_on(auth: Router) -> Router {
     Router::new()
-        .route_service("/auth/{*rest}", auth.clone())
-        .route_service("/.well-known/jwks.json", auth)
+        .route_service("/auth/{*rest}", auth.clone().into_service::<Body>())
+        .route_service("/.well-known/jwks.json", auth.into_service::<Body>())
 }
 
 /// Both descriptions as one JSON object, by service: what the subcommand `openapi` prints.

@@ -156,9 +156,11 @@ impl Socket {
                 () = shutdown.draining(), if is_idle => Next::Close(SHUTDOWN),
                 () = &mut self.revoked => Next::Close(UNAUTHENTICATED),
                 due = self.timers.due() => self.on_time(due).await,
-                Some(out) = self.watches.next() => match out {
-                    Out::Frames(frames) => self.send_all(frames).await,
-                    Out::TooSlow => Next::Close(TOO_SLOW),
+                // A branch that finds its stream empty must look round again: only then is the socket seen to be idle.
+                out = self.watches.next(), if !self.watches.is_empty() => match out {
+                    Some(Out::Frames(frames)) => self.send_all(frames).await,
+                    Some(Out::TooSlow) => Next::Close(TOO_SLOW),
+                    None => Next::Go,
                 },
                 Some(started) = self.starting.next() => self.on_started(started).await,
                 message = incoming.next() => match message {
