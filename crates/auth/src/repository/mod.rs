@@ -24,8 +24,7 @@ pub use logins::{Ended, LoginRecord};
 
 use common::store::{Bytes, Store};
 
-/// The index of accounts whose data `chat` is to erase; members `<user>:<generation>`.
-pub const ERASE: &str = "i:erase";
+pub use common::identity::ERASE;
 
 /// The way to everything that `auth` keeps.
 #[derive(Clone)]

@@ -1,5 +1,7 @@
 //! Messages: send one, watch its answer, stop it, ask for another.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::State,
@@ -22,7 +24,7 @@ use super::{
     App,
     fold::{self, SentMessage},
     requests::{Checks, Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user},
-    stream::{Form, respond},
+    stream::{Form, Reader, respond},
 };
 use crate::{
     models::{MessageId, SessionId},
@@ -180,6 +182,7 @@ pub async fn stream(
     State(app): State<App>,
     identity: Identity,
     Deadline(deadline): Deadline,
+    request_id: RequestId,
     Path(message_id): Path<String>,
     Query(query): Query<ResumeQuery>,
     headers: HeaderMap,
@@ -193,13 +196,12 @@ pub async fn stream(
     if watch.is_past_the_end() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(respond(
-        watch,
-        Form::accepted(&headers),
-        id,
+    let reader = Reader {
         identity,
-        app.authenticator.clone(),
-    ))
+        authenticator: app.authenticator,
+        request_id: request_id.0,
+    };
+    Ok(respond(watch, Form::accepted(&headers), id, reader))
 }
 
 /// Stops an answer; what was said is kept. One that has ended stays as it is.
@@ -235,18 +237,20 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     // From here on: the body may have taken its time.
     let Deadline(deadline) = Deadline::from_now();
+    let request_id = Arc::clone(&new.request_id);
     let Begun { id, watch, joined } = app.turns.begin(&identity.owner, new, deadline).await?;
     if joined {
         give_back(app, &identity).await;
     }
     match form {
-        Some(form) => Ok(respond(
-            watch,
-            form,
-            id,
-            identity,
-            app.authenticator.clone(),
-        )),
+        Some(form) => {
+            let reader = Reader {
+                identity,
+                authenticator: app.authenticator.clone(),
+                request_id,
+            };
+            Ok(respond(watch, form, id, reader))
+        }
         None => fold::whole(watch)
             .await
             .map(|answer| Json(answer).into_response()),

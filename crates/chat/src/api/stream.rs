@@ -1,6 +1,6 @@
 //! A turn's events as a response body: server-sent events, or JSON lines for clients of the design this came from.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -65,24 +65,35 @@ struct Feed {
     watch: Watch,
     form: Form,
     message_id: MessageId,
+    request_id: Arc<str>,
     revoked: BoxFuture<'static, ApiError>,
     silence: Pin<Box<Sleep>>,
     last_sent: Instant,
     over: bool,
 }
 
+/// Who reads a stream.
+pub struct Reader {
+    /// Whose token it came with.
+    pub identity: Identity,
+    /// Tells when that token is revoked.
+    pub authenticator: Authenticator,
+    /// The request that asked for the stream.
+    pub request_id: Arc<str>,
+}
+
 /// The response that carries a turn's events; it ends with the turn, or when the reader's token is revoked.
-pub fn respond(
-    watch: Watch,
-    form: Form,
-    id: MessageId,
-    identity: Identity,
-    authenticator: Authenticator,
-) -> Response {
+pub fn respond(watch: Watch, form: Form, id: MessageId, reader: Reader) -> Response {
+    let Reader {
+        identity,
+        authenticator,
+        request_id,
+    } = reader;
     let feed = Feed {
         watch,
         form,
         message_id: id,
+        request_id,
         revoked: Box::pin(async move { authenticator.revoked(&identity).await }),
         silence: Box::pin(sleep(SILENCE)),
         last_sent: Instant::now(),
@@ -157,7 +168,7 @@ impl Feed {
                 code,
                 detail: detail.to_owned(),
             },
-            "",
+            &self.request_id,
         );
         match self.form {
             Form::Sse => {

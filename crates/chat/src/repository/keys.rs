@@ -39,6 +39,11 @@ impl Keys {
         format!("{}:r:{incarnation}", self.base)
     }
 
+    /// Index: turns whose events are still kept, by the time of their last step.
+    pub fn recent(&self) -> String {
+        format!("{}:recent", self.base)
+    }
+
     /// Value: what is known of a turn.
     pub fn turn(&self, id: &MessageId) -> String {
         format!("{}:t:{id}", self.base)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use common::store::{Bytes, Store, StoreError};
 use serde::Serialize;
 
+pub mod accounts;
 pub mod inbox;
 pub mod keys;
 pub mod sessions;

@@ -14,6 +14,10 @@ use crate::models::{
     records::{MessageRecord, Session, VERSION},
 };
 
+/// Turns of one user whose events are looked through when a session is deleted: more than a rate limit lets begin in the
+/// minutes that events are kept.
+const RECENT_MAX: usize = 100_000;
+
 /// A session and the newest of its messages, all at one moment.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -257,6 +261,7 @@ impl Repository {
                 .op(Op::Delete(keys.messages(id)))
                 .op(Op::Delete(keys.incarnation(&session.incarnation)))
                 .op(Op::MemberDelete(keys.sessions(), id.to_string()));
+            txn.ops.extend(self.forget_events(&keys, &session).await?);
             if let Some(open) = session.open_turn() {
                 txn.ops.extend(
                     [
@@ -277,6 +282,28 @@ impl Repository {
             }
         }
         Err(contended())
+    }
+
+    /// What takes away the events of a session's ended turns, which hold its text for some minutes.
+    async fn forget_events(&self, keys: &Keys, session: &Session) -> Result<Vec<Op>, StoreError> {
+        let read = Read::Since {
+            key: keys.recent(),
+            score: 0,
+            limit: RECENT_MAX,
+        };
+        let recent = self.store.read(vec![read]).await?.members(0);
+        let own = recent
+            .into_iter()
+            .filter_map(|(id, _)| MessageId::parse(&id));
+        let own = own.filter(|id| id.incarnation() == session.incarnation);
+        let forget = |id: MessageId| {
+            [
+                Op::Delete(keys.turn(&id)),
+                Op::Delete(keys.events(&id)),
+                Op::MemberDelete(keys.recent(), id.to_string()),
+            ]
+        };
+        Ok(own.flat_map(forget).collect())
     }
 
     /// Gives a session its life anew, where sessions expire.

@@ -176,6 +176,7 @@ impl Repository {
                 ttl: Some(self.lease),
             },
         ]);
+        txn.ops.extend(note_recent(keys, &open.id, clock::now_ms()));
         self.remember_key(keys, accept, &mut txn)?;
         let quota_check = reserve(keys, accept, &mut txn);
         Ok((txn, quota_check))
@@ -347,6 +348,7 @@ impl Repository {
             Op::Expire(keys.events(&open.id), Some(REPLAY)),
             Op::Delete(keys.lease(&open.id)),
         ]);
+        txn.ops.extend(note_recent(keys, &open.id, now));
         settle(keys, &open.day, open.reserved, finish.usage, &mut txn);
         Ok(txn)
     }
@@ -441,6 +443,18 @@ impl Repository {
         let value = self.store.read(vec![read]).await?.value(0);
         Ok(value.and_then(|value| Some((serde_json::from_slice(&value).ok()?, value))))
     }
+}
+
+/// Notes a turn among those whose events are kept: deleting its session or its account deletes them too. One that runs
+/// longer than they are kept is found through its session.
+fn note_recent(keys: &Keys, id: &MessageId, now: i64) -> [Op; 3] {
+    let key = keys.recent();
+    let kept = i64::try_from(REPLAY.as_millis()).unwrap_or(i64::MAX);
+    [
+        Op::MemberSet(key.clone(), id.to_string(), now),
+        Op::MembersBelow(key.clone(), now - 2 * kept),
+        Op::Expire(key, Some(2 * REPLAY)),
+    ]
 }
 
 fn running_record(id: &SessionId, open: &OpenTurn) -> TurnRecord {

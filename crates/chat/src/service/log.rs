@@ -1,16 +1,25 @@
 //! A turn's events in memory: one writer appends, any number of readers follow at their own pace.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::event::{Event, Kind};
 
 /// Unsent bytes at which a reader is cut: what came since it attached, beyond what it has taken.
 pub const LAG_LIMIT: usize = 256 * 1024;
+
+/// A reader that took something so lately is not slow: its model is faster than any network.
+const LAG_TIME: Duration = Duration::from_secs(1);
+
+/// Bytes handed over at once, so that a reader's own buffers stay small.
+const HAND_OVER: usize = 32 * 1024;
 
 /// The events of one turn, from id 1. Text is kept once, however many read it.
 #[derive(Debug, Default)]
@@ -131,6 +140,7 @@ impl EventLog {
             log: Arc::clone(self),
             next: usize::try_from(after).unwrap_or(usize::MAX),
             attached,
+            took_at: Instant::now(),
         }
     }
 
@@ -159,6 +169,7 @@ pub struct Watch {
     log: Arc<EventLog>,
     next: usize,
     attached: usize,
+    took_at: Instant,
 }
 
 /// What a reader gets.
@@ -192,7 +203,7 @@ impl Watch {
     /// Hands over what is there now; `None` where there is nothing yet.
     pub fn take_ready(&mut self, take: &mut impl FnMut(u64, Kind, &str)) -> Option<Step> {
         let state = self.log.state();
-        if self.lag(&state) > LAG_LIMIT {
+        if self.lags(&state) {
             return Some(Step::Lagging);
         }
         if self.next >= state.marks.len() {
@@ -202,11 +213,19 @@ impl Watch {
                 (false, false) => None,
             };
         }
-        while let Some((kind, members)) = state.event(self.next) {
+        let mut handed = 0;
+        while let Some((kind, members)) = state.event(self.next).filter(|_| handed < HAND_OVER) {
             self.next += 1;
+            handed += members.len();
             take(self.next as u64, kind, members);
         }
-        Some(if state.ended { Step::Ended } else { Step::More })
+        self.took_at = Instant::now();
+        let is_all = self.next >= state.marks.len();
+        Some(if state.ended && is_all {
+            Step::Ended
+        } else {
+            Step::More
+        })
     }
 
     /// A reader that has more than the log (its instance died before it stored the last events) still gets the ending,
@@ -221,14 +240,15 @@ impl Watch {
         Step::Ended
     }
 
-    fn lag(&self, state: &State) -> usize {
+    fn lags(&self, state: &State) -> bool {
         let taken = state.end_of(self.next.min(state.marks.len()));
-        state.text.len().saturating_sub(taken.max(self.attached))
+        let unsent = state.text.len().saturating_sub(taken.max(self.attached));
+        unsent > LAG_LIMIT && self.took_at.elapsed() > LAG_TIME
     }
 
     /// Whether it is further behind than a reader may be.
     pub fn is_lagging(&self) -> bool {
-        self.lag(&self.log.state()) > LAG_LIMIT
+        self.lags(&self.log.state())
     }
 
     /// Whether there is nothing left to read: the ending was read before.
@@ -299,6 +319,12 @@ mod tests {
         let log = EventLog::new();
         let mut slow = log.watch(0);
         log.append([Event::token(&"x".repeat(LAG_LIMIT))]);
+        assert_eq!(
+            read_all(&mut log.watch(0)).1,
+            Some(Step::More),
+            "it took something just now"
+        );
+        slow.took_at -= LAG_TIME * 2;
         assert_eq!(read_all(&mut slow).1, Some(Step::Lagging));
         assert_eq!(read_all(&mut log.watch(0)).1, Some(Step::More));
     }

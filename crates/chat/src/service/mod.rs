@@ -1,5 +1,6 @@
 //! The rules of the chat service; nothing here knows of HTTP.
 
+pub mod account;
 pub mod attach;
 pub mod begin;
 pub mod context;

@@ -12,6 +12,7 @@ use crate::{
         records::{MessageRecord, Session},
     },
     repository::{
+        Repository,
         sessions::{NewSession, SessionChange},
         usage::DayUsage,
     },
@@ -148,9 +149,17 @@ impl Turns {
         id: &SessionId,
         deadline: Instant,
     ) -> Result<(), ChatError> {
-        let session = self
-            .repository
-            .by(deadline)
+        self.remove_session(&self.repository.by(deadline), owner, id)
+            .await
+    }
+
+    pub(super) async fn remove_session(
+        &self,
+        repository: &Repository,
+        owner: &Owner,
+        id: &SessionId,
+    ) -> Result<(), ChatError> {
+        let session = repository
             .delete(owner, id)
             .await?
             .ok_or(ChatError::SessionNotFound)?;

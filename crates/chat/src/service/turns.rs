@@ -217,7 +217,7 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// The turns of a new instance; [`Self::mirror`] is already running for them.
+    /// The turns of a new instance, with the tasks that keep their events and erase deleted accounts.
     pub fn new(repository: Repository, llm: Llm, limits: Limits, shutdown: Shutdown) -> Arc<Self> {
         let turns = Arc::new(Self {
             repository,
@@ -233,6 +233,8 @@ impl Turns {
         });
         let mirror = Arc::clone(&turns);
         shutdown.spawn(async move { mirror.mirror().await });
+        let eraser = Arc::clone(&turns);
+        shutdown.spawn(async move { eraser.erase_deleted_accounts().await });
         turns
     }
 

@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::{Owner, UserId};
 use crate::store::Key;
 
+/// The index of deleted accounts whose data `chat` is to erase; members `<user>:<generation>`. It is of no user's slot:
+/// `auth` adds to it before it deletes an account, and `chat` takes out what it has erased.
+pub const ERASE: &str = "i:erase";
+
 /// The key of an account's state.
 pub fn state(user: &UserId) -> Key {
     format!("i:{{{user}}}:state")

@@ -19,7 +19,7 @@ mod remote;
 mod revocation;
 mod token;
 
-pub use account::{AccountState, ApiKeyRecord, api_key, api_keys_index, state};
+pub use account::{AccountState, ApiKeyRecord, ERASE, api_key, api_keys_index, state};
 pub use api_keys::API_KEY_PREFIX;
 pub use authenticator::Authenticator;
 pub use bearer::{Unidentified, bearer, identify};

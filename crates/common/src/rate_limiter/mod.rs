@@ -7,7 +7,11 @@
 //! | `{scope}:{user}:<generation>:rate` | one account's calls and socket messages |
 //! | `{scope}:{addr:<address>}:rate` | calls without identity from one address (IPv6: one /64) |
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -15,7 +19,7 @@ use crate::{
     errors::{ApiError, Code},
     http::network,
     identity::Owner,
-    store::{Admission, Quota, Store},
+    store::{Admission, Quota, Store, StoreError},
 };
 
 mod layer;
@@ -87,12 +91,7 @@ impl RateLimiter {
     /// # Errors
     /// `rate_limited` with `Retry-After` where the bucket is empty; the store's errors.
     pub async fn admit(&self, who: &Caller) -> Result<Admission, ApiError> {
-        self.judge(
-            who,
-            self.store
-                .admit(&who.key(self.scope), self.quota, 1)
-                .await?,
-        )
+        self.count(&self.store, who).await
     }
 
     /// As [`Self::admit`], ended by that moment.
@@ -100,11 +99,21 @@ impl RateLimiter {
     /// # Errors
     /// As [`Self::admit`].
     pub async fn admit_by(&self, who: &Caller, deadline: Instant) -> Result<Admission, ApiError> {
-        let key = who.key(self.scope);
-        self.judge(
-            who,
-            self.store.by(deadline).admit(&key, self.quota, 1).await?,
-        )
+        self.count(&self.store.by(deadline), who).await
+    }
+
+    async fn count(&self, store: &Store, who: &Caller) -> Result<Admission, ApiError> {
+        match store.admit(&who.key(self.scope), self.quota, 1).await {
+            Ok(admission) => self.judge(who, admission),
+            // A full store cannot count, and must still be read from: what writes is refused by the store itself.
+            Err(StoreError::Full(_)) => Ok(Admission {
+                allowed: true,
+                remaining: self.quota.burst,
+                reset_after: Duration::ZERO,
+                retry_after: Duration::ZERO,
+            }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Gives back what an admission took: for a replay, which is no new work.

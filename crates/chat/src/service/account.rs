@@ -1,0 +1,49 @@
+//! Erasing what a deleted account owned.
+
+use std::{sync::Arc, time::Duration};
+
+use common::identity::Owner;
+use tokio::time::sleep;
+
+use super::turns::{ChatError, Turns};
+
+/// How often it is looked whether an account was deleted.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Sessions deleted at a time.
+const STEP: usize = 100;
+
+impl Turns {
+    /// Erases the data of deleted accounts until the service stops. Every instance does it: erasing twice is harmless.
+    pub(super) async fn erase_deleted_accounts(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.shutdown.stopping() => return,
+                () = sleep(LOOK) => {}
+            }
+            // What fails now, since the store is away, is still announced at the next look.
+            for owner in self.repository.erasures().await.unwrap_or_default() {
+                if let Err(error) = self.erase(&owner).await {
+                    tracing::warn!(%error, "a deleted account could not be erased yet");
+                }
+            }
+        }
+    }
+
+    async fn erase(&self, owner: &Owner) -> Result<(), ChatError> {
+        loop {
+            let listed = self.repository.list(owner, None, STEP).await?;
+            if listed.is_empty() {
+                break;
+            }
+            for (id, _, session) in listed {
+                if session.is_some() {
+                    self.remove_session(&self.repository, owner, &id).await?;
+                }
+            }
+        }
+        self.repository.erase_rest(owner).await?;
+        tracing::info!("a deleted account was erased");
+        Ok(())
+    }
+}
