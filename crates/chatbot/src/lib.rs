@@ -3,12 +3,18 @@
 pub mod welcome;
 
 use anyhow::Context as _;
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::Body,
+    extract::{MatchedPath, Request},
+    http::HeaderValue,
+    middleware::map_request,
+};
 use chat::{Identities, service::llm::Llm};
 use common::{
     cli,
     config::Settings,
-    http::{metrics, serve_pair},
+    http::{RequestId, X_REQUEST_ID, metrics, serve_pair},
     shutdown::Shutdown,
     store::Store,
 };
@@ -87,9 +93,21 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
 
 /// What `chat` answers for `auth`: its own router, without a network between them.
 fn passed_on(auth: Router) -> Router {
+    let auth = auth.into_service::<Body>();
     Router::new()
-        .route_service("/auth/{*rest}", auth.clone().into_service::<Body>())
-        .route_service("/.well-known/jwks.json", auth.into_service::<Body>())
+        .route_service("/auth/{*rest}", auth.clone())
+        .route_service("/.well-known/jwks.json", auth)
+        .layer(map_request(as_sent_on))
+}
+
+/// The request as it would come over a network: it brings its id along, and its route is found anew.
+async fn as_sent_on(mut request: Request) -> Request {
+    request.extensions_mut().remove::<MatchedPath>();
+    let id = request.extensions().get::<RequestId>();
+    if let Some(id) = id.and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
+        request.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    request
 }
 
 /// Both descriptions as one JSON object, by service: what the subcommand `openapi` prints.
