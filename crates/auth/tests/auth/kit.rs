@@ -13,7 +13,8 @@ use auth::service::Accounts;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use common::{
     config::{Binary, Settings},
-    http::{ConnectionLimits, serve},
+    http::{ConnectionLimits, metrics, serve},
+    identity::Authenticator,
     shutdown::Shutdown,
     store::Store,
 };
@@ -30,6 +31,7 @@ pub struct App {
     pub client: Client,
     pub store: Store,
     pub accounts: Arc<Accounts>,
+    pub authenticator: Authenticator,
     shutdown: Shutdown,
     folder: TempDir,
     redis: Option<Redis>,
@@ -136,6 +138,18 @@ impl App {
         Self::start(None, settings).await
     }
 
+    /// A second instance beside this one: the same Redis, the same keys.
+    pub async fn beside(&self, settings: &[(&str, &str)]) -> Self {
+        let url = self.redis.as_ref().unwrap().url.clone();
+        let keys = self.keys_dir().display().to_string();
+        let mut settings = settings.to_vec();
+        settings.extend([
+            ("store.url", url.as_str()),
+            ("auth.keys_dir", keys.as_str()),
+        ]);
+        Self::start(None, &settings).await
+    }
+
     async fn start(redis: Option<Redis>, changes: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let shutdown = Shutdown::new();
@@ -157,16 +171,21 @@ impl App {
             let name = format!("CHATBOT__{}", name.to_uppercase().replace('.', "__"));
             variables.insert(name, (*value).to_owned());
         }
-        let binary = if redis.is_some() {
+        let binary = if redis.is_some() || changes.iter().any(|(name, _)| *name == "store.url") {
             Binary::Auth
         } else {
             Binary::Chatbot
         };
         let settings = Settings::load(binary, &variables).unwrap();
         let store = Store::open(&settings.store.url, &shutdown).unwrap();
-        let service = auth::build(&settings, store.clone(), &shutdown)
-            .await
-            .unwrap();
+        let service = auth::build(
+            &settings,
+            store.clone(),
+            metrics::install(&shutdown),
+            &shutdown,
+        )
+        .await
+        .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         shutdown.spawn(serve(
@@ -181,6 +200,7 @@ impl App {
             client,
             store,
             accounts: service.accounts,
+            authenticator: service.authenticator,
             shutdown,
             folder,
             redis,
