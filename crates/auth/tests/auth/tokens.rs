@@ -20,12 +20,11 @@ struct Forge {
 impl Forge {
     async fn of(app: &App) -> Self {
         let good = app.logged_in("alice", None).await.access;
-        let file = std::fs::read_dir(app.keys_dir())
+        let mut file = std::fs::read_dir(app.keys_dir())
             .unwrap()
             .map(|it| it.unwrap().path());
         let file = file
-            .filter(|path| path.extension().is_some_and(|it| it == "pem"))
-            .next()
+            .find(|path| path.extension().is_some_and(|it| it == "pem"))
             .unwrap();
         let key = EncodingKey::from_ed_pem(&std::fs::read(file).unwrap()).unwrap();
         Self {
