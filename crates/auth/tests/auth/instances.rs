@@ -134,3 +134,27 @@ async fn a_frozen_store_takes_no_good_token_from_who_only_verifies() {
     }
     app.thaw();
 }
+
+#[tokio::test]
+async fn a_bare_user_id_speaks_where_login_is_open_and_it_has_no_password() {
+    for app in App::on_every_store(&[]).await {
+        app.register("alice").await.ok(201);
+        let bob = app.logged_in("bob", None).await;
+        app.call(Method::DELETE, "/auth/account", &bob.access, Value::Null)
+            .await
+            .ok(204);
+        let open = |user: &str| {
+            let user = common::identity::UserId::parse(user).unwrap();
+            app.authenticator.open(user, Instant::now() + SOON)
+        };
+        let refused = open("alice").await.unwrap_err();
+        assert_eq!(refused.code.as_str(), "password_required");
+        let bob = open("bob").await.unwrap();
+        assert_eq!(bob.owner.generation, 1, "the old account's life is over");
+        assert!(app.authenticator.is_revoked(&bob).is_none());
+    }
+    let closed = App::in_memory(&[("auth.login", "password")]).await;
+    let user = common::identity::UserId::parse("bob").unwrap();
+    let refused = closed.authenticator.open(user, Instant::now() + SOON).await;
+    assert_eq!(refused.unwrap_err().code.as_str(), "missing_token");
+}
