@@ -168,7 +168,7 @@ async fn blocking<T: Send + 'static>(
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_new_key_signs_once_it_was_published_for_a_minute_and_an_only_one_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open)
@@ -183,14 +183,23 @@ mod tests {
             dir.path().join("29990101T000000-next.pem"),
         )
         .unwrap();
-        ring.reread().await;
+        let now = Instant::now();
+        ring.hold(read_all(dir.path(), true).unwrap(), now);
         assert_eq!(ring.jwks().keys.len(), 2);
-        assert_eq!(ring.signer().unwrap().0, first);
-        tokio::time::advance(Duration::from_secs(59)).await;
-        ring.reread().await;
-        assert_eq!(ring.signer().unwrap().0, first);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(ring.signer().unwrap().0, made.public.kid);
+        let signs = |after: u64| {
+            ring.hold(
+                read_all(dir.path(), true).unwrap(),
+                now + Duration::from_secs(after),
+            );
+            let held = ring.held.load();
+            held[signer(&held, now + Duration::from_secs(after)).unwrap()]
+                .file
+                .public
+                .kid
+                .clone()
+        };
+        assert_eq!((signs(0), signs(59)), (first.clone(), first));
+        assert_eq!(signs(60), made.public.kid);
     }
 
     #[tokio::test]

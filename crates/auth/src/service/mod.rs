@@ -6,6 +6,7 @@ mod attempts;
 mod key_ring;
 mod login;
 mod operator;
+mod password_change;
 mod passwords;
 mod refresh;
 mod sweeper;

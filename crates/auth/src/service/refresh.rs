@@ -126,3 +126,114 @@ fn counts(loaded: &Loaded, token: &Opaque) -> bool {
     loaded.standing.owner() == token.owner
         && account.is_some_and(|account| account.counts(&token.id))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use common::identity::{Owner, UserId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::service::tokens::first_refresh;
+
+    /// What clients do: show the token that they got so many answers ago, or one that was never given; time passes.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Show { back: usize },
+        MadeUp,
+        GraceEnds,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => Just(Step::Show { back: 0 }),
+            3 => Just(Step::Show { back: 1 }),
+            1 => (2_usize..5).prop_map(|back| Step::Show { back }),
+            1 => Just(Step::MadeUp),
+            2 => Just(Step::GraceEnds),
+        ];
+        prop::collection::vec(step, 1..40)
+    }
+
+    /// A login as the store has it.
+    struct Stored {
+        record: LoginRecord,
+        nonce: Option<Bytes>,
+    }
+
+    fn owner() -> Owner {
+        Owner {
+            user: UserId::parse("alice").unwrap(),
+            generation: 0,
+        }
+    }
+
+    impl Stored {
+        fn show(&mut self, text: &str) -> Result<String, Turn> {
+            let token = Opaque::decode(REFRESH_PREFIX, text).unwrap();
+            let next =
+                |nonce: &Bytes, key: &Bytes| successor(&token.owner, &token.id, key, nonce, text);
+            match turn(&self.record, self.nonce.clone(), &token, text) {
+                Turn::Rotate => {
+                    let nonce = random_bytes();
+                    let given = next(&nonce, &self.record.proof_key);
+                    self.record.previous =
+                        Some(std::mem::replace(&mut self.record.current, digest(&given)));
+                    self.nonce = Some(nonce);
+                    Ok(given)
+                }
+                Turn::Repeat(nonce) => Ok(next(&nonce, &self.record.proof_key)),
+                Turn::Theft => {
+                    self.record.ended = Some(Ended::Reused);
+                    Err(Turn::Theft)
+                }
+                refused => Err(refused),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_take_turns_whatever_clients_do(steps in steps()) {
+            let proof_key = random_bytes();
+            let first = first_refresh(&owner(), "0-x", &proof_key);
+            let record = LoginRecord {
+                started_at: 0, proof_key, current: digest(&first), previous: None, ended: None,
+            };
+            let mut stored = Stored { record, nonce: None };
+            // The model: every token in the order given, whether the newest but one may repeat, whether it is over.
+            let (mut given, mut grace, mut over) = (vec![first], false, false);
+            for step in steps {
+                match step {
+                    Step::GraceEnds => {
+                        stored.nonce = None;
+                        grace = false;
+                    }
+                    Step::MadeUp => {
+                        let made_up = first_refresh(&owner(), "0-x", b"another key");
+                        prop_assert_eq!(stored.show(&made_up), Err(Turn::Unknown));
+                    }
+                    Step::Show { back } => {
+                        let at = given.len().saturating_sub(back + 1);
+                        let age = given.len() - 1 - at;
+                        let answer = stored.show(&given[at].clone());
+                        if over {
+                            prop_assert_eq!(answer, Err(Turn::Over(Ended::Reused)));
+                        } else if age == 0 {
+                            given.push(answer.unwrap());
+                            grace = true;
+                        } else if age == 1 && grace {
+                            prop_assert_eq!(answer.as_deref(), Ok(given[at + 1].as_str()));
+                        } else {
+                            prop_assert_eq!(answer, Err(Turn::Theft));
+                            over = true;
+                        }
+                    }
+                }
+            }
+            let distinct: HashSet<_> = given.iter().collect();
+            prop_assert_eq!(distinct.len(), given.len());
+        }
+    }
+}

@@ -17,6 +17,7 @@ mod key_set;
 mod opaque;
 mod remote;
 mod revocation;
+mod revoked;
 mod token;
 
 pub use account::{AccountState, ApiKeyRecord, ERASE, api_key, api_keys_index, state};
@@ -25,7 +26,8 @@ pub use authenticator::Authenticator;
 pub use bearer::{Unidentified, bearer, identify};
 pub use key_set::{Jwk, JwkSet, KeySet};
 pub use opaque::{Opaque, digest};
-pub use revocation::{REVOKED, Revocation, Revocations, login_epoch};
+pub use revocation::{REVOKED, Revocations};
+pub use revoked::{Revocation, login_epoch};
 pub use token::{LEEWAY_S, TOKEN_TYPE, Verifier};
 
 pub use crate::config::LoginMode;

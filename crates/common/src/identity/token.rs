@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, Visitor},
+    de::{MapAccess, Visitor},
 };
 
 use super::{Credential, Identity, Owner, UserId};
@@ -247,7 +247,8 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
                 "exp" => exp = Some(map.next_value()?),
                 "gen" => generation = Some(map.next_value()?),
                 _ => {
-                    map.next_value::<IgnoredAny>()?;
+                    // Read as a value, so that the limit on nesting holds here too.
+                    map.next_value::<serde_json::Value>()?;
                 }
             }
             if !seen.insert(name) {
