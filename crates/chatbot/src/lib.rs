@@ -67,7 +67,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
         listeners.chat.0.local_addr()?,
         &settings,
     );
-    welcome::say_if_only_the_demo_answers(llm, &shutdown);
+    welcome::say_if_only_the_demo_answers(llm, &settings, &shutdown);
     let Listeners {
         auth: auth_at,
         chat: chat_at,
@@ -110,8 +110,9 @@ async fn as_sent_on(mut request: Request) -> Request {
     request
 }
 
-/// Both descriptions as one JSON object, by service: what the subcommand `openapi` prints.
+/// The description of both services as one document: what the subcommand `openapi` prints.
 pub fn openapi() -> String {
-    let both = serde_json::json!({ "auth": auth::openapi(), "chat": chat::openapi() });
-    serde_json::to_string_pretty(&both).unwrap_or_default()
+    let mut both = chat::openapi();
+    both.merge(auth::openapi());
+    both.to_pretty_json().unwrap_or_default()
 }

@@ -8,15 +8,18 @@ use std::{
 
 use chat::service::llm::Llm;
 use common::{
-    config::{LoginMode, ProviderKind, Settings},
+    config::{LogFormat, LoginMode, ProviderKind, Settings},
     shutdown::Shutdown,
 };
 
 /// How often it is looked whether the providers have been asked.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Prints where both services are and three commands to try. A reader that has left is no failure.
+/// Prints where both services are and three commands to try, where people read the log and not programs.
 pub fn print(auth: SocketAddr, chat: SocketAddr, settings: &Settings) {
+    if settings.telemetry.log_format == LogFormat::Json {
+        return;
+    }
     let password = match settings.auth.login {
         LoginMode::Open => "",
         LoginMode::Password => r#","password":"…""#,
@@ -35,7 +38,10 @@ pub fn print(auth: SocketAddr, chat: SocketAddr, settings: &Settings) {
 }
 
 /// Says so as soon as it is known that no model server can be reached, with the two commands that change that.
-pub fn say_if_only_the_demo_answers(llm: Llm, shutdown: &Shutdown) {
+pub fn say_if_only_the_demo_answers(llm: Llm, settings: &Settings, shutdown: &Shutdown) {
+    if settings.telemetry.log_format == LogFormat::Json {
+        return;
+    }
     let stopping = shutdown.stop_token();
     shutdown.spawn(stopping.run_until_cancelled_owned(async move {
         loop {
@@ -56,6 +62,7 @@ pub fn say_if_only_the_demo_answers(llm: Llm, shutdown: &Shutdown) {
     }));
 }
 
+/// A reader that has left is no failure.
 fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

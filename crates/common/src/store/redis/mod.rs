@@ -106,10 +106,14 @@ impl Redis {
     }
 
     pub(super) async fn read(&self, reads: &[Read]) -> Result<Snapshot, StoreError> {
-        let (pipeline, sizes) = reading::pipeline(reads);
+        let (pipeline, sizes) = reading::pipeline(reads, true);
         // Reading twice does no harm, so a connection that broke meanwhile costs the caller nothing.
         let values = match self.send_pipeline(&pipeline).await {
             Err(Failure::Lost(_)) => self.send_pipeline(&pipeline).await,
+            // A full Redis queues no transaction. It takes no writes either, so that nothing comes between the reads.
+            Err(Failure::Said(StoreError::Full(_))) => {
+                self.send_pipeline(&reading::pipeline(reads, false).0).await
+            }
             result => result,
         }?;
         reading::snapshot(reads, &sizes, values)

@@ -8,11 +8,11 @@ use super::reply::{checked, unexpected};
 use crate::store::{Bytes, Found, Read, Snapshot, StoreError};
 
 /// One pipeline for all reads and the clock, and how many answers each read has. More than one command is one
-/// transaction, so that all see one moment.
-pub(super) fn pipeline(reads: &[Read]) -> (Pipeline, Vec<usize>) {
+/// transaction if they are to be `at_one_moment`.
+pub(super) fn pipeline(reads: &[Read], at_one_moment: bool) -> (Pipeline, Vec<usize>) {
     let mut pipeline = redis::pipe();
     let sizes: Vec<usize> = reads.iter().map(|read| add(&mut pipeline, read)).collect();
-    if pipeline.len() > 1 {
+    if at_one_moment && pipeline.len() > 1 {
         pipeline.atomic();
     }
     pipeline.cmd("TIME");
