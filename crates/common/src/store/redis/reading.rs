@@ -83,12 +83,11 @@ pub(super) fn snapshot(
     sizes: &[usize],
     mut values: Vec<Value>,
 ) -> Result<Snapshot, StoreError> {
-    // A transaction answers with one array.
-    if sizes.iter().sum::<usize>() > 1 {
-        values = match checked(values.pop())? {
-            Value::Array(values) => values,
-            _ => return Err(unexpected()),
-        };
+    // A transaction answers with one array; what is not one has an answer for each command, the clock's among them.
+    if let [Value::Array(_)] = values.as_slice()
+        && let Some(Value::Array(transaction)) = values.pop()
+    {
+        values = transaction;
     }
     let now = clock(checked(values.pop())?)?;
     let mut values = values.into_iter();
