@@ -50,7 +50,7 @@ impl Turns {
             let log = self.follow(owner, &record.session, id, log, stored.batches.len());
             return Ok(log.watch(after));
         }
-        self.from_history(owner, &session, id, record, repository)
+        self.remembered(owner, &session, id, record, repository)
             .await
     }
 
@@ -70,7 +70,7 @@ impl Turns {
     }
 
     /// An answer whose events are forgotten: `start` with `reset`, the whole text, the ending.
-    async fn from_history(
+    async fn remembered(
         &self,
         owner: &Owner,
         session: &SessionId,

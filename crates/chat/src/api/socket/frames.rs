@@ -26,7 +26,7 @@ pub enum Frame {
 #[derive(Debug)]
 pub struct Refused {
     /// Why.
-    pub error: ApiError,
+    pub error: Box<ApiError>,
     /// The frame's `ref`.
     pub reference: Option<String>,
 }
@@ -149,7 +149,7 @@ pub fn parse(text: &str) -> Result<Frame, Refused> {
     let head: Head = serde_json::from_str(text).unwrap_or_default();
     let reference = head.reference.as_ref().and_then(reference_json);
     let refused = |error| Refused {
-        error,
+        error: Box::new(error),
         reference: reference.clone(),
     };
     let message_id = |text: &str| {

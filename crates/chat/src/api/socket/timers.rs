@@ -71,34 +71,32 @@ impl Timers {
 
     /// Resolves when something is due, and says what. Safe to drop.
     pub async fn due(&mut self) -> Due {
-        loop {
-            let deadlines = [
-                (Some(self.ping), Due::Ping),
-                (self.pong, Due::Silent),
-                (self.auth, Due::Unknown),
-                (self.warning, Due::ExpiresSoon),
-                (self.expiry, Due::Expired),
-            ];
-            let first = deadlines
-                .into_iter()
-                .filter_map(|(at, due)| Some((at?, due)))
-                .min_by_key(|(at, _)| *at);
-            let Some((at, due)) = first else {
-                return std::future::pending().await;
-            };
-            if self.sleep.deadline() != at {
-                self.sleep.as_mut().reset(at);
-            }
-            self.sleep.as_mut().await;
-            match due {
-                Due::Ping => {
-                    self.ping = at + PING_PERIOD;
-                    self.pong = self.pong.or(Some(at + PONG_PATIENCE));
-                }
-                Due::ExpiresSoon => self.warning = None,
-                Due::Silent | Due::Unknown | Due::Expired => {}
-            }
-            return due;
+        let deadlines = [
+            (Some(self.ping), Due::Ping),
+            (self.pong, Due::Silent),
+            (self.auth, Due::Unknown),
+            (self.warning, Due::ExpiresSoon),
+            (self.expiry, Due::Expired),
+        ];
+        let first = deadlines
+            .into_iter()
+            .filter_map(|(at, due)| Some((at?, due)))
+            .min_by_key(|(at, _)| *at);
+        let Some((at, due)) = first else {
+            return std::future::pending().await;
+        };
+        if self.sleep.deadline() != at {
+            self.sleep.as_mut().reset(at);
         }
+        self.sleep.as_mut().await;
+        match due {
+            Due::Ping => {
+                self.ping = at + PING_PERIOD;
+                self.pong = self.pong.or(Some(at + PONG_PATIENCE));
+            }
+            Due::ExpiresSoon => self.warning = None,
+            Due::Silent | Due::Unknown | Due::Expired => {}
+        }
+        due
     }
 }
