@@ -22,12 +22,13 @@ use utoipa::IntoParams;
 
 use super::{
     App,
+    checks::{Checks, message_in_path, session_in_path},
     fold::{self, SentMessage},
-    requests::{Checks, Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user},
+    requests::{Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user},
     stream::{Form, Reader, respond},
 };
 use crate::{
-    models::{MessageId, SessionId},
+    models::SessionId,
     service::{
         begin::Begun,
         turns::{IdempotencyKey, NewTurn, Question},
@@ -78,8 +79,7 @@ pub async fn send(
     let mut checks = Checks::default();
     checks.text("/message", &body.message);
     let session = checks.session(body.session_id.as_deref());
-    check_turn(
-        &mut checks,
+    checks.turn(
         body.model.as_deref(),
         body.system.as_deref(),
         body.options.as_ref(),
@@ -132,10 +132,9 @@ pub async fn regenerate(
     headers: HeaderMap,
     OptionalBody(body): OptionalBody<Regenerate>,
 ) -> Result<Response, ApiError> {
-    let session = super::sessions::in_path(&session_id)?;
+    let session = session_in_path(&session_id)?;
     let mut checks = Checks::default();
-    check_turn(
-        &mut checks,
+    checks.turn(
         body.model.as_deref(),
         body.system.as_deref(),
         body.options.as_ref(),
@@ -187,7 +186,7 @@ pub async fn stream(
     Query(query): Query<ResumeQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = in_path(&message_id)?;
+    let id = message_in_path(&message_id)?;
     let after = last_event_id(&headers, &query)?;
     let watch = app
         .turns
@@ -223,7 +222,7 @@ pub async fn cancel(
     Path(message_id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     app.turns
-        .cancel(&identity.owner, &in_path(&message_id)?, deadline)
+        .cancel(&identity.owner, &message_in_path(&message_id)?, deadline)
         .await?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -263,24 +262,6 @@ pub(super) async fn give_back(app: &App, identity: &Identity) {
         .limiter
         .refund(&Caller::User(identity.owner.clone()))
         .await;
-}
-
-pub(super) fn check_turn(
-    checks: &mut Checks,
-    model: Option<&str>,
-    system: Option<&str>,
-    options: Option<&crate::models::Options>,
-) {
-    checks.model(model);
-    if let Some(system) = system {
-        checks.text("/system", system);
-    }
-    checks.options(options);
-}
-
-fn in_path(message_id: &str) -> Result<MessageId, ApiError> {
-    MessageId::parse(message_id)
-        .ok_or_else(|| ApiError::new(Code::MessageNotFound, "You have no answer of that id."))
 }
 
 fn key_of<T: Serialize>(

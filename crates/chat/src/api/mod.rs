@@ -1,11 +1,14 @@
 //! The doors of the chat service: each handler parses, asks the service, and answers.
 
 pub mod auth_pass;
+pub mod checks;
 pub mod errors;
+pub mod export;
 pub mod fold;
 pub mod messages;
 pub mod model_list;
 pub mod requests;
+pub mod session_bodies;
 pub mod sessions;
 pub mod socket;
 pub mod stream;
@@ -82,7 +85,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(sessions::list, sessions::create))
         .routes(routes!(sessions::read, sessions::change, sessions::delete))
         .routes(routes!(sessions::messages))
-        .routes(routes!(sessions::export))
+        .routes(routes!(export::export))
         .routes(routes!(messages::regenerate))
         .routes(routes!(model_list::list))
         .routes(routes!(usage::read))

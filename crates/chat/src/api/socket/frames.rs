@@ -4,8 +4,8 @@ use common::errors::{ApiError, json};
 use serde::{Deserialize, Serialize};
 
 use super::super::{
-    messages::check_turn,
-    requests::{Checks, DisconnectRule},
+    checks::{Checks, message_in_path},
+    requests::DisconnectRule,
 };
 use crate::models::{MessageId, Options, SessionId, present};
 
@@ -133,8 +133,7 @@ impl MessageFrame {
         let mut checks = Checks::default();
         checks.text("/message", &self.message);
         checks.session(self.session_id.as_deref());
-        check_turn(
-            &mut checks,
+        checks.turn(
             self.model.as_deref(),
             self.system.as_deref(),
             self.options.as_ref(),
@@ -152,10 +151,6 @@ pub fn parse(text: &str) -> Result<Frame, Refused> {
         error: Box::new(error),
         reference: reference.clone(),
     };
-    let message_id = |text: &str| {
-        MessageId::parse(text)
-            .ok_or_else(|| crate::service::turns::ChatError::MessageNotFound.into())
-    };
     let bytes = text.as_bytes();
     match head
         .kind
@@ -169,13 +164,13 @@ pub fn parse(text: &str) -> Result<Frame, Refused> {
         }
         Some("cancel") => {
             let frame: CancelFrame = json::parse(bytes).map_err(refused)?;
-            message_id(&frame.message_id)
+            message_in_path(&frame.message_id)
                 .map(Frame::Cancel)
                 .map_err(refused)
         }
         Some("resume") => {
             let frame: ResumeFrame = json::parse(bytes).map_err(refused)?;
-            let id = message_id(&frame.message_id).map_err(refused)?;
+            let id = message_in_path(&frame.message_id).map_err(refused)?;
             Ok(Frame::Resume(id, frame.last_event_id))
         }
         Some("auth") => json::parse(bytes)
