@@ -6,7 +6,7 @@ import { Answer, userMessage } from './message.js';
 import { Problem } from './problem.js';
 import { Turn } from './turn.js';
 
-/** Fires `turn` (an answer begins, ends or changes hands), `begun` (a new chat got its id), `gone` (the open chat is no more). */
+/** Fires `turn` (an answer begins, ends or changes hands), `begun` (a new chat got its id), `accepted` (the server has a message), `gone` (the open chat is no more). */
 export class Conversation extends EventTarget {
   session = null;
   turn = null;
@@ -151,6 +151,7 @@ export class Conversation extends EventTarget {
 
   #run(turn) {
     this.#turns.set(turn.session, turn);
+    turn.addEventListener('accepted', () => this.dispatchEvent(new Event('accepted')));
     turn.addEventListener('end', () => this.#ended(turn));
     turn.addEventListener('trouble', ({ problem }) => announce(problem.message));
     turn.run();

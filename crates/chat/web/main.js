@@ -57,7 +57,11 @@ async function enter() {
   mine.addEventListener('turn', () => conversation === mine && turnChanged());
   mine.addEventListener('begun', () => {
     history.pushState(null, '', `#/${mine.session}`);
+    sidebar.select(mine.session);
     drawEmpty();
+  });
+  mine.addEventListener('accepted', () => {
+    if (sidebar.titleOf(mine.session) === null) sidebar.refresh();
   });
   mine.addEventListener('gone', () => {
     toast('This chat was deleted.');

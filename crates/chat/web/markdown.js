@@ -8,6 +8,8 @@ const TAGS = 'a blockquote br code del em h1 h2 h3 h4 h5 h6 hr input li ol p pre
 const RULES = {
   ALLOWED_TAGS: TAGS.split(' '),
   ALLOWED_ATTR: ['href', 'title', 'class', 'align', 'start', 'type', 'checked', 'disabled'],
+  // What is not an address is not held against the rule for addresses.
+  ADD_URI_SAFE_ATTR: ['align', 'start', 'type'],
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,

@@ -10,7 +10,7 @@ const STARTS = 4;
 const AWAY_SECONDS = 60;
 
 /**
- * Fires `change` whenever something a reader can see has changed, and `end` once.
+ * Fires `change` whenever something a reader can see has changed, `accepted` when the server has it, and `end` once.
  * `phase`: `sending`, `waiting` (accepted), `queued`, `answering`, `done`, `failed`, `gone` (it is no longer kept).
  */
 export class Turn extends EventTarget {
@@ -154,6 +154,7 @@ export class Turn extends EventTarget {
     this.phase = 'waiting';
     this.#note();
     if (this.stopping) this.stop();
+    this.dispatchEvent(new Event('accepted'));
     this.#changed();
   }
 
