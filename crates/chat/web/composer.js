@@ -32,7 +32,8 @@ export class Composer extends EventTarget {
     const chosen = this.#memory.get('model') ?? '';
     const known = models.some((model) => model.id === chosen);
     const ids = [...new Set(models.map((model) => model.id))];
-    this.#model.replaceChildren(new Option('Default model', ''), ...ids.map((id) => new Option(id, id)));
+    const usual = models.find((model) => model.default)?.id;
+    this.#model.replaceChildren(new Option(usual ? `Default: ${usual}` : 'Default model', ''), ...ids.map((id) => new Option(id, id)));
     this.#model.value = known ? chosen : '';
   }
 

@@ -5,6 +5,7 @@ pub mod errors;
 pub mod fold;
 pub mod messages;
 pub mod model_list;
+pub mod page;
 pub mod requests;
 pub mod sessions;
 pub mod socket;
