@@ -96,9 +96,21 @@ test('a message that finds no server is kept, and goes out on demand', async () 
   } finally {
     here.proxy.mend();
   }
-  await page.getByRole('button', { name: 'Try again' }).click();
+  await page.getByRole('button', { name: 'Try again', exact: true }).click();
   await until('the answer', async () => (await wordsOf(page)) === 'You said: second');
   assert.equal(await page.locator('article').count(), 4);
+});
+
+test('a message that never reached the server goes out after a reload', async () => {
+  const page = await here.enter();
+  await page.route('**/chat/message?*', (route) => route.abort());
+  await say(page, 'patience');
+  await answer(page).getByRole('alert').waitFor();
+  await page.unroute('**/chat/message?*');
+  await page.reload();
+  await answer(page).waitFor();
+  assert.equal(await ended(page), 'You said: patience');
+  assert.equal(await page.locator('article').count(), 2);
 });
 
 test('tokens are renewed before they expire, in two tabs that do not steal each other\'s', async () => {

@@ -21,7 +21,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
   "${as_root[@]}" apt-get update
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
 fi
-if ! node --eval 'process.exit(Number(process.versions.node.split(".")[0]) < 20)'; then
+if ! node --eval 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)'; then
   echo "please install Node.js 20 or newer: this is $(node --version)" >&2
   exit 1
 fi

@@ -107,7 +107,7 @@ test('a failure is told in words, and tried again on demand', async () => {
   await say(page, '!fail');
   await answer(page).getByRole('alert').waitFor();
   assert.equal(await answer(page).getByRole('alert').locator('strong').innerText(), 'The model stopped in the middle');
-  await page.getByRole('button', { name: 'Try again' }).click();
+  await page.getByRole('button', { name: 'Try again', exact: true }).click();
   await answer(page).getByRole('alert').waitFor();
   assert.equal(await page.locator('article').count(), 2);
 });
@@ -146,6 +146,8 @@ test('each chat keeps its own messages, and answers go on while another is read'
   await say(page, 'meanwhile');
   assert.equal(await ended(page), 'You said: meanwhile');
   await page.locator('#sessions').getByText('slowly').click();
+  await page.locator('article.user').getByText('slowly').waitFor();
+  await answer(page).waitFor();
   assert.equal((await ended(page)).match(/word/g).length, 60);
   assert.equal(await page.locator('article').count(), 2);
 });

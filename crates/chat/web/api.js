@@ -55,7 +55,7 @@ export class Api {
 
   models = () => this.call('GET', 'chat/models');
   usage = () => this.call('GET', 'chat/usage');
-  sessions = (cursor) => this.call('GET', `chat/sessions?limit=50${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ''}`);
+  sessions = (cursor, limit) => this.call('GET', `chat/sessions?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ''}`);
   session = (id) => this.call('GET', sessionPath(id));
   change = (id, change) => this.call('PATCH', sessionPath(id), change);
   remove = (id) => this.call('DELETE', sessionPath(id));

@@ -68,8 +68,11 @@ export class Conversation extends EventTarget {
 
   regenerate() {
     if (this.turn?.running || this.session === null) return;
-    this.#lastAnswer?.remove();
-    this.#start({ session: this.session, regenerate: true, body: this.#choices() });
+    const old = this.#lastAnswer;
+    if (old) old.hidden = true;
+    const turn = this.#start({ session: this.session, regenerate: true, body: this.#choices() });
+    // The old answer stays until there is something in its place.
+    turn.addEventListener('end', () => (turn.text ? old?.remove() : old?.removeAttribute('hidden')));
     this.#follower.toEnd();
   }
 
@@ -146,7 +149,9 @@ export class Conversation extends EventTarget {
   }
 
   #start(order) {
-    this.#display(this.#run(new Turn(this.#api, this.#notes, order)));
+    const turn = this.#run(new Turn(this.#api, this.#notes, order));
+    this.#display(turn);
+    return turn;
   }
 
   #run(turn) {

@@ -25,13 +25,16 @@ const follower = new Follower(byId('pane'), byId('thread'), byId('jump'));
 let conversation = null;
 
 login.addEventListener('entered', enter);
-login.addEventListener('left', () => leave(''));
+login.addEventListener('left', () => {
+  history.replaceState(null, '', '#/');
+  leave('');
+});
 login.addEventListener('ended', () => leave('Your login has ended. Please log in again.'));
 sidebar.addEventListener('open', ({ session }) => goTo(session));
 sidebar.addEventListener('change', drawTitle);
 sidebar.addEventListener('deleted', ({ session }) => {
   conversation?.forget(session);
-  if (session === conversation?.session) goTo(null);
+  if (conversation && session === conversation.session) goTo(null);
 });
 sidebar.addEventListener('trouble', ({ problem }) => toast(`${problem.message}. ${problem.detail}`));
 composer.addEventListener('send', ({ text }) => conversation?.send(text));
@@ -69,9 +72,11 @@ async function enter() {
     goTo(null);
   });
   route();
-  sidebar.refresh();
   api.models().then(({ models }) => composer.offerModels(models)).catch(() => composer.offerModels([]));
   refreshUsage();
+  await sidebar.refresh();
+  const session = mine.session;
+  if (conversation === mine && session && !mine.turn && sidebar.titleOf(session) === null) sidebar.learn(session);
 }
 
 function leave(reason) {
@@ -118,7 +123,8 @@ function drawEmpty() {
 }
 
 function drawTitle() {
-  const title = (conversation?.session && sidebar.titleOf(conversation.session)) || 'New chat';
+  const session = conversation?.session;
+  const title = (session && sidebar.titleOf(session)) || 'New chat';
   byId('title').textContent = title;
   document.title = `${title} · Chat`;
 }
@@ -128,7 +134,7 @@ function refreshUsage() {
 }
 
 function onKey(event) {
-  if (event.key !== 'Escape' || event.defaultPrevented || document.querySelector('dialog[open], [popover]:popover-open')) return;
+  if (event.key !== 'Escape' || event.defaultPrevented || event.isComposing || document.querySelector('dialog[open], [popover]:popover-open')) return;
   if (document.body.classList.contains('sidebar-open')) showSidebar(false);
   else conversation?.stop();
 }

@@ -60,7 +60,9 @@ export class Turn extends EventTarget {
       removeEventListener('online', wake);
     }
     if (this.#abort.signal.aborted) return;
-    this.#notes.drop(this);
+    // What never reached the server is found again after a reload.
+    const kept = this.phase === 'failed' && !this.messageId && this.problem.passing;
+    if (!kept) this.#notes.drop(this);
     this.dispatchEvent(new Event('end'));
   }
 
