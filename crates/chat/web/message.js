@@ -140,8 +140,13 @@ function thoughtWords(turn) {
 function statusWords(turn) {
   if (turn.reconnecting) return 'Connection lost, reconnecting';
   if (turn.stopping) return 'Stopping';
-  if (turn.phase === 'queued') return turn.position === 1 ? 'One other is ahead of you' : `${turn.position} others are ahead of you`;
+  if (turn.phase === 'queued') return queueWords(turn.position);
   return turn.phase === 'sending' ? 'Sending' : 'Waiting for the model';
+}
+
+function queueWords(ahead) {
+  if (ahead === 0) return 'The model is busy; you are next';
+  return `The model is busy; ${ahead === 1 ? 'one other waits' : `${ahead} others wait`} before you`;
 }
 
 function copyButton(text) {

@@ -161,7 +161,7 @@ export class Turn extends EventTarget {
   }
 
   #queue({ position }) {
-    this.phase = position > 0 ? 'queued' : 'waiting';
+    this.phase = 'queued';
     this.position = position;
     this.#changed();
   }
