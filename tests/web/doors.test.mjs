@@ -24,7 +24,7 @@ test('closed registration is told in words', async () => {
   await page.getByText('Registration is closed here').waitFor();
 });
 
-test('a login that has ended elsewhere is told, and the chat comes back after the next', async () => {
+test('a login that is no longer good is told', async () => {
   const page = await here.open();
   await page.evaluate(() => localStorage.setItem('chatbot.login', JSON.stringify({ user: 'ghost', refresh: 'no such token' })));
   await page.reload();

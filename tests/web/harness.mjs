@@ -13,11 +13,12 @@ const ROOT = path.resolve(import.meta.dirname ?? path.dirname(new URL(import.met
 const BINARIES = path.join(path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target'), 'debug');
 
 /** One place for a file's stories: `open()` gives a page in a browser of its own. */
-export function place({ environment = {} } = {}) {
+export function place({ environment = {}, durable = false } = {}) {
   const here = { contexts: [] };
   before(async () => {
     here.directory = await mkdtemp(path.join(tmpdir(), 'chat-page-'));
     here.model = await modelServer();
+    if (durable) environment.CHATBOT__STORE__URL = `embedded:${path.join(here.directory, 'store')}`;
     here.chat = await chatbot(here.directory, here.model.address, environment);
     here.proxy = await cuttableProxy(here.chat.address);
     here.url = `http://${here.proxy.address}/`;
@@ -29,10 +30,17 @@ export function place({ environment = {} } = {}) {
   after(async () => {
     await here.browser?.close();
     here.proxy?.close();
-    here.chat?.stop();
-    here.model?.stop();
+    await here.chat?.stop();
+    await here.model?.stop();
     if (here.directory) await rm(here.directory, { recursive: true, force: true });
   });
+  /** Kills the server where it stands and starts another one; only a durable one remembers. */
+  here.crash = async () => {
+    await here.chat.stop();
+    here.proxy.cut();
+    here.chat = await chatbot(here.directory, here.model.address, environment);
+    here.proxy.retarget(here.chat.address);
+  };
   /** A browser profile of its own, with a page that is not logged in yet. */
   here.open = async (options = {}) => {
     const context = await here.browser.newContext({ viewport: { width: 1100, height: 800 }, reducedMotion: 'reduce', acceptDownloads: true, ...options });
@@ -165,12 +173,18 @@ function start(binary, args, environment) {
       }
       return null;
     });
-  return { finds, says: (pattern) => finds((line) => pattern.exec(line)), stop: () => child.kill('SIGKILL') };
+  const stop = async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await ended;
+  };
+  return { finds, says: (pattern) => finds((line) => pattern.exec(line)), stop };
 }
 
 /** Passes bytes on to `target` until somebody cuts the line. */
 async function cuttableProxy(target) {
-  const [host, port] = target.split(':');
+  let [host, port] = target.split(':');
   const sockets = new Set();
   let open = true;
   const server = net.createServer((near) => {
@@ -190,6 +204,9 @@ async function cuttableProxy(target) {
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const cut = () => sockets.forEach((socket) => socket.destroy());
   return {
+    retarget: (to) => {
+      [host, port] = to.split(':');
+    },
     address: `127.0.0.1:${server.address().port}`,
     cut,
     /** Cuts every connection and refuses new ones until `mend`. */

@@ -36,12 +36,11 @@ export class Conversation extends EventTarget {
   /** Opens a chat, or an empty one (`null`). */
   async open(session) {
     const opening = ++this.#opening;
+    const again = session !== null && session === this.session;
     this.session = session;
-    this.#list.replaceChildren();
-    this.#lastAnswer = null;
-    this.#cursor = null;
-    this.#earlier.hidden = true;
     this.#notice.replaceChildren();
+    // The same chat, read anew, stays in sight until it has come.
+    if (!again) this.#clear();
     this.#attach(session ? (this.#turns.get(session) ?? null) : null);
     if (session === null) return;
     this.#list.setAttribute('aria-busy', 'true');
@@ -92,6 +91,13 @@ export class Conversation extends EventTarget {
     for (const turn of this.#turns.values()) turn.abandon();
     this.#turns.clear();
     this.open(null);
+  }
+
+  #clear() {
+    this.#list.replaceChildren();
+    this.#lastAnswer = null;
+    this.#cursor = null;
+    this.#earlier.hidden = true;
   }
 
   async #history(session) {
