@@ -23,3 +23,5 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 # The stories start the binaries, which `cargo test` alone does not build.
 cargo build --workspace --bins --locked
 cargo test --workspace --locked
+# The page, in a real browser; it brings Node.js, npm and Chromium where they are missing.
+bash tests/web/run.sh

@@ -128,7 +128,8 @@ pub fn build(
     let router = api::guarded(routes, &app)
         .merge(passed_on)
         .merge(health::routes(health.clone()))
-        .merge(docs::routes(openapi));
+        .merge(docs::routes(openapi))
+        .merge(api::page::routes());
     let mut layers = Layers::new("chat", hosts(settings, authenticator), &settings.server);
     layers
         .allowed_origins

@@ -7,6 +7,7 @@ pub mod export;
 pub mod fold;
 pub mod messages;
 pub mod model_list;
+pub mod page;
 pub mod requests;
 pub mod session_bodies;
 pub mod sessions;

@@ -1,0 +1,76 @@
+// The box to write in, its button (send, or stop while an answer is on its way), and the choice of a model.
+
+const TALLEST = 0.4;
+
+/** Fires `send` with `text` in it, and `stop`. */
+export class Composer extends EventTarget {
+  #form = document.getElementById('composer');
+  #box = document.getElementById('message');
+  #button = document.getElementById('send');
+  #model = document.getElementById('model');
+  #memory;
+  #answering = false;
+
+  constructor(memory) {
+    super();
+    this.#memory = memory;
+    this.#form.addEventListener('submit', (event) => {
+      event.preventDefault();
+      this.#answering ? this.#stop() : this.#send();
+    });
+    this.#box.addEventListener('input', () => this.#fit());
+    this.#box.addEventListener('keydown', (event) => this.#key(event));
+    this.#model.addEventListener('change', () => memory.set('model', this.#model.value));
+    addEventListener('resize', () => this.#fit());
+    this.#fit();
+  }
+
+  /** What the next answer is asked of: nothing where the server may choose. */
+  choices = () => (this.#model.value ? { model: this.#model.value } : {});
+
+  offerModels(models) {
+    const chosen = this.#memory.get('model') ?? '';
+    const known = models.some((model) => model.id === chosen);
+    const ids = [...new Set(models.map((model) => model.id))];
+    const usual = models.find((model) => model.default)?.id;
+    this.#model.replaceChildren(new Option(usual ? `Default: ${usual}` : 'Default model', ''), ...ids.map((id) => new Option(id, id)));
+    this.#model.value = known ? chosen : '';
+  }
+
+  set answering(answering) {
+    this.#answering = answering;
+    this.#button.classList.toggle('stop', answering);
+    this.#button.setAttribute('aria-label', answering ? 'Stop' : 'Send');
+    this.#button.title = answering ? 'Stop (Esc)' : 'Send (Enter)';
+    this.#fit();
+  }
+
+  focus() {
+    // A phone's keyboard comes when it is asked for, not by itself.
+    if (matchMedia('(hover: hover)').matches) this.#box.focus();
+  }
+
+  #key(event) {
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    event.preventDefault();
+    if (!this.#answering) this.#send();
+  }
+
+  #send() {
+    const text = this.#box.value;
+    if (text.trim() === '') return;
+    this.#box.value = '';
+    this.#fit();
+    this.dispatchEvent(Object.assign(new Event('send'), { text }));
+  }
+
+  #stop() {
+    this.dispatchEvent(new Event('stop'));
+  }
+
+  #fit() {
+    this.#box.style.height = 'auto';
+    this.#box.style.height = `${Math.min(this.#box.scrollHeight, innerHeight * TALLEST)}px`;
+    this.#button.disabled = !this.#answering && this.#box.value.trim() === '';
+  }
+}

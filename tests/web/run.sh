@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Runs the stories of the chat page: the built binaries, a model server that repeats what it is told, and Chromium.
+# Build first: cargo build --workspace --bins. Installs what is missing (Debian, Ubuntu), and nothing that is there already.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+missing=()
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
+if [ -z "${CHROMIUM:-}" ]; then
+  CHROMIUM="$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)"
+  [ -n "$CHROMIUM" ] || missing+=(chromium)
+fi
+if [ "${#missing[@]}" -gt 0 ]; then
+  if ! command -v apt-get >/dev/null; then
+    echo "please install: ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=()
+  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+  "${as_root[@]}" apt-get update
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+fi
+if ! node --eval 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)'; then
+  echo "please install Node.js 20 or newer: this is $(node --version)" >&2
+  exit 1
+fi
+export CHROMIUM="${CHROMIUM:-$(command -v chromium)}"
+
+# What the lock file names, once; again when it has changed.
+if ! cmp --silent package-lock.json node_modules/.installed; then
+  npm ci --no-audit --no-fund --ignore-scripts
+  cp package-lock.json node_modules/.installed
+fi
+exec node --test --test-concurrency=1
