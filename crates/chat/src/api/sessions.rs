@@ -31,9 +31,8 @@ use crate::{
         FinishReason, Role, SessionId, Usage,
         records::{MessageRecord, Session},
     },
-    repository::sessions::{NewSession, SessionChange},
     service::{
-        sessions::{MessageCursor, SessionCursor},
+        sessions::{MessageCursor, NewSession, SessionChange, SessionCursor},
         turns::{ChatError, Turns},
     },
 };
