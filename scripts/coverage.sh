@@ -4,10 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Binaries that a story starts are counted too, since they are built under these variables.
-# shellcheck disable=SC1090
-source <(cargo llvm-cov show-env --export-prefix)
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/coverage"
+# Binaries that a story starts are counted too, since they are built under these variables.
+eval "$(cargo llvm-cov show-env --sh)"
+# Thousands of processes: a few files that they merge their counts into, not one for each.
+export LLVM_PROFILE_FILE="${LLVM_PROFILE_FILE//%p-/}"
 cargo llvm-cov clean --workspace
 cargo build --workspace --bins --locked
 failed=0
