@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change is taken: formatting, lints, the build, every test.
+# Everything that must hold before a change is taken: formatting, the rooms, lints, the build, every test.
 # Needs Rust; installs what else the tests start (Debian, Ubuntu), and nothing that is there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,6 +19,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 cargo fmt --all --check
+scripts/rooms.sh
 cargo clippy --workspace --all-targets --locked -- -D warnings
 # The stories start the binaries, which `cargo test` alone does not build.
 cargo build --workspace --bins --locked

@@ -39,6 +39,8 @@ impl Process {
             .args(arguments)
             .env_clear()
             .envs(environment)
+            // Where an instrumented binary writes its counts (scripts/coverage.sh).
+            .envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -20,8 +20,7 @@ use super::{
 };
 use crate::{
     models::SessionId,
-    repository::sessions::{NewSession, SessionChange},
-    service::sessions::{MessageCursor, SessionCursor},
+    service::sessions::{MessageCursor, NewSession, SessionChange, SessionCursor},
 };
 
 /// Most things on a page.

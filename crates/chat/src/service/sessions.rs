@@ -6,16 +6,13 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use common::{clock, identity::Owner};
 
 use super::turns::{ChatError, Stop, Turns};
+pub use crate::repository::sessions::{NewSession, SessionChange};
 use crate::{
     models::{
         SessionId,
         records::{MessageRecord, Session},
     },
-    repository::{
-        Repository,
-        sessions::{NewSession, SessionChange},
-        usage::DayUsage,
-    },
+    repository::{Repository, usage::DayUsage},
 };
 
 /// A page of something, and where the next one begins.
