@@ -2,11 +2,13 @@
 
 pub mod welcome;
 
+use std::net::SocketAddr;
+
 use anyhow::Context as _;
 use axum::{
     Router,
     body::Body,
-    extract::{MatchedPath, Request},
+    extract::{ConnectInfo, Request},
     http::HeaderValue,
     middleware::map_request,
 };
@@ -100,14 +102,18 @@ fn passed_on(auth: Router) -> Router {
         .layer(map_request(as_sent_on))
 }
 
-/// The request as it would come over a network: it brings its id along, and its route is found anew.
-async fn as_sent_on(mut request: Request) -> Request {
-    request.extensions_mut().remove::<MatchedPath>();
-    let id = request.extensions().get::<RequestId>();
-    if let Some(id) = id.and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
-        request.headers_mut().insert(X_REQUEST_ID, id);
+/// The request as it would come over a network: it brings its id and its address along, and its route is found anew.
+async fn as_sent_on(request: Request) -> Request {
+    let (mut parts, body) = request.into_parts();
+    let mut known = std::mem::take(&mut parts.extensions);
+    if let Some(address) = known.remove::<ConnectInfo<SocketAddr>>() {
+        parts.extensions.insert(address);
     }
-    request
+    let id = known.remove::<RequestId>();
+    if let Some(id) = id.and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
+        parts.headers.insert(X_REQUEST_ID, id);
+    }
+    Request::from_parts(parts, body)
 }
 
 /// The description of both services as one document: what the subcommand `openapi` prints.

@@ -142,7 +142,9 @@ pub async fn connect(
         Err(_) => Handshake::Refused,
     };
     let shutdown = app.shutdown.clone();
-    let speaker = Speaker::new(app.clone(), peer, handshake);
+    // Seats are given in the order of the handshakes, whichever socket runs first.
+    let mut speaker = Speaker::new(app.clone(), peer, handshake);
+    let seated = speaker.sit();
     let upgrade = upgrade
         .protocols([PROTOCOL])
         .read_buffer_size(READ_BUFFER)
@@ -153,7 +155,7 @@ pub async fn connect(
     Ok(upgrade.on_upgrade(move |socket| async move {
         // Tracked, so that a stop waits for the close frame.
         let _ = shutdown
-            .spawn(run::run(app, speaker, request_id, socket))
+            .spawn(run::run(app, speaker, seated, request_id, socket))
             .await;
     }))
 }

@@ -92,9 +92,14 @@ struct Socket {
 }
 
 /// Runs a socket to its close.
-pub async fn run(app: App, mut speaker: Speaker, request_id: Arc<str>, socket: WebSocket) {
+pub async fn run(
+    app: App,
+    speaker: Speaker,
+    seated: Result<(), NoSpeaker>,
+    request_id: Arc<str>,
+    socket: WebSocket,
+) {
     let (sink, mut incoming) = socket.split();
-    let seated = speaker.sit();
     let mut timers = Timers::new(speaker.must_authenticate());
     if speaker.identity().is_some() {
         timers.authenticated(speaker.expires_at());
