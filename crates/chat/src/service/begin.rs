@@ -38,6 +38,9 @@ const SESSION_WAIT: Duration = Duration::from_secs(30);
 /// How often one who waits looks whether another instance has finished its turn, or whether a joined key has begun.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How often a session may change between reading it and accepting a turn: others come first by chance, but not for ever.
+const CHANGES: usize = 32;
+
 /// A turn that has begun, or one that was there already under the same idempotency key.
 #[derive(Debug)]
 pub struct Begun {
@@ -84,7 +87,7 @@ impl Turns {
         let place = self.lanes.enter(owner, &new.session);
         let give_up = tokio::time::Instant::now() + SESSION_WAIT;
         let mut repository = self.repository.by(deadline);
-        let mut reached = false;
+        let (mut reached, mut changes) = (false, 0);
         loop {
             if self.shutdown.is_draining() {
                 return Err(ChatError::ShuttingDown);
@@ -122,7 +125,11 @@ impl Turns {
                 Accepted::Yes => {
                     return Ok(self.launch(owner, &new, plan, accept, answering, place));
                 }
-                Accepted::Changed => repository = self.repository.clone(),
+                Accepted::Changed if changes < CHANGES => {
+                    changes += 1;
+                    repository = self.repository.clone();
+                }
+                Accepted::Changed => return Err(ChatError::SessionBusy),
                 Accepted::QuotaExceeded => {
                     let tokens_per_day = self.limits.tokens_per_day.unwrap_or_default();
                     return Err(ChatError::QuotaExceeded { tokens_per_day });

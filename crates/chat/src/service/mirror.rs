@@ -1,19 +1,15 @@
 //! The one writer that keeps the events of running turns in the store, off their live path, and renews their leases.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use common::store::Op;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::turns::{Stop, Turn, Turns};
-use crate::{
-    models::MessageId,
-    repository::{inbox::Request, keys::Keys},
-};
+use crate::repository::{inbox::Request, keys::Keys};
 
 /// How often: what a dead instance's watchers saw and its log lacks is at most this.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -27,29 +23,27 @@ enum Change {
 impl Turns {
     /// Runs until the service stops and no turn runs any more.
     pub(super) async fn mirror(self: Arc<Self>) {
-        let mut renewed: HashMap<MessageId, Instant> = HashMap::new();
         loop {
             if self.is_idle() {
-                renewed.clear();
                 tokio::select! {
                     () = self.began.notified() => {}
                     () = self.shutdown.stopping() => return,
                 }
             }
-            let mut ticks = interval(PERIOD);
+            // Not at once: a turn that ends within the period needs no mirror.
+            let mut ticks = interval_at(Instant::now() + PERIOD, PERIOD);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while !self.is_idle() {
                 ticks.tick().await;
-                self.mirror_once(&mut renewed).await;
+                self.mirror_once().await;
                 self.read_inbox().await;
             }
         }
     }
 
-    async fn mirror_once(&self, renewed: &mut HashMap<MessageId, Instant>) {
+    async fn mirror_once(&self) {
         let running = self.running();
         let now = Instant::now();
-        renewed.retain(|id, _| running.iter().any(|turn| turn.open.id == *id));
         let (mut ops, mut changes) = (Vec::new(), Vec::new());
         for turn in running {
             let keys = Keys::of(&turn.owner);
@@ -58,9 +52,7 @@ impl Turns {
                 ops.push(Op::PushExisting(keys.events(&turn.open.id), lines.into()));
                 changes.push(Change::Events(Arc::clone(&turn), last));
             }
-            let due = *renewed.entry(turn.open.id.clone()).or_insert(now)
-                + self.repository.lease() / 3
-                <= now;
+            let due = turn.lease_renewed_at() + self.repository.lease() / 3 <= now;
             if due {
                 ops.push(Op::Expire(
                     keys.lease(&turn.open.id),
@@ -79,9 +71,7 @@ impl Turns {
         for (change, taken) in changes.into_iter().zip(taken) {
             match change {
                 Change::Events(turn, last) if taken => turn.note_mirrored(last),
-                Change::Lease(turn) if taken => {
-                    renewed.insert(turn.open.id.clone(), now);
-                }
+                Change::Lease(turn) if taken => turn.note_lease_renewed(now),
                 Change::Events(turn, _) | Change::Lease(turn) => self.mend(&turn).await,
             }
         }

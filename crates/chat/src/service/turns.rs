@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{config, errors::Code, identity::Owner, shutdown::Shutdown, store::StoreError};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{context::Estimates, follow::Follower, lanes::Lanes, llm::Llm, log::EventLog};
@@ -143,6 +143,7 @@ pub struct Turn {
     /// Resolves when it is to end.
     pub(super) stopped: CancellationToken,
     why: OnceLock<Stop>,
+    lease_renewed: Mutex<Instant>,
 }
 
 impl Turn {
@@ -157,6 +158,7 @@ impl Turn {
             mirrored: AtomicU64::new(0),
             stopped: CancellationToken::new(),
             why: OnceLock::new(),
+            lease_renewed: Mutex::new(Instant::now()),
         }
     }
 
@@ -169,6 +171,21 @@ impl Turn {
     /// Why it is to end.
     pub(super) fn why(&self) -> Stop {
         self.why.get().copied().unwrap_or(Stop::Cancelled)
+    }
+
+    /// When the store was last told that this turn's instance lives.
+    pub(super) fn lease_renewed_at(&self) -> Instant {
+        *self
+            .lease_renewed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note_lease_renewed(&self, at: Instant) {
+        *self
+            .lease_renewed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     pub(super) fn note_mirrored(&self, last_id: u64) {
