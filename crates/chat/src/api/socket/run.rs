@@ -1,6 +1,6 @@
 //! The loop of one socket: it takes frames in, carries events out, and ends with the right code.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use common::{
@@ -24,7 +24,7 @@ use super::{
     },
     frames::{self, Frame, MessageFrame, Refused},
     limits::Frames,
-    speaker::{NoSpeaker, Speaker, identity_for},
+    speaker::{NoSpeaker, Speaker, counted_identity},
     timers::{Due, Timers},
 };
 use crate::{
@@ -258,11 +258,11 @@ impl Socket {
             );
             return self.refuse(&error, reference.as_deref()).await;
         }
-        let callers = self.speaker.callers(frame.user_id.as_deref());
+        let peer = self.speaker.peer();
         let (app, known) = (self.app.clone(), self.speaker.identity().cloned());
         let request_id = Arc::clone(&self.request_id);
         self.starting.push(Box::pin(async move {
-            let outcome = begin(&app, known, callers, frame, request_id).await;
+            let outcome = begin(&app, known, peer, frame, request_id).await;
             Started { reference, outcome }
         }));
         Next::Go
@@ -394,15 +394,13 @@ impl Socket {
 async fn begin(
     app: &App,
     known: Option<Identity>,
-    callers: Vec<common::rate_limiter::Caller>,
+    peer: IpAddr,
     frame: MessageFrame,
     request_id: Arc<str>,
 ) -> Result<(Identity, MessageId, Watch), ApiError> {
     let Deadline(deadline) = Deadline::from_now();
-    for caller in &callers {
-        app.limiter.admit_by(caller, deadline).await?;
-    }
-    let identity = identity_for(app, known, frame.user_id.as_deref(), deadline).await?;
+    let user_id = frame.user_id.as_deref();
+    let identity = counted_identity(app, known, peer, user_id, deadline).await?;
     let key = match &frame.idempotency_key {
         Some(key) => Some(idempotency_key(key, "/idempotency_key", "message", &frame)?),
         None => None,

@@ -131,29 +131,33 @@ impl Speaker {
         }
     }
 
-    /// Who is charged for a frame that names that user, before anything is done for it.
-    pub fn callers(&self, user_id: Option<&str>) -> Vec<Caller> {
-        match &self.identity {
-            Some(identity) => vec![Caller::User(identity.owner.clone())],
-            // By address as well as by user, lest one address speak for everybody.
-            None => {
-                let user = user_id.and_then(UserId::parse);
-                let user = user.map(|user| {
-                    Caller::User(Owner {
-                        user,
-                        generation: 0,
-                    })
-                });
-                std::iter::once(Caller::Address(self.peer))
-                    .chain(user)
-                    .collect()
-            }
-        }
+    /// Where the socket comes from.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
     }
 }
 
-/// Whom a message belongs to.
-pub async fn identity_for(
+/// Whom a message belongs to, once it has been counted: by address as well as by user where no token says who speaks,
+/// lest one address speak for everybody.
+pub async fn counted_identity(
+    app: &App,
+    known: Option<Identity>,
+    peer: IpAddr,
+    user_id: Option<&str>,
+    deadline: std::time::Instant,
+) -> Result<Identity, ApiError> {
+    if known.is_none() {
+        app.limiter
+            .admit_by(&Caller::Address(peer), deadline)
+            .await?;
+    }
+    let identity = identity_for(app, known, user_id, deadline).await?;
+    let caller = Caller::User(identity.owner.clone());
+    app.limiter.admit_by(&caller, deadline).await?;
+    Ok(identity)
+}
+
+async fn identity_for(
     app: &App,
     known: Option<Identity>,
     user_id: Option<&str>,
