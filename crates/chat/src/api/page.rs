@@ -168,7 +168,13 @@ mod tests {
         let mut bytes = 0;
         for path in Files::iter().filter(|path| !path.contains("LICENSE")) {
             let response = get(&format!("/assets/{path}"), header::ACCEPT_ENCODING, "gzip").await;
-            bytes += response.into_body().collect().await.unwrap().to_bytes().len();
+            bytes += response
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes()
+                .len();
         }
         assert!(bytes < 150_000, "{bytes}");
     }
