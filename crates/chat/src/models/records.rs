@@ -169,6 +169,8 @@ pub struct KeyRecord {
     pub id: MessageId,
     /// The session.
     pub session: SessionId,
+    /// The fencing number of that turn: while it is the session's, the turn is the last of its session.
+    pub fence: u64,
     /// SHA-256 of the request, hexadecimal: another body under the same key is refused.
     pub body: String,
 }

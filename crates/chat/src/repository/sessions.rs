@@ -306,15 +306,28 @@ impl Repository {
         Ok(own.flat_map(forget).collect())
     }
 
-    /// Gives a session its life anew, where sessions expire.
+    /// Gives a session its life anew: for ever, or as long as unused sessions live.
     pub(super) fn keep_alive(&self, keys: &Keys, id: &SessionId, incarnation: &str, txn: &mut Txn) {
-        let Some(ttl) = self.session_ttl else { return };
-        // The hash goes first: without it the others are not looked at, and they are gone a little later.
-        let later = Some(ttl + Duration::from_secs(60));
-        txn.ops.push(Op::Expire(keys.session(id), Some(ttl)));
-        txn.ops.push(Op::Expire(keys.messages(id), later));
-        txn.ops
-            .push(Op::Expire(keys.incarnation(incarnation), later));
+        self.keep_alive_for(keys, id, incarnation, Duration::ZERO, txn);
+    }
+
+    /// The same, with so much more where sessions expire.
+    pub(super) fn keep_alive_for(
+        &self,
+        keys: &Keys,
+        id: &SessionId,
+        incarnation: &str,
+        more: Duration,
+        txn: &mut Txn,
+    ) {
+        // All at one moment: nobody may find one of them without the others.
+        let ttl = self.session_ttl.map(|ttl| ttl.saturating_add(more));
+        let own = [
+            keys.session(id),
+            keys.messages(id),
+            keys.incarnation(incarnation),
+        ];
+        txn.ops.extend(own.map(|key| Op::Expire(key, ttl)));
     }
 }
 

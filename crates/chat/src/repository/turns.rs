@@ -143,7 +143,13 @@ impl Repository {
                     "fence".into(),
                     session.fence.to_string().into(),
                 ))
-                .check(Check::FieldAbsent(key.clone(), "open".into()))
+                // What stands there and is no turn of ours cannot be closed by anybody: it is written over.
+                .check(match &session.open {
+                    Some(garbage) => {
+                        Check::FieldEquals(key.clone(), "open".into(), garbage.clone())
+                    }
+                    None => Check::FieldAbsent(key.clone(), "open".into()),
+                })
                 .check(Check::LengthIs(keys.messages(id), session.count));
         }
         let set = |name: &str, value: Bytes| Op::FieldSet(key.clone(), name.into(), value);
@@ -160,7 +166,8 @@ impl Repository {
                     .push(set("title", title_of(&message.content).into()));
             }
         }
-        self.keep_alive(keys, id, &session.incarnation, &mut txn);
+        // A session that is being answered is in use, however long that takes.
+        self.keep_alive_for(keys, id, &session.incarnation, RUNNING_TTL, &mut txn);
         let record = running_record(id, open);
         txn.ops.extend([
             Op::Set {
@@ -230,7 +237,11 @@ impl Repository {
             undo.ops
                 .push(Op::MemberDelete(keys.sessions(), id.to_string()));
         } else {
-            undo.ops.push(Op::FieldDelete(key, "open".into()));
+            undo.ops.push(Op::FieldDelete(key.clone(), "open".into()));
+            // The turn before is the last of its session again.
+            let fence = accept.session.fence.to_string();
+            undo.ops
+                .push(Op::FieldSet(key, "fence".into(), fence.into()));
             undo.ops
                 .extend(accept.message.as_ref().map(|_| Op::Pop(keys.messages(id))));
         }

@@ -33,8 +33,8 @@ impl Turns {
         if let Some(turn) = self.local(owner, id) {
             return Ok(turn.log.watch(after));
         }
-        if let Some(log) = self.follower.get(owner, id) {
-            return Ok(log.watch(after));
+        if let Some(watch) = self.follower.watch(owner, id, after) {
+            return Ok(watch);
         }
         let stored = repository.turn(owner, id, true).await?;
         let Some(session) = stored.session else {
@@ -47,8 +47,8 @@ impl Turns {
             return Ok(log.watch(after));
         }
         if let Some(record) = record.as_ref().filter(|record| record.ending.is_none()) {
-            let log = self.follow(owner, &record.session, id, log, stored.batches.len());
-            return Ok(log.watch(after));
+            let from = (stored.batches.len(), after);
+            return Ok(self.follow(owner, &record.session, id, log, from));
         }
         self.remembered(owner, &session, id, record, repository)
             .await

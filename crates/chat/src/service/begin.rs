@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     models::{
-        MessageId, Role,
-        records::{KeyRecord, MessageRecord, OpenTurn, Session, VERSION},
+        MessageId, Role, SessionId,
+        records::{Ending, KeyRecord, MessageRecord, OpenTurn, Session, VERSION},
     },
     repository::{
         Repository,
@@ -37,9 +37,6 @@ const SESSION_WAIT: Duration = Duration::from_secs(30);
 
 /// How often one who waits looks whether another instance has finished its turn, or whether a joined key has begun.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// How often a session may change between reading it and accepting a turn: others come first by chance, but not for ever.
-const CHANGES: usize = 32;
 
 /// A turn that has begun, or one that was there already under the same idempotency key.
 #[derive(Debug)]
@@ -67,8 +64,10 @@ enum Wait {
 enum Known {
     /// A turn that answers for it.
     Turn(Begun),
-    /// A turn that failed, to be run again: the user's message that it answered, and the key as stored.
-    Again(MessageId, Bytes),
+    /// A turn that failed, to be run again while it is the last of its session: the key, and those bytes as stored.
+    Again(KeyRecord, Bytes),
+    /// A turn that this instance accepts at this moment, or takes back since the store did not say whether it took it.
+    Unsettled,
     /// Nothing yet.
     New,
 }
@@ -84,23 +83,49 @@ impl Turns {
         new: NewTurn,
         deadline: Instant,
     ) -> Result<Begun, ChatError> {
-        let place = self.lanes.enter(owner, &new.session);
+        let place = self.arrive(owner, &new.session);
+        self.begin_at(place, owner, new, deadline).await
+    }
+
+    /// Takes the next place in the session's lane: turns begin in the order in which their places were taken.
+    pub fn arrive(&self, owner: &Owner, session: &SessionId) -> Place {
+        self.lanes.enter(owner, session)
+    }
+
+    /// As [`Self::begin`], from a place that was taken before.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub async fn begin_at(
+        self: &Arc<Self>,
+        mut place: Place,
+        owner: &Owner,
+        new: NewTurn,
+        deadline: Instant,
+    ) -> Result<Begun, ChatError> {
         let give_up = tokio::time::Instant::now() + SESSION_WAIT;
         let mut repository = self.repository.by(deadline);
-        let (mut reached, mut changes) = (false, 0);
+        let mut reached = false;
         loop {
             if self.shutdown.is_draining() {
                 return Err(ChatError::ShuttingDown);
             }
+            if tokio::time::Instant::now() >= give_up {
+                return Err(ChatError::SessionBusy);
+            }
             let again = match self.known(&repository, owner, new.key.as_ref()).await? {
                 Known::Turn(begun) => return Ok(begun),
-                Known::Again(reply_to, stored) => Some((reply_to, stored)),
+                Known::Again(record, stored) => Some((record, stored)),
+                Known::Unsettled => {
+                    sleep(LOOK_AGAIN).await;
+                    continue;
+                }
                 Known::New => None,
             };
             let view = repository
                 .view(owner, &new.session, self.limits.history_messages)
                 .await?;
-            let plan = match self.plan(&new, view, again.as_ref().map(|(reply_to, _)| reply_to))? {
+            let plan = match self.plan(&new, view, again.as_ref().map(|(record, _)| record))? {
                 Some(plan) => plan,
                 None => return self.last_ending(&repository, owner, &new).await,
             };
@@ -120,22 +145,48 @@ impl Turns {
             }
             let answering = self.llm.enter(&plan.route, &owner.user)?;
             let stored_key = again.map(|(_, stored)| stored);
-            let accept = self.accept_of(owner, &new, &plan, stored_key);
-            match self.accept(&repository, owner, &accept).await? {
-                Accepted::Yes => {
-                    return Ok(self.launch(owner, &new, plan, accept, answering, place));
-                }
-                Accepted::Changed if changes < CHANGES => {
-                    changes += 1;
+            let ready = Ready {
+                accept: self.accept_of(owner, &new, &plan, stored_key),
+                plan,
+                answering,
+                place,
+            };
+            match self
+                .accept_and_launch(&repository, owner, &new, ready)
+                .await?
+            {
+                Launched::Yes(begun) => return Ok(begun),
+                Launched::Changed(back) => {
+                    place = back;
                     repository = self.repository.clone();
-                }
-                Accepted::Changed => return Err(ChatError::SessionBusy),
-                Accepted::QuotaExceeded => {
-                    let tokens_per_day = self.limits.tokens_per_day.unwrap_or_default();
-                    return Err(ChatError::QuotaExceeded { tokens_per_day });
                 }
             }
         }
+    }
+
+    /// Accepts the turn and starts its task, both on a task of their own: a caller who leaves in the middle must not
+    /// leave a turn behind that is accepted and that nobody runs.
+    async fn accept_and_launch(
+        self: &Arc<Self>,
+        repository: &Repository,
+        owner: &Owner,
+        new: &NewTurn,
+        ready: Ready,
+    ) -> Result<Launched, ChatError> {
+        let (turns, repository) = (Arc::clone(self), repository.clone());
+        let (owner, new) = (owner.clone(), new.clone());
+        let task = self.shutdown.spawn(async move {
+            match turns.accept(&repository, &owner, &ready.accept).await? {
+                Accepted::Yes => Ok(Launched::Yes(turns.launch(&owner, &new, ready))),
+                Accepted::Changed => Ok(Launched::Changed(ready.place)),
+                Accepted::QuotaExceeded => {
+                    let tokens_per_day = turns.limits.tokens_per_day.unwrap_or_default();
+                    Err(ChatError::QuotaExceeded { tokens_per_day })
+                }
+            }
+        });
+        task.await
+            .map_err(|error| StoreError::Corrupt(format!("accepting broke off: {error}")))?
     }
 
     /// Waits for the turns before this one on this instance. One who brings a key that another has begun meanwhile need
@@ -231,13 +282,12 @@ impl Turns {
         if record.body != key.body {
             return Err(ChatError::IdempotencyMismatch);
         }
-        if let Some(reply_to) = self.failed(repository, owner, &record).await? {
-            return Ok(Known::Again(reply_to, stored));
+        match self.outcome(repository, owner, &record).await? {
+            Outcome::Failed => return Ok(Known::Again(record, stored)),
+            Outcome::Unsettled => return Ok(Known::Unsettled),
+            Outcome::Readable => {}
         }
-        let watch = self
-            .attach(owner, &record.id, 0, repository)
-            .await
-            .map_err(session_gone)?;
+        let watch = self.attach(owner, &record.id, 0, repository).await?;
         Ok(Known::Turn(Begun {
             id: record.id,
             watch,
@@ -245,15 +295,15 @@ impl Turns {
         }))
     }
 
-    /// The message that a key's turn answered, if that turn ended without success.
-    async fn failed(
+    /// How it stands with a key's turn.
+    async fn outcome(
         self: &Arc<Self>,
         repository: &Repository,
         owner: &Owner,
         record: &KeyRecord,
-    ) -> Result<Option<MessageId>, ChatError> {
+    ) -> Result<Outcome, ChatError> {
         if self.local(owner, &record.id).is_some() {
-            return Ok(None);
+            return Ok(Outcome::Readable);
         }
         let mut stored = repository.turn(owner, &record.id, false).await?;
         let Some(session) = stored.session.clone() else {
@@ -268,13 +318,17 @@ impl Turns {
                 .await?;
             stored = repository.turn(owner, &record.id, false).await?;
         }
-        let failed = stored.record.filter(|turn| {
-            matches!(
-                turn.ending,
-                Some(crate::models::records::Ending::Error { .. })
-            )
-        });
-        Ok(failed.map(|turn| turn.reply_to))
+        let Some(turn) = stored.record else {
+            return Ok(Outcome::Readable);
+        };
+        let is_ours = stored.instance.as_deref() == Some(self.instance.as_str());
+        Ok(match turn.ending {
+            Some(Ending::Error { .. }) => Outcome::Failed,
+            None if turn.withdrawn || is_ours && self.local(owner, &record.id).is_none() => {
+                Outcome::Unsettled
+            }
+            _ => Outcome::Readable,
+        })
     }
 
     /// The ending of a key's turn once more, since it is no longer the last of its session.
@@ -292,10 +346,7 @@ impl Turns {
         let Some((record, _)) = repository.key(owner, digest).await? else {
             return Err(ChatError::MessageNotFound);
         };
-        let watch = self
-            .attach(owner, &record.id, 0, repository)
-            .await
-            .map_err(session_gone)?;
+        let watch = self.attach(owner, &record.id, 0, repository).await?;
         Ok(Begun {
             id: record.id,
             watch,
@@ -308,7 +359,7 @@ impl Turns {
         &self,
         new: &NewTurn,
         view: View,
-        again: Option<&MessageId>,
+        again: Option<&KeyRecord>,
     ) -> Result<Option<Plan>, ChatError> {
         let begins = view.session.is_none();
         if begins && new.question == Question::Last {
@@ -317,6 +368,12 @@ impl Turns {
         let session = view
             .session
             .unwrap_or_else(|| Session::begin(NewSession::default()));
+        let is_last = |key: &KeyRecord| {
+            key.fence == session.fence && key.id.incarnation() == session.incarnation
+        };
+        if again.is_some_and(|key| !is_last(key)) {
+            return Ok(None);
+        }
         let model = new.model.as_deref().or(session.model.as_deref());
         let route = self.llm.resolve(model)?;
         let mut messages = view.tail;
@@ -334,12 +391,11 @@ impl Turns {
                 replaces = messages
                     .pop_if(|last| last.role == Role::Assistant)
                     .map(|answer| answer.id);
-                let last = messages.last().filter(|last| last.role == Role::User);
-                match (last, again) {
-                    (None, None) => return Err(ChatError::MessageNotFound),
-                    (None, Some(_)) => return Ok(None),
-                    (Some(last), Some(reply_to)) if last.id != *reply_to => return Ok(None),
-                    (Some(_), _) => {}
+                if messages.last().is_none_or(|last| last.role != Role::User) {
+                    return match again {
+                        Some(_) => Ok(None),
+                        None => Err(ChatError::MessageNotFound),
+                    };
                 }
             }
         }
@@ -418,6 +474,7 @@ impl Turns {
                 v: VERSION,
                 id,
                 session: new.session.clone(),
+                fence: open.fence,
                 body: key.body.clone(),
             };
             (key.digest.clone(), record, stored_key)
@@ -449,22 +506,23 @@ impl Turns {
             Duration::ZERO,
         ] {
             match repository.accept(owner, accept).await {
-                Ok(Accepted::Changed)
-                    if unknown
-                        && repository
-                            .was_accepted(owner, accept)
-                            .await
-                            .unwrap_or(false) =>
-                {
-                    return Ok(Accepted::Yes);
-                }
-                Ok(accepted) => return Ok(accepted),
+                Ok(Accepted::Yes) => return Ok(Accepted::Yes),
+                Ok(refused) if !unknown => return Ok(refused),
+                // Refused for the first try's own doing, or for another's; then the first may still come late.
+                Ok(refused) => match repository.was_accepted(owner, accept).await {
+                    Ok(true) => return Ok(Accepted::Yes),
+                    looked => {
+                        self.withdraw_later(owner, accept);
+                        looked?;
+                        return Ok(refused);
+                    }
+                },
                 Err(StoreError::Unavailable(_)) if pause > Duration::ZERO => {
                     unknown = true;
                     sleep(pause).await;
                 }
                 Err(error) => {
-                    if matches!(error, StoreError::Unavailable(_)) {
+                    if unknown || matches!(error, StoreError::Unavailable(_)) {
                         self.withdraw_later(owner, accept);
                     }
                     return Err(error.into());
@@ -486,15 +544,13 @@ impl Turns {
         });
     }
 
-    fn launch(
-        self: &Arc<Self>,
-        owner: &Owner,
-        new: &NewTurn,
-        plan: Plan,
-        accept: Accept,
-        answering: Answering,
-        place: Place,
-    ) -> Begun {
+    fn launch(self: &Arc<Self>, owner: &Owner, new: &NewTurn, ready: Ready) -> Begun {
+        let Ready {
+            plan,
+            accept,
+            answering,
+            place,
+        } = ready;
         let id = accept.open.id.clone();
         let start = start_event(owner, new, &accept.open);
         let turn = Arc::new(Turn::new(
@@ -519,6 +575,31 @@ impl Turns {
             joined: false,
         }
     }
+}
+
+/// How it stands with a turn that a key remembers.
+enum Outcome {
+    /// It ended without success, and may run again.
+    Failed,
+    /// It is being accepted or taken back here.
+    Unsettled,
+    /// It runs, or has an answer.
+    Readable,
+}
+
+/// A planned turn with everything that it needs to run.
+struct Ready {
+    plan: Plan,
+    accept: Accept,
+    answering: Answering,
+    place: Place,
+}
+
+/// How accepting and starting went.
+enum Launched {
+    Yes(Begun),
+    /// What was read is old; the place in the lane comes back.
+    Changed(Place),
 }
 
 /// A turn that can be accepted.
@@ -552,12 +633,4 @@ fn start_event(owner: &Owner, new: &NewTurn, open: &OpenTurn) -> Event {
         provider: &open.provider,
         reset: false,
     })
-}
-
-/// A key's turn that cannot be found any more went with its session.
-fn session_gone(error: ChatError) -> ChatError {
-    match error {
-        ChatError::MessageNotFound => ChatError::SessionNotFound,
-        error => error,
-    }
 }

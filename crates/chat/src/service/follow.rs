@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     event::{Event, Kind},
-    log::EventLog,
+    log::{EventLog, Watch},
     turn::{Draft, answer_record, interrupted},
     turns::Turns,
 };
@@ -51,9 +51,20 @@ impl Follower {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The log of that turn, if it is followed here.
-    pub(super) fn get(&self, owner: &Owner, id: &MessageId) -> Option<Arc<EventLog>> {
-        self.logs().get(&(owner.clone(), id.clone())).cloned()
+    /// A reader of that turn's log, if it is followed here.
+    pub(super) fn watch(&self, owner: &Owner, id: &MessageId, after: u64) -> Option<Watch> {
+        let logs = self.logs();
+        Some(logs.get(&(owner.clone(), id.clone()))?.watch(after))
+    }
+
+    /// Forgets a log, unless somebody has begun to read it and it has no ending yet.
+    fn forget(&self, key: &(Owner, MessageId), log: &EventLog, whatever: bool) -> bool {
+        let mut logs = self.logs();
+        let forgotten = whatever || log.has_ended() || log.watchers() == 0;
+        if forgotten {
+            logs.remove(key);
+        }
+        forgotten
     }
 }
 
@@ -76,32 +87,39 @@ pub(super) fn replay(log: &EventLog, batches: &[Bytes]) {
 }
 
 impl Turns {
-    /// Follows a turn of another instance; `log` holds what was read of it so far, out of that many batches.
+    /// Follows a turn of another instance; `log` holds what was read of it so far, out of that many batches. Gives a
+    /// reader of what comes after that id.
     pub(super) fn follow(
         self: &Arc<Self>,
         owner: &Owner,
         session: &SessionId,
         id: &MessageId,
         log: Arc<EventLog>,
-        batches: usize,
-    ) -> Arc<EventLog> {
+        (batches, after): (usize, u64),
+    ) -> Watch {
         let key = (owner.clone(), id.clone());
         let mut logs = self.follower.logs();
         if let Some(followed) = logs.get(&key) {
-            return Arc::clone(followed);
+            return followed.watch(after);
         }
         logs.insert(key.clone(), Arc::clone(&log));
         drop(logs);
+        let watch = log.watch(after);
         let (turns, followed, session) = (Arc::clone(self), Arc::clone(&log), session.clone());
         self.shutdown.spawn(async move {
-            tokio::select! {
-                () = turns.follow_log(&key.0, &session, &key.1, &followed, batches) => {}
-                () = turns.shutdown.stopping() => {}
+            let mut batches = batches;
+            loop {
+                let stops = tokio::select! {
+                    () = turns.follow_log(&key.0, &session, &key.1, &followed, &mut batches) => false,
+                    () = turns.shutdown.stopping() => true,
+                };
+                if turns.follower.forget(&key, &followed, stops) {
+                    followed.cut();
+                    return;
+                }
             }
-            turns.follower.logs().remove(&key);
-            followed.cut();
         });
-        log
+        watch
     }
 
     async fn follow_log(
@@ -110,7 +128,7 @@ impl Turns {
         session: &SessionId,
         id: &MessageId,
         log: &EventLog,
-        mut batches: usize,
+        batches: &mut usize,
     ) {
         let mut watched_at = Instant::now();
         let mut looked_at: Option<Instant> = None;
@@ -120,14 +138,14 @@ impl Turns {
             } else if watched_at.elapsed() > IDLE {
                 return;
             }
-            if let Ok(read) = self.repository.batches(owner, id, batches).await {
-                batches += read.len();
+            if let Ok(read) = self.repository.batches(owner, id, *batches).await {
+                *batches += read.len();
                 replay(log, &read);
             }
             if looked_at.is_none_or(|at| at.elapsed() > LOOK_PAUSE) {
                 looked_at = Some(Instant::now());
                 // While the store is away the log stands still; the next look tells.
-                let _ = self.look_after(owner, session, id, log, batches).await;
+                let _ = self.look_after(owner, session, id, log, *batches).await;
             }
             sleep(READ_PAUSE).await;
         }
@@ -152,6 +170,8 @@ impl Turns {
                 detail: "The session was deleted while it was answered.".into(),
             }),
             (Some(_), None) => Some(interrupted()),
+            // Its acceptance was taken back: it never ran, and never will.
+            (Some(_), Some(record)) if record.withdrawn => Some(interrupted()),
             (Some(_), Some(record)) => {
                 if record.ending.is_none() && stored.instance.is_none() {
                     self.close_dead(&self.repository, owner, session, id)

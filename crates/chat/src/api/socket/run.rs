@@ -14,7 +14,10 @@ use futures_util::{
     future::BoxFuture,
     stream::{BoxStream, FuturesUnordered, SelectAll, SplitSink, unfold},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use super::{
     super::{
@@ -86,6 +89,8 @@ struct Socket {
     sink: SplitSink<WebSocket, Message>,
     frames: Frames,
     timers: Timers,
+    /// Passed by messages one after another, so that they take their places in the order in which they came.
+    door: Arc<Mutex<()>>,
     starting: FuturesUnordered<BoxFuture<'static, Started>>,
     watches: SelectAll<BoxStream<'static, Out>>,
     revoked: BoxFuture<'static, ()>,
@@ -112,6 +117,7 @@ pub async fn run(
         sink,
         frames: Frames::default(),
         timers,
+        door: Arc::default(),
         starting: FuturesUnordered::new(),
         watches: SelectAll::new(),
         revoked,
@@ -261,8 +267,16 @@ impl Socket {
         let peer = self.speaker.peer();
         let (app, known) = (self.app.clone(), self.speaker.identity().cloned());
         let request_id = Arc::clone(&self.request_id);
+        let (door, Deadline(deadline)) = (Arc::clone(&self.door), Deadline::from_now());
         self.starting.push(Box::pin(async move {
-            let outcome = begin(&app, known, peer, frame, request_id).await;
+            let asked = Asked {
+                known,
+                peer,
+                frame,
+                request_id,
+                deadline,
+            };
+            let outcome = begin(&app, &door, asked).await;
             Started { reference, outcome }
         }));
         Next::Go
@@ -390,17 +404,33 @@ impl Socket {
     }
 }
 
-/// Counts the message, says whose it is, and begins its turn.
-async fn begin(
-    app: &App,
+/// A message as it came, and what was known then.
+struct Asked {
     known: Option<Identity>,
     peer: IpAddr,
     frame: MessageFrame,
     request_id: Arc<str>,
+    deadline: std::time::Instant,
+}
+
+/// Counts the message, says whose it is, and begins its turn.
+async fn begin(
+    app: &App,
+    door: &Mutex<()>,
+    asked: Asked,
 ) -> Result<(Identity, MessageId, Watch), ApiError> {
-    let Deadline(deadline) = Deadline::from_now();
+    let Asked {
+        known,
+        peer,
+        frame,
+        request_id,
+        deadline,
+    } = asked;
+    let passing = door.lock().await;
     let user_id = frame.user_id.as_deref();
     let identity = counted_identity(app, known, peer, user_id, deadline).await?;
+    let place = app.turns.arrive(&identity.owner, &frame.session());
+    drop(passing);
     let key = match &frame.idempotency_key {
         Some(key) => Some(idempotency_key(key, "/idempotency_key", "message", &frame)?),
         None => None,
@@ -415,7 +445,10 @@ async fn begin(
         key,
         request_id,
     };
-    let Begun { id, watch, joined } = app.turns.begin(&identity.owner, new, deadline).await?;
+    let Begun { id, watch, joined } = app
+        .turns
+        .begin_at(place, &identity.owner, new, deadline)
+        .await?;
     if joined {
         messages::give_back(app, &identity).await;
     }
