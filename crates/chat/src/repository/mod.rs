@@ -1,9 +1,14 @@
 //! What is kept and how: the only place that spells a key of the `c:` family. docs/storage.md has the table.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::store::{Bytes, Store, StoreError};
 use serde::Serialize;
+
+use crate::models::random_text;
 
 pub mod accounts;
 pub mod inbox;
@@ -19,6 +24,7 @@ const ATTEMPTS: usize = 16;
 #[derive(Clone)]
 pub struct Repository {
     store: Store,
+    instance: Arc<str>,
     session_ttl: Option<Duration>,
     lease: Duration,
 }
@@ -27,8 +33,10 @@ impl Repository {
     /// A repository over that store. `session_ttl` is how long an unused session lives, `lease` how long a turn counts
     /// as alive after its instance last said so.
     pub fn new(store: Store, session_ttl: Option<Duration>, lease: Duration) -> Self {
+        let instance = random_text(16).into();
         Self {
             store,
+            instance,
             session_ttl,
             lease,
         }
@@ -39,9 +47,19 @@ impl Repository {
     pub fn by(&self, deadline: Instant) -> Self {
         Self {
             store: self.store.by(deadline),
-            session_ttl: self.session_ttl,
-            lease: self.lease,
+            ..self.clone()
         }
+    }
+
+    /// This process among all that share the store.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Whether the holder of a lease may still run: on a store that no other process can have open, whoever held one
+    /// before this process began is dead.
+    fn may_live(&self, instance: &str) -> bool {
+        self.store.is_shared() || *instance == *self.instance
     }
 
     /// How long a turn counts as alive after its instance last said so.

@@ -318,7 +318,8 @@ impl Repository {
             "open".into(),
             encode(open)?,
         ));
-        if finish.dead {
+        // On a store of our own a dead holder's lease may still stand; no other process can renew it.
+        if finish.dead && self.store.is_shared() {
             txn = txn.check(Check::Absent(keys.lease(&open.id)));
         }
         let now = clock::now_ms();
@@ -423,7 +424,10 @@ impl Repository {
                 .value(1)
                 .and_then(text)
                 .and_then(|text| SessionId::parse(&text)),
-            instance: found.value(2).and_then(text),
+            instance: found
+                .value(2)
+                .and_then(text)
+                .filter(|instance| self.may_live(instance)),
             batches: found.items(3),
         })
     }

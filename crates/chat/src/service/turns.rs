@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{context::Estimates, follow::Follower, lanes::Lanes, llm::Llm, log::EventLog};
 use crate::{
     adapters::ModelError,
-    models::{MessageId, Options, SessionId, random_text, records::OpenTurn},
+    models::{MessageId, Options, SessionId, records::OpenTurn},
     repository::Repository,
 };
 
@@ -237,13 +237,13 @@ impl Turns {
     /// The turns of a new instance, with the tasks that keep their events and erase deleted accounts.
     pub fn new(repository: Repository, llm: Llm, limits: Limits, shutdown: Shutdown) -> Arc<Self> {
         let turns = Arc::new(Self {
+            instance: repository.instance().to_owned(),
             repository,
             llm,
             limits,
             lanes: Lanes::default(),
             estimates: Estimates::default(),
             follower: Follower::default(),
-            instance: random_text(16),
             began: Notify::new(),
             running: Mutex::default(),
             shutdown: shutdown.clone(),

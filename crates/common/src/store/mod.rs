@@ -94,6 +94,11 @@ impl Store {
         })
     }
 
+    /// Whether other processes may use it at the same time: Redis; never the embedded store.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.backend, Backend::Redis(_))
+    }
+
     /// The same store; calls through this handle end by then (and after 1 s at the latest).
     #[must_use]
     pub fn by(&self, deadline: Instant) -> Self {
