@@ -112,6 +112,19 @@ test('a failure is told in words, and tried again on demand', async () => {
   assert.equal(await page.locator('article').count(), 2);
 });
 
+test('after a failure another model can be asked', async () => {
+  const page = await here.enter();
+  await until('the models', async () => (await page.locator('#model option').count()) > 1);
+  await say(page, '!fail');
+  await answer(page).getByRole('alert').waitFor();
+  await page.getByLabel('Model').selectOption({ index: 1 });
+  const asked = page.waitForRequest((request) => request.method() === 'POST' && request.url().includes('/regenerate'));
+  await page.getByRole('button', { name: 'Try again', exact: true }).click();
+  assert.equal((await asked).postDataJSON().model, await page.getByLabel('Model').inputValue());
+  await answer(page).getByRole('alert').waitFor();
+  assert.equal(await page.locator('article').count(), 2);
+});
+
 test('chats are renamed, exported and deleted', async () => {
   const page = await here.enter();
   await say(page, 'first of all');

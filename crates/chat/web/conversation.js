@@ -197,9 +197,14 @@ export class Conversation extends EventTarget {
 
   #retry(turn) {
     if (this.turn?.running) return;
+    const { order, messageId, problem } = turn;
+    const choices = this.#choices();
     this.#lastAnswer?.remove();
-    // Under the same key the server runs the same turn again, or starts it if it never did.
-    this.#start(turn.order);
+    // Under the same key the server runs the same turn again, or starts it if it never did: never both. Where it is
+    // known which of the two holds, another model may be asked.
+    if (choices.model === order.body.model || (!messageId && problem.status === 0)) this.#start(order);
+    else if (messageId) this.#start({ session: this.session, regenerate: true, body: choices });
+    else this.#start({ ...order, key: undefined, body: { ...order.body, model: choices.model } });
     this.#follower.toEnd();
   }
 

@@ -26,7 +26,19 @@ export async function* events(response) {
       }
     }
   } finally {
-    reader.cancel().catch(() => {});
+    drain(reader);
+  }
+}
+
+/** Reads what little may be left, so that the connection can be used again; gives up on it after a second. */
+async function drain(reader) {
+  const timer = setTimeout(() => reader.cancel().catch(() => {}), 1000);
+  try {
+    while (!(await reader.read()).done);
+  } catch {
+    // It is broken, and gone already.
+  } finally {
+    clearTimeout(timer);
   }
 }
 
