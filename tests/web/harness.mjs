@@ -93,9 +93,11 @@ export function answer(page) {
   return page.locator('article.answer').last();
 }
 
-/** The newest answer's text, once it has ended. */
+/** The newest answer's text, once it has ended well. */
 export async function ended(page) {
   await page.locator('article.answer[aria-busy="true"]').first().waitFor({ state: 'detached' });
+  const trouble = await answer(page).getByRole('alert').allInnerTexts();
+  if (trouble.length > 0) throw new Error(`the answer failed: ${trouble.join(' ')}`);
   return wordsOf(page);
 }
 
