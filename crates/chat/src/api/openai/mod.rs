@@ -1,9 +1,11 @@
 //! The OpenAI-compatible endpoint under `/v1`: what its SDKs send, and what they need in return.
 //!
-//! * [`requests`]: the body, read tolerantly and checked; [`answers`]: the answer, whole and in chunks
-//! * [`handlers`]: the routes; [`stream`]: an answer on its way; [`errors`]: refusals in the other shape
+//! * [`requests`], [`conversation`]: the body, read tolerantly and checked; [`answers`], [`chunks`]: the answer, whole and in chunks
+//! * [`handlers`], [`models`]: the routes; [`stream`]: an answer on its way; [`errors`]: refusals in the other shape
 
 pub mod answers;
+pub mod chunks;
+pub mod conversation;
 pub mod errors;
 pub mod handlers;
 pub mod models;

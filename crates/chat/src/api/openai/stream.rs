@@ -12,7 +12,7 @@ use futures_util::{future::BoxFuture, stream::unfold};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::{
-    answers::{Chunks, data},
+    chunks::{Chunks, data},
     errors,
 };
 use crate::service::{

@@ -1,4 +1,4 @@
-//! A completion: one answer for a caller who keeps the history; of it nothing is stored but what it cost.
+//! A completion's task: it alone asks, listens and settles, and does the ending in one place.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -6,93 +6,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{clock, errors::Code, identity::Owner, store::StoreError};
+use common::{errors::Code, identity::Owner, store::StoreError};
 use futures_util::FutureExt as _;
-use serde_json::{Map, Value};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
 
-use super::{
-    context::{Estimates, MESSAGE_OVERHEAD, default_room},
-    llm::{Answering, Progress, Prompt},
-    turn::{FINISH_PATIENCE, FINISH_PAUSE, TEXT_LIMIT, clip},
-    turns::{ChatError, Turns, explain},
-};
+use super::{Part, request::Request};
 use crate::{
-    adapters::{Ask, ModelError, PromptMessage, ToolCall},
-    models::{FinishReason, Options, Usage, random_text},
+    adapters::ModelError,
+    models::{FinishReason, Usage},
     repository::reservations::Reservation,
+    service::{
+        llm::{Answering, Progress, Prompt},
+        turn::{FINISH_PATIENCE, FINISH_PAUSE, TEXT_LIMIT, clip},
+        turns::{ChatError, Turns, explain},
+    },
 };
-
-/// Batches on the way to the caller: each is what one read of the model server returned, so that little waits in memory
-/// and the model is read no faster than its reader reads.
-const BATCHES: usize = 8;
 
 /// How long a reader may take for a batch before it is given up: a slot of the model is not for holding.
 const READER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long an ending waits for its account to be written; after that it is written later.
 const SETTLE_WAIT: Duration = Duration::from_secs(1);
-
-/// What an image costs of the window, roughly, in tokens.
-const IMAGE_TOKENS: u32 = 256;
-
-/// Our estimate must be that many times the window before a prompt is refused unasked: it is meant to be too high.
-const CLEARLY: u32 = 4;
-
-/// A request for a completion, checked.
-#[derive(Clone, Debug)]
-pub struct NewCompletion {
-    /// The model; the default one where none is named.
-    pub model: Option<String>,
-    /// The conversation, oldest message first.
-    pub messages: Vec<PromptMessage>,
-    /// The options.
-    pub options: Options,
-    /// What is passed through to servers that have it.
-    pub extra: Map<String, Value>,
-    /// The id of the request, for the log.
-    pub request_id: Arc<str>,
-}
-
-/// A piece of a completion.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Part {
-    /// That model answers; told once, before everything else.
-    Begun {
-        /// Its id.
-        model: String,
-    },
-    /// Thoughts.
-    Thinking(String),
-    /// Text.
-    Text(String),
-    /// A tool call, whole.
-    ToolCall(ToolCall),
-    /// The end; nothing follows.
-    End {
-        /// How it ended.
-        finish: FinishReason,
-        /// What it cost, as the server counted or as we estimate.
-        usage: Usage,
-    },
-}
-
-/// A completion that runs. Dropping it ends it at once, wherever it is.
-#[derive(Debug)]
-pub struct Completion {
-    parts: mpsc::Receiver<Result<Vec<Part>, ChatError>>,
-}
-
-/// What a completion asks of the model server.
-struct Request {
-    messages: Vec<PromptMessage>,
-    options: Options,
-    extra: Map<String, Value>,
-    estimates: Estimates,
-}
 
 /// How the listening ended.
 enum Outcome {
@@ -115,87 +52,18 @@ struct Tally {
 }
 
 /// One completion on its way.
-struct Job {
-    turns: Arc<Turns>,
-    owner: Owner,
-    model: String,
-    request: Arc<Request>,
-    request_id: Arc<str>,
-    reservation: Reservation,
-    parts: mpsc::Sender<Result<Vec<Part>, ChatError>>,
-}
-
-impl Completion {
-    /// What happened since; `None` where the completion was lost, which only a fault of ours can do before its end.
-    pub async fn next(&mut self) -> Option<Result<Vec<Part>, ChatError>> {
-        self.parts.recv().await
-    }
-
-    /// What is there already, without waiting.
-    pub fn ready(&mut self) -> Option<Result<Vec<Part>, ChatError>> {
-        self.parts.try_recv().ok()
-    }
-}
-
-impl Turns {
-    /// Begins a completion: its place in the queue is taken when this returns. The day's quota is asked before the model
-    /// is, by `deadline`; its refusal comes as the first and only thing.
-    ///
-    /// # Errors
-    /// No such model, none up, a prompt that clearly does not fit, a full queue, a service that stops.
-    pub fn complete(
-        self: &Arc<Self>,
-        owner: &Owner,
-        new: NewCompletion,
-        deadline: Instant,
-    ) -> Result<Completion, ChatError> {
-        if self.shutdown.is_draining() {
-            return Err(ChatError::ShuttingDown);
-        }
-        let route = self.llm.resolve(new.model.as_deref())?;
-        let (model, window) = (route.model.clone(), route.window);
-        let request = Request {
-            messages: new.messages,
-            options: new.options,
-            extra: new.extra,
-            estimates: self.estimates.clone(),
-        };
-        let estimate = request.estimate(&model);
-        if estimate / CLEARLY > window {
-            return Err(ChatError::ContextTooLong { window });
-        }
-        let answering = self.llm.enter(&route, &owner.user)?;
-        let tokens = match self.limits.tokens_per_day {
-            Some(_) => request.reservation(estimate, window),
-            None => 0,
-        };
-        let (sender, parts) = mpsc::channel(BATCHES);
-        let job = Job {
-            turns: Arc::clone(self),
-            owner: owner.clone(),
-            model,
-            request: Arc::new(request),
-            request_id: new.request_id,
-            reservation: Reservation {
-                id: random_text(24),
-                day: clock::utc_day(clock::now_ms()),
-                tokens,
-            },
-            parts: sender,
-        };
-        let work = self.shutdown.work();
-        self.shutdown.spawn(async move {
-            metrics::gauge!("chat_completions_running").increment(1.0);
-            job.run(answering, deadline).await;
-            metrics::gauge!("chat_completions_running").decrement(1.0);
-            drop(work);
-        });
-        Ok(Completion { parts })
-    }
+pub(super) struct Job {
+    pub(super) turns: Arc<Turns>,
+    pub(super) owner: Owner,
+    pub(super) model: String,
+    pub(super) request: Arc<Request>,
+    pub(super) request_id: Arc<str>,
+    pub(super) reservation: Reservation,
+    pub(super) parts: mpsc::Sender<Result<Vec<Part>, ChatError>>,
 }
 
 impl Job {
-    async fn run(self, mut answering: Answering, deadline: Instant) {
+    pub(super) async fn run(self, mut answering: Answering, deadline: Instant) {
         if let Err(error) = self.reserve(deadline).await {
             let _ = self.parts.send(Err(error)).await;
             return;
@@ -412,103 +280,5 @@ impl Job {
         metrics::counter!("llm_tokens_total", "kind" => "prompt").increment(usage.prompt_tokens);
         metrics::counter!("llm_tokens_total", "kind" => "completion")
             .increment(usage.completion_tokens);
-    }
-}
-
-impl Request {
-    /// Our estimate of the prompt, in tokens.
-    fn estimate(&self, model: &str) -> u32 {
-        let tokens = |text: &str| self.estimates.tokens(model, text);
-        let json = |value: &Value| tokens(&value.to_string());
-        let message = |message: &PromptMessage| {
-            let extra = message.extra.iter().flatten();
-            let beside: u32 = extra
-                .map(|(name, value)| match value {
-                    Value::Array(parts) if name == "content" => parts
-                        .iter()
-                        .map(|part| match part.get("text").and_then(Value::as_str) {
-                            Some(text) => tokens(text),
-                            None => IMAGE_TOKENS,
-                        })
-                        .fold(0, u32::saturating_add),
-                    Value::String(text) => tokens(text),
-                    other => json(other),
-                })
-                .fold(0, u32::saturating_add);
-            tokens(&message.content)
-                .saturating_add(beside)
-                .saturating_add(MESSAGE_OVERHEAD)
-        };
-        let tools = self.extra.get("tools").map_or(0, json);
-        self.messages
-            .iter()
-            .map(message)
-            .fold(tools, u32::saturating_add)
-    }
-
-    /// What it may cost at most, as far as one can tell: for the reservation of the day's quota.
-    fn reservation(&self, estimate: u32, window: u32) -> u64 {
-        let room = self
-            .options
-            .max_tokens
-            .unwrap_or_else(|| default_room(window));
-        u64::from(estimate.min(window)) + u64::from(room.min(window))
-    }
-}
-
-impl Prompt for Request {
-    fn fit(&self, model: &str, window: u32) -> Ask {
-        Ask {
-            model: model.to_owned(),
-            messages: self.messages.clone(),
-            options: self.options.clone(),
-            window,
-            prompt_estimate: self.estimate(model),
-            dropped: 0,
-            untrimmed: true,
-            extra: self.extra.clone(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn request(message: PromptMessage) -> Request {
-        Request {
-            messages: vec![message],
-            options: Options::default(),
-            extra: Map::new(),
-            estimates: Estimates::default(),
-        }
-    }
-
-    #[test]
-    fn an_image_does_not_count_by_the_length_of_its_text() {
-        let url = format!("data:image/png;base64,{}", "A".repeat(100_000));
-        let parts = json!({ "content": [{ "type": "text", "text": "What is it?" },
-            { "type": "image_url", "image_url": { "url": url } }] });
-        let message = PromptMessage {
-            role: "user".to_owned(),
-            content: String::new(),
-            extra: parts.as_object().cloned(),
-        };
-        assert!(request(message).estimate("m") < 300);
-    }
-
-    #[test]
-    fn a_reservation_is_never_more_than_the_window_read_and_written() {
-        let message = PromptMessage {
-            role: "user".to_owned(),
-            content: "x".repeat(100_000),
-            extra: None,
-        };
-        let request = request(message);
-        let estimate = request.estimate("m");
-        assert!(estimate > 20_000);
-        assert_eq!(request.reservation(estimate, 4096), 4096 + 1024);
     }
 }
