@@ -148,11 +148,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{
-        adapters::ToolCall,
-        api::openai::answers::Whole,
-        models::Usage,
-    };
+    use crate::{adapters::ToolCall, api::openai::answers::Whole, models::Usage};
 
     fn call(name: &str) -> Part {
         Part::ToolCall(ToolCall {
