@@ -20,6 +20,7 @@ mod regenerating;
 mod repeating;
 mod resuming;
 mod routes;
+mod sdks;
 mod sessions;
 mod sockets;
 mod store_faults;
