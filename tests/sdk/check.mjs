@@ -170,14 +170,21 @@ const checks = {
   },
 };
 
-let failed = 0;
-for (const [name, check] of Object.entries(checks)) {
+async function run(name) {
+  const start = Date.now();
   try {
-    await check();
-    console.log("ok", name);
+    await checks[name]();
   } catch (error) {
-    failed++;
     console.log("FAILED", name, error?.stack ?? error);
+    return false;
   }
+  console.log("ok", name, `${(Date.now() - start) / 1000}s`);
+  return true;
 }
-process.exit(failed ? 1 : 0);
+
+const [first, ...others] = Object.keys(checks);
+const passed = [await run(first)];
+const longest = run("signs_of_life_do_not_disturb");
+for (const name of others.filter((name) => name !== "signs_of_life_do_not_disturb")) passed.push(await run(name));
+passed.push(await longest);
+process.exit(passed.every(Boolean) ? 0 : 1);
