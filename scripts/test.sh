@@ -7,6 +7,10 @@ cd "$(dirname "$0")/.."
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v curl >/dev/null || missing+=(curl)
+# The official OpenAI SDKs are clients of some stories.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv python3-pip)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 if [ "${#missing[@]}" -gt 0 ]; then
   if ! command -v apt-get >/dev/null; then
     echo "please install: ${missing[*]}" >&2
@@ -21,6 +25,7 @@ fi
 cargo fmt --all --check
 scripts/rooms.sh
 cargo clippy --workspace --all-targets --locked -- -D warnings
+tests/sdk/install.sh "${CARGO_TARGET_DIR:-target}/tmp/sdk"
 # The stories start the binaries, which `cargo test` alone does not build.
 cargo build --workspace --bins --locked
 cargo test --workspace --locked

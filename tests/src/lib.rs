@@ -4,7 +4,7 @@
 //! * [`TestApp`]: `auth` and any number of `chat`, or `chatbot`, as child processes; [`Process`] is one of them
 //! * [`Redis`]: a redis-server of its own; [`Proxy`]: the wire to it, or to a model server, that can be cut
 //! * [`FakeModel`]: a model server (Ollama's wire or OpenAI's) that plays an [`Answer`]
-//! * [`Client`], [`EventStream`], [`Socket`], [`raw`]: REST, SSE and NDJSON, WebSocket, bare bytes
+//! * [`Client`], [`EventStream`], [`Socket`], [`raw`]: REST, SSE and NDJSON, WebSocket, bare bytes; [`Completion`]: `/v1`
 //! * [`Forge`]: tokens nobody should accept; [`Auditor`]: what was acknowledged against what is stored
 //!
 //! A story is a function in the file of its subject, named as a claim, and in the list at that file's head:
@@ -32,6 +32,7 @@
 mod app;
 mod auditor;
 mod client;
+mod completions;
 mod events;
 mod forge;
 pub mod models;
@@ -47,6 +48,7 @@ pub use self::{
     app::{Backend, Builder, TestApp},
     auditor::Auditor,
     client::Client,
+    completions::{Completion, Line, completion_of, text_of_chunks},
     events::{Event, EventStream, read_frames, text_of, thinking_of},
     forge::Forge,
     models::{Answer, ChatRequest, FakeModel, Gate, fixture},

@@ -134,6 +134,7 @@ pub fn build(
     layers
         .allowed_origins
         .clone_from(&settings.chat.allowed_origins);
+    layers.error_shape = Some(api::openai::errors::shape());
     Service {
         public: wrap(router, layers),
         admin: wrap(admin::router(health, metrics), Layers::admin("chat")),

@@ -196,6 +196,23 @@ impl TestApp {
         }
     }
 
+    /// The sum of a measurement's series at the admin door of an instance; only those with that label where one is named.
+    pub async fn measured(&self, number: usize, name: &str, label: &str) -> f64 {
+        let text = self
+            .stranger()
+            .at(self.chat_admin(number))
+            .get("/metrics")
+            .await
+            .text();
+        let series = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let rest = series.strip_prefix(name)?;
+            let is_it = (rest.is_empty() || rest.starts_with('{')) && rest.contains(label);
+            is_it.then(|| value.parse::<f64>().unwrap())
+        });
+        series.sum()
+    }
+
     /// Everything that all processes have logged.
     pub fn logs(&self) -> String {
         self.auth_process

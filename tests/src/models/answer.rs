@@ -42,6 +42,10 @@ pub(super) enum Step {
     Gate(Gate),
     Token(String),
     Thinking(String),
+    ToolCall {
+        name: String,
+        arguments: serde_json::Value,
+    },
     Forever {
         token: String,
         every: Duration,
@@ -151,6 +155,14 @@ impl Answer {
     /// A piece of thought.
     pub fn thinking(self, text: &str) -> Self {
         self.step(Step::Thinking(text.to_owned()))
+    }
+
+    /// A tool call.
+    pub fn tool_call(self, name: &str, arguments: serde_json::Value) -> Self {
+        self.step(Step::ToolCall {
+            name: name.to_owned(),
+            arguments,
+        })
     }
 
     /// A pause; before the first token not even the status line is sent.

@@ -56,7 +56,7 @@ impl ChatRequest {
             .unwrap_or_default();
         messages
             .iter()
-            .map(|message| (text(&message["role"]), text(&message["content"])))
+            .map(|message| (text(&message["role"]), content(&message["content"])))
             .collect()
     }
 
@@ -73,6 +73,17 @@ impl ChatRequest {
             .iter()
             .map(|(_, text)| text.split_whitespace().count() + 1)
             .sum()
+    }
+}
+
+/// A message's text: a string, or the text among its parts.
+fn content(value: &Value) -> String {
+    match value {
+        Value::Array(parts) => parts
+            .iter()
+            .filter_map(|part| part["text"].as_str())
+            .collect(),
+        other => other.as_str().unwrap_or_default().to_owned(),
     }
 }
 

@@ -150,6 +150,7 @@ async fn chat(
         wire: state.wire,
         model,
         counts,
+        calls: 0,
         started: false,
     };
     let after = tokio::select! {
@@ -194,6 +195,7 @@ struct Player<'a, 's> {
     wire: Wire,
     model: String,
     counts: Counts,
+    calls: usize,
     started: bool,
 }
 
@@ -220,6 +222,13 @@ impl Player<'_, '_> {
             Step::Gate(gate) => gate.pass().await,
             Step::Token(text) => self.token(&text).await?,
             Step::Thinking(text) => self.chunk(self.wire.thinking(&self.model, &text)).await?,
+            Step::ToolCall { name, arguments } => {
+                let call = self
+                    .wire
+                    .tool_call(&self.model, self.calls, &name, &arguments);
+                self.calls += 1;
+                self.chunk(call).await?;
+            }
             Step::Forever { token, every } => loop {
                 self.token(&token).await?;
                 if every.is_zero() {

@@ -70,6 +70,36 @@ impl Wire {
         }
     }
 
+    /// The call of that number within its answer: whole on Ollama's wire, in fragments on OpenAI's.
+    pub(super) fn tool_call(
+        self,
+        model: &str,
+        number: usize,
+        name: &str,
+        arguments: &Value,
+    ) -> Vec<u8> {
+        let id = format!("call_{name}_{number}");
+        match self {
+            Wire::Ollama => {
+                let call = json!({"id": id, "function": {"index": 0, "name": name, "arguments": arguments}});
+                let message = json!({"role": "assistant", "content": "", "tool_calls": [call]});
+                self.line(&ollama(model, message, false))
+            }
+            Wire::OpenAi => {
+                let text = arguments.to_string();
+                let (head, tail) = text.split_at(text.len() / 2);
+                let first = json!({"index": number, "id": id, "type": "function", "function": {"name": name, "arguments": head}});
+                let second = json!({"index": number, "function": {"arguments": tail}});
+                [first, second]
+                    .into_iter()
+                    .flat_map(|part| {
+                        self.line(&chunk(model, json!({"tool_calls": [part]}), Value::Null))
+                    })
+                    .collect()
+            }
+        }
+    }
+
     pub(super) fn done(self, model: &str, reason: &str, counts: Counts) -> Vec<u8> {
         match self {
             Wire::Ollama => {

@@ -75,6 +75,8 @@ pub struct Ask {
     pub prompt_estimate: u32,
     /// How many earlier messages were left out.
     pub dropped: u64,
+    /// On `/v1` alone: the prompt goes as the caller made it; a server that would cut it silently is told not to.
+    pub untrimmed: bool,
     /// On `/v1` alone: members passed through to servers that have them (`tools`, `tool_choice`, `response_format`, …).
     pub extra: serde_json::Map<String, serde_json::Value>,
 }

@@ -13,7 +13,7 @@ use reqwest::{Response, header::RETRY_AFTER};
 use tokio::time::Sleep;
 use url::Url;
 
-use super::{Cause, Chunk, Chunks, ModelError, Refusal};
+use super::{Ask, Cause, Chunk, Chunks, ModelError, Refusal};
 
 /// The most that is read of an answer that is not a stream, in bytes.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -181,6 +181,20 @@ pub(super) fn verdict(text: &str) -> Option<ModelError> {
         .find_map(|what| {
             (lower.contains(&format!("does not support {what}"))).then(|| unsupported(what))
         })
+}
+
+/// What a refusal of a chat request means. Where the caller made the request, and not we, a server that calls it bad
+/// means the caller.
+pub(super) fn refused(ask: &Ask, status: u16, read: impl FnOnce() -> ModelError) -> ModelError {
+    match read() {
+        ModelError::Failed(_) if ask.untrimmed && matches!(status, 400 | 422) => {
+            ModelError::Unsupported(
+                "The model server does not accept this request: check the messages, `tools` and `response_format`."
+                    .to_owned(),
+            )
+        }
+        error => error,
+    }
 }
 
 /// What makes chunks of an answer's bytes.

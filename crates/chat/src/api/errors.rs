@@ -58,6 +58,14 @@ impl From<ChatError> for ApiError {
                 "The service is stopping; send the request again.".into(),
             )
             .header(header::CONNECTION, HeaderValue::from_static("close")),
+            ChatError::Interrupted => new(
+                Code::Interrupted,
+                "The answer was interrupted; send the request again.".into(),
+            ),
+            ChatError::Broken => new(
+                Code::Internal,
+                "Something went wrong here; the request id finds it in the log.".into(),
+            ),
             ChatError::Model(error) => model_error(error),
             ChatError::Store(error) => error.into(),
         }

@@ -7,6 +7,7 @@ pub mod export;
 pub mod fold;
 pub mod messages;
 pub mod model_list;
+pub mod openai;
 pub mod page;
 pub mod requests;
 pub mod session_bodies;
@@ -91,6 +92,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(model_list::list))
         .routes(routes!(usage::read))
         .routes(routes!(socket::connect))
+        .merge(openai::routes())
 }
 
 /// Identity first, then the rate limit, which counts everybody; only then may a handler refuse.

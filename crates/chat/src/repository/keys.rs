@@ -73,6 +73,11 @@ impl Keys {
     pub fn usage(&self, day: &str) -> String {
         format!("{}:u:{day}", self.base)
     }
+
+    /// Value: tokens are set aside for a completion that runs (`open`), or must not be (`withdrawn`).
+    pub fn reservation(&self, id: &str) -> String {
+        format!("{}:v:{id}", self.base)
+    }
 }
 
 /// List: what other instances ask of this one.

@@ -13,6 +13,7 @@ use crate::models::random_text;
 pub mod accounts;
 pub mod inbox;
 pub mod keys;
+pub mod reservations;
 pub mod sessions;
 pub mod turns;
 pub mod usage;

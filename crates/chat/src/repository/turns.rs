@@ -185,7 +185,7 @@ impl Repository {
         ]);
         txn.ops.extend(note_recent(keys, &open.id, clock::now_ms()));
         self.remember_key(keys, accept, &mut txn)?;
-        let quota_check = reserve(keys, accept, &mut txn);
+        let quota_check = reserve(keys, &open.day, open.reserved, accept.quota, &mut txn);
         Ok((txn, quota_check))
     }
 
@@ -485,21 +485,26 @@ fn running_record(id: &SessionId, open: &OpenTurn) -> TurnRecord {
 }
 
 /// Counts the request and reserves its tokens; returns which check guards the day's quota.
-fn reserve(keys: &Keys, accept: &Accept, txn: &mut Txn) -> Option<usize> {
-    let key = keys.usage(&accept.open.day);
-    let reserved = signed(accept.open.reserved);
-    let check = accept.quota.map(|quota| {
+pub(super) fn reserve(
+    keys: &Keys,
+    day: &str,
+    tokens: u64,
+    quota: Option<u64>,
+    txn: &mut Txn,
+) -> Option<usize> {
+    let (key, tokens) = (keys.usage(day), signed(tokens));
+    let check = quota.map(|quota| {
         txn.checks.push(Check::FieldAtMost(
             key.clone(),
             "held".into(),
-            signed(quota).saturating_sub(reserved),
+            signed(quota).saturating_sub(tokens),
         ));
         txn.checks.len() - 1
     });
     txn.ops
         .push(Op::FieldAdd(key.clone(), "requests".into(), 1));
     txn.ops
-        .push(Op::FieldAdd(key.clone(), "held".into(), reserved));
+        .push(Op::FieldAdd(key.clone(), "held".into(), tokens));
     txn.ops.push(Op::Expire(key, Some(USAGE_TTL)));
     check
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Tokens that a message costs beside its text: its role and the template's marks.
-const MESSAGE_OVERHEAD: u32 = 5;
+pub(super) const MESSAGE_OVERHEAD: u32 = 5;
 
 /// Most room kept for an answer of unsaid length, in tokens.
 const DEFAULT_ROOM: u32 = 1024;
@@ -153,7 +153,7 @@ impl Conversation {
     }
 }
 
-fn default_room(window: u32) -> u32 {
+pub(super) fn default_room(window: u32) -> u32 {
     (window / 4).min(DEFAULT_ROOM)
 }
 
@@ -213,6 +213,7 @@ impl Prompt for Conversation {
             window,
             prompt_estimate,
             dropped: dropped + self.older,
+            untrimmed: false,
             extra: serde_json::Map::new(),
         }
     }

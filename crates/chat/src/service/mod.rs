@@ -3,6 +3,7 @@
 pub mod account;
 pub mod attach;
 pub mod begin;
+pub mod completions;
 pub mod context;
 pub mod event;
 pub mod follow;

@@ -27,13 +27,13 @@ use crate::{
 };
 
 /// Longest text of one answer, and of its thoughts, in bytes; past it the answer ends as `length`.
-const TEXT_LIMIT: usize = 1024 * 1024;
+pub(super) const TEXT_LIMIT: usize = 1024 * 1024;
 
 /// How long a finish is repeated for a store that does not take it.
-const FINISH_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const FINISH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a finish is tried again.
-const FINISH_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const FINISH_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether anybody still watches from another instance.
 const WATCHED_PAUSE: Duration = Duration::from_secs(1);
@@ -264,7 +264,7 @@ impl Draft {
 }
 
 /// As much of the text as fits, on a character's border, and whether that was less than all.
-fn clip(text: &str, room: usize) -> (&str, bool) {
+pub(super) fn clip(text: &str, room: usize) -> (&str, bool) {
     if text.len() <= room {
         return (text, false);
     }

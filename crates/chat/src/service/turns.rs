@@ -56,6 +56,12 @@ pub enum ChatError {
     /// New turns are refused.
     #[error("the service is stopping")]
     ShuttingDown,
+    /// What ran was ended by the service's stop.
+    #[error("the service stopped")]
+    Interrupted,
+    /// A fault of ours, which the log has.
+    #[error("a fault in the service")]
+    Broken,
     /// The model servers.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -187,8 +187,10 @@ impl Adapter for Ollama {
             .send()
             .await
             .map_err(wire::unreachable)?;
-        let response =
-            wire::accepted(response, |status, body| failure(status, body, &ask.model)).await?;
+        let response = wire::accepted(response, |status, body| {
+            wire::refused(ask, status, || failure(status, body, &ask.model))
+        })
+        .await?;
         Ok(wire::chunks(response, answer::Answer::new(ask)))
     }
 }

@@ -25,6 +25,10 @@ pub(super) fn body(ask: &Ask) -> Result<Value, ModelError> {
         .map(|message| translate(message, &mut names))
         .collect::<Result<_, _>>()?;
     let mut body = json!({ "model": ask.model, "messages": messages, "stream": true, "options": options(ask) });
+    if ask.untrimmed {
+        body["truncate"] = Value::from(false);
+        body["shift"] = Value::from(false);
+    }
     if let Some(think) = think(ask) {
         body["think"] = think;
     }
@@ -44,7 +48,10 @@ pub(super) fn body(ask: &Ask) -> Result<Value, ModelError> {
 
 fn options(ask: &Ask) -> Value {
     let asked = &ask.options;
-    let room = ask.window.saturating_sub(ask.prompt_estimate).max(1);
+    let room = ask.window.saturating_sub(ask.prompt_estimate);
+    // An estimate may be too high; only what we trimmed by it is known to leave so little.
+    let least = if ask.untrimmed { ask.window / 4 } else { 1 };
+    let room = room.max(least).max(1);
     let mut options =
         json!({ "num_ctx": ask.window, "num_predict": asked.max_tokens.unwrap_or(room) });
     let mut set = |name: &str, value: Option<Value>| {
@@ -93,10 +100,10 @@ fn format(response_format: &Value) -> Option<Value> {
 
 /// A message in Ollama's form; `names` remembers which function a tool call's id named.
 fn translate(message: &PromptMessage, names: &mut Map<String, Value>) -> Result<Value, ModelError> {
-    let role = if message.role == "developer" {
-        "system"
-    } else {
-        message.role.as_str()
+    let role = match message.role.as_str() {
+        "developer" => "system",
+        "function" => "tool",
+        role => role,
     };
     let mut translated = json!({ "role": role, "content": message.content });
     let Some(extra) = &message.extra else {
@@ -112,6 +119,12 @@ fn translate(message: &PromptMessage, names: &mut Map<String, Value>) -> Result<
             }
         }
         _ => {}
+    }
+    if let Some(thoughts) = extra.get("reasoning_content").and_then(Value::as_str) {
+        translated["thinking"] = Value::from(thoughts);
+    }
+    if let (Some(name), "function") = (extra.get("name"), message.role.as_str()) {
+        translated["tool_name"] = name.clone();
     }
     if let Some(calls) = extra.get("tool_calls").and_then(Value::as_array) {
         translated["tool_calls"] = calls.iter().map(|call| tool_call(call, names)).collect();

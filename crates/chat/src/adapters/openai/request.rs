@@ -14,12 +14,26 @@ pub(super) fn body(ask: &Ask, is_openai: bool) -> Value {
     };
     let asked = &ask.options;
     set("model", Some(Value::from(ask.model.as_str())));
-    set("messages", Some(ask.messages.iter().map(message).collect()));
+    set(
+        "messages",
+        Some(
+            ask.messages
+                .iter()
+                .map(|said| message(said, is_openai))
+                .collect(),
+        ),
+    );
     set("stream", Some(Value::from(true)));
     set("stream_options", Some(json!({ "include_usage": true })));
     set("temperature", asked.temperature.map(Value::from));
     set("top_p", asked.top_p.map(Value::from));
-    set("max_tokens", asked.max_tokens.map(Value::from));
+    // OpenAI's newer models refuse the old name, and some other servers do not know the new one.
+    let max_tokens = if is_openai {
+        "max_completion_tokens"
+    } else {
+        "max_tokens"
+    };
+    set(max_tokens, asked.max_tokens.map(Value::from));
     set("seed", asked.seed.map(Value::from));
     set("stop", asked.stop.clone().map(Value::from));
     if !is_openai {
@@ -32,9 +46,14 @@ pub(super) fn body(ask: &Ask, is_openai: bool) -> Value {
     Value::Object(body)
 }
 
-fn message(message: &PromptMessage) -> Value {
+fn message(message: &PromptMessage, is_openai: bool) -> Value {
     let mut sent = Map::new();
-    sent.insert("role".to_owned(), Value::from(message.role.as_str()));
+    let role = match message.role.as_str() {
+        // Chat templates of open models do not know it.
+        "developer" if !is_openai => "system",
+        role => role,
+    };
+    sent.insert("role".to_owned(), Value::from(role));
     sent.insert("content".to_owned(), Value::from(message.content.as_str()));
     for (name, value) in message
         .extra

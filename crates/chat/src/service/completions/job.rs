@@ -1,0 +1,284 @@
+//! A completion's task: it alone asks, listens and settles, and does the ending in one place.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{errors::Code, identity::Owner, store::StoreError};
+use futures_util::FutureExt as _;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use super::{Part, request::Request};
+use crate::{
+    adapters::ModelError,
+    models::{FinishReason, Usage},
+    repository::reservations::Reservation,
+    service::{
+        llm::{Answering, Progress, Prompt},
+        turn::{FINISH_PATIENCE, FINISH_PAUSE, TEXT_LIMIT, clip},
+        turns::{ChatError, Turns, explain},
+    },
+};
+
+/// How long a reader may take for a batch before it is given up: a slot of the model is not for holding.
+const READER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long an ending waits for its account to be written; after that it is written later.
+const SETTLE_WAIT: Duration = Duration::from_secs(1);
+
+/// How the listening ended.
+enum Outcome {
+    Answered(FinishReason),
+    Failed(ModelError),
+    /// Nobody reads it any more.
+    Left,
+    Interrupted,
+    Broken,
+}
+
+/// What there is of an answer, as far as its price goes.
+#[derive(Debug, Default)]
+struct Tally {
+    begun: bool,
+    text: usize,
+    thinking: usize,
+    tokens: u64,
+    counted: Option<Usage>,
+}
+
+/// One completion on its way.
+pub(super) struct Job {
+    pub(super) turns: Arc<Turns>,
+    pub(super) owner: Owner,
+    pub(super) model: String,
+    pub(super) request: Arc<Request>,
+    pub(super) request_id: Arc<str>,
+    pub(super) reservation: Reservation,
+    pub(super) parts: mpsc::Sender<Result<Vec<Part>, ChatError>>,
+}
+
+impl Job {
+    pub(super) async fn run(self, mut answering: Answering, deadline: Instant) {
+        if let Err(error) = self.reserve(deadline).await {
+            let _ = self.parts.send(Err(error)).await;
+            return;
+        }
+        let mut tally = Tally::default();
+        let outcome = AssertUnwindSafe(self.listen(&mut answering, &mut tally))
+            .catch_unwind()
+            .await
+            .unwrap_or(Outcome::Broken);
+        // The place and the connection are given back first: whatever follows is no work of the model's.
+        drop(answering);
+        let usage = self.usage_of(&tally);
+        self.log(&outcome, usage);
+        let settled = timeout(SETTLE_WAIT, self.settle(usage)).await;
+        let last = match outcome {
+            Outcome::Answered(finish) => Ok(vec![Part::End { finish, usage }]),
+            Outcome::Failed(error) => Err(ChatError::Model(error)),
+            Outcome::Interrupted => Err(ChatError::Interrupted),
+            Outcome::Left | Outcome::Broken => Err(ChatError::Broken),
+        };
+        let told = timeout(READER_PATIENCE, self.parts.send(last));
+        let later = async {
+            if settled.is_err() {
+                let settled = timeout(FINISH_PATIENCE, self.settle(usage)).await;
+                if settled.is_err() {
+                    tracing::error!(request_id = %self.request_id, "a completion could not be settled; its reservation stays");
+                }
+            }
+        };
+        let _ = tokio::join!(told, later);
+    }
+
+    /// Sets the tokens aside, by the deadline; where that stays unknown, sees to it in the background that it is undone.
+    async fn reserve(&self, deadline: Instant) -> Result<(), ChatError> {
+        let (turns, quota) = (&self.turns, self.turns.limits.tokens_per_day);
+        let repository = turns.repository.by(deadline);
+        let reserved = repository.reserve_usage(&self.owner, &self.reservation, quota);
+        match reserved.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ChatError::QuotaExceeded {
+                tokens_per_day: quota.unwrap_or_default(),
+            }),
+            Err(error) => {
+                if matches!(error, StoreError::Unavailable(_)) {
+                    self.withdraw_later();
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    fn withdraw_later(&self) {
+        let (turns, owner) = (Arc::clone(&self.turns), self.owner.clone());
+        let reservation = self.reservation.clone();
+        self.turns.shutdown.spawn(async move {
+            let repository = &turns.repository;
+            while repository
+                .withdraw_usage(&owner, &reservation)
+                .await
+                .is_err()
+            {
+                tokio::select! {
+                    () = turns.shutdown.stopping() => return,
+                    () = sleep(Duration::from_millis(250)) => {}
+                }
+            }
+        });
+    }
+
+    /// Writes the account, until the store takes it.
+    async fn settle(&self, usage: Usage) {
+        let repository = &self.turns.repository;
+        loop {
+            match repository
+                .settle_usage(&self.owner, &self.reservation, usage)
+                .await
+            {
+                Ok(()) | Err(StoreError::Corrupt(_)) => return,
+                Err(_) => sleep(FINISH_PAUSE).await,
+            }
+        }
+    }
+
+    /// Listens to the model until it is done, or nobody listens to us.
+    async fn listen(&self, answering: &mut Answering, tally: &mut Tally) -> Outcome {
+        let prompt: Arc<dyn Prompt> = Arc::clone(&self.request) as _;
+        answering.begin(prompt);
+        let stopping = self.turns.shutdown.stopping();
+        tokio::pin!(stopping);
+        loop {
+            let progress = tokio::select! {
+                biased;
+                () = self.parts.closed() => return Outcome::Left,
+                () = &mut stopping => return Outcome::Interrupted,
+                progress = answering.next() => progress,
+            };
+            let progress = match progress {
+                Ok(progress) => progress,
+                Err(error) => return Outcome::Failed(error),
+            };
+            let (parts, finish) = self.take(progress, tally);
+            if !parts.is_empty() {
+                tokio::select! {
+                    () = &mut stopping => return Outcome::Interrupted,
+                    sent = timeout(READER_PATIENCE, self.parts.send(Ok(parts))) => {
+                        if !matches!(sent, Ok(Ok(()))) {
+                            return Outcome::Left;
+                        }
+                    }
+                }
+            }
+            if let Some(finish) = finish {
+                return Outcome::Answered(finish);
+            }
+        }
+    }
+
+    /// What the caller is told of what happened, and the finish where that was it.
+    fn take(
+        &self,
+        progress: Vec<Progress>,
+        tally: &mut Tally,
+    ) -> (Vec<Part>, Option<FinishReason>) {
+        let mut parts = Vec::with_capacity(progress.len());
+        for step in progress {
+            match step {
+                Progress::Queued { .. } => {}
+                Progress::Generating { model, .. } => {
+                    tally.begun = true;
+                    parts.push(Part::Begun { model });
+                }
+                Progress::Text(text) => {
+                    let full = self.piece(&text, &mut tally.text, &mut tally.tokens, |piece| {
+                        parts.push(Part::Text(piece));
+                    });
+                    if full {
+                        return (parts, Some(FinishReason::Length));
+                    }
+                }
+                Progress::Thinking(text) => {
+                    let full = self.piece(&text, &mut tally.thinking, &mut tally.tokens, |piece| {
+                        parts.push(Part::Thinking(piece));
+                    });
+                    if full {
+                        return (parts, Some(FinishReason::Length));
+                    }
+                }
+                Progress::ToolCall(call) => {
+                    let size = call.name.len() + call.arguments.len();
+                    let full = tally.text + size > TEXT_LIMIT;
+                    if full {
+                        return (parts, Some(FinishReason::Length));
+                    }
+                    tally.text += size;
+                    tally.tokens += self.tokens(&call.name) + self.tokens(&call.arguments);
+                    parts.push(Part::ToolCall(call));
+                }
+                Progress::End { finish, usage } => {
+                    tally.counted = usage;
+                    return (parts, Some(finish));
+                }
+            }
+        }
+        (parts, None)
+    }
+
+    /// Hands out as much of a text as the limit allows; whether that was less than all.
+    fn piece(
+        &self,
+        text: &str,
+        used: &mut usize,
+        tokens: &mut u64,
+        hand_out: impl FnOnce(String),
+    ) -> bool {
+        let (piece, full) = clip(text, TEXT_LIMIT.saturating_sub(*used));
+        *used += piece.len();
+        *tokens += self.tokens(piece);
+        if !piece.is_empty() {
+            hand_out(piece.to_owned());
+        }
+        full
+    }
+
+    fn tokens(&self, text: &str) -> u64 {
+        self.request.estimates.tokens(&self.model, text).into()
+    }
+
+    /// As the server counted, else what we think it read and wrote.
+    fn usage_of(&self, tally: &Tally) -> Usage {
+        match tally.counted {
+            Some(usage) => usage,
+            None if tally.begun => Usage {
+                prompt_tokens: self.request.estimate(&self.model).into(),
+                completion_tokens: tally.tokens,
+            },
+            None => Usage::default(),
+        }
+    }
+
+    fn log(&self, outcome: &Outcome, usage: Usage) {
+        let ending = match outcome {
+            Outcome::Answered(FinishReason::Length) => "length",
+            Outcome::Answered(FinishReason::ToolCalls) => "tool_calls",
+            Outcome::Answered(_) => "stop",
+            Outcome::Failed(error) => {
+                tracing::warn!(request_id = %self.request_id, %error, "the model server failed");
+                explain(error).0.as_str()
+            }
+            Outcome::Left => "cancelled",
+            Outcome::Interrupted => Code::Interrupted.as_str(),
+            Outcome::Broken => Code::Internal.as_str(),
+        };
+        metrics::counter!("chat_completions_total", "ending" => ending).increment(1);
+        metrics::counter!("llm_tokens_total", "kind" => "prompt").increment(usage.prompt_tokens);
+        metrics::counter!("llm_tokens_total", "kind" => "completion")
+            .increment(usage.completion_tokens);
+    }
+}

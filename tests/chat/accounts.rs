@@ -1,0 +1,287 @@
+//! What is used of a day: reserved before, settled after, the same for `/chat` and `/v1` and over all instances.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::{
+    Answer, Backend, Client, Completion, Gate, PATIENCE, TestApp, completion_of, eventually,
+};
+use tokio::task::JoinSet;
+
+on_both_stores!(
+    what_is_used_is_told_the_same_for_both_doors,
+    a_running_answer_holds_its_reservation_and_gives_back_the_rest,
+    no_more_is_begun_than_the_quota_holds_however_many_ask_at_once,
+    a_refused_or_repeated_request_costs_nothing,
+    a_cancelled_answer_costs_what_was_said,
+    a_failed_answer_costs_what_was_said,
+    a_caller_who_leaves_pays_for_what_was_said,
+    without_a_quota_use_is_counted_and_nothing_refused,
+);
+
+async fn with_quota(on: Backend, tokens: u64) -> TestApp {
+    TestApp::builder(on)
+        .chats(2)
+        .set("rate_limit.tokens_per_day", tokens)
+        .set("chat.disconnect_grace", "0s")
+        .start()
+        .await
+}
+
+async fn usage(client: &Client) -> Value {
+    client.get("/chat/usage").await.expect(200)
+}
+
+fn spent(usage: &Value) -> u64 {
+    let today = &usage["today"];
+    today["prompt_tokens"].as_u64().unwrap() + today["completion_tokens"].as_u64().unwrap()
+}
+
+/// Waits until nothing is reserved any more, and gives what was spent: with the quota, what is left says so.
+async fn settled(client: &Client, quota: u64) -> Value {
+    eventually(PATIENCE, "everything is settled", || async {
+        let usage = usage(client).await;
+        (usage["quota"]["left"].as_u64().unwrap() + spent(&usage) == quota).then_some(usage)
+    })
+    .await
+}
+
+fn completion(text: &str, stream: bool, max_tokens: u32) -> Value {
+    let mut body = completion_of(text, stream);
+    body["max_tokens"] = json!(max_tokens);
+    body
+}
+
+async fn complete(client: &Client, body: &Value) -> tests::Reply {
+    client.post("/v1/chat/completions", body).await
+}
+
+async fn what_is_used_is_told_the_same_for_both_doors(on: Backend) {
+    let app = with_quota(on, 100_000).await;
+    let alice = app.login("alice").await;
+    let other = alice.at(app.chat(app.instances() - 1));
+    let one = alice.send("work", "hello there").await.expect(200)["usage"].clone();
+    let two = complete(&other, &completion("hello again", false, 50))
+        .await
+        .expect(200)["usage"]
+        .clone();
+    let mut body = completion("and again", true, 50);
+    body["stream_options"] = json!({"include_usage": true});
+    let chunks = Completion::open(&other, &body).await.rest().await;
+    let three = chunks.last().unwrap()["usage"].clone();
+    let sum = |name: &str| -> u64 {
+        [&one, &two, &three]
+            .iter()
+            .map(|usage| usage[name].as_u64().unwrap())
+            .sum()
+    };
+    let told = settled(&alice, 100_000).await;
+    assert_eq!(
+        told["today"],
+        json!({"prompt_tokens": sum("prompt_tokens"), "completion_tokens": sum("completion_tokens"), "requests": 3})
+    );
+    assert!(told["quota"]["resets_at"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(
+        usage(&app.login("bob").await).await["quota"]["left"],
+        100_000
+    );
+}
+
+async fn a_running_answer_holds_its_reservation_and_gives_back_the_rest(on: Backend) {
+    let app = with_quota(on, 1000).await;
+    let gate = Gate::new();
+    app.model.answer_to("wait", Answer::gated(["done"], &gate));
+    let alice = app.login("alice").await;
+    let other = alice.at(app.chat(app.instances() - 1));
+    let mut stream = Completion::open(&alice, &completion("wait", true, 900)).await;
+    let left = usage(&other).await["quota"]["left"].as_u64().unwrap();
+    assert!((1..100).contains(&left), "{left}");
+    let refused = complete(&other, &completion("more", false, 200)).await;
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["code"]),
+        (429, &json!("quota_exceeded"))
+    );
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=86_400).contains(&wait), "{wait}");
+    let body = json!({"message": "more", "options": {"max_tokens": 200}});
+    other
+        .post("/chat/message", &body)
+        .await
+        .problem(429, "quota_exceeded");
+    gate.open();
+    stream.rest().await;
+    let told = settled(&alice, 1000).await;
+    assert_eq!(told["today"]["requests"], 1, "{told}");
+    complete(&other, &completion("more", false, 200))
+        .await
+        .expect(200);
+    other.post("/chat/message", &body).await.expect(200);
+    assert_eq!(app.model.chats().len(), 3);
+}
+
+async fn no_more_is_begun_than_the_quota_holds_however_many_ask_at_once(on: Backend) {
+    // Each reserves about 110 of 1,000.
+    let app = with_quota(on, 1000).await;
+    let gate = Gate::new();
+    app.model.usually(Answer::gated(["done"], &gate));
+    let alice = app.login("alice").await;
+    let mut asking = JoinSet::new();
+    for i in 0..40 {
+        let client = alice.at(app.chat(i % app.instances()));
+        asking.spawn(async move {
+            if i % 4 < 2 {
+                let body = completion("hello", false, 100);
+                let reply = complete(&client, &body).await;
+                (reply.status, reply.json()["error"]["code"].clone())
+            } else {
+                let body = json!({"session_id": format!("s{i}"), "message": "hello", "options": {"max_tokens": 100}});
+                let reply = client.post("/chat/message", &body).await;
+                (reply.status, reply.json()["code"].clone())
+            }
+        });
+    }
+    let mut answers = Vec::new();
+    while answers.len() < 31 {
+        answers.push(asking.join_next().await.unwrap().unwrap());
+    }
+    assert!(
+        answers
+            .iter()
+            .all(|(status, code)| *status == 429 && code == "quota_exceeded"),
+        "{answers:?}"
+    );
+    gate.open();
+    while let Some(answer) = asking.join_next().await {
+        assert_eq!(answer.unwrap().0, 200);
+    }
+    assert_eq!(settled(&alice, 1000).await["today"]["requests"], 9);
+}
+
+async fn a_refused_or_repeated_request_costs_nothing(on: Backend) {
+    let app = with_quota(on, 5000).await;
+    let alice = app.login("alice").await;
+    let body = json!({"session_id": "work", "message": "hello"});
+    alice.send_once("k", &body).await.expect(200);
+    let before = settled(&alice, 5000).await;
+    alice.send_once("k", &body).await.expect(200);
+    let mut unknown = completion("hello", false, 10);
+    unknown["model"] = json!("nowhere:1b");
+    let many = completion("hello", false, 6000);
+    let long = completion(&"word ".repeat(30_000), false, 10);
+    for (request, status) in [
+        (&unknown, 404),
+        (&many, 429),
+        (&long, 422),
+        (&json!({}), 400),
+    ] {
+        assert_eq!(complete(&alice, request).await.status, status, "{request}");
+    }
+    let stranger = app.stranger();
+    assert_eq!(
+        complete(&stranger, &completion("hello", false, 10))
+            .await
+            .status,
+        401
+    );
+    alice
+        .send("work", " ")
+        .await
+        .problem(422, "validation_failed");
+    assert_eq!(usage(&alice).await["today"], before["today"]);
+    assert_eq!(
+        usage(&alice).await["quota"]["left"],
+        before["quota"]["left"]
+    );
+}
+
+async fn a_cancelled_answer_costs_what_was_said(on: Backend) {
+    let app = with_quota(on, 5000).await;
+    app.model
+        .usually(Answer::partial(["one ", "two ", "three "]).hang());
+    let alice = app.login("alice").await;
+    let mut stream = alice.stream("work", "count").await;
+    let id = stream.started().await;
+    for _ in 0..3 {
+        stream.next_but_queued().await.unwrap();
+    }
+    assert_eq!(alice.cancel(&id).await.status, 202);
+    let end = stream.rest().await.pop().unwrap();
+    end.expect_done("cancelled");
+    let told = settled(&alice, 5000).await;
+    assert_eq!(
+        told["today"]["completion_tokens"], end.data["usage"]["completion_tokens"],
+        "{told}"
+    );
+    assert!(
+        told["today"]["completion_tokens"].as_u64().unwrap() >= 3,
+        "{told}"
+    );
+}
+
+async fn a_failed_answer_costs_what_was_said(on: Backend) {
+    let app = with_quota(on, 5000).await;
+    let alice = app.login("alice").await;
+    app.model.usually(Answer::refuse(500, "", "{}"));
+    assert_eq!(
+        complete(&alice, &completion("hello", false, 10))
+            .await
+            .status,
+        502
+    );
+    alice.send("work", "hello").await.problem(502, "llm_failed");
+    let told = settled(&alice, 5000).await;
+    assert_eq!(
+        told["today"],
+        json!({"prompt_tokens": 0, "completion_tokens": 0, "requests": 2})
+    );
+    app.model
+        .usually(Answer::partial(["one ", "two ", "three "]).reset());
+    complete(&alice, &completion("hello", true, 10)).await;
+    let told = settled(&alice, 5000).await;
+    assert!(
+        (3..10).contains(&told["today"]["completion_tokens"].as_u64().unwrap()),
+        "{told}"
+    );
+    assert!(told["today"]["prompt_tokens"].as_u64().unwrap() > 0);
+}
+
+async fn a_caller_who_leaves_pays_for_what_was_said(on: Backend) {
+    let app = with_quota(on, 5000).await;
+    app.model
+        .usually(Answer::partial(["one ", "two ", "three "]).hang());
+    let alice = app.login("alice").await;
+    let mut stream = Completion::open(&alice, &completion("count", true, 1000)).await;
+    for _ in 0..4 {
+        stream.chunk().await;
+    }
+    drop(stream);
+    let told = settled(&alice, 5000).await;
+    let said = told["today"]["completion_tokens"].as_u64().unwrap();
+    assert!((3..10).contains(&said), "{told}");
+    app.model.usually(Answer::new().hang());
+    let request = alice
+        .request(Method::POST, "/v1/chat/completions")
+        .json(&completion("silence", false, 1000));
+    let asking = tokio::spawn(request.send());
+    app.model.wait_chats(2).await;
+    asking.abort();
+    let told = settled(&alice, 5000).await;
+    assert_eq!(told["today"]["completion_tokens"], said, "{told}");
+    assert_eq!(told["today"]["requests"], 2, "{told}");
+}
+
+async fn without_a_quota_use_is_counted_and_nothing_refused(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    let answer = complete(&alice, &completion("hello", false, 100_000))
+        .await
+        .expect(200);
+    let told = eventually(Duration::from_secs(5), "it is counted", || async {
+        let told = usage(&alice).await;
+        (spent(&told) > 0).then_some(told)
+    })
+    .await;
+    assert_eq!(Some(spent(&told)), answer["usage"]["total_tokens"].as_u64());
+    assert!(told.get("quota").is_none(), "{told}");
+}
