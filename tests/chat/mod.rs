@@ -10,6 +10,7 @@ mod model_choice;
 mod model_faults;
 mod order;
 mod prompts;
+mod protocol;
 mod rates;
 mod readers;
 mod regenerating;
