@@ -3,6 +3,7 @@
 mod cancelling;
 mod compatible;
 mod deaths;
+mod enduring;
 mod frames;
 mod leaving;
 mod limits;
