@@ -2,6 +2,7 @@
 
 mod cancelling;
 mod compatible;
+mod crashes;
 mod deaths;
 mod enduring;
 mod frames;
