@@ -3,8 +3,10 @@
 mod accounts;
 mod cancelling;
 mod compatible;
+mod crashes;
 mod deaths;
 mod fairness;
+mod enduring;
 mod frames;
 mod leaving;
 mod limits;
@@ -14,6 +16,7 @@ mod openai_requests;
 mod openai_streams;
 mod order;
 mod prompts;
+mod protocol;
 mod rates;
 mod readers;
 mod regenerating;

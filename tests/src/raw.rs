@@ -127,7 +127,7 @@ impl Raw {
         self
     }
 
-    /// Sends a frame: the first byte as given (FIN, reserved bits, opcode), masked with zeros unless told otherwise.
+    /// Sends a frame: the first byte as given (FIN, reserved bits, opcode), masked unless told otherwise.
     pub async fn frame(&mut self, first: u8, masked: bool, payload: &[u8]) {
         self.send(frame(first, masked, payload.len() as u64, payload))
             .await;
@@ -165,6 +165,9 @@ impl Raw {
     }
 }
 
+/// What our frames are masked with.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
 /// A frame whose announced length need not be its own.
 pub fn frame(first: u8, masked: bool, announced: u64, payload: &[u8]) -> Vec<u8> {
     let mask = if masked { 0x80 } else { 0 };
@@ -181,9 +184,16 @@ pub fn frame(first: u8, masked: bool, announced: u64, payload: &[u8]) -> Vec<u8>
         }
     }
     if masked {
-        bytes.extend([0; 4]);
+        bytes.extend(MASK);
+        bytes.extend(
+            payload
+                .iter()
+                .zip(MASK.iter().cycle())
+                .map(|(byte, mask)| byte ^ mask),
+        );
+    } else {
+        bytes.extend(payload);
     }
-    bytes.extend(payload);
     bytes
 }
 

@@ -1,17 +1,21 @@
 //! The WebSocket: the handshake here, then one loop a socket.
 //!
+//! * `fragments`: counts what a WebSocket does not show;
 //! * `frames`: what clients send, checked;
 //! * `limits`: floods and bad frames;
 //! * `run`: the loop, which carries and does not decide;
 //! * `speaker`: who speaks on a socket, and until when;
-//! * `timers`: pings and deadlines.
+//! * `timers`: pings and deadlines;
+//! * `upgrade`: the opening handshake.
 
+mod fragments;
 mod frames;
 mod limits;
 mod origin;
 mod run;
 mod speaker;
 mod timers;
+mod upgrade;
 
 use std::{
     collections::HashMap,
@@ -19,7 +23,7 @@ use std::{
 };
 
 use axum::{
-    extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    extract::State,
     http::{HeaderMap, header},
     response::Response,
 };
@@ -31,19 +35,7 @@ use common::{
 
 use super::App;
 use speaker::{Handshake, Speaker};
-
-/// Largest message, in bytes.
-const MESSAGE_LIMIT: usize = 64 * 1024;
-
-/// Small buffers, since a socket is idle most of its life.
-const READ_BUFFER: usize = 4 * 1024;
-const WRITE_BUFFER: usize = 8 * 1024;
-
-/// Unsent bytes at which a socket is given up.
-const UNSENT_LIMIT: usize = 320 * 1024;
-
-/// The subprotocol that is spoken.
-const PROTOCOL: &str = "chat";
+use upgrade::{PROTOCOL, Upgrade};
 
 /// The open sockets of each user on this instance.
 #[derive(Clone, Debug)]
@@ -118,16 +110,10 @@ pub async fn connect(
     Peer(peer): Peer,
     RequestId(request_id): RequestId,
     headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Result<Upgrade, ApiError>,
 ) -> Result<Response, ApiError> {
     origin::check(&headers, &app.allowed_origins)?;
-    let upgrade = upgrade.map_err(|refusal| {
-        ApiError::new(
-            Code::InvalidRequest,
-            "This is a WebSocket: open it with a WebSocket client.",
-        )
-        .caused_by(refusal)
-    })?;
+    let upgrade = upgrade?;
     let found = match (identity, protocol_token(&headers)) {
         (Err(refusal), Some(token)) if refusal.code == Code::MissingToken => {
             app.authenticator.authenticate(&token, deadline).await
@@ -145,19 +131,15 @@ pub async fn connect(
     // Seats are given in the order of the handshakes, whichever socket runs first.
     let mut speaker = Speaker::new(app.clone(), peer, handshake);
     let seated = speaker.sit();
-    let upgrade = upgrade
-        .protocols([PROTOCOL])
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(UNSENT_LIMIT)
-        .max_frame_size(MESSAGE_LIMIT)
-        .max_message_size(MESSAGE_LIMIT);
-    Ok(upgrade.on_upgrade(move |socket| async move {
-        // Tracked, so that a stop waits for the close frame.
-        let _ = shutdown
-            .spawn(run::run(app, speaker, seated, request_id, socket))
-            .await;
-    }))
+    let answer = upgrade.answer(&headers);
+    // Tracked, so that a stop waits for the close frame.
+    drop(shutdown.spawn(async move {
+        match upgrade.socket().await {
+            Ok(wire) => run::run(app, speaker, seated, request_id, wire).await,
+            Err(error) => tracing::debug!(%error, "a socket was not opened"),
+        }
+    }));
+    Ok(answer)
 }
 
 /// The token that a browser offers after our subprotocol.

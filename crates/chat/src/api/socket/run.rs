@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use bytes::Bytes;
 use common::{
     clock,
     errors::{ApiError, Code},
@@ -15,9 +15,12 @@ use futures_util::{
     stream::{BoxStream, FuturesUnordered, SelectAll, SplitSink, unfold},
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::Mutex,
     time::{Instant, timeout},
 };
+
+use tungstenite::{Error, Message, Utf8Bytes, protocol::CloseFrame};
 
 use super::{
     super::{
@@ -25,10 +28,12 @@ use super::{
         requests::{disconnect_rule, idempotency_key},
         wire,
     },
+    fragments::TooMany,
     frames::{self, Frame, MessageFrame, Refused},
     limits::Frames,
     speaker::{NoSpeaker, Speaker, counted_identity},
     timers::{Due, Timers},
+    upgrade::Wire,
 };
 use crate::{
     models::{MessageId, records::Ending},
@@ -86,7 +91,7 @@ struct Socket {
     app: App,
     speaker: Speaker,
     request_id: Arc<str>,
-    sink: SplitSink<WebSocket, Message>,
+    sink: SplitSink<Wire, Message>,
     frames: Frames,
     timers: Timers,
     /// Passed by messages one after another, so that they take their places in the order in which they came.
@@ -102,9 +107,9 @@ pub async fn run(
     speaker: Speaker,
     seated: Result<(), NoSpeaker>,
     request_id: Arc<str>,
-    socket: WebSocket,
+    wire: Wire,
 ) {
-    let (sink, mut incoming) = socket.split();
+    let (sink, mut incoming) = wire.split();
     let mut timers = Timers::new(speaker.must_authenticate());
     if speaker.identity().is_some() {
         timers.authenticated(speaker.expires_at());
@@ -128,9 +133,21 @@ pub async fn run(
         Ok(()) => socket.carry(&mut incoming).await,
         Err(why) => Next::Close(why.into()),
     };
-    if let Next::Close(close) = end {
-        socket.close(close, &mut incoming).await;
-    }
+    // Whoever watched here leaves now, however long the goodbye takes.
+    let Socket {
+        mut sink,
+        watches,
+        starting,
+        ..
+    } = socket;
+    drop((watches, starting));
+    let goodbye = async {
+        say_goodbye(&mut sink, end).await;
+        if let Ok(wire) = sink.reunite(incoming) {
+            linger(wire).await;
+        }
+    };
+    let _ = timeout(CLOSE_PATIENCE, goodbye).await;
     gauge.decrement(1.0);
 }
 
@@ -158,7 +175,7 @@ fn until_revoked(app: &App, identity: Option<&Identity>) -> BoxFuture<'static, (
 impl Socket {
     async fn carry<S>(&mut self, incoming: &mut S) -> Next
     where
-        S: Stream<Item = Result<Message, axum::Error>> + Unpin,
+        S: Stream<Item = Result<Message, Error>> + Unpin,
     {
         let shutdown = self.app.shutdown.clone();
         loop {
@@ -176,7 +193,7 @@ impl Socket {
                 Some(started) = self.starting.next() => self.on_started(started).await,
                 message = incoming.next() => match message {
                     Some(Ok(message)) => self.on_message(message).await,
-                    Some(Err(error)) => close_for(error),
+                    Some(Err(error)) => close_for(&error),
                     None => Next::Gone,
                 },
             };
@@ -188,7 +205,7 @@ impl Socket {
 
     async fn on_time(&mut self, due: Due) -> Next {
         match due {
-            Due::Ping => self.send(Message::Ping(axum::body::Bytes::new())).await,
+            Due::Ping => self.send(Message::Ping(Bytes::new())).await,
             Due::Silent => Next::Close(SILENT),
             Due::Unknown | Due::Expired => Next::Close(UNAUTHENTICATED),
             Due::ExpiresSoon => self.tell_identity().await,
@@ -212,7 +229,7 @@ impl Socket {
                 self.refuse_bad(&error, None).await
             }
             Message::Ping(_) | Message::Pong(_) => Next::Go,
-            Message::Close(_) => Next::Gone,
+            Message::Close(_) | Message::Frame(_) => Next::Gone,
         }
     }
 
@@ -381,27 +398,32 @@ impl Socket {
             Err(_) => Next::Close(TOO_SLOW),
         }
     }
+}
 
-    /// Says why, and waits a moment for the other side to agree.
-    async fn close<S>(&mut self, Close(code, reason): Close, incoming: &mut S)
-    where
-        S: Stream<Item = Result<Message, axum::Error>> + Unpin,
-    {
-        let frame = CloseFrame {
-            code,
-            reason: reason.into(),
-        };
-        let said = async {
-            if self.sink.send(Message::Close(Some(frame))).await.is_ok() {
-                while let Some(Ok(message)) = incoming.next().await {
-                    if matches!(message, Message::Close(_)) {
-                        break;
-                    }
-                }
-            }
-        };
-        let _ = timeout(CLOSE_PATIENCE, said).await;
+/// Says why it ends, or answers the other side's close.
+async fn say_goodbye(sink: &mut SplitSink<Wire, Message>, end: Next) {
+    // What cannot be said any more is not heard either.
+    let _ = match end {
+        Next::Close(Close(code, reason)) => {
+            let frame = CloseFrame {
+                code: code.into(),
+                reason: Utf8Bytes::from_static(reason),
+            };
+            sink.send(Message::Close(Some(frame))).await
+        }
+        Next::Go | Next::Gone => sink.flush().await,
+    };
+}
+
+/// Takes in what is still on its way, until the other side ends too: a connection dropped before is reset, and what was
+/// said last is lost.
+async fn linger(mut wire: Wire) {
+    let connection = wire.get_mut();
+    if connection.shutdown().await.is_err() {
+        return;
     }
+    let mut nobody_reads_this = [0; 4096];
+    while let Ok(1..) = connection.read(&mut nobody_reads_this).await {}
 }
 
 /// A message as it came, and what was known then.
@@ -495,12 +517,14 @@ fn frames_of(watch: Watch, id: MessageId, reference: Option<String>) -> BoxStrea
 }
 
 /// What a broken frame means for the socket.
-fn close_for(error: axum::Error) -> Next {
-    use tungstenite::Error;
-    match error.into_inner().downcast_ref::<Error>() {
-        Some(Error::Capacity(_)) => Next::Close(TOO_BIG),
-        Some(Error::Utf8(_)) => Next::Close(NOT_TEXT),
-        Some(Error::Protocol(_)) => Next::Close(PROTOCOL),
+fn close_for(error: &Error) -> Next {
+    match error {
+        Error::Capacity(_) => Next::Close(TOO_BIG),
+        Error::Utf8(_) => Next::Close(NOT_TEXT),
+        Error::Protocol(_) => Next::Close(PROTOCOL),
+        Error::Io(cause) if cause.get_ref().is_some_and(|cause| cause.is::<TooMany>()) => {
+            Next::Close(UNSUPPORTED_FLOOD)
+        }
         _ => Next::Gone,
     }
 }

@@ -1,0 +1,397 @@
+//! Turns that survive what happens around them: callers who leave at any moment, keys used again late, sessions that
+//! expire, a store that is away.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::{
+    Answer, Backend, Client, EventStream, Gate, Mode, PATIENCE, RedisOptions, Reply, TestApp,
+    eventually, text_of,
+};
+
+on_both_stores!(
+    a_key_does_not_run_again_over_a_newer_answer,
+    a_key_of_an_answer_that_was_replaced_makes_no_turn,
+    a_regeneration_has_a_key_of_its_own,
+    an_unanswered_message_is_answered_by_regenerating,
+    a_session_does_not_expire_while_it_answers,
+    an_expired_session_is_gone_as_a_whole,
+    callers_who_leave_the_lane_leave_nothing,
+    messages_of_one_socket_keep_their_order,
+);
+
+fn body(session: &str, message: &str) -> Value {
+    json!({"session_id": session, "message": message})
+}
+
+async fn regenerate(client: &Client, session: &str, key: &str) -> Reply {
+    let path = format!("/chat/sessions/{session}/regenerate");
+    let request = client.request(Method::POST, &path);
+    client.fetch(request.header("idempotency-key", key)).await
+}
+
+fn texts(talk: &[(String, String)]) -> Vec<&str> {
+    talk.iter().map(|(_, text)| text.as_str()).collect()
+}
+
+async fn a_key_does_not_run_again_over_a_newer_answer(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    for (session, failure) in [
+        ("empty", Answer::refuse(500, "", r#"{"error":"no"}"#)),
+        ("half", Answer::partial(["half"]).error("broken")),
+    ] {
+        app.model.next(failure);
+        let (key, message) = (
+            format!("key of {session}").replace(' ', "-"),
+            body(session, "hello"),
+        );
+        alice
+            .send_once(&key, &message)
+            .await
+            .problem(502, "llm_failed");
+        let path = format!("/chat/sessions/{session}/regenerate");
+        let newer = alice.post_empty(&path).await.expect(200);
+        let asked = app.model.chats().len();
+        let again = alice.send_once(&key, &message).await;
+        assert!(
+            again.status == 502 || again.status == 404,
+            "{}",
+            again.text()
+        );
+        assert_eq!(
+            app.model.chats().len(),
+            asked,
+            "{session}: the model is not asked again"
+        );
+        let history = alice.history(session).await;
+        assert_eq!(history.len(), 2);
+        assert_eq!(history[1]["message_id"], newer["message_id"], "{session}");
+    }
+}
+
+async fn a_key_of_an_answer_that_was_replaced_makes_no_turn(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    alice
+        .send_once("k", &body("work", "hello"))
+        .await
+        .expect(200);
+    let newer = alice
+        .post_empty("/chat/sessions/work/regenerate")
+        .await
+        .expect(200);
+    let again = alice.send_once("k", &body("work", "hello")).await;
+    again.problem(404, "message_not_found");
+    let history = alice.history("work").await;
+    assert_eq!(
+        (history.len(), &history[1]["message_id"]),
+        (2, &newer["message_id"])
+    );
+    assert_eq!(app.model.chats().len(), 2);
+}
+
+async fn a_regeneration_has_a_key_of_its_own(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    alice.say("work", "hello").await;
+    app.model.next(Answer::tokens(["second"]));
+    let first = regenerate(&alice, "work", "k").await.expect(200);
+    assert_eq!(first["reply"], "second");
+    assert_eq!(regenerate(&alice, "work", "k").await.expect(200), first);
+    alice
+        .send_once("k", &body("work", "hello"))
+        .await
+        .problem(422, "idempotency_mismatch");
+    app.model.next(Answer::partial(["bad"]).error("broken"));
+    regenerate(&alice, "work", "l")
+        .await
+        .problem(502, "llm_failed");
+    assert_eq!(
+        texts(&alice.talk("work").await),
+        ["hello", "second"],
+        "a failed try replaces nothing"
+    );
+    app.model.next(Answer::tokens(["third"]));
+    assert_eq!(
+        regenerate(&alice, "work", "l").await.expect(200)["reply"],
+        "third"
+    );
+    assert_eq!(texts(&alice.talk("work").await), ["hello", "third"]);
+    assert_eq!(app.model.chats().len(), 4);
+}
+
+async fn an_unanswered_message_is_answered_by_regenerating(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    app.model.next(Answer::refuse(500, "", r#"{"error":"no"}"#));
+    alice.send("work", "hello").await.problem(502, "llm_failed");
+    assert_eq!(texts(&alice.talk("work").await), ["hello"]);
+    for _ in 0..2 {
+        let answer = alice
+            .post_empty("/chat/sessions/work/regenerate")
+            .await
+            .expect(200);
+        assert_eq!(answer["reply"], "You said: hello");
+        assert_eq!(
+            texts(&alice.talk("work").await),
+            ["hello", "You said: hello"]
+        );
+    }
+    assert_eq!(alice.say("work", "more").await, "You said: more");
+    assert_eq!(alice.history("work").await.len(), 4);
+}
+
+async fn a_session_does_not_expire_while_it_answers(on: Backend) {
+    let app = TestApp::builder(on)
+        .set("chat.session_ttl", "1s")
+        .start()
+        .await;
+    let alice = app.login("alice").await;
+    let pause = Duration::from_millis(900);
+    app.model
+        .usually(Answer::paced(["one ", "two ", "three"], pause));
+    assert_eq!(alice.say("work", "count").await, "one two three");
+    let id = alice.history("work").await[1]["message_id"].clone();
+    assert!(id.is_string());
+}
+
+async fn an_expired_session_is_gone_as_a_whole(on: Backend) {
+    let app = TestApp::builder(on)
+        .set("chat.session_ttl", "1s")
+        .start()
+        .await;
+    let alice = app.login("alice").await;
+    let answer = alice
+        .send_once("k", &body("work", "hello"))
+        .await
+        .expect(200);
+    let id = answer["message_id"].as_str().unwrap();
+    eventually(PATIENCE, "the session expires", || async {
+        (alice.get("/chat/sessions/work").await.status == 404).then_some(())
+    })
+    .await;
+    alice
+        .get(&format!("/chat/messages/{id}/stream"))
+        .await
+        .problem(404, "message_not_found");
+    alice.cancel(id).await.problem(404, "message_not_found");
+    alice
+        .send_once("k", &body("work", "hello"))
+        .await
+        .problem(404, "session_not_found");
+    alice
+        .get("/chat/sessions/work/messages")
+        .await
+        .problem(404, "session_not_found");
+    assert_eq!(
+        alice.get("/chat/sessions").await.expect(200)["sessions"],
+        json!([])
+    );
+    if let Some(redis) = &app.redis {
+        let left = redis.dump().await;
+        for family in [":s:work", ":m:work", ":r:"] {
+            assert!(!left.contains(family), "{family} is left: {left}");
+        }
+    }
+    alice.say("work", "anew").await;
+    assert_eq!(texts(&alice.talk("work").await), ["anew", "You said: anew"]);
+}
+
+async fn callers_who_leave_the_lane_leave_nothing(on: Backend) {
+    let app = TestApp::start(on).await;
+    let gate = Gate::new();
+    app.model.answer_to("first", Answer::gated(["slow"], &gate));
+    let alice = app.login("alice").await;
+    let mut first = alice.stream("work", "first").await;
+    first.started().await;
+    let waiting: Vec<_> = (0..5)
+        .map(|number| {
+            let (alice, message) = (alice.at(app.chat(0)), format!("left {number}"));
+            tokio::spawn(async move { alice.send("work", &message).await })
+        })
+        .collect();
+    let last = alice.at(app.chat(0));
+    let last = tokio::spawn(async move { last.say("work", "last").await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gate.open();
+    first.rest().await.last().unwrap().expect_done("stop");
+    assert_eq!(last.await.unwrap(), "You said: last");
+    assert_eq!(
+        texts(&alice.talk("work").await),
+        ["first", "slow", "last", "You said: last"]
+    );
+}
+
+async fn messages_of_one_socket_keep_their_order(on: Backend) {
+    let app = TestApp::start(on).await;
+    let mut socket = app.stranger().socket().await;
+    let messages: Vec<String> = (0..30).map(|number| format!("message {number}")).collect();
+    for message in &messages {
+        socket
+            .send(&json!({"user_id": "carol", "message": message, "ref": message}))
+            .await;
+    }
+    for message in &messages {
+        let start = socket.with_ref(message).await;
+        let rest = socket.rest_of(start["message_id"].as_str().unwrap()).await;
+        rest.last().unwrap().expect_done("stop");
+    }
+    let talk = app.login("carol").await.talk("default").await;
+    let asked: Vec<&str> = talk
+        .iter()
+        .filter(|(role, _)| role == "user")
+        .map(|(_, text)| text.as_str())
+        .collect();
+    assert_eq!(asked, messages);
+}
+
+#[tokio::test]
+async fn callers_who_leave_while_they_are_accepted_block_nobody() {
+    let app = TestApp::builder(Backend::Redis).proxied().start().await;
+    let alice = app.login("alice").await;
+    let wire = app.store_proxy.as_ref().unwrap();
+    wire.set(Mode::Delay(Duration::from_millis(20)));
+    for step in 0..24 {
+        let (alice, session) = (alice.at(app.chat(0)), format!("left-{step}"));
+        let sending = tokio::spawn(async move { alice.send(&session, "hello").await });
+        tokio::time::sleep(Duration::from_millis(10 * step)).await;
+        sending.abort();
+    }
+    wire.set(Mode::Pass);
+    for step in 0..24 {
+        let (session, start) = (format!("left-{step}"), Instant::now());
+        assert_eq!(alice.say(&session, "go on").await, "You said: go on");
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "left after {} ms: the session stood still for {:?}",
+            10 * step,
+            start.elapsed()
+        );
+        let talk = alice.talk(&session).await;
+        assert!(
+            texts(&talk).ends_with(&["go on", "You said: go on"]),
+            "{talk:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_key_whose_acceptance_was_lost_is_used_again_at_once() {
+    let app = TestApp::builder(Backend::Redis)
+        .chats(2)
+        .proxied()
+        .start()
+        .await;
+    let alice = app.login("alice").await;
+    let wire = app.store_proxy.as_ref().unwrap();
+    for round in 0..4 {
+        let session = format!("work-{round}");
+        let (key, message) = (format!("k-{round}"), body(&session, "unknown"));
+        if round % 2 == 1 {
+            alice.say(&session, "before").await;
+        }
+        wire.set(Mode::Swallow);
+        alice
+            .send_once(&key, &message)
+            .await
+            .problem(503, "store_unavailable");
+        wire.cut_once().await;
+        let there = alice.at(app.chat(round / 2));
+        let reply = eventually(PATIENCE, "the key makes its turn", || async {
+            let reply = there.send_once(&key, &message).await;
+            (reply.status != 503).then_some(reply)
+        })
+        .await;
+        assert_eq!(reply.expect(200)["reply"], "You said: unknown");
+        let talk = alice.talk(&session).await;
+        assert!(
+            texts(&talk).ends_with(&["unknown", "You said: unknown"]),
+            "{talk:?}"
+        );
+        assert_eq!(
+            talk.iter().filter(|(_, text)| text == "unknown").count(),
+            1,
+            "{talk:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn garbage_where_the_open_turn_stands_blocks_no_session() {
+    let app = TestApp::start(Backend::Redis).await;
+    let alice = app.login("alice").await;
+    alice.say("work", "hello").await;
+    let key = "c:{alice}:0:s:work";
+    app.redis().cli(&["HSET", key, "open", "garbage"]).await;
+    assert_eq!(alice.say("work", "go on").await, "You said: go on");
+    assert_eq!(alice.history("work").await.len(), 4);
+}
+
+/// An answer of two words, the store killed after the first, the model done.
+async fn answer_without_a_store() -> (TestApp, Client, EventStream, String) {
+    let redis = RedisOptions {
+        durable: true,
+        ..RedisOptions::default()
+    };
+    let app = TestApp::builder(Backend::Redis)
+        .redis(redis)
+        .chats(2)
+        .set("chat.lease", "2s")
+        .start()
+        .await;
+    let gate = Gate::new();
+    app.model
+        .answer_to("count", Answer::gated(["one ", "two"], &gate));
+    let alice = app.login("alice").await;
+    let mut stream = alice.stream("work", "count").await;
+    let id = stream.started().await;
+    gate.release(1);
+    stream.next_but_queued().await.unwrap();
+    app.redis().kill();
+    gate.open();
+    assert_eq!(stream.next().await.unwrap().data["token"], "two");
+    (app, alice, stream, id)
+}
+
+#[tokio::test]
+async fn an_answer_outlives_an_outage_longer_than_its_lease() {
+    let (app, alice, mut stream, id) = answer_without_a_store().await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    app.redis().restart().await;
+    stream.next().await.unwrap().expect_done("stop");
+    assert_eq!(texts(&alice.talk("work").await), ["count", "one two"]);
+    let there = alice.at(app.chat(1)).resume(&id, 0).await.rest().await;
+    assert_eq!(text_of(&there), "one two");
+    assert_eq!(alice.say("work", "go on").await, "You said: go on");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_stored_for_30_s_says_so() {
+    let (app, alice, mut stream, id) = answer_without_a_store().await;
+    let start = Instant::now();
+    let last = stream.next_within(Duration::from_secs(50)).await.unwrap();
+    last.expect_error(503, "store_unavailable");
+    let waited = start.elapsed();
+    assert!(
+        (Duration::from_secs(27)..Duration::from_secs(36)).contains(&waited),
+        "{waited:?}"
+    );
+    app.redis().restart().await;
+    let there = alice.at(app.chat(1));
+    eventually(PATIENCE, "the store is back", || async {
+        (there.get("/chat/sessions").await.status == 200).then_some(())
+    })
+    .await;
+    let replayed = there.resume(&id, 0).await.rest().await;
+    replayed.last().unwrap().expect_error(503, "interrupted");
+    let history = there.history("work").await;
+    assert!(
+        history.len() == 1 || history[1]["finish_reason"] == "interrupted",
+        "{history:?}"
+    );
+    assert_eq!(alice.say("work", "go on").await, "You said: go on");
+}
