@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::conversation::Message;
-use crate::{api::requests::Checks, models::Options, service::completions::NewCompletion};
+use crate::{api::checks::Checks, models::Options, service::completions::NewCompletion};
 
 /// A conversation to be answered. Members that are not known here are ignored, as are those that only make sense at
 /// OpenAI (`store`, `metadata`, `user`, `service_tier`, `logprobs`, …).
