@@ -148,7 +148,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{adapters::ToolCall, api::openai::answers::Whole, models::Usage};
+    use crate::{
+        adapters::ToolCall,
+        api::openai::answers::Whole,
+        models::{FinishReason, Usage},
+    };
 
     fn call(name: &str) -> Part {
         Part::ToolCall(ToolCall {
