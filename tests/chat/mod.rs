@@ -13,6 +13,7 @@ mod model_faults;
 mod order;
 mod prompts;
 mod protocol;
+mod random_talk;
 mod rates;
 mod readers;
 mod regenerating;
