@@ -17,6 +17,7 @@ mod openai_streams;
 mod order;
 mod prompts;
 mod protocol;
+mod random_talk;
 mod rates;
 mod readers;
 mod regenerating;

@@ -32,6 +32,11 @@ impl<S> Fragments<S> {
             counter: Counter::default(),
         }
     }
+
+    /// The connection itself, where nobody looks at frames any more.
+    pub fn connection(&mut self) -> &mut S {
+        &mut self.io
+    }
 }
 
 /// Follows the frames of a stream of bytes by their heads alone.

@@ -418,7 +418,7 @@ async fn say_goodbye(sink: &mut SplitSink<Wire, Message>, end: Next) {
 /// Takes in what is still on its way, until the other side ends too: a connection dropped before is reset, and what was
 /// said last is lost.
 async fn linger(mut wire: Wire) {
-    let connection = wire.get_mut();
+    let connection = wire.get_mut().connection();
     if connection.shutdown().await.is_err() {
         return;
     }

@@ -1,0 +1,465 @@
+//! Random talk against a model of it: whatever is sent, repeated, regenerated, cancelled, deleted and left, a session
+//! holds what the contract says, and every answer is what its caller was told.
+//!
+//! `STORIES_RANDOM_CASES` says how many talks there are (some dozens).
+
+use std::collections::HashMap;
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestCaseError, TestRunner},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::{Answer, Backend, Client, Gate, PATIENCE, Reply, TestApp, eventually, text_of};
+
+const SESSIONS: [&str; 2] = ["a", "b"];
+
+/// How the model server behaves.
+#[derive(Clone, Copy, Debug)]
+enum Plays {
+    Well,
+    SaysNothing,
+    BreaksOff,
+    Refuses,
+}
+
+/// How a turn that is watched while it runs comes to its end.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Finished,
+    Cancelled,
+    Deleted,
+    Left,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send(usize, usize, Option<usize>, Plays),
+    Regenerate(usize, Option<usize>, Plays),
+    Watched(usize, End),
+    Create(usize),
+    Delete(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let plays = || {
+        prop_oneof![
+            3 => Just(Plays::Well),
+            1 => Just(Plays::SaysNothing),
+            2 => Just(Plays::BreaksOff),
+            2 => Just(Plays::Refuses),
+        ]
+    };
+    let end = prop_oneof![
+        Just(End::Finished),
+        Just(End::Cancelled),
+        Just(End::Deleted),
+        Just(End::Left)
+    ];
+    // Few of each, so that the same things meet often.
+    let mostly_the_first = || prop_oneof![4 => Just(0_usize), 1 => Just(1)];
+    let (session, text) = (mostly_the_first, mostly_the_first);
+    let key = || prop::option::weighted(0.6, mostly_the_first());
+    prop_oneof![
+        6 => (session(), text(), key(), plays())
+            .prop_map(|(s, text, key, plays)| Step::Send(s, text, key, plays)),
+        4 => (session(), key(), plays())
+            .prop_map(|(s, key, plays)| Step::Regenerate(s, key, plays)),
+        2 => (session(), end).prop_map(|(s, end)| Step::Watched(s, end)),
+        1 => session().prop_map(Step::Create),
+        1 => session().prop_map(Step::Delete),
+    ]
+}
+
+/// A session as it should be.
+#[derive(Clone, Debug, Default)]
+struct Session {
+    life: usize,
+    turns: usize,
+    /// The user's text, and the answer with its reason.
+    pairs: Vec<(String, Option<(String, String)>)>,
+}
+
+/// What a key should remember.
+#[derive(Clone, Debug)]
+struct Key {
+    body: String,
+    session: usize,
+    life: usize,
+    turn: usize,
+    /// What its caller was told: a reply, or a failure.
+    told: Result<String, ()>,
+    /// Its answer's number, if it has one.
+    answer: Option<usize>,
+}
+
+/// The model: no store, no time, no network.
+#[derive(Default)]
+struct Talk {
+    lives: usize,
+    answers: usize,
+    sessions: HashMap<usize, Session>,
+    keys: HashMap<usize, Key>,
+}
+
+/// What a caller should be told.
+#[derive(Clone, Debug, PartialEq)]
+enum Told {
+    Reply(String),
+    Status(u16),
+}
+
+impl Talk {
+    fn session(&mut self, at: usize) -> &mut Session {
+        let lives = &mut self.lives;
+        self.sessions.entry(at).or_insert_with(|| {
+            *lives += 1;
+            Session {
+                life: *lives,
+                ..Session::default()
+            }
+        })
+    }
+
+    /// What a known key leads to; `None`: a turn is to run.
+    fn repeated(&self, key: usize, body: &str) -> Option<Told> {
+        let known = self.keys.get(&key)?;
+        if known.body != body {
+            return Some(Told::Status(422));
+        }
+        let Some(session) = self
+            .sessions
+            .get(&known.session)
+            .filter(|session| session.life == known.life)
+        else {
+            return Some(Told::Status(404));
+        };
+        if known.told.is_err() && session.turns == known.turn {
+            return None;
+        }
+        if known.answer.is_some() && self.was_replaced(known) {
+            return Some(Told::Status(404));
+        }
+        Some(known.told.clone().map_or(Told::Status(502), Told::Reply))
+    }
+
+    /// Whether another answer stands in the place of a key's own.
+    fn was_replaced(&self, key: &Key) -> bool {
+        let replaced = &self.sessions[&key.session];
+        !replaced.pairs.iter().any(|(_, answer)| {
+            answer.as_ref().is_some_and(|(text, _)| {
+                text.ends_with(&format!("#{}", key.answer.unwrap_or_default()))
+            })
+        })
+    }
+}
+
+/// What the model server says as the answer of that number, and how that ends.
+fn script(plays: Plays, number: usize) -> (Answer, Option<(String, &'static str)>, Told) {
+    let (whole, half) = (format!("whole #{number}"), format!("half #{number}"));
+    match plays {
+        Plays::Well => (
+            Answer::tokens([whole.clone()]),
+            Some((whole.clone(), "stop")),
+            Told::Reply(whole),
+        ),
+        Plays::SaysNothing => (Answer::tokens([""; 0]), None, Told::Reply(String::new())),
+        Plays::BreaksOff => (
+            Answer::partial([half.clone()]).error("broken"),
+            Some((half, "error")),
+            Told::Status(502),
+        ),
+        Plays::Refuses => (
+            Answer::refuse(500, "", r#"{"error":"no"}"#),
+            None,
+            Told::Status(502),
+        ),
+    }
+}
+
+struct Story<'a> {
+    app: &'a TestApp,
+    alice: Client,
+    talk: Talk,
+}
+
+impl Story<'_> {
+    async fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Send(s, text, key, plays) => {
+                let text = format!("text {text}");
+                let body = json!({"session_id": SESSIONS[s], "message": text});
+                self.turn(s, Some(text), key, plays, "/chat/message", &body)
+                    .await;
+            }
+            Step::Regenerate(s, key, plays) => {
+                let path = format!("/chat/sessions/{}/regenerate", SESSIONS[s]);
+                self.turn(s, None, key, plays, &path, &json!({})).await;
+            }
+            Step::Watched(s, end) => self.watched(s, end).await,
+            Step::Create(s) => {
+                let exists = self.talk.sessions.contains_key(&s);
+                let reply = self
+                    .alice
+                    .post("/chat/sessions", &json!({"session_id": SESSIONS[s]}))
+                    .await;
+                assert_eq!(reply.status, if exists { 409 } else { 201 });
+                self.talk.session(s);
+            }
+            Step::Delete(s) => {
+                let exists = self.talk.sessions.remove(&s).is_some();
+                let reply = self
+                    .alice
+                    .delete(&format!("/chat/sessions/{}", SESSIONS[s]))
+                    .await;
+                assert_eq!(reply.status, if exists { 204 } else { 404 });
+            }
+        }
+    }
+
+    async fn turn(
+        &mut self,
+        s: usize,
+        text: Option<String>,
+        key: Option<usize>,
+        plays: Plays,
+        path: &str,
+        body: &Value,
+    ) {
+        let number = self.talk.answers + 1;
+        let (answer, kept, told) = script(plays, number);
+        self.app.model.usually(answer);
+        let asked = format!("{path} {body}");
+        let expected = self.expect(s, text, key, &asked, kept, told);
+        let request = self.alice.request(Method::POST, path).json(body);
+        let request = match key {
+            Some(key) => request.header("idempotency-key", format!("key-{key}")),
+            None => request,
+        };
+        let reply = self.alice.fetch(request).await;
+        assert_eq!(told_by(&reply), expected, "{}", reply.text());
+    }
+
+    /// Moves the model on, and says what the caller should be told.
+    fn expect(
+        &mut self,
+        s: usize,
+        text: Option<String>,
+        key: Option<usize>,
+        asked: &str,
+        kept: Option<(String, &'static str)>,
+        told: Told,
+    ) -> Told {
+        if let Some(repeated) = key.and_then(|key| self.talk.repeated(key, asked)) {
+            return repeated;
+        }
+        // A key that is known and still here runs its failed turn again: the message stands already.
+        let again = key.is_some_and(|key| self.talk.keys.contains_key(&key));
+        let regenerates = text.is_none();
+        if regenerates
+            && self
+                .talk
+                .sessions
+                .get(&s)
+                .is_none_or(|session| session.pairs.is_empty())
+        {
+            return Told::Status(404);
+        }
+        self.talk.answers += 1;
+        let number = self.talk.answers;
+        let session = self.talk.session(s);
+        session.turns += 1;
+        if let Some(text) = text.filter(|_| !again) {
+            session.pairs.push((text, None));
+        }
+        let last = session.pairs.last_mut().unwrap();
+        let spoils = regenerates
+            && last.1.is_some()
+            && kept.as_ref().is_some_and(|(_, reason)| *reason == "error");
+        let answered = kept.is_some() && !spoils;
+        if let Some((text, reason)) = kept.filter(|_| !spoils) {
+            last.1 = Some((text, reason.to_owned()));
+        }
+        let (life, turn) = (session.life, session.turns);
+        if let Some(key) = key {
+            let remembered = Key {
+                body: asked.to_owned(),
+                session: s,
+                life,
+                turn,
+                told: match &told {
+                    Told::Reply(reply) => Ok(reply.clone()),
+                    Told::Status(_) => Err(()),
+                },
+                answer: answered.then_some(number),
+            };
+            self.talk.keys.insert(key, remembered);
+        }
+        told
+    }
+
+    /// A turn with two watchers that comes to its end in the middle.
+    async fn watched(&mut self, s: usize, end: End) {
+        let gate = Gate::new();
+        self.app
+            .model
+            .usually(Answer::gated(["one ", "two"], &gate));
+        let rule = if matches!(end, End::Left) {
+            json!("cancel")
+        } else {
+            json!("continue")
+        };
+        let body = json!({"session_id": SESSIONS[s], "message": "watched", "on_disconnect": rule});
+        let mut stream = self.alice.stream_body(&body).await;
+        let id = stream.started().await;
+        gate.release(1);
+        let first = stream.next_but_queued().await.unwrap();
+        assert_eq!(first.data["token"], "one ");
+        let session = self.talk.session(s);
+        session.turns += 1;
+        let (text, reason) = match end {
+            End::Finished => ("one two", "stop"),
+            _ => ("one ", "cancelled"),
+        };
+        session.pairs.push((
+            "watched".to_owned(),
+            Some((text.to_owned(), reason.to_owned())),
+        ));
+        let mut ending = reason;
+        let second = (!matches!(end, End::Left)).then(|| self.alice.resume(&id, first.id));
+        let second = match second {
+            Some(opening) => Some(opening.await),
+            None => None,
+        };
+        match end {
+            End::Finished => gate.open(),
+            End::Cancelled => assert_eq!(self.alice.cancel(&id).await.status, 202),
+            End::Deleted => {
+                let path = format!("/chat/sessions/{}", SESSIONS[s]);
+                assert_eq!(self.alice.delete(&path).await.status, 204);
+                self.talk.sessions.remove(&s);
+                ending = "session_not_found";
+            }
+            End::Left => {}
+        }
+        let Some(second) = second else {
+            drop(stream);
+            let alice = &self.alice;
+            eventually(PATIENCE, "the turn that was left is cancelled", || async {
+                let last = alice.history(SESSIONS[s]).await.pop()?;
+                (last["finish_reason"] == "cancelled").then_some(())
+            })
+            .await;
+            return;
+        };
+        let (own, others) = tokio::join!(rest(stream), rest(second));
+        assert_eq!(own, others, "every watcher sees the same");
+        let last = own.last().unwrap();
+        assert!(
+            last.data["finish_reason"] == ending || last.data["code"] == ending,
+            "{last:?}"
+        );
+        if matches!(end, End::Finished) {
+            assert_eq!(text_of(&own), "two");
+        }
+    }
+
+    async fn check(&self) {
+        for (s, name) in SESSIONS.iter().enumerate() {
+            let Some(session) = self.talk.sessions.get(&s) else {
+                let path = format!("/chat/sessions/{name}/messages");
+                self.alice
+                    .get(&path)
+                    .await
+                    .problem(404, "session_not_found");
+                continue;
+            };
+            let history = self.alice.history(name).await;
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let found: Vec<_> = history
+                .iter()
+                .map(|m| (text(&m["content"]), text(&m["finish_reason"])))
+                .collect();
+            let wanted: Vec<_> = session
+                .pairs
+                .iter()
+                .flat_map(|(text, answer)| {
+                    std::iter::once((text.clone(), String::new())).chain(answer.clone())
+                })
+                .collect();
+            assert_eq!(found, wanted, "session {name}");
+            for pair in history
+                .windows(2)
+                .filter(|pair| pair[1]["role"] == "assistant")
+            {
+                assert_eq!(pair[1]["reply_to"], pair[0]["message_id"]);
+            }
+        }
+    }
+}
+
+async fn rest(mut stream: tests::EventStream) -> Vec<tests::Event> {
+    stream.rest().await
+}
+
+fn told_by(reply: &Reply) -> Told {
+    match reply.status {
+        200 => Told::Reply(reply.json()["reply"].as_str().unwrap().to_owned()),
+        status => Told::Status(status),
+    }
+}
+
+fn random_talk_agrees_with_the_model(on: Backend, cases: u32) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let app = runtime.block_on(
+        TestApp::builder(on)
+            .set("llm.ollama.breaker_failures", 0)
+            .start(),
+    );
+    let told = std::env::var("STORIES_RANDOM_CASES").ok();
+    let cases = told.and_then(|text| text.parse().ok()).unwrap_or(cases);
+    let number = std::cell::Cell::new(0);
+    let config = Config {
+        cases,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let talks = prop::collection::vec(step(), 1..25);
+    let checked = TestRunner::new(config).run(&talks, |steps| {
+        number.set(number.get() + 1);
+        let user = format!("user-{}", number.get());
+        let talk = async {
+            let alice = app.login(&user).await;
+            let mut story = Story {
+                app: &app,
+                alice,
+                talk: Talk::default(),
+            };
+            for step in &steps {
+                story.take(step).await;
+                story.check().await;
+            }
+        };
+        let told =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(talk)));
+        told.map_err(|_| TestCaseError::fail("it does not"))
+    });
+    if let Err(difference) = checked {
+        panic!("{difference}");
+    }
+}
+
+#[test]
+fn random_talk_agrees_with_the_model_in_memory() {
+    random_talk_agrees_with_the_model(Backend::Memory, 64);
+}
+
+#[test]
+fn random_talk_agrees_with_the_model_on_redis() {
+    random_talk_agrees_with_the_model(Backend::Redis, 16);
+}
