@@ -69,11 +69,17 @@ impl Repository {
     ) -> Result<(), StoreError> {
         let keys = Keys::of(owner);
         let marker = keys.reservation(&reservation.id);
-        let mut txn = Txn::relaxed().check(Check::Equals(marker.clone(), OPEN));
-        txn.ops.push(Op::Delete(marker));
+        let mut txn = Txn::relaxed()
+            .check(Check::Equals(marker.clone(), OPEN))
+            // The account of a deleted user is gone, and stays so.
+            .check(Check::Exists(keys.usage(&reservation.day)));
+        txn.ops.push(Op::Delete(marker.clone()));
         settle(&keys, &reservation.day, reservation.tokens, usage, &mut txn);
-        // Refused: it was settled by a try whose answer was lost.
-        self.store.commit(txn).await.map(drop)
+        match self.store.commit(txn).await? {
+            Committed::Applied => Ok(()),
+            // It was settled by a try whose answer was lost, or there is nothing to settle.
+            Committed::Refused(_) => self.store.apply(vec![Op::Delete(marker)]).await.map(drop),
+        }
     }
 
     /// Takes back a reservation whose outcome is unknown, or bars it from coming late. Safe to repeat.
