@@ -1,11 +1,11 @@
 //! What is used of a day: reserved before, settled after, the same for `/chat` and `/v1` and over all instances.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{
-    Answer, Backend, Client, Completion, Gate, PATIENCE, TestApp, completion_of, eventually,
+    Answer, Backend, Client, Completion, Gate, Mode, PATIENCE, TestApp, completion_of, eventually,
 };
 use tokio::task::JoinSet;
 
@@ -269,6 +269,39 @@ async fn a_caller_who_leaves_pays_for_what_was_said(on: Backend) {
     let told = settled(&alice, 5000).await;
     assert_eq!(told["today"]["completion_tokens"], said, "{told}");
     assert_eq!(told["today"]["requests"], 2, "{told}");
+}
+
+#[tokio::test]
+async fn what_the_store_did_not_take_in_time_is_settled_when_it_is_back() {
+    let app = TestApp::builder(Backend::Redis)
+        .proxied()
+        .set("rate_limit.tokens_per_day", 5000)
+        .start()
+        .await;
+    let gate = Gate::new();
+    app.model.usually(Answer::gated(["one ", "two"], &gate));
+    let alice = app.login("alice").await;
+    let mut stream = Completion::open(&alice, &completion("count", true, 1000)).await;
+    let proxy = app.store_proxy.as_ref().unwrap();
+    proxy.set(Mode::Freeze);
+    gate.open();
+    let end = tests::within(Duration::from_secs(4), "the answer ends", stream.rest()).await;
+    assert_eq!(end.last().unwrap()["choices"][0]["finish_reason"], "stop");
+    let start = Instant::now();
+    let refused = complete(&alice, &completion("refused", false, 10)).await;
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["code"]),
+        (503, &json!("store_unavailable"))
+    );
+    assert!(start.elapsed() < Duration::from_millis(1500));
+    proxy.set(Mode::Pass);
+    eventually(PATIENCE, "the service is back", || async {
+        (alice.get("/chat/usage").await.status == 200).then_some(())
+    })
+    .await;
+    let told = settled(&alice, 5000).await;
+    assert_eq!(told["today"]["requests"], 1, "{told}");
+    assert!(spent(&told) > 0, "{told}");
 }
 
 async fn without_a_quota_use_is_counted_and_nothing_refused(on: Backend) {

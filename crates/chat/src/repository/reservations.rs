@@ -69,11 +69,17 @@ impl Repository {
     ) -> Result<(), StoreError> {
         let keys = Keys::of(owner);
         let marker = keys.reservation(&reservation.id);
-        let mut txn = Txn::relaxed().check(Check::Equals(marker.clone(), OPEN));
-        txn.ops.push(Op::Delete(marker));
+        let mut txn = Txn::relaxed()
+            .check(Check::Equals(marker.clone(), OPEN))
+            // The account of a deleted user is gone, and stays so.
+            .check(Check::Exists(keys.usage(&reservation.day)));
+        txn.ops.push(Op::Delete(marker.clone()));
         settle(&keys, &reservation.day, reservation.tokens, usage, &mut txn);
-        // Refused: it was settled by a try whose answer was lost.
-        self.store.commit(txn).await.map(drop)
+        match self.store.commit(txn).await? {
+            Committed::Applied => Ok(()),
+            // It was settled by a try whose answer was lost, or there is nothing to settle.
+            Committed::Refused(_) => self.store.apply(vec![Op::Delete(marker)]).await.map(drop),
+        }
     }
 
     /// Takes back a reservation whose outcome is unknown, or bars it from coming late. Safe to repeat.
@@ -111,5 +117,96 @@ impl Repository {
             // It came between the two: the next try takes it back.
             _ => Err(StoreError::Unavailable("a reservation came late".into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::{config::StoreUrl, identity::UserId, shutdown::Shutdown, store::Store};
+
+    use super::*;
+    use crate::repository::usage::DayUsage;
+
+    const DAY: &str = "20260102";
+
+    fn repository(shutdown: &Shutdown) -> (Repository, Owner) {
+        let store = Store::open(&StoreUrl::Memory, shutdown).unwrap();
+        let owner = Owner {
+            user: UserId::parse("alice").unwrap(),
+            generation: 0,
+        };
+        (Repository::new(store, None, Duration::from_secs(10)), owner)
+    }
+
+    fn reservation(id: &str) -> Reservation {
+        Reservation {
+            id: id.to_owned(),
+            day: DAY.to_owned(),
+            tokens: 60,
+        }
+    }
+
+    const SPENT: Usage = Usage {
+        prompt_tokens: 3,
+        completion_tokens: 4,
+    };
+
+    #[tokio::test]
+    async fn what_is_repeated_is_counted_once() {
+        let shutdown = Shutdown::new();
+        let (repository, owner) = repository(&shutdown);
+        let one = reservation("one");
+        for _ in 0..2 {
+            assert!(
+                repository
+                    .reserve_usage(&owner, &one, Some(100))
+                    .await
+                    .unwrap()
+            );
+        }
+        let other = reservation("other");
+        let fits = repository.reserve_usage(&owner, &other, Some(100)).await;
+        assert!(!fits.unwrap(), "60 of 100 are held");
+        for _ in 0..2 {
+            repository.settle_usage(&owner, &one, SPENT).await.unwrap();
+        }
+        let counted = DayUsage {
+            prompt: 3,
+            completion: 4,
+            requests: 1,
+            held: 7,
+        };
+        assert_eq!(repository.usage(&owner, DAY).await.unwrap(), counted);
+    }
+
+    #[tokio::test]
+    async fn what_is_withdrawn_never_counts_however_late_it_comes() {
+        let shutdown = Shutdown::new();
+        let (repository, owner) = repository(&shutdown);
+        for (id, came) in [("before", true), ("after", false)] {
+            let it = reservation(id);
+            if came {
+                repository.reserve_usage(&owner, &it, None).await.unwrap();
+            }
+            for _ in 0..2 {
+                repository.withdraw_usage(&owner, &it).await.unwrap();
+            }
+            repository.reserve_usage(&owner, &it, None).await.unwrap();
+            let counted = repository.usage(&owner, DAY).await.unwrap();
+            assert_eq!(counted, DayUsage::default(), "{id}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_settled_for_an_account_that_was_erased() {
+        let shutdown = Shutdown::new();
+        let (repository, owner) = repository(&shutdown);
+        let it = reservation("it");
+        repository.reserve_usage(&owner, &it, None).await.unwrap();
+        let erase = Op::Delete(Keys::of(&owner).usage(DAY));
+        repository.store.apply(vec![erase]).await.unwrap();
+        repository.settle_usage(&owner, &it, SPENT).await.unwrap();
+        let counted = repository.usage(&owner, DAY).await.unwrap();
+        assert_eq!(counted, DayUsage::default());
     }
 }

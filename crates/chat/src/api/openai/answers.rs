@@ -26,7 +26,7 @@ pub struct ChatCompletion {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Choice {
     index: u32,
-    message: Message,
+    message: CompletionMessage,
     /// Always null: not counted here.
     #[schema(value_type = Option<Object>)]
     logprobs: (),
@@ -36,7 +36,7 @@ pub struct Choice {
 
 /// What the model said.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub struct Message {
+pub struct CompletionMessage {
     role: &'static str,
     /// The text; null where there are only tool calls.
     content: Option<String>,
@@ -145,7 +145,7 @@ impl Whole {
 
     fn answer(self, finish: FinishReason, usage: Usage) -> ChatCompletion {
         let only_calls = self.text.is_empty() && !self.calls.is_empty();
-        let message = Message {
+        let message = CompletionMessage {
             role: "assistant",
             content: (!only_calls).then_some(self.text),
             reasoning_content: Some(self.thinking).filter(|thoughts| !thoughts.is_empty()),

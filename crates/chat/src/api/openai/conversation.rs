@@ -10,7 +10,7 @@ use crate::adapters::PromptMessage;
 
 /// One message of the conversation.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct Message {
+pub struct RequestMessage {
     /// `system`, `developer`, `user`, `assistant`, `tool` or `function`.
     role: String,
     /// A text, parts (`text`, `image_url`, …), or null beside tool calls.
@@ -41,7 +41,7 @@ const ROLES: [&str; 6] = [
 ];
 const PARTS: [&str; 5] = ["text", "refusal", "image_url", "input_audio", "file"];
 
-impl Message {
+impl RequestMessage {
     /// The message in our words; `index` is its place.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::conversation::Message;
+use super::conversation::RequestMessage;
 use crate::{api::checks::Checks, models::Options, service::completions::NewCompletion};
 
 /// A conversation to be answered. Members that are not known here are ignored, as are those that only make sense at
@@ -18,7 +18,7 @@ pub struct CreateChatCompletion {
     #[serde(default)]
     model: Option<String>,
     /// The conversation, oldest message first.
-    messages: Vec<Message>,
+    messages: Vec<RequestMessage>,
     /// Whether the answer is streamed.
     #[serde(default)]
     stream: Option<bool>,

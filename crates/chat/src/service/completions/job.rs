@@ -77,23 +77,30 @@ impl Job {
         drop(answering);
         let usage = self.usage_of(&tally);
         self.log(&outcome, usage);
-        let settled = timeout(SETTLE_WAIT, self.settle(usage)).await;
+        // Who was answered finds it in the account; a failure waits for nothing.
+        let wait = match &outcome {
+            Outcome::Answered(_) => SETTLE_WAIT,
+            _ => Duration::ZERO,
+        };
         let last = match outcome {
             Outcome::Answered(finish) => Ok(vec![Part::End { finish, usage }]),
             Outcome::Failed(error) => Err(ChatError::Model(error)),
             Outcome::Interrupted => Err(ChatError::Interrupted),
             Outcome::Left | Outcome::Broken => Err(ChatError::Broken),
         };
+        let settling = timeout(FINISH_PATIENCE, self.settle(usage));
+        tokio::pin!(settling);
+        let first = timeout(wait, &mut settling).await;
         let told = timeout(READER_PATIENCE, self.parts.send(last));
-        let later = async {
-            if settled.is_err() {
-                let settled = timeout(FINISH_PATIENCE, self.settle(usage)).await;
-                if settled.is_err() {
-                    tracing::error!(request_id = %self.request_id, "a completion could not be settled; its reservation stays");
-                }
+        let settled = async {
+            match first {
+                Ok(settled) => settled,
+                Err(_) => settling.await,
             }
         };
-        let _ = tokio::join!(told, later);
+        if let (Err(_), _) = tokio::join!(settled, told) {
+            tracing::error!(request_id = %self.request_id, "a completion could not be settled; its reservation stays");
+        }
     }
 
     /// Sets the tokens aside, by the deadline; where that stays unknown, sees to it in the background that it is undone.
