@@ -4,6 +4,7 @@ mod accounts;
 mod cancelling;
 mod compatible;
 mod crashes;
+mod crowd;
 mod deaths;
 mod elsewhere;
 mod enduring;
