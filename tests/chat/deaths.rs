@@ -10,6 +10,7 @@ on_both_stores!(
     what_outlasts_the_drain_ends_as_interrupted,
     a_second_signal_ends_it_at_once,
     an_idle_socket_is_told_of_the_end,
+    forty_readers_are_told_how_their_answers_ended,
 );
 
 #[tokio::test]
@@ -208,4 +209,57 @@ async fn an_idle_socket_is_told_of_the_end(on: Backend) {
     let closed = socket.closed(PATIENCE).await;
     assert_eq!(closed.code, 1001, "{closed:?}");
     assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));
+}
+
+/// 20 streams and 20 sockets in the middle of an answer, half of which the drain leaves time for.
+async fn forty_readers_are_told_how_their_answers_ended(on: Backend) {
+    let app = TestApp::builder(on)
+        .set("server.drain_timeout", "3s")
+        .set("llm.ollama.max_concurrency", 100)
+        .start()
+        .await;
+    let gate = Gate::new();
+    app.model
+        .answer_to("short", Answer::gated(["one ", "two"], &gate));
+    app.model
+        .answer_to("endless", Answer::partial(["one "]).hang());
+    let (mut streams, mut sockets) = (Vec::new(), Vec::new());
+    for number in 0..20 {
+        let user = app.login(&format!("user-{number}")).await;
+        let text = if number % 2 == 0 { "short" } else { "endless" };
+        let mut stream = user.stream("streamed", text).await;
+        stream.started().await;
+        let mut socket = user.socket().await;
+        let id = socket.say("talked", text).await;
+        streams.push((text, stream));
+        sockets.push((text, socket, id));
+    }
+    app.model.wait_chats(40).await;
+    let start = Instant::now();
+    app.chat_process(0).terminate();
+    eventually(PATIENCE, "it drains", || async {
+        (app.stranger().get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    gate.open();
+    let told = |text: &str, events: &[tests::Event]| match text {
+        "short" => {
+            assert_eq!(text_of(events), "one two");
+            events.last().unwrap().expect_done("stop");
+        }
+        _ => events.last().unwrap().expect_error(503, "interrupted"),
+    };
+    for (text, mut stream) in streams {
+        told(text, &stream.rest().await);
+    }
+    for (text, mut socket, id) in sockets {
+        told(text, &socket.rest_of(&id).await);
+        assert_eq!(socket.closed(PATIENCE).await.code, 1001);
+    }
+    assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));
+    assert!(
+        start.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        start.elapsed()
+    );
 }

@@ -296,3 +296,27 @@ async fn a_close_in_the_middle_of_an_answer_cancels_it(on: Backend) {
     }
     app.model.wait_idle(PATIENCE).await;
 }
+
+#[tokio::test]
+async fn a_client_that_answers_no_ping_is_closed() {
+    let app = TestApp::start(Backend::Embedded).await;
+    let alice = app.login("alice").await;
+    let (mut deaf, mut polite) = (open(&alice).await, open(&alice).await);
+    let start = std::time::Instant::now();
+    let answering = async {
+        loop {
+            let frame = polite.read_frame().await;
+            match frame {
+                Some((9, payload)) => polite.frame(PONG, true, &payload).await,
+                other => panic!("{other:?} after {:?}", start.elapsed()),
+            }
+        }
+    };
+    let code = tokio::select! {
+        code = deaf.close_code(Duration::from_secs(60)) => code,
+        () = answering => unreachable!("it answers until the other is closed"),
+    };
+    assert_eq!(code, 1008);
+    let waited = start.elapsed().as_secs();
+    assert!((38..50).contains(&waited), "{waited} s");
+}

@@ -1,19 +1,23 @@
 //! The WebSocket: the handshake here, then one loop a socket.
 //!
+//! * `closing`: codes, and the last word;
 //! * `fragments`: counts what a WebSocket does not show;
 //! * `frames`: what clients send, checked;
 //! * `limits`: floods and bad frames;
 //! * `run`: the loop, which carries and does not decide;
 //! * `speaker`: who speaks on a socket, and until when;
+//! * `talk`: messages become turns, events become frames;
 //! * `timers`: pings and deadlines;
 //! * `upgrade`: the opening handshake.
 
+mod closing;
 mod fragments;
 mod frames;
 mod limits;
 mod origin;
 mod run;
 mod speaker;
+mod talk;
 mod timers;
 mod upgrade;
 

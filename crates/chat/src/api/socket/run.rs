@@ -1,6 +1,6 @@
 //! The loop of one socket: it takes frames in, carries events out, and ends with the right code.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use common::{
@@ -12,80 +12,39 @@ use common::{
 use futures_util::{
     SinkExt as _, Stream, StreamExt as _,
     future::BoxFuture,
-    stream::{BoxStream, FuturesUnordered, SelectAll, SplitSink, unfold},
+    stream::{BoxStream, FuturesUnordered, SelectAll, SplitSink},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::Mutex,
     time::{Instant, timeout},
 };
-
-use tungstenite::{Error, Message, Utf8Bytes, protocol::CloseFrame};
+use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::{
-    super::{
-        App, messages,
-        requests::{disconnect_rule, idempotency_key},
-        wire,
+    super::{App, wire},
+    closing::{
+        Next, SHUTDOWN, SILENT, TOO_SLOW, UNAUTHENTICATED, UNSUPPORTED_FLOOD, close_for, goodbye,
     },
-    fragments::TooMany,
     frames::{self, Frame, MessageFrame, Refused},
     limits::Frames,
-    speaker::{NoSpeaker, Speaker, counted_identity},
+    speaker::{NoSpeaker, Speaker},
+    talk::{Asked, Out, Started, begin, frames_of},
     timers::{Due, Timers},
     upgrade::Wire,
 };
 use crate::{
     models::{MessageId, records::Ending},
     service::{
-        begin::Begun,
         event::{Event, Kind},
-        log::{Step, Watch},
-        turns::{ChatError, NewTurn, Question},
+        turns::ChatError,
     },
 };
 
 /// How long a reader may take nothing.
 const SEND_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the other side's close is waited for.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
-
 /// Turns that one socket may begin or watch at once.
 const TURNS_LIMIT: usize = 64;
-
-/// How a socket is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Close(u16, &'static str);
-
-const SHUTDOWN: Close = Close(1001, "the service stops");
-const UNSUPPORTED_FLOOD: Close = Close(1008, "too many frames");
-const TOO_BIG: Close = Close(1009, "a frame may have 64 KiB");
-const TOO_SLOW: Close = Close(1013, "the reader is too slow");
-const UNAUTHENTICATED: Close = Close(4401, "the token is missing, wrong, revoked or expired");
-const TOO_MANY: Close = Close(4429, "too many sockets of this user");
-const PROTOCOL: Close = Close(1002, "a frame against the protocol");
-const NOT_TEXT: Close = Close(1007, "text must be UTF-8");
-const SILENT: Close = Close(1008, "no pong came");
-
-/// How the loop goes on.
-enum Next {
-    Go,
-    Close(Close),
-    Gone,
-}
-
-/// What a watched turn sends: frames that are ready, or the end of the watch.
-enum Out {
-    Frames(Vec<Utf8Bytes>),
-    TooSlow,
-}
-
-/// A turn that was asked for, begun or refused.
-struct Started {
-    reference: Option<String>,
-    outcome: Result<(Identity, MessageId, Watch), ApiError>,
-}
 
 struct Socket {
     app: App,
@@ -135,29 +94,14 @@ pub async fn run(
     };
     // Whoever watched here leaves now, however long the goodbye takes.
     let Socket {
-        mut sink,
+        sink,
         watches,
         starting,
         ..
     } = socket;
     drop((watches, starting));
-    let goodbye = async {
-        say_goodbye(&mut sink, end).await;
-        if let Ok(wire) = sink.reunite(incoming) {
-            linger(wire).await;
-        }
-    };
-    let _ = timeout(CLOSE_PATIENCE, goodbye).await;
+    goodbye(sink, incoming, end).await;
     gauge.decrement(1.0);
-}
-
-impl From<NoSpeaker> for Close {
-    fn from(why: NoSpeaker) -> Self {
-        match why {
-            NoSpeaker::Unauthenticated => UNAUTHENTICATED,
-            NoSpeaker::TooMany => TOO_MANY,
-        }
-    }
 }
 
 fn until_revoked(app: &App, identity: Option<&Identity>) -> BoxFuture<'static, ()> {
@@ -397,134 +341,5 @@ impl Socket {
             Ok(Err(_)) => Next::Gone,
             Err(_) => Next::Close(TOO_SLOW),
         }
-    }
-}
-
-/// Says why it ends, or answers the other side's close.
-async fn say_goodbye(sink: &mut SplitSink<Wire, Message>, end: Next) {
-    // What cannot be said any more is not heard either.
-    let _ = match end {
-        Next::Close(Close(code, reason)) => {
-            let frame = CloseFrame {
-                code: code.into(),
-                reason: Utf8Bytes::from_static(reason),
-            };
-            sink.send(Message::Close(Some(frame))).await
-        }
-        Next::Go | Next::Gone => sink.flush().await,
-    };
-}
-
-/// Takes in what is still on its way, until the other side ends too: a connection dropped before is reset, and what was
-/// said last is lost.
-async fn linger(mut wire: Wire) {
-    let connection = wire.get_mut().connection();
-    if connection.shutdown().await.is_err() {
-        return;
-    }
-    let mut nobody_reads_this = [0; 4096];
-    while let Ok(1..) = connection.read(&mut nobody_reads_this).await {}
-}
-
-/// A message as it came, and what was known then.
-struct Asked {
-    known: Option<Identity>,
-    peer: IpAddr,
-    frame: MessageFrame,
-    request_id: Arc<str>,
-    deadline: std::time::Instant,
-}
-
-/// Counts the message, says whose it is, and begins its turn.
-async fn begin(
-    app: &App,
-    door: &Mutex<()>,
-    asked: Asked,
-) -> Result<(Identity, MessageId, Watch), ApiError> {
-    let Asked {
-        known,
-        peer,
-        frame,
-        request_id,
-        deadline,
-    } = asked;
-    let passing = door.lock().await;
-    let user_id = frame.user_id.as_deref();
-    let identity = counted_identity(app, known, peer, user_id, deadline).await?;
-    let place = app.turns.arrive(&identity.owner, &frame.session());
-    drop(passing);
-    let key = match &frame.idempotency_key {
-        Some(key) => Some(idempotency_key(key, "/idempotency_key", "message", &frame)?),
-        None => None,
-    };
-    let new = NewTurn {
-        session: frame.session(),
-        question: Question::Message(frame.message),
-        model: frame.model,
-        system: frame.system,
-        options: frame.options.unwrap_or_default(),
-        on_disconnect: disconnect_rule(frame.on_disconnect, app.disconnect_grace, true),
-        key,
-        request_id,
-    };
-    let Begun { id, watch, joined } = app
-        .turns
-        .begin_at(place, &identity.owner, new, deadline)
-        .await?;
-    if joined {
-        messages::give_back(app, &identity).await;
-    }
-    Ok((identity, id, watch))
-}
-
-/// A watched turn as frames; the stream ends with the turn.
-fn frames_of(watch: Watch, id: MessageId, reference: Option<String>) -> BoxStream<'static, Out> {
-    let state = Some((watch, id, reference));
-    Box::pin(unfold(state, |state| async move {
-        let (mut watch, id, reference) = state?;
-        let mut frames = Vec::new();
-        let take = |event: u64, kind: Kind, members: &str| {
-            let mut out = String::new();
-            wire::json(
-                event,
-                kind,
-                id.as_str(),
-                reference.as_deref(),
-                members,
-                &mut out,
-            );
-            frames.push(Utf8Bytes::from(out));
-        };
-        match watch.next(take).await {
-            Step::More => Some((Out::Frames(frames), Some((watch, id, reference)))),
-            Step::Ended => Some((Out::Frames(frames), None)),
-            Step::Lagging => Some((Out::TooSlow, None)),
-            Step::Gone => {
-                let detail = "This instance stops; resume on another.".to_owned();
-                let event = Event::ending(
-                    &Ending::Error {
-                        code: Code::ShuttingDown,
-                        detail,
-                    },
-                    "",
-                );
-                let mut out = String::new();
-                wire::notice(Kind::Error, None, &event.members, &mut out);
-                Some((Out::Frames(vec![out.into()]), None))
-            }
-        }
-    }))
-}
-
-/// What a broken frame means for the socket.
-fn close_for(error: &Error) -> Next {
-    match error {
-        Error::Capacity(_) => Next::Close(TOO_BIG),
-        Error::Utf8(_) => Next::Close(NOT_TEXT),
-        Error::Protocol(_) => Next::Close(PROTOCOL),
-        Error::Io(cause) if cause.get_ref().is_some_and(|cause| cause.is::<TooMany>()) => {
-            Next::Close(UNSUPPORTED_FLOOD)
-        }
-        _ => Next::Gone,
     }
 }

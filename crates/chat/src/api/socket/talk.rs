@@ -1,0 +1,136 @@
+//! The turns of a socket: a message becomes one, and its events become frames.
+
+use std::{net::IpAddr, sync::Arc};
+
+use common::{
+    errors::{ApiError, Code},
+    identity::Identity,
+};
+use futures_util::stream::{BoxStream, unfold};
+use tokio::sync::Mutex;
+use tungstenite::Utf8Bytes;
+
+use super::{
+    super::{
+        App, messages,
+        requests::{disconnect_rule, idempotency_key},
+        wire,
+    },
+    frames::MessageFrame,
+    speaker::counted_identity,
+};
+use crate::{
+    models::{MessageId, records::Ending},
+    service::{
+        begin::Begun,
+        event::{Event, Kind},
+        log::{Step, Watch},
+        turns::{NewTurn, Question},
+    },
+};
+
+/// What a watched turn sends: frames that are ready, or the end of the watch.
+pub(super) enum Out {
+    Frames(Vec<Utf8Bytes>),
+    TooSlow,
+}
+
+/// A turn that was asked for, begun or refused.
+pub(super) struct Started {
+    pub(super) reference: Option<String>,
+    pub(super) outcome: Result<(Identity, MessageId, Watch), ApiError>,
+}
+
+/// A message as it came, and what was known then.
+pub(super) struct Asked {
+    pub(super) known: Option<Identity>,
+    pub(super) peer: IpAddr,
+    pub(super) frame: MessageFrame,
+    pub(super) request_id: Arc<str>,
+    pub(super) deadline: std::time::Instant,
+}
+
+/// Counts the message, says whose it is, and begins its turn.
+pub(super) async fn begin(
+    app: &App,
+    door: &Mutex<()>,
+    asked: Asked,
+) -> Result<(Identity, MessageId, Watch), ApiError> {
+    let Asked {
+        known,
+        peer,
+        frame,
+        request_id,
+        deadline,
+    } = asked;
+    let passing = door.lock().await;
+    let user_id = frame.user_id.as_deref();
+    let identity = counted_identity(app, known, peer, user_id, deadline).await?;
+    let place = app.turns.arrive(&identity.owner, &frame.session());
+    drop(passing);
+    let key = match &frame.idempotency_key {
+        Some(key) => Some(idempotency_key(key, "/idempotency_key", "message", &frame)?),
+        None => None,
+    };
+    let new = NewTurn {
+        session: frame.session(),
+        question: Question::Message(frame.message),
+        model: frame.model,
+        system: frame.system,
+        options: frame.options.unwrap_or_default(),
+        on_disconnect: disconnect_rule(frame.on_disconnect, app.disconnect_grace, true),
+        key,
+        request_id,
+    };
+    let Begun { id, watch, joined } = app
+        .turns
+        .begin_at(place, &identity.owner, new, deadline)
+        .await?;
+    if joined {
+        messages::give_back(app, &identity).await;
+    }
+    Ok((identity, id, watch))
+}
+
+/// A watched turn as frames; the stream ends with the turn.
+pub(super) fn frames_of(
+    watch: Watch,
+    id: MessageId,
+    reference: Option<String>,
+) -> BoxStream<'static, Out> {
+    let state = Some((watch, id, reference));
+    Box::pin(unfold(state, |state| async move {
+        let (mut watch, id, reference) = state?;
+        let mut frames = Vec::new();
+        let take = |event: u64, kind: Kind, members: &str| {
+            let mut out = String::new();
+            wire::json(
+                event,
+                kind,
+                id.as_str(),
+                reference.as_deref(),
+                members,
+                &mut out,
+            );
+            frames.push(Utf8Bytes::from(out));
+        };
+        match watch.next(take).await {
+            Step::More => Some((Out::Frames(frames), Some((watch, id, reference)))),
+            Step::Ended => Some((Out::Frames(frames), None)),
+            Step::Lagging => Some((Out::TooSlow, None)),
+            Step::Gone => {
+                let detail = "This instance stops; resume on another.".to_owned();
+                let event = Event::ending(
+                    &Ending::Error {
+                        code: Code::ShuttingDown,
+                        detail,
+                    },
+                    "",
+                );
+                let mut out = String::new();
+                wire::notice(Kind::Error, None, &event.members, &mut out);
+                Some((Out::Frames(vec![out.into()]), None))
+            }
+        }
+    }))
+}

@@ -1,0 +1,144 @@
+//! Accepting a planned turn and starting its task, as one thing that nobody's leaving can break in two.
+
+use std::{sync::Arc, time::Duration};
+
+use common::{identity::Owner, store::StoreError};
+use tokio::time::sleep;
+
+use super::{
+    begin::Begun,
+    lanes::Place,
+    llm::Answering,
+    plan::{Plan, start_event},
+    turns::{ChatError, NewTurn, Turn, Turns},
+};
+use crate::repository::{
+    Repository,
+    turns::{Accept, Accepted},
+};
+
+/// A planned turn with everything that it needs to run.
+pub(super) struct Ready {
+    pub(super) plan: Plan,
+    pub(super) accept: Accept,
+    pub(super) answering: Answering,
+    pub(super) place: Place,
+}
+
+/// How accepting and starting went.
+pub(super) enum Launched {
+    Yes(Begun),
+    /// What was read is old; the place in the lane comes back.
+    Changed(Place),
+}
+
+impl Turns {
+    /// Accepts the turn and starts its task, both on a task of their own: a caller who leaves in the middle must not
+    /// leave a turn behind that is accepted and that nobody runs.
+    pub(super) async fn accept_and_launch(
+        self: &Arc<Self>,
+        repository: &Repository,
+        owner: &Owner,
+        new: &NewTurn,
+        ready: Ready,
+    ) -> Result<Launched, ChatError> {
+        let (turns, repository) = (Arc::clone(self), repository.clone());
+        let (owner, new) = (owner.clone(), new.clone());
+        let task = self.shutdown.spawn(async move {
+            match turns.accept(&repository, &owner, &ready.accept).await? {
+                Accepted::Yes => Ok(Launched::Yes(turns.launch(&owner, &new, ready))),
+                Accepted::Changed => Ok(Launched::Changed(ready.place)),
+                Accepted::QuotaExceeded => {
+                    let tokens_per_day = turns.limits.tokens_per_day.unwrap_or_default();
+                    Err(ChatError::QuotaExceeded { tokens_per_day })
+                }
+            }
+        });
+        task.await
+            .map_err(|error| StoreError::Corrupt(format!("accepting broke off: {error}")))?
+    }
+
+    /// Accepts; where the outcome stays unknown, sees to it in the background that the turn never runs.
+    async fn accept(
+        self: &Arc<Self>,
+        repository: &Repository,
+        owner: &Owner,
+        accept: &Accept,
+    ) -> Result<Accepted, ChatError> {
+        let mut unknown = false;
+        for pause in [
+            Duration::from_millis(10),
+            Duration::from_millis(50),
+            Duration::ZERO,
+        ] {
+            match repository.accept(owner, accept).await {
+                Ok(Accepted::Yes) => return Ok(Accepted::Yes),
+                Ok(refused) if !unknown => return Ok(refused),
+                // Refused for the first try's own doing, or for another's; then the first may still come late.
+                Ok(refused) => match repository.was_accepted(owner, accept).await {
+                    Ok(true) => return Ok(Accepted::Yes),
+                    looked => {
+                        self.withdraw_later(owner, accept);
+                        looked?;
+                        return Ok(refused);
+                    }
+                },
+                Err(StoreError::Unavailable(_)) if pause > Duration::ZERO => {
+                    unknown = true;
+                    sleep(pause).await;
+                }
+                Err(error) => {
+                    if unknown || matches!(error, StoreError::Unavailable(_)) {
+                        self.withdraw_later(owner, accept);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(Accepted::Changed)
+    }
+
+    fn withdraw_later(self: &Arc<Self>, owner: &Owner, accept: &Accept) {
+        let (turns, owner, accept) = (Arc::clone(self), owner.clone(), accept.clone());
+        self.shutdown.spawn(async move {
+            while turns.repository.withdraw(&owner, &accept).await.is_err() {
+                tokio::select! {
+                    () = turns.shutdown.stopping() => return,
+                    () = sleep(Duration::from_millis(250)) => {}
+                }
+            }
+        });
+    }
+
+    fn launch(self: &Arc<Self>, owner: &Owner, new: &NewTurn, ready: Ready) -> Begun {
+        let Ready {
+            plan,
+            accept,
+            answering,
+            place,
+        } = ready;
+        let id = accept.open.id.clone();
+        let start = start_event(owner, new, &accept.open);
+        let turn = Arc::new(Turn::new(
+            owner.clone(),
+            new.session.clone(),
+            accept.open,
+            new,
+        ));
+        turn.note_mirrored(turn.log.append([start]));
+        let watch = turn.log.watch(0);
+        self.enter(&turn);
+        let turns = Arc::clone(self);
+        let conversation = Arc::new(plan.conversation);
+        let work = self.shutdown.work();
+        self.shutdown.spawn(async move {
+            turns.run(turn, answering, conversation, place).await;
+            drop(work);
+        });
+        Begun {
+            id,
+            watch,
+            joined: false,
+        }
+    }
+}
