@@ -1,7 +1,7 @@
 //! The one writer that keeps the events of running turns in the store, off their live path, and renews their leases.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -49,7 +49,8 @@ impl Turns {
     async fn mirror_once(&self, renewed: &mut HashMap<MessageId, Instant>) {
         let running = self.running();
         let now = Instant::now();
-        renewed.retain(|id, _| running.iter().any(|turn| turn.open.id == *id));
+        let alive: HashSet<_> = running.iter().map(|turn| &turn.open.id).collect();
+        renewed.retain(|id, _| alive.contains(id));
         let (mut ops, mut changes) = (Vec::new(), Vec::new());
         for turn in running {
             let keys = Keys::of(&turn.owner);
