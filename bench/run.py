@@ -13,7 +13,6 @@ from contenders import Stage
 
 STREAMS = os.environ.get("STREAMS", "1000")
 MANY_STREAMS = os.environ.get("MANY_STREAMS", "5000")
-RELAYED = 2000
 
 
 def scenarios(contender, seconds):
@@ -24,7 +23,7 @@ def scenarios(contender, seconds):
         "many": ["turns", "--connections", "64", "--seconds", long],
         "constant": ["turns", "--connections", "32", "--rate", "200", "--seconds", long],
         "first_token": ["turns", "--form", "sse", "--tokens", "4", "--gap-us", "2000", "--seconds", long],
-        "relay": ["turns", "--form", "sse", "--connections", "32", "--tokens", str(RELAYED), "--seconds", long],
+        "relay": ["turns", "--form", "sse", "--connections", "32", "--tokens", "2000", "--seconds", long],
         "streams": ["streams", "--count", STREAMS, "--rate", "20", "--ramp", "2", "--seconds", str(seconds + 1)],
     }
     if contender in ("chat", "chatbot", "fastapi"):
@@ -116,7 +115,7 @@ def main():
             results[name] = contest(stage, name, options.seconds)
     finally:
         stage.mock.terminate()
-        machine = {"begun": begun, "load_before": load_before, "cores": os.cpu_count(), "relayed": RELAYED}
+        machine = {"begun": begun, "load_before": load_before, "cores": os.cpu_count()}
         (out / "figures.json").write_text(json.dumps({"machine": machine, "results": results}, indent=1))
     print(table.render(machine, results))
 

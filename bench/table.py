@@ -30,9 +30,9 @@ def added(results, name, scenario, kind, quantile):
     return None if mine is None or alone is None else mine if name == "mock" else mine - alone
 
 
-def cpu(results, name, scenario, unit, group=None):
+def cpu(results, name, scenario, unit, group=None, table="cost"):
     group = group or {"mock": "mock", "nginx": "nginx"}.get(name, "chat")
-    return get(results, name, scenario, "cost", group, f"cpu_us_per_{unit}")
+    return get(results, name, scenario, table, group, f"cpu_us_per_{unit}")
 
 
 def grown(results, name, scenario, kind):
@@ -53,9 +53,7 @@ def streams(results, name, scenario):
     return f"{seen['delivered']:.1%}, {number(way['p50_us'] / 1000)} / {number(way['p99_us'] / 1000)} ms"
 
 
-def rows(machine, results):
-    relayed = machine["relayed"]
-
+def rows(results):
     def scaled(value, factor):
         return None if value is None else value * factor
 
@@ -129,7 +127,7 @@ def rows(machine, results):
         "unpaced relay, 32 streams: tokens a second, CPU of it for one",
         ">= 500,000, <= 3 µs",
         lambda n: pair(
-            get(results, n, "relay", "tokens_per_second"), scaled(cpu(results, n, "relay", "request"), 1 / relayed), " µs"
+            get(results, n, "relay", "tokens_per_second"), cpu(results, n, "relay", "token", table="cost_of_tokens"), " µs"
         ),
     )
     yield (
@@ -147,7 +145,7 @@ def render(machine, results):
         "| figure | goal | " + " | ".join(names) + " |",
         "| --- | --- |" + " --- |" * len(names),
     ]
-    for title, goal, cell in rows(machine, results):
+    for title, goal, cell in rows(results):
         lines.append(f"| {title} | {goal} | " + " | ".join(cell(name) for name in names) + " |")
     return "\n".join([*lines, "", *notes(results)])
 

@@ -1,7 +1,7 @@
 //! Answers one after another on kept-alive connections: closed loop, or at a constant rate whatever the answers take.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
@@ -52,6 +52,7 @@ struct Seen {
     whole: Histogram<u64>,
     first: Histogram<u64>,
     failed: u64,
+    /// Tokens as they came, also of answers that were not whole in time.
     tokens: u64,
 }
 
@@ -98,23 +99,25 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
         loops.spawn(this.run(caller, begin + offset));
     }
     sleep_until(counts_from).await;
-    let before = target.usage();
+    let (before, tokens_before) = (target.usage(), tokens_of(&seen));
     sleep_until(until).await;
-    let after = target.usage();
+    let (after, tokens_after) = (target.usage(), tokens_of(&seen));
     while let Some(ended) = loops.join_next().await {
         ended??;
     }
-    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = lock(&seen);
     let done = float(seen.whole.len());
+    let tokens = tokens_after - tokens_before;
     Ok(json!({
         "requests": seen.whole.len(),
         "failed": seen.failed,
-        "tokens": seen.tokens,
+        "tokens": tokens,
         "per_second": round(done / arguments.seconds),
-        "tokens_per_second": round(float(seen.tokens) / arguments.seconds),
+        "tokens_per_second": round(float(tokens) / arguments.seconds),
         "whole": stamp::percentiles(&seen.whole),
         "first_token": stamp::percentiles(&seen.first),
         "cost": cost(&before, &after, arguments.seconds, ("request", done)),
+        "cost_of_tokens": cost(&before, &after, arguments.seconds, ("token", float(tokens))),
     }))
 }
 
@@ -132,16 +135,21 @@ impl Loop {
             }
             let (mut scanner, mut first) = (Scanner::default(), None);
             let asked = connection.ask(&request, |bytes| {
+                let before = scanner.tokens;
                 scanner.feed(bytes, |_| {
                     first.get_or_insert_with(Instant::now);
                 });
+                lock(&self.seen).tokens += scanner.tokens - before;
             });
-            let status = asked.await?;
+            // What is still under way when the time is over counts for its tokens alone.
+            let Ok(status) = timeout_at(self.until, asked).await else {
+                break;
+            };
+            let status = status?;
             let ended = Instant::now();
             if due >= self.counts_from && ended <= self.until {
-                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut seen = lock(&self.seen);
                 if status == 200 && scanner.tokens == self.plan.tokens {
-                    seen.tokens += scanner.tokens;
                     seen.whole.saturating_record(ns(ended - due));
                     seen.first
                         .saturating_record(ns(first.unwrap_or(ended) - due));
@@ -153,6 +161,14 @@ impl Loop {
         }
         Ok(())
     }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tokens_of(seen: &Mutex<Seen>) -> u64 {
+    lock(seen).tokens
 }
 
 /// A duration in nanoseconds.
