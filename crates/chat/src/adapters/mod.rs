@@ -167,6 +167,25 @@ impl Refusal {
     }
 }
 
+/// What an answer's bytes say on that wire, for measurements that have no server.
+///
+/// # Errors
+/// As reading them from the server.
+pub fn read(kind: ProviderKind, bytes: &[u8]) -> Result<Vec<Chunk>, ModelError> {
+    fn all(mut parser: impl wire::Parser, bytes: &[u8]) -> Result<Vec<Chunk>, ModelError> {
+        let mut chunks = Vec::new();
+        parser.feed(bytes, &mut chunks)?;
+        if !parser.is_whole() {
+            parser.finish(&mut chunks)?;
+        }
+        Ok(chunks)
+    }
+    match kind {
+        ProviderKind::Ollama => all(ollama::parser(&Ask::default()), bytes),
+        _ => all(openai::parser(""), bytes),
+    }
+}
+
 /// One model server's wire.
 #[async_trait]
 pub trait Adapter: Send + Sync {

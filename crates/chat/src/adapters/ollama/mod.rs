@@ -213,8 +213,7 @@ fn failure(status: u16, body: &str, model: &str) -> ModelError {
     }
 }
 
-/// What reads an answer, for tests that have no server.
-#[cfg(test)]
+/// What reads an answer, also where there is no server.
 pub(super) fn parser(ask: &Ask) -> impl wire::Parser + use<> {
     answer::Answer::new(ask)
 }

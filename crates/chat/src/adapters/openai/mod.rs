@@ -156,8 +156,7 @@ fn failure(status: u16, body: &str, model: &str) -> ModelError {
     }
 }
 
-/// What reads an answer, for tests that have no server.
-#[cfg(test)]
+/// What reads an answer, also where there is no server.
 pub(super) fn parser(model: &str) -> impl wire::Parser + use<> {
     answer::Answer::new(model)
 }
