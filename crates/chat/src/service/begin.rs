@@ -410,6 +410,7 @@ impl Turns {
             messages,
             older: session.count.saturating_sub(looked_at),
             options: new.options.clone(),
+            request_id: Arc::clone(&new.request_id),
             estimates: self.estimates.clone(),
             last_estimate: AtomicU32::new(0),
         };
