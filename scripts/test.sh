@@ -11,6 +11,7 @@ command -v curl >/dev/null || missing+=(curl)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv python3-pip)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+command -v haproxy >/dev/null || missing+=(haproxy)
 if [ "${#missing[@]}" -gt 0 ]; then
   if ! command -v apt-get >/dev/null; then
     echo "please install: ${missing[*]}" >&2
@@ -20,6 +21,12 @@ if [ "${#missing[@]}" -gt 0 ]; then
   [ "$(id -u)" -eq 0 ] || as_root=(sudo)
   "${as_root[@]}" apt-get update
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+fi
+# Python tools that stories run, at fixed versions.
+if ! cmp --silent tests/python/requirements.txt target/venv/installed; then
+  python3 -m venv target/venv
+  target/venv/bin/pip install --quiet --requirement tests/python/requirements.txt
+  cp tests/python/requirements.txt target/venv/installed
 fi
 
 cargo fmt --all --check

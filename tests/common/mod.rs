@@ -1,11 +1,14 @@
 //! Stories of what both services share.
 
 mod bodies;
+mod described;
 mod harness;
 mod harness_forge;
 mod health;
+mod measured;
 mod origins;
 mod problems;
+mod rude;
 mod secrets;
 mod starting;
 

@@ -58,6 +58,12 @@ async fn no_secret_is_written_anywhere() {
     app.redis().cli(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     alice.get("/chat/sessions").await;
     let (logs, stored) = (app.logs(), app.redis().dump().await);
+    let mut metrics = String::new();
+    for admin in [app.chat_admin(0), app.auth_admin()] {
+        let door = app.stranger().at(admin);
+        metrics.push_str(&door.get("/metrics").await.text());
+        metrics.push_str(&door.get("/readyz").await.text());
+    }
     let secrets = [
         access,
         refresh,
@@ -73,8 +79,10 @@ async fn no_secret_is_written_anywhere() {
     ]) {
         assert!(!logs.contains(secret), "the log has {secret}");
         assert!(!stored.contains(secret), "the store has {secret}");
+        assert!(!metrics.contains(secret), "the metrics have {secret}");
     }
     assert!(!logs.contains("canary-prompt"), "the log has what was said");
+    assert!(!metrics.contains("canary"), "{metrics}");
 }
 
 #[tokio::test]

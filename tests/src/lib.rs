@@ -5,6 +5,7 @@
 //! * [`Redis`]: a redis-server of its own; [`Proxy`]: the wire to it, or to a model server, that can be cut
 //! * [`FakeModel`]: a model server (Ollama's wire or OpenAI's) that plays an [`Answer`]
 //! * [`Client`], [`EventStream`], [`Socket`], [`raw`]: REST, SSE and NDJSON, WebSocket, bare bytes; [`Completion`]: `/v1`
+//! * [`Haproxy`]: a proxy in front of two instances, as the project deploys it
 //! * [`Forge`]: tokens nobody should accept; [`Auditor`]: what was acknowledged against what is stored
 //!
 //! A story is a function in the file of its subject, named as a claim, and in the list at that file's head:
@@ -35,6 +36,7 @@ mod client;
 mod completions;
 mod events;
 mod forge;
+mod haproxy;
 pub mod models;
 mod process;
 mod proxy;
@@ -51,6 +53,7 @@ pub use self::{
     completions::{Completion, Line, completion_of, text_of_chunks},
     events::{Event, EventStream, read_frames, text_of, thinking_of},
     forge::Forge,
+    haproxy::Haproxy,
     models::{Answer, ChatRequest, FakeModel, Gate, fixture},
     process::{Process, free_port},
     proxy::{Mode, Proxy},

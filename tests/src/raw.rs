@@ -52,6 +52,12 @@ impl Raw {
         self.stream.write_all(bytes.as_ref()).await.ok();
     }
 
+    /// Sends bytes, and says whether the other side still takes them.
+    pub async fn still_sends(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let sent = self.stream.write_all(bytes.as_ref());
+        matches!(tokio::time::timeout(PATIENCE, sent).await, Ok(Ok(())))
+    }
+
     /// Reads until the other side closes; gives what came.
     pub async fn read_to_close(&mut self, limit: Duration) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -1,14 +1,13 @@
 //! A redis-server of a story's own: started in a temporary folder, frozen, killed and started again at will.
 
 use std::{
-    io::ErrorKind,
     process::{Child, Command, Stdio},
     sync::Mutex,
     time::Duration,
 };
 
 use redis::{Value, aio::MultiplexedConnection};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
 use crate::{eventually, free_port};
@@ -25,6 +24,10 @@ pub struct RedisOptions {
     pub max_memory: Option<String>,
     /// `requirepass`.
     pub password: Option<String>,
+    /// Further lines of its configuration.
+    pub configuration: String,
+    /// How many bytes a file of its may have: a disk that is full, until [`Redis::give_room`].
+    pub file_limit: Option<u64>,
 }
 
 /// A throw-away redis-server; killed when dropped.
@@ -57,6 +60,9 @@ impl Redis {
                 child,
             };
             if redis.wait_up().await {
+                if options.file_limit.is_some() {
+                    redis.limit_files(options.file_limit);
+                }
                 return redis;
             }
         }
@@ -96,6 +102,20 @@ impl Redis {
         let mut child = self.child.lock().unwrap();
         child.kill().ok();
         child.wait().ok();
+    }
+
+    /// Takes the limit of its files away.
+    pub fn give_room(&self) {
+        self.limit_files(None);
+    }
+
+    fn limit_files(&self, most: Option<u64>) {
+        let pid = i32::try_from(self.child.lock().unwrap().id()).unwrap();
+        let limit = Rlimit {
+            current: most,
+            maximum: None,
+        };
+        prlimit(Pid::from_raw(pid), Resource::Fsize, limit).expect("its limit can be set");
     }
 
     /// Starts it again on the same port with the same data, and waits until it answers.
@@ -164,7 +184,8 @@ impl Redis {
             Duration::from_secs(20),
             "redis-server answers PING",
             || async {
-                if self.child.lock().unwrap().try_wait().unwrap().is_some() {
+                if let Some(status) = self.child.lock().unwrap().try_wait().unwrap() {
+                    assert_ne!(status.code(), Some(127), "{MISSING}");
                     return Some(false);
                 }
                 let mut connection = self.connect().await.ok()?;
@@ -203,7 +224,9 @@ fn written(value: &Value) -> String {
 }
 
 fn spawn(folder: &TempDir, port: u16, options: &RedisOptions) -> Child {
-    let mut command = Command::new("redis-server");
+    // Past the limit a write is to fail, as on a full disk, not to end the process.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec redis-server \"$@\"", "sh"]);
     command.args([
         "--bind",
         "127.0.0.1",
@@ -229,13 +252,13 @@ fn spawn(folder: &TempDir, port: u16, options: &RedisOptions) -> Child {
     if let Some(password) = &options.password {
         command.args(["--requirepass", password]);
     }
-    match command
+    let further = folder.path().join("further.conf");
+    std::fs::write(&further, &options.configuration).unwrap();
+    command.arg("--include").arg(further);
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-    {
-        Err(error) if error.kind() == ErrorKind::NotFound => panic!("{MISSING}"),
-        started => started.unwrap(),
-    }
+        .unwrap()
 }

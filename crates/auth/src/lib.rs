@@ -18,7 +18,7 @@ use common::{
     identity::{Authenticator, Revocations, Verifier, identify},
     rate_limiter::{RateLimiter, limit},
     shutdown::Shutdown,
-    store::{Quota, Store},
+    store::{Eviction, Quota, Store},
 };
 use utoipa::openapi::OpenApi;
 
@@ -96,6 +96,7 @@ pub fn openapi_json() -> String {
 
 fn health(store: &Store, authenticator: &Authenticator, shutdown: &Shutdown) -> Health {
     let (store, authenticator) = (store.clone(), authenticator.clone());
+    let eviction = Eviction::watch(store.clone(), shutdown);
     Health::new("Auth", shutdown.clone())
         .gate("store", move || {
             let store = store.clone();
@@ -114,6 +115,7 @@ fn health(store: &Store, authenticator: &Authenticator, shutdown: &Shutdown) -> 
                     .ok_or_else(|| "there is no signing key".to_owned())
             }
         })
+        .report("eviction", move || std::future::ready(eviction.check()))
         .build()
 }
 

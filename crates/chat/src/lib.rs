@@ -5,6 +5,7 @@
 
 pub mod adapters;
 pub mod api;
+mod measured;
 pub mod models;
 pub mod repository;
 pub mod service;
@@ -16,7 +17,7 @@ use axum::Router;
 use common::{
     config::{LoginMode, Settings},
     http::{
-        Hosts, Layers, admin, docs,
+        Hosts, Layers, admin, described, docs,
         health::{self, Health},
         metrics::PrometheusHandle,
         wrap,
@@ -24,7 +25,7 @@ use common::{
     identity::{Authenticator, KeySet, Revocations, Verifier},
     rate_limiter::RateLimiter,
     shutdown::Shutdown,
-    store::{Quota, Store},
+    store::{Eviction, Quota, Store},
 };
 use utoipa::openapi::OpenApi;
 
@@ -81,7 +82,7 @@ impl Identities {
 
 /// The description of the public API.
 pub fn openapi() -> OpenApi {
-    api::routes().into_openapi()
+    described(api::routes().into_openapi())
 }
 
 /// Puts the service together.
@@ -97,6 +98,8 @@ pub fn build(
         authenticator,
         passed_on,
     } = identities;
+    measured::describe();
+    measured::watch(llm.clone(), shutdown);
     let repository = Repository::new(
         store.clone(),
         settings.chat.session_ttl,
@@ -128,7 +131,7 @@ pub fn build(
     let router = api::guarded(routes, &app)
         .merge(passed_on)
         .merge(health::routes(health.clone()))
-        .merge(docs::routes(openapi))
+        .merge(docs::routes(described(openapi)))
         .merge(api::page::routes());
     let mut layers = Layers::new("chat", hosts(settings, authenticator), &settings.server);
     layers
@@ -150,6 +153,7 @@ fn hosts(settings: &Settings, authenticator: Authenticator) -> Hosts {
 }
 
 fn health_of(store: Store, authenticator: Authenticator, llm: Llm, shutdown: Shutdown) -> Health {
+    let eviction = Eviction::watch(store.clone(), &shutdown);
     Health::new("Chat", shutdown)
         .gate("store", move || {
             let store = store.by(std::time::Instant::now() + Duration::from_millis(400));
@@ -170,6 +174,7 @@ fn health_of(store: Store, authenticator: Authenticator, llm: Llm, shutdown: Shu
                 }
             }
         })
+        .report("eviction", move || std::future::ready(eviction.check()))
         .report("llm", move || {
             let down: Vec<&str> = llm
                 .status()

@@ -12,6 +12,10 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
+/// How long a stopping process says at least that it drains: proxies that look several times a second see it and send
+/// nothing to a listener that is about to be gone.
+const NOTICE: Duration = Duration::from_millis(500);
+
 /// The two stages of a stop, and the tasks that a stop waits for. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
@@ -89,10 +93,14 @@ impl Shutdown {
         self.work.wait().await;
     }
 
-    /// Drains, and stops as soon as no work is left, at the latest after this time.
+    /// Drains, and stops as soon as no work is left (but not before a proxy could see it), at the latest after this time.
     pub async fn drain_then_stop(&self, drain_timeout: Duration) {
         self.drain();
-        let _ = tokio::time::timeout(drain_timeout, self.work_finished()).await;
+        let drained = async {
+            tokio::time::sleep(NOTICE).await;
+            self.work_finished().await;
+        };
+        let _ = tokio::time::timeout(drain_timeout, drained).await;
         self.stop();
     }
 

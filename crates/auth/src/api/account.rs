@@ -124,7 +124,7 @@ pub(super) async fn change_password(
 pub(super) struct DeleteAccount {
     /// Needed where the account has one.
     #[serde(default)]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 128)]
+    #[schema(value_type = Option<String>)]
     password: Option<SecretString>,
 }
 

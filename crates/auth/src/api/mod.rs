@@ -15,6 +15,7 @@ use axum::{
     middleware::map_response,
     response::Response,
 };
+use common::http::described;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -54,10 +55,11 @@ pub fn published(accounts: Arc<Accounts>) -> Router {
 
 /// The description of every call.
 pub fn document() -> utoipa::openapi::OpenApi {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let document = OpenApiRouter::with_openapi(Document::openapi())
         .merge(identified())
         .merge(free())
-        .into_openapi()
+        .into_openapi();
+    described(document)
 }
 
 fn identified() -> OpenApiRouter<Arc<Accounts>> {

@@ -1,6 +1,6 @@
 //! Model servers: one adapter for each wire, all behind one small trait.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use common::config::ProviderKind;
@@ -79,6 +79,8 @@ pub struct Ask {
     pub untrimmed: bool,
     /// On `/v1` alone: members passed through to servers that have them (`tools`, `tool_choice`, `response_format`, …).
     pub extra: serde_json::Map<String, serde_json::Value>,
+    /// The id of the caller's request, passed on so that the server's log can be searched by it; empty: none is sent.
+    pub request_id: Arc<str>,
 }
 
 /// A tool call of the model, whole.

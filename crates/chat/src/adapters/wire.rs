@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
-use reqwest::{Response, header::RETRY_AFTER};
+use reqwest::{RequestBuilder, Response, header::RETRY_AFTER};
 use tokio::time::Sleep;
 use url::Url;
 
@@ -35,6 +35,14 @@ pub(super) fn endpoint(base: &Url, segments: &[&str]) -> Url {
         path.pop_if_empty().extend(segments);
     }
     url
+}
+
+/// The request with the id of the caller's.
+pub(super) fn traced(request: RequestBuilder, id: &str) -> RequestBuilder {
+    if id.is_empty() {
+        return request;
+    }
+    request.header(common::http::X_REQUEST_ID, id)
 }
 
 /// What a request that got no status means.

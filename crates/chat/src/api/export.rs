@@ -31,10 +31,10 @@ const EXPORT_STEP: u64 = 500;
 /// Exports a whole session as JSON.
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}/export", tag = "sessions",
-    params(("session_id" = String, Path, description = "The session.")),
+    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
     responses(
         (status = 200, body = SessionExport),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`session_not_found`", body = Problem),
     ),
     security(("bearer" = [])),
 )]

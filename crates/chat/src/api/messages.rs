@@ -25,7 +25,7 @@ use super::{
     checks::{Checks, message_in_path, session_in_path},
     fold::{self, SentMessage},
     requests::{Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user},
-    stream::{Form, Reader, respond},
+    stream::{Form, Reader, StreamedEvent, respond},
 };
 use crate::{
     models::SessionId,
@@ -62,8 +62,12 @@ pub struct ResumeQuery {
     params(StreamQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters: for 24 hours the same key never makes a second turn.")),
     request_body = SendMessage,
     responses(
-        (status = 200, description = "The answer: whole, as `text/event-stream`, or as NDJSON.", content((SentMessage = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The answer: whole, as `text/event-stream`, or as NDJSON.", content((SentMessage = "application/json"), (StreamedEvent = "text/event-stream"), (String = "application/x-ndjson"))),
+        (status = 404, description = "`session_not_found`, `model_not_found`, `message_not_found`", body = Problem),
+        (status = 409, description = "`session_busy`", body = Problem),
+        (status = 422, description = "`validation_failed`, `context_too_long`, `idempotency_mismatch`", body = Problem),
+        (status = 502, description = "`llm_failed`", body = Problem),
+        (status = 504, description = "`llm_timeout`", body = Problem),
     ),
     security(("bearer" = [])),
 )]
@@ -114,11 +118,15 @@ pub async fn send(
     post,
     path = "/chat/sessions/{session_id}/regenerate",
     tag = "messages",
-    params(("session_id" = String, Path, description = "The session."), StreamQuery, ("Idempotency-Key" = Option<String>, Header, description = "As for a message.")),
-    request_body(content = Regenerate),
+    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$"), StreamQuery, ("Idempotency-Key" = Option<String>, Header, description = "As for a message.")),
+    request_body = Option<Regenerate>,
     responses(
-        (status = 200, description = "The new answer, as for a message.", content((SentMessage = "application/json"), (String = "text/event-stream"), (String = "application/x-ndjson"))),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The new answer, as for a message.", content((SentMessage = "application/json"), (StreamedEvent = "text/event-stream"), (String = "application/x-ndjson"))),
+        (status = 404, description = "`session_not_found`, `model_not_found`, `message_not_found`", body = Problem),
+        (status = 409, description = "`session_busy`", body = Problem),
+        (status = 422, description = "`validation_failed`, `context_too_long`, `idempotency_mismatch`", body = Problem),
+        (status = 502, description = "`llm_failed`", body = Problem),
+        (status = 504, description = "`llm_timeout`", body = Problem),
     ),
     security(("bearer" = [])),
 )]
@@ -171,9 +179,9 @@ pub async fn regenerate(
     tag = "messages",
     params(("message_id" = String, Path, description = "The answer."), ResumeQuery, ("Last-Event-ID" = Option<u64>, Header, description = "The last event that was received.")),
     responses(
-        (status = 200, description = "The events.", content((String = "text/event-stream"), (String = "application/x-ndjson"))),
+        (status = 200, description = "The events.", content((StreamedEvent = "text/event-stream"), (String = "application/x-ndjson"))),
         (status = 204, description = "The ending was received already."),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`message_not_found`", body = Problem),
     ),
     security(("bearer" = [])),
 )]
@@ -211,7 +219,7 @@ pub async fn stream(
     params(("message_id" = String, Path, description = "The answer.")),
     responses(
         (status = 202, description = "It stops, or has ended."),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`message_not_found`", body = Problem),
     ),
     security(("bearer" = [])),
 )]

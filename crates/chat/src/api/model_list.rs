@@ -1,10 +1,7 @@
 //! The models that can be asked.
 
 use axum::{Json, extract::State};
-use common::{
-    errors::{ApiError, Problem},
-    identity::Identity,
-};
+use common::{errors::ApiError, identity::Identity};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -35,7 +32,6 @@ pub struct ModelList {
     get, path = "/chat/models", tag = "models",
     responses(
         (status = 200, body = ModelList),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
     ),
     security(("bearer" = [])),
 )]

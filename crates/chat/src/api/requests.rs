@@ -114,11 +114,11 @@ pub struct SendMessage {
     pub session_id: Option<String>,
     /// The model, for this turn.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// The system prompt, for this turn.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, min_length = 1, max_length = 32768)]
     pub system: Option<String>,
     /// The sampling options, for this turn.
     #[serde(default, deserialize_with = "present")]
@@ -136,11 +136,11 @@ pub struct SendMessage {
 pub struct Regenerate {
     /// The model, for this turn.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// The system prompt, for this turn.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, min_length = 1, max_length = 32768)]
     pub system: Option<String>,
     /// The sampling options, for this turn.
     #[serde(default, deserialize_with = "present")]
@@ -166,11 +166,11 @@ pub struct CreateSession {
     pub title: Option<String>,
     /// The model for its turns.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// Its system prompt.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, min_length = 1, max_length = 32768)]
     pub system: Option<String>,
 }
 
@@ -184,11 +184,11 @@ pub struct ChangeSession {
     pub title: Option<String>,
     /// The model.
     #[serde(default, deserialize_with = "clearable")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<Option<String>>,
     /// The system prompt.
     #[serde(default, deserialize_with = "clearable")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 32768)]
     pub system: Option<Option<String>>,
 }
 

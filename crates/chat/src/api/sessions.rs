@@ -87,7 +87,6 @@ fn cursor<T>(
     get, path = "/chat/sessions", tag = "sessions", params(SessionPage),
     responses(
         (status = 200, body = SessionList),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
     ),
     security(("bearer" = [])),
 )]
@@ -116,10 +115,10 @@ pub async fn list(
 
 /// Begins a session without a message.
 #[utoipa::path(
-    post, path = "/chat/sessions", tag = "sessions", request_body(content = CreateSession),
+    post, path = "/chat/sessions", tag = "sessions", request_body = Option<CreateSession>,
     responses(
         (status = 201, body = SessionBody),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`session_exists`", body = Problem),
     ),
     security(("bearer" = [])),
 )]
@@ -150,10 +149,10 @@ pub async fn create(
 /// Reads a session.
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}", tag = "sessions",
-    params(("session_id" = String, Path, description = "The session.")),
+    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
     responses(
         (status = 200, body = SessionBody),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`session_not_found`", body = Problem),
     ),
     security(("bearer" = [])),
 )]
@@ -171,10 +170,10 @@ pub async fn read(
 /// Changes a session's title, model or system prompt.
 #[utoipa::path(
     patch, path = "/chat/sessions/{session_id}", tag = "sessions", request_body = ChangeSession,
-    params(("session_id" = String, Path, description = "The session.")),
+    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
     responses(
         (status = 200, body = SessionBody),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`session_not_found`", body = Problem),
     ),
     security(("bearer" = [])),
 )]
@@ -206,10 +205,10 @@ pub async fn change(
 /// Deletes a session with all its messages; an answer that is running in it ends.
 #[utoipa::path(
     delete, path = "/chat/sessions/{session_id}", tag = "sessions",
-    params(("session_id" = String, Path, description = "The session.")),
+    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
     responses(
         (status = 204, description = "It is gone."),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`session_not_found`", body = Problem),
     ),
     security(("bearer" = [])),
 )]
@@ -228,10 +227,10 @@ pub async fn delete(
 /// Reads a session's messages: the newest page first, oldest first within a page.
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}/messages", tag = "sessions",
-    params(("session_id" = String, Path, description = "The session."), MessagePage),
+    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$"), MessagePage),
     responses(
         (status = 200, body = MessageList),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`session_not_found`", body = Problem),
     ),
     security(("bearer" = [])),
 )]

@@ -13,6 +13,7 @@ use common::{
 };
 use futures_util::{future::BoxFuture, stream::unfold};
 use tokio::time::{Instant, Sleep, sleep};
+use utoipa::ToSchema;
 
 use super::wire;
 use crate::{
@@ -112,6 +113,19 @@ pub fn respond(watch: Watch, form: Form, id: MessageId, reader: Reader) -> Respo
         ),
     ];
     (StatusCode::OK, headers, body).into_response()
+}
+
+/// An event as a reader of `text/event-stream` gets it.
+#[derive(Debug, ToSchema)]
+pub struct StreamedEvent {
+    /// Counts from 1 within the message.
+    #[schema(nullable = false, pattern = "^[1-9][0-9]*$")]
+    pub id: Option<String>,
+    /// `start`, `queued`, `done` or `error`; absent for a token.
+    #[schema(nullable = false)]
+    pub event: Option<String>,
+    /// A JSON object: what it holds depends on the event.
+    pub data: String,
 }
 
 /// A reader that is too slow is cut in the middle, so that it sees that something is missing and comes again.

@@ -1,12 +1,7 @@
 //! What the caller used today, and what is left of the quota.
 
 use axum::{Json, extract::State};
-use common::{
-    clock,
-    errors::{ApiError, Problem},
-    http::Deadline,
-    identity::Identity,
-};
+use common::{clock, errors::ApiError, http::Deadline, identity::Identity};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -51,7 +46,6 @@ pub struct UsageBody {
     get, path = "/chat/usage", tag = "models",
     responses(
         (status = 200, body = UsageBody),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
     ),
     security(("bearer" = [])),
 )]

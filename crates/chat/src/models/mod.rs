@@ -67,7 +67,7 @@ pub struct Options {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
     /// Above 0, up to 1.
     #[serde(
@@ -75,7 +75,7 @@ pub struct Options {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
     /// At least 1.
     #[serde(
@@ -83,7 +83,7 @@ pub struct Options {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, minimum = 1, maximum = 1000)]
     pub top_k: Option<u32>,
     /// Longest answer in tokens, at least 1.
     #[serde(
@@ -91,7 +91,7 @@ pub struct Options {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, minimum = 1, maximum = 1_000_000)]
     pub max_tokens: Option<u32>,
     /// Makes sampling repeatable where the server can.
     #[serde(
@@ -107,7 +107,7 @@ pub struct Options {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, max_items = 16)]
     pub stop: Option<Vec<String>>,
     /// Whether a thinking model thinks.
     #[serde(

@@ -90,6 +90,8 @@ pub struct Conversation {
     pub older: u64,
     /// The caller's options.
     pub options: Options,
+    /// The id of the request that asked.
+    pub request_id: Arc<str>,
     /// How to count.
     pub estimates: Estimates,
     /// The estimate of the last prompt made, in tokens.
@@ -215,6 +217,7 @@ impl Prompt for Conversation {
             dropped: dropped + self.older,
             untrimmed: false,
             extra: serde_json::Map::new(),
+            request_id: Arc::clone(&self.request_id),
         }
     }
 }

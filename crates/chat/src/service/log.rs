@@ -132,6 +132,7 @@ impl EventLog {
     /// A reader of what comes after that id.
     pub fn watch(self: &Arc<Self>, after: u64) -> Watch {
         self.watchers.fetch_add(1, Ordering::SeqCst);
+        metrics::gauge!("chat_watchers_open").increment(1.0);
         self.watchers_changed.notify_waiters();
         let state = self.state();
         let attached = state.text.len();
@@ -267,6 +268,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.log.watchers.fetch_sub(1, Ordering::SeqCst);
+        metrics::gauge!("chat_watchers_open").decrement(1.0);
         self.log.watchers_changed.notify_waiters();
     }
 }

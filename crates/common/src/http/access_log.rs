@@ -70,6 +70,10 @@ impl Record {
         let elapsed = self.begun.elapsed();
         let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
         self.count(route, status, elapsed.as_secs_f64());
+        if let Some(error) = error {
+            ::metrics::counter!("http_problems_total", "service" => self.service, "code" => error.code.as_str())
+                .increment(1);
+        }
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(

@@ -50,6 +50,7 @@ impl Door {
             *open += 1;
         }
         census.open += 1;
+        metrics::gauge!("http_connections_open").increment(1.0);
         Some(Place {
             door: self.clone(),
             counted,
@@ -72,6 +73,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut census = self.door.census();
         census.open -= 1;
+        metrics::gauge!("http_connections_open").decrement(1.0);
         let Some(network) = self.counted else { return };
         if let Some(open) = census.by_network.get_mut(&network) {
             *open -= 1;

@@ -18,7 +18,7 @@ use axum::{
 use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::timeout};
-use utoipa::ToSchema;
+use utoipa::{OpenApi, ToSchema};
 
 use crate::shutdown::Shutdown;
 
@@ -224,6 +224,13 @@ pub fn routes<S: Clone + Send + Sync + 'static>(health: Health) -> Router<S> {
         .with_state(health)
 }
 
+/// The description of these calls.
+#[derive(OpenApi)]
+#[openapi(paths(say_health, say_live, say_ready))]
+pub(super) struct Document;
+
+/// Says that the service answers.
+#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = Healthy)))]
 async fn say_health(State(health): State<Health>) -> Json<Healthy> {
     let message = format!("{} service is running!", health.shared.display_name);
     Json(Healthy {
@@ -232,10 +239,19 @@ async fn say_health(State(health): State<Health>) -> Json<Healthy> {
     })
 }
 
+/// Says that the process is alive: asks nobody.
+#[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, body = Live)))]
 async fn say_live() -> Json<Live> {
     Json(Live { status: "ok" })
 }
 
+/// Says whether the service can do its work, and what is missing. The model servers are reported and do not gate.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    responses((status = 200, body = Ready), (status = 503, description = "Not now: see `missing`.", body = Ready))
+)]
 async fn say_ready(State(health): State<Health>) -> Response {
     let ready = health.ready().await;
     if ready.missing.is_empty() {

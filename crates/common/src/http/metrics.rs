@@ -30,6 +30,7 @@ pub fn install(shutdown: &Shutdown) -> PrometheusHandle {
     if ::metrics::set_global_recorder(recorder).is_err() {
         tracing::debug!("metrics are recorded by an earlier recorder");
     }
+    describe();
     let (upkeep, stop) = (handle.clone(), shutdown.stop_token());
     drop(shutdown.spawn(async move {
         let mut ticks = tokio::time::interval(UPKEEP);
@@ -41,4 +42,36 @@ pub fn install(shutdown: &Shutdown) -> PrometheusHandle {
         }
     }));
     handle
+}
+
+/// What the measurements of both services mean.
+fn describe() {
+    use ::metrics::{
+        describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram,
+    };
+    counter!(
+        "http_requests_total",
+        "Requests by service, method, route and status; 499: the client left before the answer"
+    );
+    histogram!(
+        "http_request_duration_seconds",
+        "From a request's head to its answer's head, in seconds"
+    );
+    counter!("http_problems_total", "Refusals and failures by their code");
+    gauge!(
+        "http_connections_open",
+        "Open connections, sockets among them"
+    );
+    counter!(
+        "http_connections_refused_total",
+        "Connections closed at once because a cap was reached"
+    );
+    counter!(
+        "store_calls_total",
+        "Calls to the store by operation and result"
+    );
+    histogram!(
+        "store_call_duration_seconds",
+        "How long a call to the store took, in seconds"
+    );
 }

@@ -9,6 +9,7 @@ mod access_log;
 pub mod admin;
 mod cors;
 mod deadline;
+mod described;
 pub mod docs;
 mod door;
 pub mod health;
@@ -24,6 +25,7 @@ mod request_id;
 mod serve;
 
 pub use deadline::Deadline;
+pub use described::described;
 pub(crate) use door::network;
 pub use hosts::Hosts;
 pub use layers::{Layers, wrap};

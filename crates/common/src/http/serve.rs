@@ -120,6 +120,8 @@ pub async fn serve(
                     let connection =
                         connections.track_future(site.clone().connection(socket, address, place));
                     drop(shutdown.spawn(connection));
+                } else {
+                    metrics::counter!("http_connections_refused_total").increment(1);
                 }
             }
             Err(error) if is_of_one_connection(&error) => {}

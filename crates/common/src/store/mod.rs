@@ -15,6 +15,7 @@
 //! * After one time-out, calls fail at once for 250 ms at a time, so that a frozen store costs no caller a full wait.
 
 mod embedded;
+mod eviction;
 mod gate;
 mod plan;
 mod quota;
@@ -32,6 +33,7 @@ pub use bytes::Bytes;
 
 use self::{embedded::Embedded, gate::Gate, redis::Redis};
 pub use self::{
+    eviction::Eviction,
     quota::{Admission, Quota},
     snapshot::{Found, Read, Snapshot},
     txn::{Check, Committed, Op, Txn},
@@ -204,13 +206,18 @@ impl Store {
     /// A sentence for the log if the store may throw data away to make room (Redis' `maxmemory-policy`); `None` also
     /// where it cannot be asked.
     pub async fn eviction_warning(&self) -> Option<String> {
-        let Backend::Redis(redis) = &self.backend else {
-            return None;
-        };
-        let policy = self.call("config", redis.eviction_policy()).await.ok()??;
+        let policy = self.eviction_policy().await.ok()??;
         (policy != "noeviction").then(|| {
             format!("Redis may throw away conversations to make room: maxmemory-policy is {policy}, set it to noeviction")
         })
+    }
+
+    /// What the store does when it is full, as Redis names it; `None` where it has no such policy.
+    async fn eviction_policy(&self) -> Result<Option<String>, StoreError> {
+        match &self.backend {
+            Backend::Redis(redis) => self.call("info", redis.eviction_policy()).await,
+            Backend::Embedded(_) => Ok(None),
+        }
     }
 
     /// The frame round every call: the gate, one deadline over everything that it does, and the metrics.

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use axum::{Router, routing::get};
-use common::{http::ConnectionLimits, shutdown::Shutdown};
+use common::{
+    http::{ConnectionLimits, RequestLimits},
+    shutdown::Shutdown,
+};
 use tokio::{io::AsyncReadExt, time::sleep};
 
 use crate::site::Site;
@@ -20,6 +23,24 @@ pub fn short() -> ConnectionLimits {
 }
 
 const GET_WHO: &[u8] = b"GET /who HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[test]
+fn the_limits_are_those_of_the_contract() {
+    let limits = ConnectionLimits::default();
+    let times = [limits.head, limits.idle, limits.write_stall];
+    assert_eq!(times, [10, 75, 30].map(Duration::from_secs));
+    assert_eq!(
+        (limits.max_connections, limits.max_connections_per_address),
+        (10_000, 100)
+    );
+    let limits = RequestLimits::default();
+    assert_eq!(
+        (limits.uri, limits.header_bytes, limits.header_count),
+        (8 * 1024, 32 * 1024, 64)
+    );
+    assert_eq!(limits.body, 256 * 1024);
+    assert_eq!(limits.body_time, Duration::from_secs(15));
+}
 
 #[tokio::test]
 async fn a_silent_connection_is_closed() {

@@ -214,7 +214,7 @@ async fn an_eviction_policy_that_may_lose_data_is_warned_of() {
     let opened = connect(&server);
     let warning = opened.store.eviction_warning().await.expect("a warning");
     assert!(warning.contains("allkeys-lru"), "{warning}");
-    server.tell("ACL SETUSER default -config");
+    server.tell("ACL SETUSER default -info");
     assert_eq!(opened.store.eviction_warning().await, None);
 }
 

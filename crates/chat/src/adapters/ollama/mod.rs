@@ -182,8 +182,7 @@ impl Adapter for Ollama {
             .client
             .post(wire::endpoint(&self.base, &["api", "chat"]))
             .json(&body);
-        let response = self
-            .authorized(request)
+        let response = wire::traced(self.authorized(request), &ask.request_id)
             .send()
             .await
             .map_err(wire::unreachable)?;

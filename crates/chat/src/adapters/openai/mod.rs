@@ -123,8 +123,7 @@ impl Adapter for OpenAi {
             .client
             .post(wire::endpoint(&self.base, &["chat", "completions"]))
             .json(&body);
-        let response = self
-            .authorized(request)
+        let response = wire::traced(self.authorized(request), &ask.request_id)
             .send()
             .await
             .map_err(wire::unreachable)?;

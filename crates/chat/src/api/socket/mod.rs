@@ -32,7 +32,7 @@ use axum::{
     response::Response,
 };
 use common::{
-    errors::{ApiError, Code, Problem},
+    errors::{ApiError, Code},
     http::{Deadline, Peer, RequestId},
     identity::{Credential, Identity, Owner},
 };
@@ -103,7 +103,6 @@ impl Drop for Seat {
     get, path = "/chat/ws", tag = "messages",
     responses(
         (status = 101, description = "The socket is open: JSON text frames both ways."),
-        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
     ),
     security(("bearer" = []), ()),
 )]

@@ -101,6 +101,7 @@ impl Turns {
             messages: new.messages,
             options: new.options,
             extra: new.extra,
+            request_id: Arc::clone(&new.request_id),
             estimates: self.estimates.clone(),
         };
         let estimate = request.estimate(&model);

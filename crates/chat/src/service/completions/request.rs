@@ -1,5 +1,7 @@
 //! What a completion asks of a model server, and what that may cost.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -19,6 +21,8 @@ pub(super) struct Request {
     pub(super) messages: Vec<PromptMessage>,
     pub(super) options: Options,
     pub(super) extra: Map<String, Value>,
+    /// The id of the caller's request.
+    pub(super) request_id: Arc<str>,
     pub(super) estimates: Estimates,
 }
 
@@ -74,6 +78,7 @@ impl Prompt for Request {
             dropped: 0,
             untrimmed: true,
             extra: self.extra.clone(),
+            request_id: Arc::clone(&self.request_id),
         }
     }
 }
@@ -89,6 +94,7 @@ mod tests {
             messages: vec![message],
             options: Options::default(),
             extra: Map::new(),
+            request_id: Arc::from(""),
             estimates: Estimates::default(),
         }
     }

@@ -101,7 +101,7 @@ impl Leg {
             Some(position) => vec![Progress::Queued { position }],
             None => {
                 self.stage = Stage::Asking;
-                self.tally.started = Instant::now();
+                self.tally.admitted();
                 Vec::new()
             }
         }
@@ -225,6 +225,12 @@ fn short_wait() -> Duration {
 }
 
 impl Tally {
+    fn admitted(&mut self) {
+        metrics::histogram!("llm_queue_wait_seconds", "provider" => self.provider)
+            .record(self.started.elapsed().as_secs_f64());
+        self.started = Instant::now();
+    }
+
     fn first_token(&self) {
         metrics::histogram!("llm_time_to_first_token_seconds", "provider" => self.provider)
             .record(self.started.elapsed().as_secs_f64());
@@ -234,6 +240,8 @@ impl Tally {
 impl Drop for Tally {
     fn drop(&mut self) {
         metrics::counter!("llm_requests_total", "provider" => self.provider, "result" => self.result).increment(1);
+        metrics::histogram!("llm_request_duration_seconds", "provider" => self.provider)
+            .record(self.started.elapsed().as_secs_f64());
     }
 }
 

@@ -186,14 +186,23 @@ impl Redis {
         Ok(())
     }
 
-    /// The eviction policy, if we may know.
+    /// The eviction policy. Asked of INFO, which hosted Redis allows where CONFIG is forbidden.
     pub(super) async fn eviction_policy(&self) -> Result<Option<String>, StoreError> {
-        let value = self
-            .send(redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy"))
-            .await?;
-        let pairs: Vec<(String, String)> =
-            redis::from_redis_value(value).map_err(|_| reply::unexpected())?;
-        Ok(pairs.into_iter().next().map(|(_, policy)| policy))
+        let link = self
+            .connector
+            .link()
+            .await
+            .map_err(|error| failure(&error))?;
+        // A refusal says nothing of the connection: not every user may ask.
+        let info: String = redis::cmd("INFO")
+            .arg("memory")
+            .query_async(&mut link.connection.clone())
+            .await
+            .map_err(|error| failure(&error))?;
+        let policy = info
+            .lines()
+            .find_map(|line| line.strip_prefix("maxmemory_policy:"));
+        Ok(policy.map(|policy| policy.trim().to_owned()))
     }
 
     /// Runs a script by its hash, and whole if Redis has forgotten it (nothing was done then).

@@ -1,0 +1,147 @@
+//! Completes a description with the refusals that every call of its kind may meet, so that no handler has to list them.
+
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, path::Operation, schema::Schema};
+
+use super::health;
+use crate::errors::Code;
+
+const PROBLEM_JSON: &str = "application/problem+json";
+const PROBLEM: &str = "#/components/schemas/Problem";
+
+/// What the common layers may answer to any request at all.
+const ANY: &[u16] = &[400, 403, 414, 431, 500, 503];
+
+/// What a call with an identity may meet beside.
+const IDENTIFIED: &[u16] = &[401, 429];
+
+/// What a call with a body may meet beside.
+const WITH_BODY: &[u16] = &[408, 413, 415, 422];
+
+/// The description with the health calls and every refusal in it: each problem as `application/problem+json`, with the codes of its status.
+/// An operation that has a `default` response is another API's (its errors have another shape) and stays as it is.
+#[must_use]
+pub fn described(mut openapi: OpenApi) -> OpenApi {
+    openapi.merge(<health::Document as utoipa::OpenApi>::openapi());
+    for item in openapi.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ];
+        for operation in operations.into_iter().flatten() {
+            if !operation.responses.responses.contains_key("default") {
+                complete(operation);
+            }
+        }
+    }
+    openapi
+}
+
+fn complete(operation: &mut Operation) {
+    let mut statuses = ANY.to_vec();
+    if operation.security.is_some() {
+        statuses.extend(IDENTIFIED);
+    }
+    if operation.request_body.is_some() {
+        statuses.extend(WITH_BODY);
+    }
+    if operation
+        .parameters
+        .as_ref()
+        .is_some_and(|list| !list.is_empty())
+    {
+        statuses.push(422);
+    }
+    let responses = &mut operation.responses.responses;
+    for status in statuses {
+        responses
+            .entry(status.to_string())
+            .or_insert_with(|| RefOr::T(problem()));
+    }
+    for (status, response) in responses {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        if let Some(content) = response.content.shift_remove("application/json") {
+            let kind = if is_problem(&content) {
+                PROBLEM_JSON
+            } else {
+                "application/json"
+            };
+            response.content.insert(kind.to_owned(), content);
+        }
+        if response.description.is_empty() && response.content.contains_key(PROBLEM_JSON) {
+            response.description = codes_of(status);
+        }
+    }
+}
+
+fn problem() -> Response {
+    let mut response = Response::new("");
+    response.content.insert(
+        PROBLEM_JSON.to_owned(),
+        Content::new(Some(Ref::new(PROBLEM))).into(),
+    );
+    response
+}
+
+fn is_problem(content: &RefOr<Content>) -> bool {
+    let RefOr::T(content) = content else {
+        return false;
+    };
+    let schema: Option<&RefOr<Schema>> = content.schema.as_ref();
+    matches!(schema, Some(RefOr::Ref(schema)) if schema.ref_location == PROBLEM)
+}
+
+fn codes_of(status: &str) -> String {
+    let codes = Code::ALL
+        .iter()
+        .filter(|code| code.status().as_str() == status)
+        .map(|code| format!("`{}`", code.as_str()));
+    codes.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use utoipa::openapi::{
+        ContentBuilder, HttpMethod, PathItem, PathsBuilder, ResponseBuilder, path::OperationBuilder,
+    };
+
+    use super::*;
+
+    fn described_operation(operation: OperationBuilder) -> Operation {
+        let item = PathItem::new(HttpMethod::Get, operation);
+        let paths = PathsBuilder::new().path("/x", item).build();
+        let openapi = described(OpenApi::new(utoipa::openapi::Info::new("x", "1"), paths));
+        openapi.paths.paths["/x"].get.clone().unwrap()
+    }
+
+    #[test]
+    fn a_problem_is_said_to_be_one_and_names_its_codes() {
+        let response = ResponseBuilder::new().content(
+            "application/json",
+            ContentBuilder::new()
+                .schema(Some(Ref::new(PROBLEM)))
+                .build(),
+        );
+        let operation =
+            described_operation(OperationBuilder::new().response("404", response.build()));
+        let RefOr::T(response) = &operation.responses.responses["404"] else {
+            panic!("a response of its own")
+        };
+        assert!(response.content.contains_key(PROBLEM_JSON));
+        assert!(response.description.contains("`session_not_found`"));
+        assert!(operation.responses.responses.contains_key("500"));
+        assert!(!operation.responses.responses.contains_key("401"));
+    }
+
+    #[test]
+    fn another_apis_operations_stay_as_they_are() {
+        let operation = described_operation(
+            OperationBuilder::new().response("default", ResponseBuilder::new().build()),
+        );
+        assert_eq!(operation.responses.responses.len(), 1);
+    }
+}

@@ -1,0 +1,180 @@
+//! Instances are stopped and started one after the other, under load: behind a proxy nobody sees a failure.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tests::{
+    Answer, Backend, Client, Haproxy, PATIENCE, Process, TestApp, eventually, free_port, raw,
+    text_of,
+};
+use tokio::task::JoinSet;
+
+/// Twenty streams and twenty sockets in mid-answer: all of them are finished, or told.
+#[tokio::test]
+async fn a_drain_finishes_every_stream_and_socket() {
+    let app = TestApp::builder(Backend::Redis)
+        .set("llm.ollama.max_concurrency", 64)
+        .set("chat.sockets_per_user", 50)
+        .start()
+        .await;
+    let gate = tests::Gate::new();
+    app.model
+        .usually(Answer::gated(["one ", "two ", "three"], &gate));
+    let alice = app.login("alice").await;
+    let (mut streams, mut sockets) = (Vec::new(), Vec::new());
+    for number in 0..20 {
+        let mut stream = alice.stream(&format!("stream{number}"), "count").await;
+        stream.started().await;
+        streams.push(stream);
+        let mut socket = alice.socket().await;
+        let id = socket.say(&format!("socket{number}"), "count").await;
+        sockets.push((socket, id));
+    }
+    app.model.wait_chats(40).await;
+    app.chat_process(0).terminate();
+    eventually(Duration::from_secs(2), "it says that it drains", || async {
+        (alice.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    alice
+        .send("new", "too late")
+        .await
+        .problem(503, "shutting_down");
+    assert_eq!(alice.get("/livez").await.status, 200);
+    gate.open();
+    for stream in &mut streams {
+        let rest = stream.rest().await;
+        rest.last().unwrap().expect_done("stop");
+        assert_eq!(text_of(&rest), "one two three");
+    }
+    for (socket, id) in &mut sockets {
+        socket.rest_of(id).await.last().unwrap().expect_done("stop");
+        assert_eq!(socket.closed(PATIENCE).await.code, 1001);
+    }
+    assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));
+}
+
+/// The instances of a rolling restart: each keeps its address.
+struct Instance {
+    process: Process,
+    address: SocketAddr,
+    environment: BTreeMap<String, String>,
+}
+
+impl Instance {
+    async fn start(app: &TestApp) -> Self {
+        let address: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
+        let mut environment = app.environment();
+        environment.insert("CHATBOT__CHAT__LISTEN".into(), address.to_string());
+        environment.insert(
+            "CHATBOT__CHAT__AUTH_URL".into(),
+            format!("http://{}", app.auth()),
+        );
+        let process = Process::spawn("chat", &[], &environment);
+        let instance = Self {
+            process,
+            address,
+            environment,
+        };
+        instance.wait_ready().await;
+        instance
+    }
+
+    async fn restart(&mut self) {
+        self.process.terminate();
+        let code = self.process.wait_exit(Duration::from_secs(40)).await;
+        assert_eq!(code, Some(0));
+        self.process = Process::spawn("chat", &[], &self.environment);
+        self.wait_ready().await;
+    }
+
+    async fn wait_ready(&self) {
+        self.process.address("chat", false).await;
+        eventually(PATIENCE, "the instance is ready", || async {
+            let request = "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+            (raw::ask(self.address, request).await.status == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Messages, one after the other until told to stop; each must be answered.
+async fn send_on(client: Client, session: String, over: Arc<AtomicBool>, done: Arc<AtomicUsize>) {
+    while !over.load(Ordering::SeqCst) {
+        let reply = client.send(&session, "hello").await;
+        assert_eq!(reply.status, 200, "{session}: {}", reply.text());
+        done.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Streams, one after the other; each must come to its ending.
+async fn stream_on(client: Client, session: String, over: Arc<AtomicBool>, done: Arc<AtomicUsize>) {
+    while !over.load(Ordering::SeqCst) {
+        let mut stream = client.stream(&session, "hello").await;
+        let rest = stream.rest().await;
+        rest.last().unwrap().expect_done("stop");
+        done.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_behind_a_proxy_fails_nobody() {
+    let app = TestApp::builder(Backend::Redis)
+        .set("llm.ollama.max_concurrency", 64)
+        .set("server.trusted_proxies", "127.0.0.1/32")
+        .start()
+        .await;
+    app.model
+        .usually(Answer::echo_every(Duration::from_millis(40)));
+    let mut instances = [Instance::start(&app).await, Instance::start(&app).await];
+    let haproxy = Haproxy::start([instances[0].address, instances[1].address]).await;
+    let (over, done) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let mut load = JoinSet::new();
+    for number in 0..6 {
+        let user = app.login(&format!("user{number}")).await;
+        let user = user.at(haproxy.address());
+        let (over, done) = (Arc::clone(&over), Arc::clone(&done));
+        if number % 2 == 0 {
+            load.spawn(send_on(user, format!("s{number}"), over, done));
+        } else {
+            load.spawn(stream_on(user, format!("s{number}"), over, done));
+        }
+    }
+    let more = |count: usize| {
+        let done = &done;
+        let wanted = done.load(Ordering::SeqCst) + count;
+        async move {
+            eventually(PATIENCE, "the load goes on", || async {
+                (done.load(Ordering::SeqCst) >= wanted).then_some(())
+            })
+            .await;
+        }
+    };
+    more(12).await;
+    for _ in 0..2 {
+        for instance in &mut instances {
+            instance.restart().await;
+            // The next one may go once the proxy has found this one again.
+            eventually(PATIENCE, "the proxy sends messages to it", || async {
+                let log = instance.process.log_text();
+                log.contains("\"/chat/message\"").then_some(())
+            })
+            .await;
+            more(12).await;
+        }
+    }
+    over.store(true, Ordering::SeqCst);
+    while let Some(ended) = load.join_next().await {
+        ended.expect("everybody was answered");
+    }
+}

@@ -1,0 +1,202 @@
+//! Seeing inside: what the metrics say, that nobody can make them grow, and one id from the caller to the model server.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use tests::{Answer, Backend, Client, Gate, PATIENCE, RedisOptions, TestApp, eventually};
+
+on_both_stores!(
+    what_happens_is_measured_and_what_ends_is_over,
+    strangers_cannot_make_the_metrics_grow,
+    a_request_id_goes_from_the_caller_to_the_model_server,
+);
+
+/// Every sample by its name and labels.
+async fn samples(door: &Client) -> BTreeMap<String, f64> {
+    let text = door.get("/metrics").await.text();
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+async fn what_happens_is_measured_and_what_ends_is_over(on: Backend) {
+    let app = TestApp::start(on).await;
+    let (alice, gate) = (app.login("alice").await, Gate::new());
+    let door = app.stranger().at(app.chat_admin(0));
+    app.model
+        .answer_to("count", Answer::gated(["one ", "two"], &gate));
+    let mut stream = alice.stream("work", "count").await;
+    stream.started().await;
+    let mut socket = alice.socket().await;
+    let id = socket.say("other", "count").await;
+    app.model.wait_chats(2).await;
+    let running = samples(&door).await;
+    assert_eq!(running["chat_turns_running"], 2.0);
+    assert_eq!(running["chat_watchers_open"], 2.0);
+    assert_eq!(running["chat_sockets_open"], 1.0);
+    assert_eq!(running["llm_running{provider=\"ollama\"}"], 2.0);
+    gate.open();
+    stream.rest().await;
+    socket.rest_of(&id).await;
+    socket.close().await;
+    app.model
+        .answer_to("fail", Answer::refuse(500, "", "{\"error\":\"no\"}"));
+    alice.send("work", "fail").await.problem(502, "llm_failed");
+    let gauges = [
+        "chat_turns_running",
+        "chat_watchers_open",
+        "chat_sockets_open",
+        "llm_running{provider=\"ollama\"}",
+        "llm_queued{provider=\"ollama\"}",
+        "llm_breaker_open{provider=\"ollama\"}",
+    ];
+    let after = eventually(PATIENCE, "the gauges are back at 0", || async {
+        let now = samples(&door).await;
+        let is_looked_at = now.get("llm_up{provider=\"ollama\"}") == Some(&1.0);
+        let are_zero = gauges
+            .iter()
+            .all(|gauge| now.get(*gauge).is_none_or(|value| *value == 0.0));
+        (is_looked_at && are_zero).then_some(now)
+    })
+    .await;
+    for (sample, least) in [
+        ("chat_turns_total{ending=\"stop\"}", 2.0),
+        ("chat_turns_total{ending=\"llm_failed\"}", 1.0),
+        ("llm_requests_total{provider=\"ollama\",result=\"ok\"}", 2.0),
+        (
+            "llm_requests_total{provider=\"ollama\",result=\"failed\"}",
+            1.0,
+        ),
+        ("llm_tokens_total{kind=\"completion\"}", 1.0),
+        (
+            "llm_time_to_first_token_seconds_count{provider=\"ollama\"}",
+            2.0,
+        ),
+        ("llm_queue_wait_seconds_count{provider=\"ollama\"}", 3.0),
+        (
+            "http_problems_total{service=\"chat\",code=\"llm_failed\"}",
+            1.0,
+        ),
+        ("store_calls_total{op=\"commit\",result=\"ok\"}", 4.0),
+    ] {
+        let value = after.get(sample).copied().unwrap_or_default();
+        assert!(value >= least, "{sample} is {value}: {after:#?}");
+    }
+    every_metric_is_described(&door).await;
+}
+
+async fn every_metric_is_described(door: &Client) {
+    let text = door.get("/metrics").await.text();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let name = rest.split(' ').next().unwrap();
+            assert!(
+                text.contains(&format!("# HELP {name} ")),
+                "{name} says nothing"
+            );
+        }
+    }
+}
+
+async fn strangers_cannot_make_the_metrics_grow(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    let door = app.stranger().at(app.chat_admin(0));
+    let ask = |number: usize| {
+        let client = alice.clone();
+        async move {
+            let path = match number % 4 {
+                0 => format!("/p{number}"),
+                1 => format!("/chat/sessions/s{number}"),
+                2 => format!("/chat/messages/m{number}/stream?x={number}"),
+                _ => format!("/auth/{number}"),
+            };
+            let method = match number % 3 {
+                0 => format!("M{number}"),
+                1 => "GET".to_owned(),
+                _ => "DELETE".to_owned(),
+            };
+            let request = client.request(method.parse().unwrap(), &path);
+            client
+                .fetch(request.header("x-request-id", format!("id{number}")))
+                .await;
+        }
+    };
+    let burst =
+        |numbers: std::ops::Range<usize>| stream::iter(numbers.map(ask)).buffer_unordered(16);
+    burst(0..240).collect::<Vec<()>>().await;
+    let before = samples(&door).await.len();
+    burst(240..4000).collect::<Vec<()>>().await;
+    let after = samples(&door).await.len();
+    // A status that did not come before may still come; a path or a method may not.
+    assert!(after <= before + 40, "{before} samples became {after}");
+}
+
+async fn a_request_id_goes_from_the_caller_to_the_model_server(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    let request = alice
+        .request(reqwest::Method::POST, "/chat/message")
+        .header("x-request-id", "from-the-caller-1")
+        .json(&json!({"message": "hello"}));
+    let reply = alice.fetch(request).await;
+    assert_eq!(reply.header("x-request-id"), "from-the-caller-1");
+    let head = app.model.chats()[0].head.to_lowercase();
+    assert!(
+        head.contains("x-request-id: from-the-caller-1\r\n"),
+        "{head}"
+    );
+    eventually(PATIENCE, "the log has it", || async {
+        let log = app.chat_process(0).log_text();
+        log.contains("\"request_id\":\"from-the-caller-1\"")
+            .then_some(())
+    })
+    .await;
+    // Nobody named one: the one that was made goes all the way.
+    let reply = alice.send("work", "again").await;
+    let made = reply.header("x-request-id");
+    let head = app.model.chats()[1].head.to_lowercase();
+    assert!(
+        head.contains(&format!("x-request-id: {made}\r\n")),
+        "{head}"
+    );
+}
+
+#[tokio::test]
+async fn a_redis_that_may_evict_is_warned_of_and_gates_nothing() {
+    let options = RedisOptions {
+        configuration: "maxmemory-policy allkeys-lru\n".into(),
+        ..RedisOptions::default()
+    };
+    let app = TestApp::builder(Backend::Redis)
+        .redis(options)
+        .start()
+        .await;
+    for (door, process) in [
+        (app.chat(0), app.chat_process(0)),
+        (app.auth(), app.auth_process()),
+    ] {
+        let door = app.stranger().at(door);
+        eventually(
+            Duration::from_secs(5),
+            "it says so and is ready",
+            || async {
+                let ready = door.get("/readyz").await;
+                let said = ready.json()["checks"]["eviction"]
+                    .as_str()?
+                    .contains("allkeys-lru");
+                (said && ready.status == 200).then_some(())
+            },
+        )
+        .await;
+        eventually(PATIENCE, "the log warns", || async {
+            let log = process.log_text();
+            log.contains("set maxmemory-policy to noeviction")
+                .then_some(())
+        })
+        .await;
+    }
+}
