@@ -1,6 +1,6 @@
 //! What a turn will be, worked out from what was read: nothing is stored yet.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use common::{clock, identity::Owner, store::Bytes};
 
@@ -88,6 +88,7 @@ impl Turns {
             messages,
             older: session.count.saturating_sub(looked_at),
             options: new.options.clone(),
+            request_id: Arc::clone(&new.request_id),
             estimates: self.estimates.clone(),
             last_estimate: AtomicU32::new(0),
         };
