@@ -152,9 +152,16 @@ async fn a_session_does_not_expire_while_it_answers(on: Backend) {
     let pause = Duration::from_millis(900);
     app.model
         .usually(Answer::paced(["one ", "two ", "three"], pause));
-    assert_eq!(alice.say("work", "count").await, "one two three");
-    let id = alice.history("work").await[1]["message_id"].clone();
-    assert!(id.is_string());
+    let mut stream = alice.stream("work", "count").await;
+    stream.started().await;
+    let change = json!({"title": "renamed in the middle"});
+    alice
+        .patch("/chat/sessions/work", &change)
+        .await
+        .expect(200);
+    let events = stream.rest().await;
+    events.last().unwrap().expect_done("stop");
+    assert_eq!(alice.talk("work").await[1].1, "one two three");
 }
 
 async fn an_expired_session_is_gone_as_a_whole(on: Backend) {
