@@ -10,6 +10,7 @@ mod elsewhere;
 mod enduring;
 mod fairness;
 mod frames;
+mod late_keys;
 mod leaving;
 mod limits;
 mod long_sessions;

@@ -8,7 +8,7 @@ use common::{
     store::{Bytes, Check, Committed, Op, Read, StoreError, Txn},
 };
 
-use super::{ATTEMPTS, Repository, keys::Keys};
+use super::{ATTEMPTS, Repository, keys::Keys, turns::RUNNING_TTL};
 use crate::models::{
     MessageId, SessionId, new_incarnation,
     records::{MessageRecord, Session, VERSION},
@@ -230,7 +230,11 @@ impl Repository {
                     None => Op::FieldDelete(key.clone(), name.into()),
                 }));
             }
-            self.keep_alive(&keys, id, &session.incarnation, &mut txn);
+            let more = session
+                .open
+                .as_ref()
+                .map_or(Duration::ZERO, |_| RUNNING_TTL);
+            self.keep_alive_for(&keys, id, &session.incarnation, more, &mut txn);
             if self.store.commit(txn).await? == Committed::Applied {
                 return Ok(self.view(owner, id, 0).await?.session);
             }

@@ -25,7 +25,7 @@ pub const REPLAY: Duration = Duration::from_secs(5 * 60);
 pub const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// How long what belongs to a running turn outlives an instance that never came back to it.
-const RUNNING_TTL: Duration = Duration::from_secs(25 * 3600);
+pub(super) const RUNNING_TTL: Duration = Duration::from_secs(25 * 3600);
 
 /// How long a day's usage is kept.
 const USAGE_TTL: Duration = Duration::from_secs(48 * 3600);
@@ -244,6 +244,7 @@ impl Repository {
                 .push(Op::FieldSet(key, "fence".into(), fence.into()));
             undo.ops
                 .extend(accept.message.as_ref().map(|_| Op::Pop(keys.messages(id))));
+            self.keep_alive(&keys, id, &accept.session.incarnation, &mut undo);
         }
         undo.ops
             .extend([keys.events(&open.id), keys.lease(&open.id)].map(Op::Delete));
