@@ -130,7 +130,6 @@ pub async fn send(
     ),
     security(("bearer" = [])),
 )]
-
 pub async fn regenerate(
     State(app): State<App>,
     identity: Identity,
