@@ -27,6 +27,59 @@ async fn five_minutes_pass(app: &TestApp) {
     }
 }
 
+#[tokio::test]
+async fn what_another_instance_changed_holds_for_the_next_turn() {
+    let app = two("5s").await;
+    let alice = app.login("alice").await;
+    let there = alice.at(app.chat(1));
+    alice.say("work", "one").await;
+    there
+        .patch("/chat/sessions/work", &json!({"system": "Be brief."}))
+        .await
+        .expect(200);
+    alice.say("work", "two").await;
+    let asked = app.model.asked("two").messages();
+    assert_eq!(asked[0], ("system".to_owned(), "Be brief.".to_owned()));
+    there.say("work", "three").await;
+    alice.say("work", "four").await;
+    let asked = app.model.asked("four").messages();
+    let texts: Vec<_> = asked
+        .iter()
+        .filter(|(role, _)| role == "user")
+        .map(|(_, text)| text.as_str())
+        .collect();
+    assert_eq!(texts, ["one", "two", "three", "four"]);
+    assert_eq!(there.delete("/chat/sessions/work").await.status, 204);
+    alice.say("work", "anew").await;
+    assert_eq!(app.model.asked("anew").messages().len(), 1);
+}
+
+#[tokio::test]
+async fn a_session_renamed_while_it_answers_keeps_both_name_and_answer() {
+    let app = two("5s").await;
+    let gate = Gate::new();
+    app.model.answer_to("slow", Answer::gated(["yes"], &gate));
+    let alice = app.login("alice").await;
+    let mut stream = alice.stream("work", "slow").await;
+    stream.started().await;
+    for chat in [0, 1] {
+        alice
+            .at(app.chat(chat))
+            .patch("/chat/sessions/work", &json!({"title": "Ours"}))
+            .await
+            .expect(200);
+    }
+    gate.open();
+    let events = stream.rest().await;
+    assert_eq!(text_of(&events), "yes");
+    assert_eq!(alice.history("work").await.len(), 2);
+    assert_eq!(
+        alice.get("/chat/sessions/work").await.expect(200)["title"],
+        "Ours"
+    );
+    alice.say("work", "and then").await;
+}
+
 /// The same request with the same key, many times at once, on both instances.
 async fn all_at_once(app: &TestApp, alice: &Client, message: &Value) -> Vec<Value> {
     let asking: Vec<_> = (0..16)

@@ -195,9 +195,28 @@ async fn garbage_where_the_open_turn_stands_blocks_no_session() {
     let alice = app.login("alice").await;
     alice.say("work", "hello").await;
     let key = "c:{alice}:0:s:work";
-    app.redis().cli(&["HSET", key, "open", "garbage"]).await;
+    let spoil = "local s = redis.call('GET', KEYS[1]); redis.call('SET', KEYS[1], s:sub(1, -2) .. ',\"open\":\"garbage\"}')";
+    app.redis().cli(&["EVAL", spoil, "1", key]).await;
     assert_eq!(alice.say("work", "go on").await, "You said: go on");
     assert_eq!(alice.history("work").await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_read_hides_no_other_and_can_be_deleted() {
+    let app = TestApp::start(Backend::Redis).await;
+    let alice = app.login("alice").await;
+    alice.say("work", "hello").await;
+    alice.say("play", "hello").await;
+    app.redis()
+        .cli(&["SET", "c:{alice}:0:s:work", "{\"v\":1,\"title\":"])
+        .await;
+    alice.send("work", "go on").await.problem(500, "internal");
+    let listed = alice.get("/chat/sessions").await.expect(200);
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 1);
+    assert_eq!(alice.say("play", "go on").await, "You said: go on");
+    assert_eq!(alice.delete("/chat/sessions/work").await.status, 204);
+    assert_eq!(alice.say("work", "anew").await, "You said: anew");
+    assert_eq!(alice.history("work").await.len(), 2);
 }
 
 /// An answer of two words, the store killed after the first, the model done.

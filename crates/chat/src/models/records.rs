@@ -1,7 +1,7 @@
 //! What is stored: messages, sessions and the turn that is open in one. Each record carries a version.
 
-use common::errors::Code;
-use serde::{Deserialize, Serialize};
+use common::{errors::Code, store::Bytes};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Context, FinishReason, MessageId, Role, SessionId, Usage};
 
@@ -49,36 +49,52 @@ pub struct AnswerFacts {
     pub code: Option<Code>,
 }
 
-/// A session as it is kept beside its list of messages.
-#[derive(Clone, Debug, PartialEq)]
+/// A session as it is kept beside its list of messages: one value, so that a change of it is one comparison and one write.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Session {
+    /// [`VERSION`].
+    pub v: u8,
     /// Which life of the id this is.
     pub incarnation: String,
     /// Its title.
     pub title: String,
     /// The model for its turns, where one was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// The model of its last turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_model: Option<String>,
     /// Its system prompt, where one was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// When it was begun: Unix milliseconds.
     pub created_at: i64,
-    /// When it was last used: Unix milliseconds.
+    /// When a turn was last accepted in it: Unix milliseconds.
     pub updated_at: i64,
-    /// How many messages its list has.
-    pub count: u64,
     /// How many turns were ever accepted in it: the fencing number of the last.
     pub fence: u64,
-    /// The turn that is being answered, as stored: a check compares these bytes.
-    pub open: Option<bytes::Bytes>,
+    /// The turn that is being answered. What stands there and is no turn of ours cannot be closed by anybody, and counts
+    /// as none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "turn_or_none"
+    )]
+    pub open: Option<OpenTurn>,
+    /// Whether its keys were given a time to live.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expires: bool,
+    /// How many messages its list has: counted there, and not kept here.
+    #[serde(skip)]
+    pub count: u64,
+    /// This record as the store has it, which a change compares; empty where the session is still to begin.
+    #[serde(skip)]
+    pub stored: Bytes,
 }
 
-impl Session {
-    /// The turn that is being answered.
-    pub fn open_turn(&self) -> Option<OpenTurn> {
-        serde_json::from_slice(self.open.as_deref()?).ok()
-    }
+fn turn_or_none<'de, D: Deserializer<'de>>(stored: D) -> Result<Option<OpenTurn>, D::Error> {
+    let stored = serde_json::Value::deserialize(stored)?;
+    Ok(serde_json::from_value(stored).ok())
 }
 
 /// The turn that a session is answering: who closes it finds everything here.
@@ -113,7 +129,7 @@ pub struct OpenTurn {
     pub window: u32,
 }
 
-/// What is known of a turn by its answer's id: kept while it runs and for a while after.
+/// How a turn went, by its answer's id: kept for a while after its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TurnRecord {
     /// [`VERSION`].
@@ -126,12 +142,9 @@ pub struct TurnRecord {
     pub model: String,
     /// The provider tried first.
     pub provider: String,
-    /// How it ended; absent while it runs.
+    /// How it ended; absent where its acceptance was given up before it was known to be applied: it must never be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
-    /// An accept that was given up before it was known to be applied: it must never be.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub withdrawn: bool,
 }
 
 /// How a turn ended: what its last event says.

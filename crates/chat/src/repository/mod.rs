@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::models::random_text;
 
+pub mod accept;
 pub mod accounts;
+pub mod finish;
 pub mod inbox;
 pub mod keys;
 pub mod reservations;

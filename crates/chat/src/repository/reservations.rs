@@ -10,8 +10,7 @@ use common::{
 use super::{
     Repository,
     keys::Keys,
-    sessions::signed,
-    turns::{reserve, settle},
+    usage::{release, reserve, settle},
 };
 use crate::models::Usage;
 
@@ -36,8 +35,7 @@ pub struct Reservation {
 }
 
 impl Repository {
-    /// Counts a request and sets its tokens aside; `false` where the day's `quota` does not hold them, and then nothing
-    /// is counted. Safe to repeat.
+    /// Sets a request's tokens aside; `false` where the day's `quota` does not hold them, and then nothing is. Safe to repeat.
     pub async fn reserve_usage(
         &self,
         owner: &Owner,
@@ -74,7 +72,8 @@ impl Repository {
             // The account of a deleted user is gone, and stays so.
             .check(Check::Exists(keys.usage(&reservation.day)));
         txn.ops.push(Op::Delete(marker.clone()));
-        settle(&keys, &reservation.day, reservation.tokens, usage, &mut txn);
+        txn.ops
+            .extend(settle(&keys, &reservation.day, reservation.tokens, usage));
         match self.store.commit(txn).await? {
             Committed::Applied => Ok(()),
             // It was settled by a try whose answer was lost, or there is nothing to settle.
@@ -95,16 +94,11 @@ impl Repository {
             value: WITHDRAWN,
             ttl: Some(TOMBSTONE_TTL),
         };
-        let day = keys.usage(&reservation.day);
-        let undo = Txn::relaxed()
+        let mut undo = Txn::relaxed()
             .check(Check::Equals(marker.clone(), OPEN))
-            .op(bar.clone())
-            .op(Op::FieldAdd(
-                day.clone(),
-                "held".into(),
-                -signed(reservation.tokens),
-            ))
-            .op(Op::FieldAdd(day, "requests".into(), -1));
+            .op(bar.clone());
+        undo.ops
+            .extend(release(&keys, &reservation.day, reservation.tokens));
         if self.store.commit(undo).await? == Committed::Applied {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! Sessions and their messages: the index, the hash, the list.
 
-use std::{collections::HashMap, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use common::{
     clock,
@@ -8,10 +8,10 @@ use common::{
     store::{Bytes, Check, Committed, Op, Read, StoreError, Txn},
 };
 
-use super::{ATTEMPTS, Repository, keys::Keys, turns::RUNNING_TTL};
+use super::{ATTEMPTS, Repository, accept::RUNNING_TTL, encode, keys::Keys, usage::release};
 use crate::models::{
     MessageId, SessionId, new_incarnation,
-    records::{MessageRecord, Session, VERSION},
+    records::{MessageRecord, OpenTurn, Session, VERSION},
 };
 
 /// Turns of one user whose events are looked through when a session is deleted: more than a rate limit lets begin in the
@@ -21,12 +21,10 @@ const RECENT_MAX: usize = 100_000;
 /// A session and the newest of its messages, all at one moment.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// The store's clock: Unix milliseconds.
-    pub now: i64,
     /// The session; `None` where there is none.
     pub session: Option<Session>,
     /// The newest messages, oldest first; a record that cannot be read is missing.
-    pub tail: Vec<MessageRecord>,
+    pub tail: Vec<Arc<MessageRecord>>,
 }
 
 /// What a new session begins with.
@@ -51,14 +49,25 @@ pub struct SessionChange {
     pub system: Option<Option<String>>,
 }
 
-/// One row of the list of sessions: its id, the time of its last use, and the session unless it has expired.
+/// One row of the list of sessions: its id, the time of its last use, and the session unless it has expired or cannot be
+/// read.
 pub type Listed = (SessionId, i64, Option<Session>);
 
+/// How deleting a session went.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Deleted {
+    /// It is gone, and with it the turn that it was answering.
+    Yes(Option<OpenTurn>),
+    /// There was none.
+    NotFound,
+}
+
 impl Session {
-    /// A session that begins now.
+    /// A session that begins now, not stored yet.
     pub fn begin(new: NewSession) -> Self {
         let now = clock::now_ms();
         Self {
+            v: VERSION,
             incarnation: new_incarnation(),
             title: new.title,
             model: new.model,
@@ -66,10 +75,26 @@ impl Session {
             system: new.system,
             created_at: now,
             updated_at: now,
-            count: 0,
             fence: 0,
             open: None,
+            expires: false,
+            count: 0,
+            stored: Bytes::new(),
         }
+    }
+
+    /// Whether it is still to begin.
+    pub fn is_new(&self) -> bool {
+        self.stored.is_empty()
+    }
+
+    pub(super) fn read(stored: Bytes, count: u64) -> Option<Self> {
+        let session: Self = serde_json::from_slice(&stored).ok()?;
+        (session.v == VERSION).then_some(Self {
+            count,
+            stored,
+            ..session
+        })
     }
 }
 
@@ -83,7 +108,7 @@ impl Repository {
     ) -> Result<View, StoreError> {
         let keys = Keys::of(owner);
         let mut reads = vec![
-            Read::Fields(keys.session(id)),
+            Read::Value(keys.session(id)),
             Read::Length(keys.messages(id)),
         ];
         if tail > 0 {
@@ -95,17 +120,15 @@ impl Repository {
             });
         }
         let mut found = self.store.read(reads).await?;
-        let session = session_from(found.fields(0), found.count(1));
-        let tail = if session.is_some() {
-            records_from(found.items(2))
-        } else {
-            Vec::new()
+        let session = match found.value(0) {
+            Some(stored) => Some(Session::read(stored, found.count(1)).ok_or_else(unreadable)?),
+            None => None,
         };
-        Ok(View {
-            now: found.now,
-            session,
-            tail,
-        })
+        let tail = match &session {
+            Some(_) if tail > 0 => records_from(found.items(2)).map(Arc::new).collect(),
+            _ => Vec::new(),
+        };
+        Ok(View { session, tail })
     }
 
     /// Messages from position `start` to `stop`, both included.
@@ -121,7 +144,7 @@ impl Repository {
             start: signed(start),
             stop: signed(stop),
         };
-        Ok(records_from(self.store.read(vec![read]).await?.items(0)))
+        Ok(records_from(self.store.read(vec![read]).await?.items(0)).collect())
     }
 
     /// The message of that id; `None` where it is gone or was replaced.
@@ -145,9 +168,12 @@ impl Repository {
     ) -> Result<Option<Session>, StoreError> {
         let keys = Keys::of(owner);
         let session = Session::begin(new);
-        let mut txn = Txn::durable().check(Check::Absent(keys.session(id)));
-        txn.ops = begin_session(&keys, id, &session);
-        self.keep_alive(&keys, id, &session.incarnation, &mut txn);
+        let mut txn = Txn::durable()
+            .check(unchanged(&keys, id, &session))
+            // What is left of an expired life of this id must not be seen by the new one.
+            .op(Op::Delete(keys.messages(id)))
+            .op(used(&keys, id, &session));
+        let session = self.keep(&keys, id, session, Duration::ZERO, &mut txn)?;
         Ok((self.store.commit(txn).await? == Committed::Applied).then_some(session))
     }
 
@@ -176,13 +202,13 @@ impl Repository {
             .iter()
             .flat_map(|(id, _)| {
                 [
-                    Read::Fields(keys.session(id)),
+                    Read::Value(keys.session(id)),
                     Read::Length(keys.messages(id)),
                 ]
             })
             .collect();
         let mut found = self.store.read(reads).await?;
-        let session = |i: usize| session_from(found.fields(2 * i), found.count(2 * i + 1));
+        let session = |i: usize| Session::read(found.value(2 * i)?, found.count(2 * i + 1));
         let sessions: Vec<Option<Session>> = (0..ids.len()).map(session).collect();
         let listed: Vec<Listed> = ids
             .into_iter()
@@ -214,59 +240,52 @@ impl Repository {
     ) -> Result<Option<Session>, StoreError> {
         let keys = Keys::of(owner);
         for _ in 0..ATTEMPTS {
-            let Some(session) = self.view(owner, id, 0).await?.session else {
+            let Some(mut session) = self.view(owner, id, 0).await?.session else {
                 return Ok(None);
             };
-            let key = keys.session(id);
-            let set = |name: &str, text: &String| {
-                Op::FieldSet(key.clone(), name.into(), text.clone().into())
-            };
-            let mut txn = Txn::durable().check(same_life(&keys, id, &session));
-            txn.ops
-                .extend(change.title.as_ref().map(|title| set("title", title)));
-            for (name, value) in [("model", &change.model), ("system", &change.system)] {
-                txn.ops.extend(value.as_ref().map(|value| match value {
-                    Some(text) => set(name, text),
-                    None => Op::FieldDelete(key.clone(), name.into()),
-                }));
-            }
+            let mut txn = Txn::durable().check(unchanged(&keys, id, &session));
+            let SessionChange {
+                title,
+                model,
+                system,
+            } = change.clone();
+            session.title = title.unwrap_or(session.title);
+            session.model = model.unwrap_or(session.model);
+            session.system = system.unwrap_or(session.system);
             let more = session
                 .open
                 .as_ref()
                 .map_or(Duration::ZERO, |_| RUNNING_TTL);
-            self.keep_alive_for(&keys, id, &session.incarnation, more, &mut txn);
+            let session = self.keep(&keys, id, session, more, &mut txn)?;
             if self.store.commit(txn).await? == Committed::Applied {
-                return Ok(self.view(owner, id, 0).await?.session);
+                return Ok(Some(session));
             }
         }
         Err(contended())
     }
 
-    /// Deletes a session with its messages and the turn that it is answering, and returns it as it was; `None`: there
-    /// was none.
-    pub async fn delete(
-        &self,
-        owner: &Owner,
-        id: &SessionId,
-    ) -> Result<Option<Session>, StoreError> {
+    /// Deletes a session with its messages and the turn that it is answering.
+    pub async fn delete(&self, owner: &Owner, id: &SessionId) -> Result<Deleted, StoreError> {
         let keys = Keys::of(owner);
         for _ in 0..ATTEMPTS {
-            let Some(session) = self.view(owner, id, 0).await?.session else {
-                return Ok(None);
+            let read = Read::Value(keys.session(id));
+            let Some(stored) = self.store.read(vec![read]).await?.value(0) else {
+                return Ok(Deleted::NotFound);
             };
-            let key = keys.session(id);
             let mut txn = Txn::durable()
-                .check(same_life(&keys, id, &session))
-                .check(match &session.open {
-                    Some(open) => Check::FieldEquals(key.clone(), "open".into(), open.clone()),
-                    None => Check::FieldAbsent(key.clone(), "open".into()),
-                })
-                .op(Op::Delete(key))
+                .check(Check::Equals(keys.session(id), stored.clone()))
+                .op(Op::Delete(keys.session(id)))
                 .op(Op::Delete(keys.messages(id)))
-                .op(Op::Delete(keys.incarnation(&session.incarnation)))
                 .op(Op::MemberDelete(keys.sessions(), id.to_string()));
-            txn.ops.extend(self.forget_events(&keys, &session).await?);
-            if let Some(open) = session.open_turn() {
+            // One that cannot be read can still be deleted.
+            let session = Session::read(stored, 0);
+            if let Some(session) = &session {
+                txn.ops
+                    .push(Op::Delete(keys.incarnation(&session.incarnation)));
+                txn.ops.extend(self.forget_events(&keys, session).await?);
+            }
+            let open = session.and_then(|session| session.open);
+            if let Some(open) = &open {
                 txn.ops.extend(
                     [
                         keys.turn(&open.id),
@@ -275,14 +294,10 @@ impl Repository {
                     ]
                     .map(Op::Delete),
                 );
-                txn.ops.push(Op::FieldAdd(
-                    keys.usage(&open.day),
-                    "held".into(),
-                    -signed(open.reserved),
-                ));
+                txn.ops.extend(release(&keys, &open.day, open.reserved));
             }
             if self.store.commit(txn).await? == Committed::Applied {
-                return Ok(Some(session));
+                return Ok(Deleted::Yes(open));
             }
         }
         Err(contended())
@@ -310,99 +325,62 @@ impl Repository {
         Ok(own.flat_map(forget).collect())
     }
 
-    /// Gives a session its life anew: for ever, or as long as unused sessions live.
-    pub(super) fn keep_alive(&self, keys: &Keys, id: &SessionId, incarnation: &str, txn: &mut Txn) {
-        self.keep_alive_for(keys, id, incarnation, Duration::ZERO, txn);
-    }
-
-    /// The same, with so much more where sessions expire.
-    pub(super) fn keep_alive_for(
+    /// Stores a session as it is now, and gives it its life anew: for ever, or as long as unused sessions live and so much
+    /// `more`. Returns it as it then stands in the store.
+    pub(super) fn keep(
         &self,
         keys: &Keys,
         id: &SessionId,
-        incarnation: &str,
+        mut session: Session,
         more: Duration,
         txn: &mut Txn,
-    ) {
-        // All at one moment: nobody may find one of them without the others.
+    ) -> Result<Session, StoreError> {
         let ttl = self.session_ttl.map(|ttl| ttl.saturating_add(more));
-        let own = [
-            keys.session(id),
-            keys.messages(id),
-            keys.incarnation(incarnation),
-        ];
-        txn.ops.extend(own.map(|key| Op::Expire(key, ttl)));
+        let (is_new, expired) = (session.is_new(), session.expires);
+        session.expires = ttl.is_some();
+        session.stored = encode(&session)?;
+        let incarnation = keys.incarnation(&session.incarnation);
+        if is_new {
+            txn.ops.push(Op::Set {
+                key: incarnation.clone(),
+                value: id.to_string().into(),
+                ttl,
+            });
+        }
+        txn.ops.push(Op::Set {
+            key: keys.session(id),
+            value: session.stored.clone(),
+            ttl,
+        });
+        // All at one moment: nobody may find one of them without the others.
+        if session.expires || expired {
+            txn.ops
+                .extend([keys.messages(id), incarnation].map(|key| Op::Expire(key, ttl)));
+        }
+        Ok(session)
     }
 }
 
-/// The changes that begin a session.
-pub(super) fn begin_session(keys: &Keys, id: &SessionId, session: &Session) -> Vec<Op> {
-    let key = keys.session(id);
-    let field =
-        |name: &str, value: &str| Op::FieldSet(key.clone(), name.into(), value.to_owned().into());
-    let mut ops = vec![
-        // What is left of an expired life of this id must not be seen by the new one.
-        Op::Delete(keys.messages(id)),
-        field("v", &VERSION.to_string()),
-        field("inc", &session.incarnation),
-        field("title", &session.title),
-        field("created", &session.created_at.to_string()),
-        field("updated", &session.updated_at.to_string()),
-        field("fence", &session.fence.to_string()),
-    ];
-    ops.extend(session.model.as_deref().map(|model| field("model", model)));
-    ops.extend(
-        session
-            .system
-            .as_deref()
-            .map(|system| field("system", system)),
-    );
-    ops.push(Op::Set {
-        key: keys.incarnation(&session.incarnation),
-        value: id.to_string().into(),
-        ttl: None,
-    });
-    ops.push(Op::MemberSet(
-        keys.sessions(),
-        id.to_string(),
-        session.updated_at,
-    ));
-    ops
+/// That nobody has changed the session since it was read; that there is none still, where it is to begin.
+pub(super) fn unchanged(keys: &Keys, id: &SessionId, session: &Session) -> Check {
+    if session.is_new() {
+        Check::Absent(keys.session(id))
+    } else {
+        Check::Equals(keys.session(id), session.stored.clone())
+    }
 }
 
-/// That the session was not deleted, nor deleted and begun anew.
-pub(super) fn same_life(keys: &Keys, id: &SessionId, session: &Session) -> Check {
-    Check::FieldEquals(
-        keys.session(id),
-        "inc".into(),
-        session.incarnation.clone().into(),
-    )
+/// Puts a session where its last use says in the list of its user's.
+pub(super) fn used(keys: &Keys, id: &SessionId, session: &Session) -> Op {
+    Op::MemberSet(keys.sessions(), id.to_string(), session.updated_at)
 }
 
-/// A session out of its hash; `None` where it is absent or not of our making.
-fn session_from(mut fields: HashMap<String, Bytes>, count: u64) -> Option<Session> {
-    let open = fields.remove("open");
-    let mut text = |name: &str| {
-        fields
-            .remove(name)
-            .and_then(|value| String::from_utf8(value.to_vec()).ok())
-    };
-    Some(Session {
-        incarnation: text("inc")?,
-        title: text("title").unwrap_or_default(),
-        model: text("model"),
-        last_model: text("last_model"),
-        system: text("system"),
-        created_at: text("created")?.parse().ok()?,
-        updated_at: text("updated")?.parse().ok()?,
-        count,
-        fence: text("fence")?.parse().ok()?,
-        open,
-    })
+fn unreadable() -> StoreError {
+    StoreError::Corrupt("a session cannot be read".into())
 }
 
 /// The messages that can be read; one that cannot is counted and passed over, so that it hides nothing but itself.
-pub(super) fn records_from(items: Vec<Bytes>) -> Vec<MessageRecord> {
+fn records_from(items: Vec<Bytes>) -> impl Iterator<Item = MessageRecord> {
     let parse = |item: Bytes| match serde_json::from_slice::<MessageRecord>(&item) {
         Ok(record) if record.v == VERSION => Some(record),
         read => {
@@ -412,7 +390,7 @@ pub(super) fn records_from(items: Vec<Bytes>) -> Vec<MessageRecord> {
             None
         }
     };
-    items.into_iter().filter_map(parse).collect()
+    items.into_iter().filter_map(parse)
 }
 
 /// A count as the store's counters hold it.

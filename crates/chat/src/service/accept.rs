@@ -12,9 +12,12 @@ use super::{
     plan::{Plan, start_event},
     turns::{ChatError, NewTurn, Turn, Turns},
 };
-use crate::repository::{
-    Repository,
-    turns::{Accept, Accepted},
+use crate::{
+    models::records::Session,
+    repository::{
+        Repository,
+        accept::{Accept, Accepted},
+    },
 };
 
 /// A planned turn with everything that it needs to run.
@@ -46,7 +49,9 @@ impl Turns {
         let (owner, new) = (owner.clone(), new.clone());
         let task = self.shutdown.spawn(async move {
             match turns.accept(&repository, &owner, &ready.accept).await? {
-                Accepted::Yes => Ok(Launched::Yes(turns.launch(&owner, &new, ready))),
+                Accepted::Yes(session) => {
+                    Ok(Launched::Yes(turns.launch(&owner, &new, session, ready)))
+                }
                 Accepted::Changed => Ok(Launched::Changed(ready.place)),
                 Accepted::QuotaExceeded => {
                     let tokens_per_day = turns.limits.tokens_per_day.unwrap_or_default();
@@ -72,11 +77,11 @@ impl Turns {
             Duration::ZERO,
         ] {
             match repository.accept(owner, accept).await {
-                Ok(Accepted::Yes) => return Ok(Accepted::Yes),
+                Ok(Accepted::Yes(session)) => return Ok(Accepted::Yes(session)),
                 Ok(refused) if !unknown => return Ok(refused),
                 // Refused for the first try's own doing, or for another's; then the first may still come late.
                 Ok(refused) => match repository.was_accepted(owner, accept).await {
-                    Ok(true) => return Ok(Accepted::Yes),
+                    Ok(Some(session)) => return Ok(Accepted::Yes(session)),
                     looked => {
                         self.withdraw_later(owner, accept);
                         looked?;
@@ -110,7 +115,13 @@ impl Turns {
         });
     }
 
-    fn launch(self: &Arc<Self>, owner: &Owner, new: &NewTurn, ready: Ready) -> Begun {
+    fn launch(
+        self: &Arc<Self>,
+        owner: &Owner,
+        new: &NewTurn,
+        session: Session,
+        ready: Ready,
+    ) -> Begun {
         let Ready {
             plan,
             accept,
@@ -119,12 +130,7 @@ impl Turns {
         } = ready;
         let id = accept.open.id.clone();
         let start = start_event(owner, new, &accept.open);
-        let turn = Arc::new(Turn::new(
-            owner.clone(),
-            new.session.clone(),
-            accept.open,
-            new,
-        ));
+        let turn = Arc::new(Turn::new(owner.clone(), session, accept.open, new));
         turn.note_mirrored(turn.log.append([start]));
         let watch = turn.log.watch(0);
         self.enter(&turn);

@@ -36,9 +36,11 @@ impl Turns {
             if listed.is_empty() {
                 break;
             }
-            for (id, _, session) in listed {
-                if session.is_some() {
-                    self.remove_session(&self.repository, owner, &id).await?;
+            for (id, _, _) in listed {
+                match self.remove_session(&self.repository, owner, &id).await {
+                    // It had expired.
+                    Ok(()) | Err(ChatError::SessionNotFound) => {}
+                    Err(error) => return Err(error),
                 }
             }
         }

@@ -15,7 +15,7 @@ use crate::{
         FinishReason, MessageId, Role, SessionId,
         records::{AnswerFacts, Ending, MessageRecord, TurnRecord},
     },
-    repository::{Repository, inbox::Request},
+    repository::{Repository, inbox::Request, turns::TurnState},
 };
 
 impl Turns {
@@ -36,20 +36,25 @@ impl Turns {
         if let Some(watch) = self.follower.watch(owner, id, after) {
             return Ok(watch);
         }
-        let stored = repository.turn(owner, id, true).await?;
-        let Some(session) = stored.session else {
+        let session = repository.session_of(owner, id).await?;
+        let session = session.ok_or(ChatError::MessageNotFound)?;
+        let stored = repository.turn(owner, &session, id, true).await?;
+        if stored.session.is_none() {
             return Err(ChatError::MessageNotFound);
-        };
-        let record = stored.record.filter(|record| !record.withdrawn);
+        }
         let log = EventLog::new();
         replay(&log, &stored.batches);
         if log.has_ended() {
             return Ok(log.watch(after));
         }
-        if let Some(record) = record.as_ref().filter(|record| record.ending.is_none()) {
-            let from = (stored.batches.len(), after);
-            return Ok(self.follow(owner, &record.session, id, log, from));
-        }
+        let record = match stored.state {
+            TurnState::Running { .. } => {
+                let from = (stored.batches.len(), after);
+                return Ok(self.follow(owner, &session, id, log, from));
+            }
+            TurnState::Ended(record) => Some(record),
+            TurnState::Withdrawn | TurnState::Forgotten => None,
+        };
         self.remembered(owner, &session, id, record, repository)
             .await
     }
@@ -139,23 +144,26 @@ impl Turns {
             return Ok(());
         }
         let repository = self.repository.by(deadline);
-        let stored = repository.turn(owner, id, false).await?;
-        let Some(session) = stored.session else {
+        let session = repository.session_of(owner, id).await?;
+        let session = session.ok_or(ChatError::MessageNotFound)?;
+        let stored = repository.turn(owner, &session, id, false).await?;
+        if stored.session.is_none() {
             return Err(ChatError::MessageNotFound);
-        };
-        match stored.record.filter(|record| !record.withdrawn) {
-            Some(TurnRecord {
-                ending: Some(_), ..
-            }) => {}
-            Some(_) => match stored.instance {
-                Some(instance) => {
-                    repository
-                        .ask(&instance, &Request::Cancel(id.clone()))
-                        .await?
-                }
-                None => self.close_dead(&repository, owner, &session, id).await?,
-            },
-            None => {
+        }
+        match stored.state {
+            TurnState::Ended(_) => {}
+            TurnState::Running {
+                instance: Some(instance),
+                ..
+            } => {
+                repository
+                    .ask(&instance, &Request::Cancel(id.clone()))
+                    .await?;
+            }
+            TurnState::Running { instance: None, .. } => {
+                self.close_dead(&repository, owner, &session, id).await?;
+            }
+            TurnState::Withdrawn | TurnState::Forgotten => {
                 let message = repository.message(owner, &session, id).await?;
                 message
                     .filter(|message| message.role == Role::Assistant)
@@ -173,7 +181,7 @@ fn ending_from(facts: &AnswerFacts) -> Ending {
         detail: detail.to_owned(),
     };
     match facts.finish_reason {
-        FinishReason::Interrupted => super::turn::interrupted(),
+        FinishReason::Interrupted => super::close::interrupted(),
         FinishReason::Error => error(
             facts.code.unwrap_or(Code::LlmFailed),
             "The answer failed; what there is of it is kept.",

@@ -10,14 +10,16 @@ use tokio::time::{sleep, timeout_at};
 
 use super::{
     accept::{Launched, Ready},
+    heads::Head,
     keyed::Known,
     lanes::Place,
     log::Watch,
+    plan::Plan,
     turns::{ChatError, NewTurn, Turns},
 };
 use crate::{
     models::{MessageId, SessionId, records::OpenTurn},
-    repository::Repository,
+    repository::{Repository, sessions::View, turns::TurnState},
 };
 
 /// How long a message waits for the turns before it in its session.
@@ -98,12 +100,18 @@ impl Turns {
                 }
                 Known::New => None,
             };
-            let view = repository
-                .view(owner, &new.session, self.limits.history_messages)
-                .await?;
-            let plan = match self.plan(&new, view, again.as_ref().map(|(record, _)| record))? {
-                Some(plan) => plan,
-                None => return self.last_ending(&repository, owner, &new).await,
+            let plan = match self.planned_on_head(owner, &new) {
+                Some(plan) if again.is_none() => plan,
+                _ => {
+                    let view = repository
+                        .view(owner, &new.session, self.limits.history_messages)
+                        .await?;
+                    let again = again.as_ref().map(|(record, _)| record);
+                    match self.plan(&new, view, again)? {
+                        Some(plan) => plan,
+                        None => return self.last_ending(&repository, owner, &new).await,
+                    }
+                }
             };
             if !reached {
                 let wait = self.wait_for_place(owner, &new, &place, give_up).await?;
@@ -113,8 +121,8 @@ impl Turns {
                     continue;
                 }
             }
-            if let Some(open) = plan.session.open_turn() {
-                self.wait_for_other(&repository, owner, &new, &open, give_up)
+            if let Some(open) = &plan.session.open {
+                self.wait_for_other(&repository, owner, &new, open, give_up)
                     .await?;
                 repository = self.repository.clone();
                 continue;
@@ -138,6 +146,16 @@ impl Turns {
                 }
             }
         }
+    }
+
+    /// The turn as the session's head has it. What the head says may be old: it is not enough to refuse anything.
+    fn planned_on_head(&self, owner: &Owner, new: &NewTurn) -> Option<Plan> {
+        let Head { session, tail } = self.heads.take(owner, &new.session)?;
+        let view = View {
+            session: Some(session),
+            tail,
+        };
+        self.plan(new, view, None).ok().flatten()
     }
 
     /// Waits for the turns before this one on this instance. One who brings a key that another has begun meanwhile need
@@ -191,25 +209,25 @@ impl Turns {
         let mut repository = repository.clone();
         let closed = async {
             loop {
-                let stored = repository.turn(owner, &open.id, false).await?;
-                if stored.instance.is_none() {
-                    self.close_dead(&repository, owner, &new.session, &open.id)
-                        .await?;
-                    return Ok(());
+                let stored = repository
+                    .turn(owner, &new.session, &open.id, false)
+                    .await?;
+                match stored.state {
+                    TurnState::Running {
+                        instance: Some(_), ..
+                    } => {}
+                    TurnState::Running { instance: None, .. } => {
+                        self.close_dead(&repository, owner, &new.session, &open.id)
+                            .await?;
+                        return Ok(());
+                    }
+                    _ => return Ok(()),
                 }
                 if self.shutdown.is_draining() {
                     return Err(ChatError::ShuttingDown);
                 }
                 sleep(LOOK_AGAIN).await;
                 repository = self.repository.clone();
-                if repository
-                    .view(owner, &new.session, 0)
-                    .await?
-                    .session
-                    .is_none_or(|s| s.open_turn().as_ref() != Some(open))
-                {
-                    return Ok(());
-                }
             }
         };
         timeout_at(give_up, closed)

@@ -85,7 +85,7 @@ pub struct Conversation {
     /// The system prompt.
     pub system: Option<String>,
     /// The newest messages, oldest first; the last is the one to answer.
-    pub messages: Vec<MessageRecord>,
+    pub messages: Vec<Arc<MessageRecord>>,
     /// How many older ones there are, beyond those looked at.
     pub older: u64,
     /// The caller's options.

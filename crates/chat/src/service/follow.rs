@@ -14,9 +14,10 @@ use common::{
 use tokio::time::{Instant, sleep};
 
 use super::{
+    close::interrupted,
+    draft::{Draft, answer_record},
     event::{Event, Kind},
     log::{EventLog, Watch},
-    turn::{Draft, answer_record, interrupted},
     turns::Turns,
 };
 use crate::{
@@ -26,7 +27,8 @@ use crate::{
     },
     repository::{
         Repository,
-        turns::{Finish, Finished},
+        finish::{Finish, Finished},
+        turns::TurnState,
     },
 };
 
@@ -163,22 +165,22 @@ impl Turns {
         if log.watchers() > 0 {
             self.repository.say_watched(owner, id).await?;
         }
-        let stored = self.repository.turn(owner, id, false).await?;
-        let ending = match (stored.session, stored.record) {
+        let stored = self.repository.turn(owner, session, id, false).await?;
+        let ending = match (stored.session, stored.state) {
             (None, _) => Some(Ending::Error {
                 code: Code::SessionNotFound,
                 detail: "The session was deleted while it was answered.".into(),
             }),
-            (Some(_), None) => Some(interrupted()),
-            // Its acceptance was taken back: it never ran, and never will.
-            (Some(_), Some(record)) if record.withdrawn => Some(interrupted()),
-            (Some(_), Some(record)) => {
-                if record.ending.is_none() && stored.instance.is_none() {
+            (Some(_), TurnState::Running { instance, .. }) => {
+                if instance.is_none() {
                     self.close_dead(&self.repository, owner, session, id)
                         .await?;
                 }
-                record.ending
+                None
             }
+            (Some(_), TurnState::Ended(record)) => record.ending,
+            // Its acceptance was taken back, so that it never ran and never will; or nobody knows any more.
+            (Some(_), TurnState::Withdrawn | TurnState::Forgotten) => Some(interrupted()),
         };
         if let Some(ending) = ending {
             // The log's own ending is stored in the same step as the record's: only a log that is gone lacks it.
@@ -199,7 +201,7 @@ impl Turns {
         let Some(session) = repository.view(owner, session_id, 0).await?.session else {
             return Ok(());
         };
-        let Some(open) = session.open_turn().filter(|open| open.id == *id) else {
+        let Some(open) = session.open.clone().filter(|open| open.id == *id) else {
             return Ok(());
         };
         let log = EventLog::new();
@@ -214,6 +216,7 @@ impl Turns {
         let session_id = session_id.clone();
         let finish = Finish {
             session_id,
+            session,
             open,
             answer,
             ending,
@@ -221,7 +224,7 @@ impl Turns {
             lines,
             dead: true,
         };
-        if repository.finish(owner, &finish).await? == Finished::Yes {
+        if let Finished::Yes(_) = repository.finish(owner, &finish).await? {
             metrics::counter!("chat_turns_closed_for_dead_instances_total").increment(1);
         }
         Ok(())

@@ -9,8 +9,8 @@ use super::{
     turns::{ChatError, IdempotencyKey, NewTurn, Turns},
 };
 use crate::{
-    models::records::{Ending, KeyRecord},
-    repository::Repository,
+    models::records::{Ending, KeyRecord, TurnRecord},
+    repository::{Repository, turns::TurnState},
 };
 
 /// What an idempotency key led to.
@@ -65,29 +65,29 @@ impl Turns {
         if self.local(owner, &record.id).is_some() {
             return Ok(Outcome::Readable);
         }
-        let mut stored = repository.turn(owner, &record.id, false).await?;
-        let Some(session) = stored.session.clone() else {
-            return Err(ChatError::SessionNotFound);
-        };
-        let runs = stored
-            .record
-            .as_ref()
-            .is_some_and(|turn| turn.ending.is_none());
-        if runs && stored.instance.is_none() {
-            self.close_dead(repository, owner, &session, &record.id)
-                .await?;
-            stored = repository.turn(owner, &record.id, false).await?;
+        let (session, id) = (&record.session, &record.id);
+        let mut stored = repository.turn(owner, session, id, false).await?;
+        if stored.state.is_dead() {
+            self.close_dead(repository, owner, session, id).await?;
+            stored = repository.turn(owner, session, id, false).await?;
         }
-        let Some(turn) = stored.record else {
-            return Ok(Outcome::Readable);
-        };
-        let is_ours = stored.instance.as_deref() == Some(self.instance.as_str());
-        Ok(match turn.ending {
-            Some(Ending::Error { .. }) => Outcome::Failed,
-            None if turn.withdrawn || is_ours && self.local(owner, &record.id).is_none() => {
-                Outcome::Unsettled
+        if stored.session.is_none() {
+            return Err(ChatError::SessionNotFound);
+        }
+        Ok(match stored.state {
+            TurnState::Ended(TurnRecord {
+                ending: Some(Ending::Error { .. }),
+                ..
+            }) => Outcome::Failed,
+            TurnState::Withdrawn => Outcome::Unsettled,
+            // Accepted, and about to be started or taken back here.
+            TurnState::Running {
+                instance: Some(instance),
+                ..
+            } if instance == self.instance && self.local(owner, id).is_none() => Outcome::Unsettled,
+            TurnState::Running { .. } | TurnState::Ended(_) | TurnState::Forgotten => {
+                Outcome::Readable
             }
-            _ => Outcome::Readable,
         })
     }
 

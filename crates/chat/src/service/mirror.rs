@@ -84,7 +84,7 @@ impl Turns {
         }
         let taken = self
             .repository
-            .retake_lease(&turn.owner, &turn.session, &turn.open, &self.instance)
+            .retake_lease(&turn.owner, &turn.session_id, &turn.open, &self.instance)
             .await;
         if matches!(taken, Ok(false)) {
             turn.stop(Stop::Lost);

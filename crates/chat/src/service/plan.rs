@@ -16,18 +16,17 @@ use crate::{
         records::{KeyRecord, MessageRecord, OpenTurn, Session, VERSION},
     },
     repository::{
+        accept::Accept,
         sessions::{NewSession, View},
-        turns::Accept,
     },
 };
 
 /// A turn that can be accepted.
 pub(super) struct Plan {
     pub(super) session: Session,
-    pub(super) begins: bool,
     pub(super) route: Route,
     pub(super) conversation: Conversation,
-    pub(super) message: Option<MessageRecord>,
+    pub(super) message: Option<Arc<MessageRecord>>,
     pub(super) replaces: Option<MessageId>,
 }
 
@@ -39,13 +38,11 @@ impl Turns {
         view: View,
         again: Option<&KeyRecord>,
     ) -> Result<Option<Plan>, ChatError> {
-        let begins = view.session.is_none();
-        if begins && new.question == Question::Last {
-            return Err(ChatError::SessionNotFound);
-        }
-        let session = view
-            .session
-            .unwrap_or_else(|| Session::begin(NewSession::default()));
+        let session = match (view.session, &new.question) {
+            (Some(session), _) => session,
+            (None, Question::Message(_)) => Session::begin(NewSession::default()),
+            (None, Question::Last) => return Err(ChatError::SessionNotFound),
+        };
         let is_last = |key: &KeyRecord| {
             key.fence == session.fence && key.id.incarnation() == session.incarnation
         };
@@ -61,14 +58,14 @@ impl Turns {
                 if session.count.saturating_add(2) > self.limits.max_session_messages {
                     return Err(ChatError::SessionFull(self.limits.max_session_messages));
                 }
-                let record = user_message(&session, text);
-                message = Some(record.clone());
+                let record = Arc::new(user_message(&session, text));
+                message = Some(Arc::clone(&record));
                 messages.push(record);
             }
             _ => {
                 replaces = messages
                     .pop_if(|last| last.role == Role::Assistant)
-                    .map(|answer| answer.id);
+                    .map(|answer| answer.id.clone());
                 if messages.last().is_none_or(|last| last.role != Role::User) {
                     return match again {
                         Some(_) => Ok(None),
@@ -99,7 +96,6 @@ impl Turns {
         }
         Ok(Some(Plan {
             session,
-            begins,
             route,
             conversation,
             message,
@@ -160,8 +156,8 @@ impl Turns {
         });
         Accept {
             session_id: new.session.clone(),
-            session: session.clone(),
-            begins: plan.begins,
+            before: session.clone(),
+            after: opened(session.clone(), &open, plan.message.as_deref()),
             open,
             message: plan.message.clone(),
             key,
@@ -170,6 +166,40 @@ impl Turns {
             first_line,
         }
     }
+}
+
+/// A session with that turn open, and its message in the list.
+fn opened(session: Session, open: &OpenTurn, message: Option<&MessageRecord>) -> Session {
+    let title = match message {
+        Some(message) if session.title.is_empty() => title_of(&message.content),
+        _ => session.title,
+    };
+    Session {
+        title,
+        last_model: Some(open.model.clone()),
+        updated_at: message.map_or_else(clock::now_ms, |message| message.at),
+        fence: open.fence,
+        open: Some(open.clone()),
+        count: session.count + u64::from(message.is_some()),
+        ..session
+    }
+}
+
+/// A title out of a first message: its first words on one line, at most 60 characters.
+fn title_of(message: &str) -> String {
+    const LENGTH: usize = 60;
+    let mut title = String::new();
+    for word in message.split_whitespace() {
+        if !title.is_empty() {
+            title.push(' ');
+        }
+        title.push_str(word);
+        if title.chars().count() > LENGTH {
+            let cut: String = title.chars().take(LENGTH - 1).collect();
+            return format!("{}…", cut.trim_end());
+        }
+    }
+    title
 }
 
 fn user_message(session: &Session, text: &str) -> MessageRecord {

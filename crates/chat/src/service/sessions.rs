@@ -12,7 +12,7 @@ use crate::{
         SessionId,
         records::{MessageRecord, Session},
     },
-    repository::{Repository, usage::DayUsage},
+    repository::{Repository, sessions::Deleted, usage::DayUsage},
 };
 
 /// A page of something, and where the next one begins.
@@ -156,17 +156,15 @@ impl Turns {
         owner: &Owner,
         id: &SessionId,
     ) -> Result<(), ChatError> {
-        let session = repository
-            .delete(owner, id)
-            .await?
-            .ok_or(ChatError::SessionNotFound)?;
-        if let Some(turn) = session
-            .open_turn()
-            .and_then(|open| self.local(owner, &open.id))
-        {
-            turn.stop(Stop::Deleted);
+        match repository.delete(owner, id).await? {
+            Deleted::NotFound => Err(ChatError::SessionNotFound),
+            Deleted::Yes(open) => {
+                if let Some(turn) = open.and_then(|open| self.local(owner, &open.id)) {
+                    turn.stop(Stop::Deleted);
+                }
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// The newest messages before the cursor, oldest first.
@@ -245,20 +243,16 @@ impl Turns {
         deadline: Instant,
     ) -> Result<Session, ChatError> {
         let session = self.session(owner, id, deadline).await?;
-        let Some(open) = session.open_turn() else {
+        let Some(open) = &session.open else {
             return Ok(session);
         };
         if self.local(owner, &open.id).is_some() {
             return Ok(session);
         }
         let repository = self.repository.by(deadline);
-        if repository
-            .turn(owner, &open.id, false)
-            .await?
-            .instance
-            .is_some()
-        {
-            return Ok(session);
+        let stored = repository.turn(owner, id, &open.id, false).await?;
+        if !stored.state.is_dead() {
+            return stored.session.ok_or(ChatError::SessionNotFound);
         }
         self.close_dead(&repository, owner, id, &open.id).await?;
         self.session(owner, id, deadline).await

@@ -6,62 +6,37 @@ use std::{
     time::Duration,
 };
 
-use common::{clock, errors::Code, store::StoreError};
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{
+    close::ending_of,
     context::Conversation,
-    event::Event,
+    draft::Draft,
     lanes::Place,
-    llm::{Answering, Progress, Prompt},
-    turns::{OnDisconnect, Stop, Turn, Turns, explain},
+    llm::{Answering, Prompt},
+    turns::{OnDisconnect, Stop, Turn, Turns},
 };
 use crate::{
     adapters::ModelError,
-    models::{
-        Context, FinishReason, Role, Usage,
-        records::{AnswerFacts, Ending, MessageRecord, OpenTurn, VERSION},
-    },
-    repository::turns::{Finish, Finished},
+    models::{FinishReason, Usage},
 };
-
-/// Longest text of one answer, and of its thoughts, in bytes; past it the answer ends as `length`.
-pub(super) const TEXT_LIMIT: usize = 1024 * 1024;
-
-/// How long a finish is repeated for a store that does not take it.
-pub(super) const FINISH_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How often a finish is tried again.
-pub(super) const FINISH_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether anybody still watches from another instance.
 const WATCHED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the model was no longer listened to.
-enum Outcome {
+pub(super) enum Outcome {
+    /// It said all that it had to say.
     Answered(FinishReason),
+    /// It failed.
     Failed(ModelError),
+    /// Somebody ended the turn.
     Stopped(Stop),
+    /// The service stops.
     Interrupted,
+    /// A fault of ours.
     Broken,
-}
-
-/// Who answered.
-#[derive(Clone, Debug)]
-pub(super) struct ServedBy {
-    model: String,
-    provider: String,
-    context: Context,
-}
-
-/// What there is of an answer.
-#[derive(Debug, Default)]
-pub(super) struct Draft {
-    pub(super) text: String,
-    pub(super) thinking: String,
-    pub(super) usage: Option<Usage>,
-    pub(super) served_by: Option<ServedBy>,
 }
 
 impl Turns {
@@ -89,7 +64,8 @@ impl Turns {
         }
         let usage = self.usage_of(&turn, &draft, &conversation);
         let ending = ending_of(&turn, &draft, usage, &outcome);
-        self.close(&turn, &draft, usage, ending).await;
+        self.close(&turn, &draft, &conversation, usage, ending)
+            .await;
         self.leave(&turn);
         drop(place);
     }
@@ -167,247 +143,5 @@ impl Turns {
             },
             None => Usage::default(),
         })
-    }
-
-    /// Stores what there is, then tells the watchers how it ended: in that order, so that what they were told is kept.
-    async fn close(&self, turn: &Turn, draft: &Draft, usage: Usage, ending: Ending) {
-        let (mut lines, last) = turn.log.lines_after(turn.mirrored.load(Ordering::SeqCst));
-        let event = Event::ending(&ending, &turn.request_id);
-        Event::write_line(last + 1, event.kind, &event.members, &mut lines);
-        let finish = Finish {
-            session_id: turn.session.clone(),
-            open: turn.open.clone(),
-            answer: answer_record(&turn.open, draft, usage, &ending),
-            ending,
-            usage,
-            lines,
-            dead: false,
-        };
-        let ending = match self.finish(turn, &finish).await {
-            Ok(Finished::Yes) => finish.ending,
-            Ok(Finished::Stale(theirs)) => theirs.unwrap_or_else(interrupted),
-            Ok(Finished::SessionGone) => Ending::Error {
-                code: Code::SessionNotFound,
-                detail: "The session was deleted while it was answered.".into(),
-            },
-            Err(error) => {
-                tracing::error!(message_id = %turn.open.id, %error, "an answer could not be stored");
-                Ending::Error {
-                    code: Code::StoreUnavailable,
-                    detail: "The answer could not be stored; it will show as interrupted.".into(),
-                }
-            }
-        };
-        count(&ending, usage);
-        turn.log.append([Event::ending(&ending, &turn.request_id)]);
-    }
-
-    /// Repeats the finish until the store takes or refuses it, or patience is over.
-    async fn finish(&self, turn: &Turn, finish: &Finish) -> Result<Finished, StoreError> {
-        let give_up = Instant::now() + FINISH_PATIENCE;
-        loop {
-            match self.repository.finish(&turn.owner, finish).await {
-                Err(StoreError::Corrupt(error)) => return Err(StoreError::Corrupt(error)),
-                Err(error) if Instant::now() >= give_up => return Err(error),
-                Err(_) => sleep(FINISH_PAUSE).await,
-                finished => return finished,
-            }
-        }
-    }
-}
-
-impl Draft {
-    /// Takes in what happened, adds its events, and returns the finish where that was it.
-    fn take(&mut self, step: Progress, events: &mut Vec<Event>) -> Option<FinishReason> {
-        match step {
-            Progress::Queued { position } => events.push(Event::queued(position)),
-            Progress::Generating {
-                provider,
-                model,
-                window,
-                dropped,
-            } => {
-                let context = Context {
-                    window,
-                    dropped_messages: dropped,
-                };
-                self.served_by = Some(ServedBy {
-                    model,
-                    provider: provider.as_str().to_owned(),
-                    context,
-                });
-            }
-            Progress::Text(text) => {
-                let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.text.len()));
-                self.text.push_str(piece);
-                events.push(Event::token(piece));
-                return full.then_some(FinishReason::Length);
-            }
-            Progress::Thinking(text) => {
-                let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.thinking.len()));
-                self.thinking.push_str(piece);
-                events.push(Event::thinking(piece));
-                return full.then_some(FinishReason::Length);
-            }
-            // Tools are asked for on `/v1` alone, which has no turns.
-            Progress::ToolCall(_) => {}
-            Progress::End { finish, usage } => {
-                self.usage = usage;
-                return Some(match finish {
-                    FinishReason::Length => FinishReason::Length,
-                    _ => FinishReason::Stop,
-                });
-            }
-        }
-        None
-    }
-}
-
-/// As much of the text as fits, on a character's border, and whether that was less than all.
-pub(super) fn clip(text: &str, room: usize) -> (&str, bool) {
-    if text.len() <= room {
-        return (text, false);
-    }
-    let end = (0..=room)
-        .rev()
-        .find(|&end| text.is_char_boundary(end))
-        .unwrap_or(0);
-    (text.get(..end).unwrap_or_default(), true)
-}
-
-fn ending_of(turn: &Turn, draft: &Draft, usage: Usage, outcome: &Outcome) -> Ending {
-    let done = |finish_reason| {
-        let ServedBy {
-            model,
-            provider,
-            context,
-        } = served_by(&turn.open, draft);
-        Ending::Done {
-            finish_reason,
-            usage,
-            context,
-            model,
-            provider,
-        }
-    };
-    match outcome {
-        Outcome::Answered(finish) => done(*finish),
-        Outcome::Stopped(Stop::Cancelled) => done(FinishReason::Cancelled),
-        Outcome::Stopped(Stop::Deleted | Stop::Lost) | Outcome::Interrupted => interrupted(),
-        Outcome::Failed(error) => {
-            let (code, detail) = explain(error);
-            Ending::Error { code, detail }
-        }
-        Outcome::Broken => Ending::Error {
-            code: Code::Internal,
-            detail: "Something went wrong here; the request id finds it in the log.".into(),
-        },
-    }
-}
-
-fn served_by(open: &OpenTurn, draft: &Draft) -> ServedBy {
-    draft.served_by.clone().unwrap_or_else(|| ServedBy {
-        model: open.model.clone(),
-        provider: open.provider.clone(),
-        context: Context {
-            window: open.window,
-            dropped_messages: 0,
-        },
-    })
-}
-
-/// The ending of a turn whose process died or was stopped.
-pub(super) fn interrupted() -> Ending {
-    Ending::Error {
-        code: Code::Interrupted,
-        detail: "The answer was interrupted; what there is of it is kept. Send the message again to go on.".into(),
-    }
-}
-
-/// The answer as it is kept; `None` where there is no text, and where a failed try must not replace a good answer.
-pub(super) fn answer_record(
-    open: &OpenTurn,
-    draft: &Draft,
-    usage: Usage,
-    ending: &Ending,
-) -> Option<MessageRecord> {
-    let (finish_reason, code) = match ending {
-        Ending::Done { finish_reason, .. } => (*finish_reason, None),
-        Ending::Error {
-            code: Code::Interrupted,
-            ..
-        } => (FinishReason::Interrupted, Some(Code::Interrupted)),
-        Ending::Error { code, .. } => (FinishReason::Error, Some(*code)),
-    };
-    let spoils_a_good_one = code.is_some() && open.regenerates && open.replaces.is_some();
-    if draft.text.is_empty() || spoils_a_good_one {
-        return None;
-    }
-    let ServedBy {
-        model,
-        provider,
-        context,
-    } = served_by(open, draft);
-    Some(MessageRecord {
-        v: VERSION,
-        id: open.id.clone(),
-        role: Role::Assistant,
-        content: draft.text.clone(),
-        at: clock::now_ms(),
-        thinking: Some(draft.thinking.clone()).filter(|thoughts| !thoughts.is_empty()),
-        answer: Some(AnswerFacts {
-            reply_to: open.reply_to.clone(),
-            model,
-            provider,
-            finish_reason,
-            usage,
-            context,
-            code,
-        }),
-    })
-}
-
-fn count(ending: &Ending, usage: Usage) {
-    let name = match ending {
-        Ending::Done {
-            finish_reason: FinishReason::Length,
-            ..
-        } => "length",
-        Ending::Done {
-            finish_reason: FinishReason::Cancelled,
-            ..
-        } => "cancelled",
-        Ending::Done { .. } => "stop",
-        Ending::Error { code, .. } => code.as_str(),
-    };
-    metrics::counter!("chat_turns_total", "ending" => name).increment(1);
-    metrics::counter!("llm_tokens_total", "kind" => "prompt").increment(usage.prompt_tokens);
-    metrics::counter!("llm_tokens_total", "kind" => "completion")
-        .increment(usage.completion_tokens);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_clipped_on_a_characters_border() {
-        assert_eq!(clip("aé", 3), ("aé", false));
-        assert_eq!(clip("aé", 2), ("a", true));
-        assert_eq!(clip("é", 0), ("", true));
-    }
-
-    #[test]
-    fn an_answer_past_the_limit_ends_as_length() {
-        let (mut draft, mut events) = (Draft::default(), Vec::new());
-        assert_eq!(
-            draft.take(Progress::Text("x".repeat(TEXT_LIMIT)), &mut events),
-            None
-        );
-        assert_eq!(
-            draft.take(Progress::Text("x".into()), &mut events),
-            Some(FinishReason::Length)
-        );
-        assert_eq!(draft.text.len(), TEXT_LIMIT);
     }
 }

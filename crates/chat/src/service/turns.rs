@@ -13,10 +13,15 @@ use common::{config, errors::Code, identity::Owner, shutdown::Shutdown, store::S
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{context::Estimates, follow::Follower, lanes::Lanes, llm::Llm, log::EventLog};
+use super::{
+    context::Estimates, follow::Follower, heads::Heads, lanes::Lanes, llm::Llm, log::EventLog,
+};
 use crate::{
     adapters::ModelError,
-    models::{MessageId, Options, SessionId, records::OpenTurn},
+    models::{
+        MessageId, Options, SessionId,
+        records::{OpenTurn, Session},
+    },
     repository::Repository,
 };
 
@@ -134,8 +139,10 @@ pub enum Stop {
 pub struct Turn {
     /// Whose it is.
     pub owner: Owner,
-    /// Its session.
-    pub session: SessionId,
+    /// Its session's id.
+    pub session_id: SessionId,
+    /// Its session, as accepting it left it.
+    pub session: Session,
     /// What the store has of it.
     pub open: OpenTurn,
     /// Its events.
@@ -153,9 +160,10 @@ pub struct Turn {
 }
 
 impl Turn {
-    pub(super) fn new(owner: Owner, session: SessionId, open: OpenTurn, new: &NewTurn) -> Self {
+    pub(super) fn new(owner: Owner, session: Session, open: OpenTurn, new: &NewTurn) -> Self {
         Self {
             owner,
+            session_id: new.session.clone(),
             session,
             open,
             log: EventLog::new(),
@@ -231,6 +239,7 @@ pub struct Turns {
     pub(super) limits: Limits,
     pub(super) shutdown: Shutdown,
     pub(super) lanes: Lanes,
+    pub(super) heads: Heads,
     pub(super) estimates: Estimates,
     pub(super) follower: Follower,
     /// This process among all that share the store.
@@ -248,6 +257,7 @@ impl Turns {
             llm,
             limits,
             lanes: Lanes::default(),
+            heads: Heads::default(),
             estimates: Estimates::default(),
             follower: Follower::default(),
             began: Notify::new(),

@@ -54,10 +54,12 @@ end
 
 for _ = 1, args[2] do
   k = k + 1
-  if args[a] == 'number' then
-    local held = call('HGET', keys[k], args[a + 1])
-    if held and not whole(held) then return corrupt() end
-    a = a + 2
+  if args[a] == 'numbers' then
+    local count = args[a + 1]
+    for _, held in ipairs(call('HMGET', keys[k], unpack(args, a + 2, a + 1 + count))) do
+      if held and not whole(held) then return corrupt() end
+    end
+    a = a + 2 + count
   else
     local kind = call('TYPE', keys[k]).ok
     if kind ~= 'none' and kind ~= args[a] then return corrupt() end

@@ -21,8 +21,8 @@ pub(super) enum Kind {
 pub(super) enum Guard<'a> {
     /// The key is absent or of this kind.
     Kind(&'a str, Kind),
-    /// The field is absent or a whole number within [`NUMBER_LIMIT`].
-    Number(&'a str, &'a str),
+    /// The key is absent or a hash, and each of these fields is absent or a whole number within [`NUMBER_LIMIT`].
+    Numbers(&'a str, Vec<&'a str>),
 }
 
 /// What is known of a key from the operations before.
@@ -33,6 +33,8 @@ struct Known<'a> {
     fresh: bool,
     /// Fields written by this transaction: what each holds.
     fields: HashMap<&'a str, Option<&'a [u8]>>,
+    /// Which guard looks at its numbers.
+    numbers: Option<usize>,
 }
 
 /// Reads a stored number: in the one spelling that every backend writes, and within [`NUMBER_LIMIT`].
@@ -86,16 +88,18 @@ impl Op {
 }
 
 impl Check {
-    /// The kind that looking at it proves, with its key.
-    fn proves(&self) -> Option<(&str, Kind)> {
-        match self {
-            Check::Absent(_) | Check::Exists(_) => None,
-            Check::Equals(key, _) => Some((key, Kind::Value)),
+    /// What looking at it proves, with its key.
+    fn proves(&self) -> Option<(&str, Known<'_>)> {
+        let (key, kind) = match self {
+            Check::Absent(key) => return Some((key, Known::of(None, true))),
+            Check::Exists(_) => return None,
+            Check::Equals(key, _) => (key, Kind::Value),
             Check::FieldEquals(key, ..)
             | Check::FieldAbsent(key, _)
-            | Check::FieldAtMost(key, ..) => Some((key, Kind::Hash)),
-            Check::LengthIs(key, _) => Some((key, Kind::List)),
-        }
+            | Check::FieldAtMost(key, ..) => (key, Kind::Hash),
+            Check::LengthIs(key, _) => (key, Kind::List),
+        };
+        Some((key, Known::of(Some(kind), false)))
     }
 }
 
@@ -103,9 +107,8 @@ impl Check {
 pub(super) fn guards(txn: &Txn) -> Result<Vec<Guard<'_>>, StoreError> {
     let mut guards = Vec::new();
     let mut keys: HashMap<&str, Known<'_>> = HashMap::new();
-    for (key, kind) in txn.checks.iter().filter_map(Check::proves) {
-        keys.entry(key)
-            .or_insert_with(|| Known::of(Some(kind), false));
+    for (key, known) in txn.checks.iter().filter_map(Check::proves) {
+        keys.entry(key).or_insert(known);
     }
     for op in &txn.ops {
         let key = op.key();
@@ -120,7 +123,10 @@ pub(super) fn guards(txn: &Txn) -> Result<Vec<Guard<'_>>, StoreError> {
         }
         let Some(kind) = op.needs() else { continue };
         let known = keys.entry(key).or_insert_with(|| {
-            guards.push(Guard::Kind(key, kind));
+            // Looking at a number says what kind its key is.
+            if !matches!(op, Op::FieldAdd(..)) {
+                guards.push(Guard::Kind(key, kind));
+            }
             Known::of(Some(kind), false)
         });
         if *known.kind.get_or_insert(kind) != kind {
@@ -137,6 +143,17 @@ impl<'a> Known<'a> {
             kind,
             fresh,
             fields: HashMap::new(),
+            numbers: None,
+        }
+    }
+
+    fn look_at(&mut self, key: &'a str, field: &'a str, guards: &mut Vec<Guard<'a>>) {
+        match self.numbers.and_then(|at| guards.get_mut(at)) {
+            Some(Guard::Numbers(_, fields)) => fields.push(field),
+            _ => {
+                self.numbers = Some(guards.len());
+                guards.push(Guard::Numbers(key, vec![field]));
+            }
         }
     }
 
@@ -155,7 +172,7 @@ impl<'a> Known<'a> {
                     Some(None) => true,
                     None => {
                         if !self.fresh {
-                            guards.push(Guard::Number(key, field));
+                            self.look_at(key, field, guards);
                         }
                         self.fields.insert(field, None);
                         true

@@ -19,8 +19,9 @@ use crate::{
     models::{FinishReason, Usage},
     repository::reservations::Reservation,
     service::{
+        close::{FINISH_PATIENCE, FINISH_PAUSE},
+        draft::{TEXT_LIMIT, clip},
         llm::{Answering, Progress, Prompt},
-        turn::{FINISH_PATIENCE, FINISH_PAUSE, TEXT_LIMIT, clip},
         turns::{ChatError, Turns, explain},
     },
 };

@@ -53,7 +53,9 @@ impl Tables<'_> {
 
     fn guard(&self, guard: &Guard<'_>) -> Result<(), Fault> {
         match guard {
-            Guard::Number(key, field) => self.number(key, field).map(|_| ()),
+            Guard::Numbers(key, fields) => fields
+                .iter()
+                .try_for_each(|field| self.number(key, field).map(|_| ())),
             Guard::Kind(key, kind) => match live(&self.keys, key, self.now)? {
                 Some(entry) if entry.held.kind() != *kind => Err(Fault::Said(plan::corrupt(key))),
                 _ => Ok(()),

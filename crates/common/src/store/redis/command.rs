@@ -167,9 +167,10 @@ impl<'a> Flat<'a> {
                     Kind::Index => "zset",
                 }));
             }
-            Guard::Number(key, field) => {
+            Guard::Numbers(key, fields) => {
                 self.keys.push(key);
-                self.args.extend([text("number"), text(field)]);
+                self.args.extend([text("numbers"), number(fields.len())]);
+                self.args.extend(fields.iter().copied().map(text));
             }
         }
     }

@@ -1,0 +1,168 @@
+//! What there is of an answer while it is made, and the message that it becomes.
+
+use common::{clock, errors::Code};
+
+use super::{event::Event, llm::Progress};
+use crate::models::{
+    Context, FinishReason, Role, Usage,
+    records::{AnswerFacts, Ending, MessageRecord, OpenTurn, VERSION},
+};
+
+/// Longest text of one answer, and of its thoughts, in bytes; past it the answer ends as `length`.
+pub(super) const TEXT_LIMIT: usize = 1024 * 1024;
+
+/// Who answered.
+#[derive(Clone, Debug)]
+pub(super) struct ServedBy {
+    pub(super) model: String,
+    pub(super) provider: String,
+    pub(super) context: Context,
+}
+
+/// What there is of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) text: String,
+    pub(super) thinking: String,
+    pub(super) usage: Option<Usage>,
+    pub(super) served_by: Option<ServedBy>,
+}
+
+impl Draft {
+    /// Takes in what happened, adds its events, and returns the finish where that was it.
+    pub(super) fn take(&mut self, step: Progress, events: &mut Vec<Event>) -> Option<FinishReason> {
+        match step {
+            Progress::Queued { position } => events.push(Event::queued(position)),
+            Progress::Generating {
+                provider,
+                model,
+                window,
+                dropped,
+            } => {
+                let context = Context {
+                    window,
+                    dropped_messages: dropped,
+                };
+                self.served_by = Some(ServedBy {
+                    model,
+                    provider: provider.as_str().to_owned(),
+                    context,
+                });
+            }
+            Progress::Text(text) => {
+                let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.text.len()));
+                self.text.push_str(piece);
+                events.push(Event::token(piece));
+                return full.then_some(FinishReason::Length);
+            }
+            Progress::Thinking(text) => {
+                let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.thinking.len()));
+                self.thinking.push_str(piece);
+                events.push(Event::thinking(piece));
+                return full.then_some(FinishReason::Length);
+            }
+            // Tools are asked for on `/v1` alone, which has no turns.
+            Progress::ToolCall(_) => {}
+            Progress::End { finish, usage } => {
+                self.usage = usage;
+                return Some(match finish {
+                    FinishReason::Length => FinishReason::Length,
+                    _ => FinishReason::Stop,
+                });
+            }
+        }
+        None
+    }
+}
+
+/// As much of the text as fits, on a character's border, and whether that was less than all.
+pub(super) fn clip(text: &str, room: usize) -> (&str, bool) {
+    if text.len() <= room {
+        return (text, false);
+    }
+    let end = (0..=room)
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
+    (text.get(..end).unwrap_or_default(), true)
+}
+
+pub(super) fn served_by(open: &OpenTurn, draft: &Draft) -> ServedBy {
+    draft.served_by.clone().unwrap_or_else(|| ServedBy {
+        model: open.model.clone(),
+        provider: open.provider.clone(),
+        context: Context {
+            window: open.window,
+            dropped_messages: 0,
+        },
+    })
+}
+
+/// The answer as it is kept; `None` where there is no text, and where a failed try must not replace a good answer.
+pub(super) fn answer_record(
+    open: &OpenTurn,
+    draft: &Draft,
+    usage: Usage,
+    ending: &Ending,
+) -> Option<MessageRecord> {
+    let (finish_reason, code) = match ending {
+        Ending::Done { finish_reason, .. } => (*finish_reason, None),
+        Ending::Error {
+            code: Code::Interrupted,
+            ..
+        } => (FinishReason::Interrupted, Some(Code::Interrupted)),
+        Ending::Error { code, .. } => (FinishReason::Error, Some(*code)),
+    };
+    let spoils_a_good_one = code.is_some() && open.regenerates && open.replaces.is_some();
+    if draft.text.is_empty() || spoils_a_good_one {
+        return None;
+    }
+    let ServedBy {
+        model,
+        provider,
+        context,
+    } = served_by(open, draft);
+    Some(MessageRecord {
+        v: VERSION,
+        id: open.id.clone(),
+        role: Role::Assistant,
+        content: draft.text.clone(),
+        at: clock::now_ms(),
+        thinking: Some(draft.thinking.clone()).filter(|thoughts| !thoughts.is_empty()),
+        answer: Some(AnswerFacts {
+            reply_to: open.reply_to.clone(),
+            model,
+            provider,
+            finish_reason,
+            usage,
+            context,
+            code,
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_clipped_on_a_characters_border() {
+        assert_eq!(clip("aé", 3), ("aé", false));
+        assert_eq!(clip("aé", 2), ("a", true));
+        assert_eq!(clip("é", 0), ("", true));
+    }
+
+    #[test]
+    fn an_answer_past_the_limit_ends_as_length() {
+        let (mut draft, mut events) = (Draft::default(), Vec::new());
+        assert_eq!(
+            draft.take(Progress::Text("x".repeat(TEXT_LIMIT)), &mut events),
+            None
+        );
+        assert_eq!(
+            draft.take(Progress::Text("x".into()), &mut events),
+            Some(FinishReason::Length)
+        );
+        assert_eq!(draft.text.len(), TEXT_LIMIT);
+    }
+}
