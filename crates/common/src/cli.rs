@@ -23,6 +23,7 @@ use crate::{
     config::{Binary, Loaded, LogFormat, Settings},
     shutdown::{self, Shutdown, Signals},
     telemetry,
+    workers::Workers,
 };
 
 /// Settings are wrong: `EX_CONFIG` of sysexits.
@@ -155,7 +156,7 @@ fn started(
     // It is installed where another part of the process was quicker; it is the same one.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     let runtime = telemetry::init(&settings.telemetry).and_then(|()| {
-        Builder::new_multi_thread()
+        Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start the runtime")
@@ -179,12 +180,16 @@ fn until_told(
 ) -> ExitCode {
     let drain_timeout = settings.server.drain_timeout;
     let log_format = settings.telemetry.log_format;
-    runtime.block_on(async {
+    let workers = match Workers::start() {
+        Ok(workers) => workers,
+        Err(error) => return finish(binary, Err(error.into())),
+    };
+    let code = runtime.block_on(async {
         let signals = match Signals::new() {
             Ok(signals) => signals,
             Err(error) => return finish(binary, Err(error.into())),
         };
-        let shutdown = Shutdown::new();
+        let shutdown = Shutdown::with_workers(workers.clone());
         let ended = async {
             task(settings, shutdown.clone()).await?;
             shutdown.stop();
@@ -210,7 +215,9 @@ fn until_told(
                 ExitCode::SUCCESS
             }
         }
-    })
+    });
+    workers.end();
+    code
 }
 
 fn finish(binary: Binary, result: anyhow::Result<()>) -> ExitCode {

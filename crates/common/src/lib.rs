@@ -13,3 +13,4 @@ pub mod rate_limiter;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod workers;

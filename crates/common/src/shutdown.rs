@@ -12,6 +12,8 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
+use crate::workers::Workers;
+
 /// How long a stopping process says at least that it drains: proxies that look several times a second see it and send
 /// nothing to a listener that is about to be gone.
 const NOTICE: Duration = Duration::from_millis(500);
@@ -23,6 +25,7 @@ pub struct Shutdown {
     stopping: CancellationToken,
     tasks: TaskTracker,
     work: TaskTracker,
+    workers: Workers,
 }
 
 /// Work in progress, such as a running turn or a request being answered: a drain waits for it, up to its limit.
@@ -36,6 +39,14 @@ impl Shutdown {
     /// A shutdown that nobody has asked for yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, with threads to spawn on.
+    pub fn with_workers(workers: Workers) -> Self {
+        Self {
+            workers,
+            ..Self::default()
+        }
     }
 
     /// The first stage: no new work; what runs may finish.
@@ -77,6 +88,17 @@ impl Shutdown {
         F::Output: Send + 'static,
     {
         tokio::spawn(self.tasks.track_future(task))
+    }
+
+    /// Spawns a task that the stop waits for on the next of the worker threads, or on this one where there are none.
+    pub fn spawn_on_worker<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match self.workers.next() {
+            Some(runtime) => drop(runtime.spawn(self.tasks.track_future(task))),
+            None => drop(self.spawn(task)),
+        }
     }
 
     /// Registers work that a drain is to wait for; hold it as long as the work goes on. Whoever only waits for

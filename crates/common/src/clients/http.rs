@@ -1,8 +1,9 @@
 //! The HTTP clients, with their timeouts: one kind for model servers, one for `auth`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use reqwest::{Client, ClientBuilder, redirect::Policy};
+use thread_local::ThreadLocal;
 
 const USER_AGENT: &str = concat!("chatbot/", env!("CARGO_PKG_VERSION"));
 /// Shorter than the 5 s after which Python model servers close an idle connection, so that we seldom write into a closing one.
@@ -18,11 +19,38 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A client for a model server: no limit on the whole answer and none between its pieces, which the turn itself
 /// watches over. Fails where the system has no certificate store that can be read.
-pub fn model_server(connect_timeout: Duration) -> Result<Client, reqwest::Error> {
-    plain()
-        .connect_timeout(connect_timeout)
-        .pool_idle_timeout(MODEL_IDLE)
-        .build()
+pub fn model_server(connect_timeout: Duration) -> Result<PerThread, reqwest::Error> {
+    let make = move || {
+        plain()
+            .connect_timeout(connect_timeout)
+            .pool_idle_timeout(MODEL_IDLE)
+            .build()
+    };
+    Ok(PerThread(Arc::new(Clients {
+        first: make()?,
+        own: ThreadLocal::new(),
+        make: Box::new(make),
+    })))
+}
+
+/// One client in as many copies as threads use it. A connection is driven by the thread that made it: with connections of
+/// its own a thread never waits for another one to hand over what a model server sent. Cheap to clone.
+#[derive(Clone)]
+pub struct PerThread(Arc<Clients>);
+
+struct Clients {
+    first: Client,
+    own: ThreadLocal<Client>,
+    make: Box<dyn Fn() -> Result<Client, reqwest::Error> + Send + Sync>,
+}
+
+impl PerThread {
+    /// This thread's.
+    pub fn here(&self) -> &Client {
+        let Clients { first, own, make } = &*self.0;
+        // What could be made once can fail later only for want of memory or of the certificates; the first one still has both.
+        own.get_or(|| make().unwrap_or_else(|_| first.clone()))
+    }
 }
 
 /// A client for `auth`: the key set and what is passed on. A whole call takes 20 s at most; a caller may ask for less.
@@ -81,7 +109,7 @@ mod tests {
         let moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/elsewhere\r\nContent-Length: 0\r\n\r\n";
         let (url, asked) = one_answer(moved).await;
         let client = super::model_server(Duration::from_secs(2)).unwrap();
-        let (answer, asked) = tokio::join!(client.get(url).send(), asked);
+        let (answer, asked) = tokio::join!(client.here().get(url).send(), asked);
         assert_eq!(answer.unwrap().status(), 302);
         assert!(asked.contains("user-agent: chatbot/"), "{asked}");
     }

@@ -1,7 +1,8 @@
 //! The Redis connection, with its timeouts and its reconnection.
 //!
-//! One multiplexed connection serves everybody. It is made by whoever first needs it and made anew once it is lost or given
-//! up. The `redis` crate's own manager is not used: it keeps a refused login for ever, and stays with a server that
+//! One multiplexed connection serves all that runs on a thread: whoever waits for an answer is then woken by its own
+//! thread, which costs a fraction of being woken by another. It is made by whoever first needs it and made anew once it is
+//! lost or given up. The `redis` crate's own manager is not used: it keeps a refused login for ever, and stays with a server that
 //! has become a replica.
 
 use std::{
@@ -18,6 +19,7 @@ use redis::{
     PushKind, RedisError, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use secrecy::{ExposeSecret, SecretString};
+use thread_local::ThreadLocal;
 
 /// After a failed attempt, callers share its error for that long.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -38,15 +40,27 @@ pub struct Link {
     made: Instant,
 }
 
-/// Where Redis is, and the connection to it while there is one.
+/// Where Redis is, and each thread's connection to it while there is one.
 #[derive(Clone)]
 pub struct Connector(Arc<Inner>);
 
 struct Inner {
     client: Client,
+    own: ThreadLocal<Own>,
+}
+
+/// What a thread has.
+#[derive(Default)]
+struct Own {
     link: ArcSwapOption<Link>,
     /// Held by whoever connects; what it found out for those who waited.
     connecting: tokio::sync::Mutex<Option<(Instant, RedisError)>>,
+}
+
+impl Own {
+    fn current(&self) -> Option<Arc<Link>> {
+        self.link.load_full().filter(|link| !link.is_lost())
+    }
 }
 
 impl std::fmt::Debug for Connector {
@@ -71,22 +85,22 @@ impl Connector {
         let client = Client::open(info.set_redis_settings(login).set_tcp_settings(tcp))?;
         Ok(Self(Arc::new(Inner {
             client,
-            link: ArcSwapOption::empty(),
-            connecting: tokio::sync::Mutex::new(None),
+            own: ThreadLocal::new(),
         })))
     }
 
-    /// The connection; makes one where there is none. It has no time limit of its own: the caller must set one, and may
+    /// This thread's connection; makes one where there is none. It has no time limit of its own: the caller must set one, and may
     /// drop it at any time.
     ///
     /// # Errors
     /// Why the latest attempt failed.
     pub async fn link(&self) -> Result<Arc<Link>, RedisError> {
-        if let Some(link) = self.current() {
+        let own = self.0.own.get_or_default();
+        if let Some(link) = own.current() {
             return Ok(link);
         }
-        let mut failed = self.0.connecting.lock().await;
-        if let Some(link) = self.current() {
+        let mut failed = own.connecting.lock().await;
+        if let Some(link) = own.current() {
             return Ok(link);
         }
         if let Some((at, error)) = failed.as_ref()
@@ -97,7 +111,7 @@ impl Connector {
         match self.connect().await {
             Ok(link) => {
                 *failed = None;
-                self.0.link.store(Some(link.clone()));
+                own.link.store(Some(link.clone()));
                 Ok(link)
             }
             Err(error) => {
@@ -107,9 +121,9 @@ impl Connector {
         }
     }
 
-    /// The connection, if there is one.
-    pub fn current(&self) -> Option<Arc<Link>> {
-        self.0.link.load_full().filter(|link| !link.is_lost())
+    /// Every thread's connection that there is.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        self.0.own.iter().filter_map(Own::current).collect()
     }
 
     async fn connect(&self) -> Result<Arc<Link>, RedisError> {

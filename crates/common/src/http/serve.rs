@@ -117,9 +117,8 @@ pub async fn serve(
         match accepted {
             Ok((socket, address)) => {
                 if let Some(place) = site.door.admit(address.ip().to_canonical()) {
-                    let connection =
-                        connections.track_future(site.clone().connection(socket, address, place));
-                    drop(shutdown.spawn(connection));
+                    let connection = site.clone().moved(socket, address, place);
+                    shutdown.spawn_on_worker(connections.track_future(connection));
                 } else {
                     metrics::counter!("http_connections_refused_total").increment(1);
                 }
@@ -156,6 +155,22 @@ struct Site {
 }
 
 impl Site {
+    /// Serves a connection on the thread that this runs on, which need not be the one that accepted it.
+    fn moved(
+        self,
+        socket: TcpStream,
+        address: SocketAddr,
+        place: Place,
+    ) -> impl Future<Output = ()> {
+        let socket = socket.into_std();
+        async move {
+            match socket.and_then(TcpStream::from_std) {
+                Ok(socket) => self.connection(socket, address, place).await,
+                Err(error) => tracing::debug!(error = %error, "cannot serve a connection"),
+            }
+        }
+    }
+
     async fn connection(self, socket: TcpStream, address: SocketAddr, place: Place) {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         tune(&socket, &self.limits);

@@ -3,8 +3,11 @@
 use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
-use common::config::{Provider, ProviderKind};
-use reqwest::{Client, RequestBuilder};
+use common::{
+    clients::http::PerThread,
+    config::{Provider, ProviderKind},
+};
+use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::IgnoredAny};
 use url::Url;
@@ -21,7 +24,7 @@ const WINDOWS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One Ollama server.
 pub struct Ollama {
-    client: Client,
+    client: PerThread,
     base: Url,
     api_key: Option<SecretString>,
     /// Windows that were looked up, by name and digest: a model's window changes only with its digest.
@@ -60,7 +63,7 @@ struct Show {
 
 impl Ollama {
     /// An adapter for the server of those settings.
-    pub fn new(client: Client, settings: &Provider) -> Self {
+    pub fn new(client: PerThread, settings: &Provider) -> Self {
         let api_key = settings.api_key.clone();
         Self {
             client,
@@ -78,7 +81,10 @@ impl Ollama {
     }
 
     async fn list(&self, what: &str) -> Result<Vec<Tag>, Refusal> {
-        let request = self.client.get(wire::endpoint(&self.base, &["api", what]));
+        let request = self
+            .client
+            .here()
+            .get(wire::endpoint(&self.base, &["api", what]));
         let response = self
             .authorized(request)
             .send()
@@ -116,6 +122,7 @@ impl Ollama {
     async fn trained_window(&self, model: &str) -> Result<Option<u32>, Refusal> {
         let request = self
             .client
+            .here()
             .post(wire::endpoint(&self.base, &["api", "show"]));
         let request = self
             .authorized(request)
@@ -180,6 +187,7 @@ impl Adapter for Ollama {
         let body = request::body(ask).map_err(Refusal::content)?;
         let request = self
             .client
+            .here()
             .post(wire::endpoint(&self.base, &["api", "chat"]))
             .json(&body);
         let response = wire::traced(self.authorized(request), &ask.request_id)

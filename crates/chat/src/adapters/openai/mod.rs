@@ -1,8 +1,11 @@
 //! Any OpenAI-compatible server (vLLM, llama.cpp, LM Studio, OpenAI) and the Hugging Face router: one wire, always streamed.
 
 use async_trait::async_trait;
-use common::config::{Provider, ProviderKind};
-use reqwest::{Client, RequestBuilder};
+use common::{
+    clients::http::PerThread,
+    config::{Provider, ProviderKind},
+};
+use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
@@ -16,7 +19,7 @@ mod request;
 /// One OpenAI-compatible server.
 pub struct OpenAi {
     kind: ProviderKind,
-    client: Client,
+    client: PerThread,
     base: Url,
     api_key: Option<SecretString>,
 }
@@ -57,7 +60,7 @@ impl Entry {
 
 impl OpenAi {
     /// An adapter for the server of those settings.
-    pub fn new(kind: ProviderKind, client: Client, settings: &Provider) -> Self {
+    pub fn new(kind: ProviderKind, client: PerThread, settings: &Provider) -> Self {
         Self {
             kind,
             client,
@@ -97,7 +100,10 @@ impl Adapter for OpenAi {
     }
 
     async fn models(&self) -> Result<Vec<ModelInfo>, Refusal> {
-        let request = self.client.get(wire::endpoint(&self.base, &["models"]));
+        let request = self
+            .client
+            .here()
+            .get(wire::endpoint(&self.base, &["models"]));
         let response = self
             .authorized(request)
             .send()
@@ -121,6 +127,7 @@ impl Adapter for OpenAi {
         let body = request::body(ask, is_openai);
         let request = self
             .client
+            .here()
             .post(wire::endpoint(&self.base, &["chat", "completions"]))
             .json(&body);
         let response = wire::traced(self.authorized(request), &ask.request_id)

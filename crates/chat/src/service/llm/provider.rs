@@ -10,6 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use common::{
+    clients::http::{PerThread, model_server},
     config::{self, ProviderKind},
     shutdown::Shutdown,
 };
@@ -255,8 +256,8 @@ impl Provider {
     }
 }
 
-fn client(settings: &config::Provider) -> Result<reqwest::Client, reqwest::Error> {
-    common::clients::http::model_server(settings.connect_timeout)
+fn client(settings: &config::Provider) -> Result<PerThread, reqwest::Error> {
+    model_server(settings.connect_timeout)
 }
 
 fn size(number: u32) -> usize {

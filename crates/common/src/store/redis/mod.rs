@@ -1,4 +1,4 @@
-//! The store on Redis: one connection, one pipeline or one script for each call.
+//! The store on Redis: one connection a thread, one pipeline or one script for each call.
 
 mod command;
 mod reading;
@@ -33,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How long one look may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
-/// Redis, through one connection.
+/// Redis, through the connection of whichever thread asks.
 #[derive(Clone, Debug)]
 pub(super) struct Redis {
     connector: Connector,
@@ -87,22 +87,38 @@ impl Redis {
             let begun = Instant::now();
             // In time for the next look: while this task lives, callers need not try what is frozen.
             gate.leave_to_me(begun + LOOK_LIMIT + 2 * LOOK_AGAIN);
-            let healthy = match tokio::time::timeout(LOOK_LIMIT, self.ping()).await {
+            let looks = futures_util::future::join(
+                tokio::time::timeout(LOOK_LIMIT, self.ping()),
+                self.give_up_silent_links(),
+            );
+            let healthy = match looks.await.0 {
                 Ok(result) => {
                     gate.answered();
                     result.is_ok()
                 }
                 Err(_) => {
                     gate.timed_out(begun, Instant::now());
-                    // Half-open or frozen: either way a new connection is as good, and a half-open one never mends.
-                    if let Some(link) = self.connector.current() {
-                        self.connector.give_up(&link);
-                    }
                     false
                 }
             };
             tokio::time::sleep(if healthy { LOOK_EVERY } else { LOOK_AGAIN }).await;
         }
+    }
+
+    /// Half-open or frozen: either way a new connection is as good, and a half-open one never mends.
+    async fn give_up_silent_links(&self) {
+        let ping = redis::cmd("PING");
+        let looks = self.connector.links().into_iter().map(|link| {
+            let ping = &ping;
+            async move {
+                let mut connection = link.connection.clone();
+                let look = connection.send_packed_command(ping);
+                if tokio::time::timeout(LOOK_LIMIT, look).await.is_err() {
+                    self.connector.give_up(&link);
+                }
+            }
+        });
+        futures_util::future::join_all(looks).await;
     }
 
     pub(super) async fn read(&self, reads: &[Read]) -> Result<Snapshot, StoreError> {

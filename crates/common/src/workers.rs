@@ -1,0 +1,112 @@
+//! The threads that serve connections, each with a runtime of its own: a request, its turn, its connections to the store and
+//! to the model server stay on one thread, so that no step of theirs has to wake another thread and wait for it.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::sync::CancellationToken;
+
+/// Most threads: each has its own connections to the store and to every model server.
+const MOST: usize = 8;
+
+/// The threads. Cheap to clone; the default has none, and everything then runs where it is spawned.
+#[derive(Clone, Debug, Default)]
+pub struct Workers(Arc<Crew>);
+
+#[derive(Debug, Default)]
+struct Crew {
+    runtimes: Vec<Handle>,
+    next: AtomicUsize,
+    end: CancellationToken,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Workers {
+    /// Starts a thread for each core that this process may use, 8 at most.
+    ///
+    /// # Errors
+    /// Where the system gives no thread, or no event queue for one.
+    pub fn start() -> io::Result<Self> {
+        let count = thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST));
+        let mut crew = Crew::default();
+        let mut threads = Vec::with_capacity(count);
+        for number in 0..count {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            crew.runtimes.push(runtime.handle().clone());
+            threads.push(start(number, runtime, crew.end.clone())?);
+        }
+        crew.threads = Mutex::new(threads);
+        Ok(Self(Arc::new(crew)))
+    }
+
+    /// The thread whose turn it is; `None` where there are none.
+    pub(crate) fn next(&self) -> Option<&Handle> {
+        let Crew { runtimes, next, .. } = &*self.0;
+        let turn = next.fetch_add(1, Ordering::Relaxed);
+        runtimes.get(turn.checked_rem(runtimes.len())?)
+    }
+
+    /// Ends the threads, and drops whatever still runs on them.
+    pub fn end(&self) {
+        self.0.end.cancel();
+        let threads = std::mem::take(
+            &mut *self
+                .0
+                .threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for thread in threads {
+            // It only fails if the thread panicked, which has been reported by then.
+            thread.join().ok();
+        }
+    }
+}
+
+fn start(number: usize, runtime: Runtime, end: CancellationToken) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            runtime.block_on(end.cancelled());
+            // Work on blocking threads is not worth waiting for: whoever needed it has ended.
+            runtime.shutdown_background();
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_goes_round_the_threads_and_ends_with_them() {
+        let workers = Workers::start().unwrap();
+        let here = thread::current().id();
+        let (send, receive) = std::sync::mpsc::channel();
+        for _ in 0..64 {
+            let send = send.clone();
+            workers.next().unwrap().spawn(async move {
+                send.send(thread::current().id()).unwrap();
+                std::future::pending::<()>().await;
+            });
+        }
+        drop(send);
+        let ran: std::collections::HashSet<_> = receive.iter().take(64).collect();
+        assert!(!ran.contains(&here));
+        assert_eq!(ran.len(), workers.0.runtimes.len());
+        workers.end();
+        // Every task was dropped, and with it what it held.
+        assert!(receive.recv().is_err());
+    }
+
+    #[test]
+    fn without_threads_there_is_no_turn() {
+        assert!(Workers::default().next().is_none());
+    }
+}
