@@ -30,19 +30,13 @@ fn main() {
     divan::main();
 }
 
-/// A token as it is told to readers: its members, made once.
-#[divan::bench]
-fn event_of_a_token() -> Event {
-    Event::token(black_box(TOKEN))
-}
-
 /// The same event dressed for server-sent events.
 #[divan::bench]
 fn event_as_sse(bencher: Bencher<'_, '_>) {
     let event = Event::token(TOKEN);
     bencher.bench_local(|| {
         let mut out = String::with_capacity(128);
-        wire::sse(black_box(1234), Kind::Token, &event.members, &mut out);
+        wire::sse(black_box(1234), Kind::Token, &event.data, &mut out);
         out
     });
 }
@@ -59,7 +53,7 @@ fn event_as_json(bencher: Bencher<'_, '_>) {
             Kind::Token,
             id,
             None,
-            &event.members,
+            &event.data,
             &mut out,
         );
         out
@@ -72,7 +66,7 @@ fn event_for_the_store(bencher: Bencher<'_, '_>) {
     let event = Event::token(TOKEN);
     bencher.bench_local(|| {
         let mut out = String::with_capacity(128);
-        Event::write_line(black_box(1234), Kind::Token, &event.members, &mut out);
+        Event::write_line(black_box(1234), Kind::Token, &event.data, &mut out);
         out
     });
 }

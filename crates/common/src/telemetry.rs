@@ -62,8 +62,14 @@ struct Line<W>(W);
 
 impl<W: Write> Write for Line<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.0
-            .write_all(one_line(&String::from_utf8_lossy(event)).as_bytes())?;
+        let is_plain = |byte: &u8| (b' '..=b'~').contains(byte);
+        match event.split_last() {
+            // Nearly every line is so.
+            Some((b'\n', line)) if line.iter().all(is_plain) => self.0.write_all(event)?,
+            _ => self
+                .0
+                .write_all(one_line(&String::from_utf8_lossy(event)).as_bytes())?,
+        }
         Ok(event.len())
     }
 

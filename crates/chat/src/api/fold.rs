@@ -1,7 +1,7 @@
 //! A turn's events folded into one answer, for callers that do not stream.
 
 use common::errors::{ApiError, Code};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
 use crate::{
@@ -47,12 +47,6 @@ struct Start {
 }
 
 #[derive(Deserialize)]
-struct Piece {
-    token: Option<String>,
-    thinking: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct Done {
     finish_reason: FinishReason,
     usage: Usage,
@@ -76,25 +70,19 @@ struct Fold {
     failed: Option<Failed>,
 }
 
-fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
-    serde_json::from_str(json).ok()
+fn read<T: DeserializeOwned>(members: &str) -> Option<T> {
+    serde_json::from_str(&format!("{{{members}}}")).ok()
 }
 
 impl Fold {
-    fn take(&mut self, kind: Kind, members: &str) {
-        let json = format!("{{{members}}}");
+    fn take(&mut self, kind: Kind, data: &str) {
         match kind {
-            Kind::Start => self.start = read(&json),
+            Kind::Start => self.start = read(data),
             Kind::Queued => {}
-            Kind::Token => {
-                if let Some(Piece { token, thinking }) = read(&json) {
-                    self.reply.push_str(token.as_deref().unwrap_or_default());
-                    self.thinking
-                        .push_str(thinking.as_deref().unwrap_or_default());
-                }
-            }
-            Kind::Done => self.done = read(&json),
-            Kind::Error | Kind::Lost => self.failed = read(&json),
+            Kind::Token => self.reply.push_str(data),
+            Kind::Thinking => self.thinking.push_str(data),
+            Kind::Done => self.done = read(data),
+            Kind::Error | Kind::Lost => self.failed = read(data),
         }
     }
 
@@ -130,10 +118,7 @@ impl Fold {
 pub async fn whole(mut watch: Watch) -> Result<SentMessage, ApiError> {
     let mut fold = Fold::default();
     loop {
-        match watch
-            .next(|_, kind, members| fold.take(kind, members))
-            .await
-        {
+        match watch.next(|_, kind, data| fold.take(kind, data)).await {
             Step::More => {}
             Step::Ended => return fold.answer(),
             Step::Lagging | Step::Gone => {

@@ -141,8 +141,7 @@ impl Feed {
         let mut out = String::new();
         loop {
             let (form, message_id) = (self.form, &self.message_id);
-            let write =
-                |id, kind, members: &str| frame(form, id, kind, message_id, members, &mut out);
+            let write = |id, kind, data: &str| frame(form, id, kind, message_id, data, &mut out);
             tokio::select! {
                 biased;
                 step = self.watch.next(write) => {
@@ -187,22 +186,22 @@ impl Feed {
         match self.form {
             Form::Sse => {
                 out.push_str("event: error\ndata: {");
-                out.push_str(&event.members);
+                out.push_str(&event.data);
                 out.push_str("}\n\n");
             }
             Form::Lines => {
-                wire::notice(event.kind, None, &event.members, out);
+                wire::notice(event.kind, None, &event.data, out);
                 out.push('\n');
             }
         }
     }
 }
 
-fn frame(form: Form, id: u64, kind: Kind, message_id: &MessageId, members: &str, out: &mut String) {
+fn frame(form: Form, id: u64, kind: Kind, message_id: &MessageId, data: &str, out: &mut String) {
     match form {
-        Form::Sse => wire::sse(id, kind, members, out),
+        Form::Sse => wire::sse(id, kind, data, out),
         Form::Lines => {
-            wire::json(id, kind, message_id.as_str(), None, members, out);
+            wire::json(id, kind, message_id.as_str(), None, data, out);
             out.push('\n');
         }
     }

@@ -1,17 +1,17 @@
 //! How events stand on each wire: one frame, three dresses.
 
-use crate::service::event::Kind;
+use crate::service::event::{Kind, write_id};
 
 /// Appends an event as server-sent events have it. A token has no name, so that every plain reader sees the text.
-pub fn sse(id: u64, kind: Kind, members: &str, out: &mut String) {
+pub fn sse(id: u64, kind: Kind, data: &str, out: &mut String) {
     out.push_str("id: ");
-    out.push_str(&id.to_string());
-    if kind != Kind::Token {
+    write_id(id, out);
+    if !kind.is_text() {
         out.push_str("\nevent: ");
         out.push_str(kind.as_str());
     }
     out.push_str("\ndata: {");
-    out.push_str(members);
+    kind.write_members(data, out);
     out.push_str("}\n\n");
 }
 
@@ -21,13 +21,13 @@ pub fn json(
     kind: Kind,
     message_id: &str,
     reference: Option<&str>,
-    members: &str,
+    data: &str,
     out: &mut String,
 ) {
     out.push_str("{\"type\":\"");
     out.push_str(kind.as_str());
     out.push_str("\",\"id\":");
-    out.push_str(&id.to_string());
+    write_id(id, out);
     if let Some(reference) = reference.filter(|_| kind == Kind::Start) {
         out.push_str(",\"ref\":");
         out.push_str(reference);
@@ -39,12 +39,12 @@ pub fn json(
         out.push('"');
     }
     out.push(',');
-    push_members(kind, members, out);
+    push_members(kind, data, out);
     out.push('}');
 }
 
 /// Appends a JSON object about the connection and not about a turn: it has neither `id` nor `message_id`.
-pub fn notice(kind: Kind, reference: Option<&str>, members: &str, out: &mut String) {
+pub fn notice(kind: Kind, reference: Option<&str>, data: &str, out: &mut String) {
     out.push_str("{\"type\":\"");
     out.push_str(kind.as_str());
     out.push('"');
@@ -53,20 +53,16 @@ pub fn notice(kind: Kind, reference: Option<&str>, members: &str, out: &mut Stri
         out.push_str(reference);
     }
     out.push(',');
-    push_members(kind, members, out);
+    push_members(kind, data, out);
     out.push('}');
 }
 
 /// A problem object has a `type` of its own, which here would stand beside the event's: it is left out.
-fn push_members(kind: Kind, members: &str, out: &mut String) {
+fn push_members(kind: Kind, data: &str, out: &mut String) {
     const PROBLEM_TYPE: &str = "\"type\":\"about:blank\",";
     let is_problem = matches!(kind, Kind::Error | Kind::Lost);
-    out.push_str(
-        members
-            .strip_prefix(PROBLEM_TYPE)
-            .filter(|_| is_problem)
-            .unwrap_or(members),
-    );
+    let rest = data.strip_prefix(PROBLEM_TYPE).filter(|_| is_problem);
+    kind.write_members(rest.unwrap_or(data), out);
 }
 
 #[cfg(test)]
@@ -76,11 +72,11 @@ mod tests {
     #[test]
     fn a_token_has_no_event_name_and_others_have() {
         let mut out = String::new();
-        sse(1, Kind::Token, "\"token\":\"a\"", &mut out);
+        sse(1, Kind::Token, "a\n", &mut out);
         sse(2, Kind::Lost, "\"code\":\"interrupted\"", &mut out);
         assert_eq!(
             out,
-            "id: 1\ndata: {\"token\":\"a\"}\n\nid: 2\nevent: error\ndata: {\"code\":\"interrupted\"}\n\n"
+            "id: 1\ndata: {\"token\":\"a\\n\",\"is_final\":false}\n\nid: 2\nevent: error\ndata: {\"code\":\"interrupted\"}\n\n"
         );
     }
 

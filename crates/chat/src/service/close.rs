@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     context::Conversation,
-    draft::{Draft, ServedBy, answer_record, served_by},
+    draft::ServedBy,
     event::Event,
     heads::Head,
     turn::Outcome,
@@ -35,19 +35,19 @@ impl Turns {
     pub(super) async fn close(
         &self,
         turn: &Turn,
-        draft: &Draft,
         conversation: &Conversation,
+        answer: Option<MessageRecord>,
         usage: Usage,
         ending: Ending,
     ) {
         let (mut lines, last) = turn.log.lines_after(turn.mirrored.load(Ordering::SeqCst));
         let event = Event::ending(&ending, &turn.request_id);
-        Event::write_line(last + 1, event.kind, &event.members, &mut lines);
+        Event::write_line(last + 1, event.kind, &event.data, &mut lines);
         let finish = Finish {
             session_id: turn.session_id.clone(),
             session: turn.session.clone(),
             open: turn.open.clone(),
-            answer: answer_record(&turn.open, draft, usage, &ending),
+            answer,
             ending,
             usage,
             lines,
@@ -110,20 +110,13 @@ impl Turns {
     }
 }
 
-pub(super) fn ending_of(turn: &Turn, draft: &Draft, usage: Usage, outcome: &Outcome) -> Ending {
-    let done = |finish_reason| {
-        let ServedBy {
-            model,
-            provider,
-            context,
-        } = served_by(&turn.open, draft);
-        Ending::Done {
-            finish_reason,
-            usage,
-            context,
-            model,
-            provider,
-        }
+pub(super) fn ending_of(served_by: &ServedBy, usage: Usage, outcome: &Outcome) -> Ending {
+    let done = |finish_reason| Ending::Done {
+        finish_reason,
+        usage,
+        context: served_by.context,
+        model: served_by.model.clone(),
+        provider: served_by.provider.clone(),
     };
     match outcome {
         Outcome::Answered(finish) => done(*finish),

@@ -2,7 +2,11 @@
 
 use common::{clock, errors::Code};
 
-use super::{event::Event, llm::Progress};
+use super::{
+    event::{Event, Kind},
+    llm::Progress,
+    log::{EventLog, Page},
+};
 use crate::models::{
     Context, FinishReason, Role, Usage,
     records::{AnswerFacts, Ending, MessageRecord, OpenTurn, VERSION},
@@ -19,20 +23,45 @@ pub(super) struct ServedBy {
     pub(super) context: Context,
 }
 
-/// What there is of an answer.
+/// What is known of an answer beside its text, which the log has.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
-    pub(super) text: String,
-    pub(super) thinking: String,
+    /// Bytes of the answer so far.
+    said: usize,
+    /// Bytes of the thoughts so far.
+    thought: usize,
     pub(super) usage: Option<Usage>,
     pub(super) served_by: Option<ServedBy>,
 }
 
+/// The text of an answer, and of the thoughts before it.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    pub(super) answer: String,
+    pub(super) thinking: String,
+}
+
+impl Texts {
+    /// All that a log has of it.
+    pub(super) fn of(log: &EventLog) -> Self {
+        let mut texts = Self::default();
+        log.each(|kind, data| match kind {
+            Kind::Token => texts.answer.push_str(data),
+            Kind::Thinking => texts.thinking.push_str(data),
+            _ => {}
+        });
+        texts
+    }
+}
+
 impl Draft {
-    /// Takes in what happened, adds its events, and returns the finish where that was it.
-    pub(super) fn take(&mut self, step: Progress, events: &mut Vec<Event>) -> Option<FinishReason> {
+    /// Takes in what happened, tells it, and returns the finish where that was it.
+    pub(super) fn take(&mut self, step: Progress, page: &mut Page<'_>) -> Option<FinishReason> {
         match step {
-            Progress::Queued { position } => events.push(Event::queued(position)),
+            Progress::Queued { position } => {
+                let event = Event::queued(position);
+                page.push(event.kind, &event.data);
+            }
             Progress::Generating {
                 provider,
                 model,
@@ -50,15 +79,15 @@ impl Draft {
                 });
             }
             Progress::Text(text) => {
-                let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.text.len()));
-                self.text.push_str(piece);
-                events.push(Event::token(piece));
+                let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.said));
+                self.said += piece.len();
+                page.push(Kind::Token, piece);
                 return full.then_some(FinishReason::Length);
             }
             Progress::Thinking(text) => {
-                let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.thinking.len()));
-                self.thinking.push_str(piece);
-                events.push(Event::thinking(piece));
+                let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.thought));
+                self.thought += piece.len();
+                page.push(Kind::Thinking, piece);
                 return full.then_some(FinishReason::Length);
             }
             // Tools are asked for on `/v1` alone, which has no turns.
@@ -87,21 +116,25 @@ pub(super) fn clip(text: &str, room: usize) -> (&str, bool) {
     (text.get(..end).unwrap_or_default(), true)
 }
 
-pub(super) fn served_by(open: &OpenTurn, draft: &Draft) -> ServedBy {
-    draft.served_by.clone().unwrap_or_else(|| ServedBy {
-        model: open.model.clone(),
-        provider: open.provider.clone(),
-        context: Context {
-            window: open.window,
-            dropped_messages: 0,
-        },
-    })
+impl ServedBy {
+    /// Who was asked first: as much as is known where nobody has answered.
+    pub(super) fn asked(open: &OpenTurn) -> Self {
+        Self {
+            model: open.model.clone(),
+            provider: open.provider.clone(),
+            context: Context {
+                window: open.window,
+                dropped_messages: 0,
+            },
+        }
+    }
 }
 
 /// The answer as it is kept; `None` where there is no text, and where a failed try must not replace a good answer.
 pub(super) fn answer_record(
     open: &OpenTurn,
-    draft: &Draft,
+    served_by: ServedBy,
+    texts: Texts,
     usage: Usage,
     ending: &Ending,
 ) -> Option<MessageRecord> {
@@ -114,21 +147,21 @@ pub(super) fn answer_record(
         Ending::Error { code, .. } => (FinishReason::Error, Some(*code)),
     };
     let spoils_a_good_one = code.is_some() && open.regenerates && open.replaces.is_some();
-    if draft.text.is_empty() || spoils_a_good_one {
+    if texts.answer.is_empty() || spoils_a_good_one {
         return None;
     }
     let ServedBy {
         model,
         provider,
         context,
-    } = served_by(open, draft);
+    } = served_by;
     Some(MessageRecord {
         v: VERSION,
         id: open.id.clone(),
         role: Role::Assistant,
-        content: draft.text.clone(),
+        content: texts.answer,
         at: clock::now_ms(),
-        thinking: Some(draft.thinking.clone()).filter(|thoughts| !thoughts.is_empty()),
+        thinking: Some(texts.thinking).filter(|thoughts| !thoughts.is_empty()),
         answer: Some(AnswerFacts {
             reply_to: open.reply_to.clone(),
             model,
@@ -154,15 +187,10 @@ mod tests {
 
     #[test]
     fn an_answer_past_the_limit_ends_as_length() {
-        let (mut draft, mut events) = (Draft::default(), Vec::new());
-        assert_eq!(
-            draft.take(Progress::Text("x".repeat(TEXT_LIMIT)), &mut events),
-            None
-        );
-        assert_eq!(
-            draft.take(Progress::Text("x".into()), &mut events),
-            Some(FinishReason::Length)
-        );
-        assert_eq!(draft.text.len(), TEXT_LIMIT);
+        let (mut draft, log) = (Draft::default(), EventLog::new());
+        let mut take = |text: String| log.write(|page| draft.take(Progress::Text(text), page));
+        assert_eq!(take("x".repeat(TEXT_LIMIT)), None);
+        assert_eq!(take("x".into()), Some(FinishReason::Length));
+        assert_eq!(Texts::of(&log).answer.len(), TEXT_LIMIT);
     }
 }

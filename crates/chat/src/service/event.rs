@@ -12,8 +12,10 @@ pub enum Kind {
     Start,
     /// It waits for a place at the model server.
     Queued,
-    /// A piece of the answer or of the thoughts before it.
+    /// A piece of the answer.
     Token,
+    /// A piece of the thoughts before it: a `token` to every reader.
+    Thinking,
     /// The end, with an answer.
     Done,
     /// The end, for a reason.
@@ -29,7 +31,7 @@ impl Kind {
         match self {
             Kind::Start => "start",
             Kind::Queued => "queued",
-            Kind::Token => "token",
+            Kind::Token | Kind::Thinking => "token",
             Kind::Done => "done",
             Kind::Error | Kind::Lost => "error",
         }
@@ -40,8 +42,32 @@ impl Kind {
         matches!(self, Kind::Done | Kind::Error | Kind::Lost)
     }
 
+    /// Whether it is a piece of text.
+    pub fn is_text(self) -> bool {
+        matches!(self, Kind::Token | Kind::Thinking)
+    }
+
+    /// Appends the members of an event's data object, as JSON on one line and without the braces, so that each wire can add
+    /// its own.
+    pub fn write_members(self, data: &str, out: &mut String) {
+        match self {
+            Kind::Token => {
+                out.push_str("\"token\":");
+                write_string(data, out);
+                out.push_str(",\"is_final\":false");
+            }
+            Kind::Thinking => {
+                out.push_str("\"thinking\":");
+                write_string(data, out);
+                out.push_str(",\"is_final\":false");
+            }
+            _ => out.push_str(data),
+        }
+    }
+
     fn stored(self) -> &'static str {
         match self {
+            Kind::Thinking => "thinking",
             Kind::Lost => "lost",
             kind => kind.as_str(),
         }
@@ -52,6 +78,7 @@ impl Kind {
             "start" => Kind::Start,
             "queued" => Kind::Queued,
             "token" => Kind::Token,
+            "thinking" => Kind::Thinking,
             "done" => Kind::Done,
             "error" => Kind::Error,
             "lost" => Kind::Lost,
@@ -60,13 +87,14 @@ impl Kind {
     }
 }
 
-/// One event: its kind and the members of its data object, without the braces, so that each wire can add its own.
+/// One event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// What it is.
     pub kind: Kind,
-    /// The members of its data: JSON on one line.
-    pub members: String,
+    /// Of a piece of text: the text itself. Of every other: the members of its data object, as JSON on one line and without the
+    /// braces.
+    pub data: String,
 }
 
 /// The data of `start`.
@@ -115,7 +143,7 @@ impl Event {
     pub fn start(start: &Start<'_>) -> Self {
         Self {
             kind: Kind::Start,
-            members: members(start),
+            data: members(start),
         }
     }
 
@@ -123,7 +151,7 @@ impl Event {
     pub fn queued(position: usize) -> Self {
         Self {
             kind: Kind::Queued,
-            members: format!("\"position\":{position}"),
+            data: format!("\"position\":{position}"),
         }
     }
 
@@ -131,15 +159,15 @@ impl Event {
     pub fn token(text: &str) -> Self {
         Self {
             kind: Kind::Token,
-            members: piece("\"token\":", text),
+            data: text.to_owned(),
         }
     }
 
     /// `token` with a piece of the thoughts.
     pub fn thinking(text: &str) -> Self {
         Self {
-            kind: Kind::Token,
-            members: piece("\"thinking\":", text),
+            kind: Kind::Thinking,
+            data: text.to_owned(),
         }
     }
 
@@ -165,7 +193,7 @@ impl Event {
                 };
                 Self {
                     kind: Kind::Done,
-                    members: members(&done),
+                    data: members(&done),
                 }
             }
             Ending::Error { code, detail } => {
@@ -180,19 +208,23 @@ impl Event {
                 };
                 Self {
                     kind: Kind::Error,
-                    members: members(&failed),
+                    data: members(&failed),
                 }
             }
         }
     }
 
-    /// Appends the event as it is kept in the store: `<id> <kind> <members>` and a line feed.
-    pub fn write_line(id: u64, kind: Kind, members: &str, line: &mut String) {
-        line.push_str(&id.to_string());
+    /// Appends the event as it is kept in the store: `<id> <kind> <data>` and a line feed; a text as a JSON string.
+    pub fn write_line(id: u64, kind: Kind, data: &str, line: &mut String) {
+        write_id(id, line);
         line.push(' ');
         line.push_str(kind.stored());
         line.push(' ');
-        line.push_str(members);
+        if kind.is_text() {
+            write_string(data, line);
+        } else {
+            line.push_str(data);
+        }
         line.push('\n');
     }
 
@@ -201,13 +233,13 @@ impl Event {
         let mut parts = line.splitn(3, ' ');
         let id = parts.next()?.parse().ok()?;
         let kind = Kind::from_stored(parts.next()?)?;
-        Some((
-            id,
-            Self {
-                kind,
-                members: parts.next()?.to_owned(),
-            },
-        ))
+        let data = parts.next()?;
+        let data = if kind.is_text() {
+            serde_json::from_str(data).ok()?
+        } else {
+            data.to_owned()
+        };
+        Some((id, Self { kind, data }))
     }
 }
 
@@ -219,13 +251,22 @@ fn members<T: Serialize>(data: &T) -> String {
         .to_owned()
 }
 
-fn piece(name: &str, text: &str) -> String {
-    let mut out = Vec::with_capacity(name.len() + text.len() + 24);
-    out.extend_from_slice(name.as_bytes());
-    // Writing a string into memory cannot fail.
-    let _ = serde_json::to_writer(&mut out, text);
-    out.extend_from_slice(b",\"is_final\":false");
-    String::from_utf8(out).unwrap_or_default()
+/// Appends a text as a JSON string.
+fn write_string(text: &str, out: &mut String) {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        // Writing a string into memory cannot fail.
+        out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    }
+}
+
+/// Appends an event's id.
+pub fn write_id(id: u64, out: &mut String) {
+    out.push_str(itoa::Buffer::new().format(id));
 }
 
 #[cfg(test)]
@@ -234,15 +275,16 @@ mod tests {
 
     #[test]
     fn an_event_is_the_same_after_the_store() {
-        for text in ["", "a b\nc", "\u{2028}data: x\r\n\n", "\"\\"] {
-            let event = Event::token(text);
-            let mut line = String::new();
-            Event::write_line(7, event.kind, &event.members, &mut line);
-            assert_eq!(line.matches('\n').count(), 1, "one line: {line:?}");
-            assert_eq!(
-                Event::from_line(line.trim_end_matches('\n')),
-                Some((7, event))
-            );
+        for text in ["", "a b\nc", "\u{2028}data: x\r\n\n", "\"\\", "\u{1}\u{7f}"] {
+            for event in [Event::token(text), Event::thinking(text), Event::queued(3)] {
+                let mut line = String::new();
+                Event::write_line(7, event.kind, &event.data, &mut line);
+                assert_eq!(line.matches('\n').count(), 1, "one line: {line:?}");
+                assert_eq!(
+                    Event::from_line(line.trim_end_matches('\n')),
+                    Some((7, event))
+                );
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     close::interrupted,
-    draft::{Draft, answer_record},
+    draft::{ServedBy, Texts, answer_record},
     event::{Event, Kind},
     log::{EventLog, Watch},
     turns::Turns,
@@ -206,13 +206,13 @@ impl Turns {
         };
         let log = EventLog::new();
         replay(&log, &repository.batches(owner, id, 0).await?);
-        let draft = draft_of(&log);
+        let texts = Texts::of(&log);
         let ending = interrupted();
         let event = Event::ending(&ending, "");
         let mut lines = String::new();
-        Event::write_line(log.last_id() + 1, Kind::Lost, &event.members, &mut lines);
-        let usage = self.usage_of_dead(&open, &draft);
-        let answer = answer_record(&open, &draft, usage, &ending);
+        Event::write_line(log.last_id() + 1, Kind::Lost, &event.data, &mut lines);
+        let usage = self.usage_of_dead(&open, &texts);
+        let answer = answer_record(&open, ServedBy::asked(&open), texts, usage, &ending);
         let session_id = session_id.clone();
         let finish = Finish {
             session_id,
@@ -230,37 +230,13 @@ impl Turns {
         Ok(())
     }
 
-    /// A turn that said something is charged what it reserved for its prompt; nobody knows better any more.
-    fn usage_of_dead(&self, open: &OpenTurn, draft: &Draft) -> Usage {
-        let written = self.estimates.tokens(&open.model, &draft.text)
-            + self.estimates.tokens(&open.model, &draft.thinking);
+    /// What can still be seen of what it cost: its prompt went with its instance.
+    fn usage_of_dead(&self, open: &OpenTurn, texts: &Texts) -> Usage {
+        let written = self.estimates.tokens(&open.model, &texts.answer)
+            + self.estimates.tokens(&open.model, &texts.thinking);
         Usage {
             prompt_tokens: 0,
             completion_tokens: u64::from(written),
         }
     }
-}
-
-/// What a log has of the answer.
-fn draft_of(log: &Arc<EventLog>) -> Draft {
-    #[derive(serde::Deserialize)]
-    struct Piece {
-        token: Option<String>,
-        thinking: Option<String>,
-    }
-    let mut draft = Draft::default();
-    let mut watch = log.watch(0);
-    watch.take_ready(&mut |_, kind, members| {
-        if kind == Kind::Token
-            && let Ok(piece) = serde_json::from_str::<Piece>(&format!("{{{members}}}"))
-        {
-            draft
-                .text
-                .push_str(piece.token.as_deref().unwrap_or_default());
-            draft
-                .thinking
-                .push_str(piece.thinking.as_deref().unwrap_or_default());
-        }
-    });
-    draft
 }

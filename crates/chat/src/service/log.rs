@@ -73,25 +73,35 @@ impl EventLog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends events, wakes every reader once, and returns the last id. Nothing is taken after an ending.
-    pub fn append(&self, events: impl IntoIterator<Item = Event>) -> u64 {
+    /// Appends what `write` writes, and wakes every reader once.
+    pub fn write<T>(&self, write: impl FnOnce(&mut Page<'_>) -> T) -> T {
         let mut state = self.state();
-        for event in events {
-            if state.ended {
-                break;
-            }
-            state.text.push_str(&event.members);
-            let end = state.text.len();
-            state.marks.push(Mark {
-                kind: event.kind,
-                end,
-            });
-            state.ended = event.kind.is_ending();
-        }
-        let last = state.marks.len() as u64;
+        let before = state.marks.len();
+        let written = write(&mut Page { state: &mut state });
+        let grown = state.marks.len() > before;
         drop(state);
-        self.grown.notify_waiters();
-        last
+        if grown {
+            self.grown.notify_waiters();
+        }
+        written
+    }
+
+    /// Appends events, and returns the last id.
+    pub fn append(&self, events: impl IntoIterator<Item = Event>) -> u64 {
+        self.write(|page| {
+            for event in events {
+                page.push(event.kind, &event.data);
+            }
+            page.state.marks.len() as u64
+        })
+    }
+
+    /// Hands every event so far to `take`.
+    pub fn each(&self, mut take: impl FnMut(Kind, &str)) {
+        let state = self.state();
+        for (kind, data) in (0..state.marks.len()).filter_map(|index| state.event(index)) {
+            take(kind, data);
+        }
     }
 
     /// Tells every reader that no more will come from here, without an ending: they are cut, and may resume elsewhere.
@@ -122,8 +132,8 @@ impl EventLog {
         let state = self.state();
         let mut lines = String::new();
         for index in usize::try_from(id).unwrap_or(usize::MAX)..state.marks.len() {
-            if let Some((kind, members)) = state.event(index) {
-                Event::write_line(index as u64 + 1, kind, members, &mut lines);
+            if let Some((kind, data)) = state.event(index) {
+                Event::write_line(index as u64 + 1, kind, data, &mut lines);
             }
         }
         (lines, state.marks.len() as u64)
@@ -164,6 +174,24 @@ impl EventLog {
     }
 }
 
+/// Where a log is written.
+pub struct Page<'a> {
+    state: &'a mut State,
+}
+
+impl Page<'_> {
+    /// Appends an event. Nothing is taken after an ending.
+    pub fn push(&mut self, kind: Kind, data: &str) {
+        if self.state.ended {
+            return;
+        }
+        self.state.text.push_str(data);
+        let end = self.state.text.len();
+        self.state.marks.push(Mark { kind, end });
+        self.state.ended = kind.is_ending();
+    }
+}
+
 /// A reader of an [`EventLog`], at its own place. Dropping it is how a reader leaves.
 #[derive(Debug)]
 pub struct Watch {
@@ -187,8 +215,11 @@ pub enum Step {
 }
 
 impl Watch {
-    /// Hands every event that is there to `take` (id, kind, members), waiting for one where there is none.
+    /// Hands every event that is there to `take` (id, kind, data), waiting for one where there is none.
     pub async fn next(&mut self, mut take: impl FnMut(u64, Kind, &str)) -> Step {
+        if let Some(step) = self.take_ready(&mut take) {
+            return step;
+        }
         loop {
             let log = Arc::clone(&self.log);
             let grown = log.grown.notified();
@@ -215,10 +246,10 @@ impl Watch {
             };
         }
         let mut handed = 0;
-        while let Some((kind, members)) = state.event(self.next).filter(|_| handed < HAND_OVER) {
+        while let Some((kind, data)) = state.event(self.next).filter(|_| handed < HAND_OVER) {
             self.next += 1;
-            handed += members.len();
-            take(self.next as u64, kind, members);
+            handed += data.len();
+            take(self.next as u64, kind, data);
         }
         self.took_at = Instant::now();
         let is_all = self.next >= state.marks.len();
@@ -233,10 +264,10 @@ impl Watch {
     /// under the next id.
     fn after_the_end(&self, state: &State, take: &mut impl FnMut(u64, Kind, &str)) -> Step {
         let last = state.marks.len();
-        if let Some((kind, members)) = last.checked_sub(1).and_then(|index| state.event(index))
+        if let Some((kind, data)) = last.checked_sub(1).and_then(|index| state.event(index))
             && (self.next > last || kind == Kind::Lost)
         {
-            take(self.next as u64 + 1, kind, members);
+            take(self.next as u64 + 1, kind, data);
         }
         Step::Ended
     }
@@ -290,7 +321,7 @@ mod tests {
             Event::token("b"),
             Event {
                 kind: Kind::Done,
-                members: String::new(),
+                data: String::new(),
             },
         ]);
         log

@@ -143,7 +143,7 @@ impl Turns {
         };
         let start = start_event(owner, new, &open);
         let mut first_line = String::new();
-        Event::write_line(1, start.kind, &start.members, &mut first_line);
+        Event::write_line(1, start.kind, &start.data, &mut first_line);
         let key = new.key.as_ref().map(|key| {
             let record = KeyRecord {
                 v: VERSION,

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::{
     close::ending_of,
     context::Conversation,
-    draft::Draft,
+    draft::{Draft, ServedBy, Texts, answer_record},
     lanes::Place,
     llm::{Answering, Prompt},
     turns::{OnDisconnect, Stop, Turn, Turns},
@@ -62,9 +62,14 @@ impl Turns {
         if let Outcome::Failed(error) = &outcome {
             tracing::warn!(message_id = %turn.open.id, request_id = %turn.request_id, %error, "the model server failed");
         }
-        let usage = self.usage_of(&turn, &draft, &conversation);
-        let ending = ending_of(&turn, &draft, usage, &outcome);
-        self.close(&turn, &draft, &conversation, usage, ending)
+        let texts = Texts::of(&turn.log);
+        let usage = self.usage_of(&turn, &draft, &texts, &conversation);
+        let served_by = draft
+            .served_by
+            .unwrap_or_else(|| ServedBy::asked(&turn.open));
+        let ending = ending_of(&served_by, usage, &outcome);
+        let answer = answer_record(&turn.open, served_by, texts, usage, &ending);
+        self.close(&turn, &conversation, answer, usage, ending)
             .await;
         self.leave(&turn);
         drop(place);
@@ -96,13 +101,9 @@ impl Turns {
                 Ok(progress) => progress,
                 Err(error) => return Outcome::Failed(error),
             };
-            let mut events = Vec::with_capacity(progress.len());
-            let finish = progress
-                .into_iter()
-                .find_map(|step| draft.take(step, &mut events));
-            if !events.is_empty() {
-                turn.log.append(events);
-            }
+            let finish = turn
+                .log
+                .write(|page| progress.into_iter().find_map(|step| draft.take(step, page)));
             if let Some(finish) = finish {
                 return Outcome::Answered(finish);
             }
@@ -134,12 +135,18 @@ impl Turns {
     }
 
     /// What the turn cost: as the server counted, else our estimate of what it read and wrote.
-    fn usage_of(&self, turn: &Turn, draft: &Draft, conversation: &Conversation) -> Usage {
+    fn usage_of(
+        &self,
+        turn: &Turn,
+        draft: &Draft,
+        texts: &Texts,
+        conversation: &Conversation,
+    ) -> Usage {
         let estimate = |text: &str| u64::from(self.estimates.tokens(&turn.open.model, text));
         draft.usage.unwrap_or_else(|| match &draft.served_by {
             Some(_) => Usage {
                 prompt_tokens: u64::from(conversation.last_estimate.load(Ordering::Relaxed)),
-                completion_tokens: estimate(&draft.text) + estimate(&draft.thinking),
+                completion_tokens: estimate(&texts.answer) + estimate(&texts.thinking),
             },
             None => Usage::default(),
         })

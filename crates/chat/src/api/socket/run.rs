@@ -307,11 +307,11 @@ impl Socket {
         if let Ok(errors) = serde_json::to_string(&error.errors)
             && !error.errors.is_empty()
         {
-            event.members.push_str(",\"errors\":");
-            event.members.push_str(&errors);
+            event.data.push_str(",\"errors\":");
+            event.data.push_str(&errors);
         }
         let mut out = String::new();
-        wire::notice(Kind::Error, reference, &event.members, &mut out);
+        wire::notice(Kind::Error, reference, &event.data, &mut out);
         self.send(Message::text(out)).await
     }
 

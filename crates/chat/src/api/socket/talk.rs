@@ -102,14 +102,14 @@ pub(super) fn frames_of(
     Box::pin(unfold(state, |state| async move {
         let (mut watch, id, reference) = state?;
         let mut frames = Vec::new();
-        let take = |event: u64, kind: Kind, members: &str| {
+        let take = |event: u64, kind: Kind, data: &str| {
             let mut out = String::new();
             wire::json(
                 event,
                 kind,
                 id.as_str(),
                 reference.as_deref(),
-                members,
+                data,
                 &mut out,
             );
             frames.push(Utf8Bytes::from(out));
@@ -128,7 +128,7 @@ pub(super) fn frames_of(
                     "",
                 );
                 let mut out = String::new();
-                wire::notice(Kind::Error, None, &event.members, &mut out);
+                wire::notice(Kind::Error, None, &event.data, &mut out);
                 Some((Out::Frames(vec![out.into()]), None))
             }
         }
