@@ -23,6 +23,8 @@ const MAX_ERROR_BODY: usize = 16 * 1024;
 const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a complete answer waits for what servers send after it: the usage and the end mark.
 const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are handed on at once, where there is so much.
+const AT_ONCE: usize = 32 * 1024;
 /// The longest time to come back later that is passed on.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -222,14 +224,24 @@ pub(super) fn chunks(response: Response, parser: impl Parser) -> Chunks {
     Box::pin(Reading {
         body: Some(Box::pin(response.bytes_stream())),
         parser,
+        ready: Vec::new(),
+        bytes: 0,
+        looked_again: false,
         failure: None,
         linger: None,
     })
 }
 
+/// Reads a body to chunks, and hands on together what came together: one read of the connection may hold many of the
+/// pieces that the HTTP client gives one by one, each only after the one before was taken.
 struct Reading<P> {
     body: Option<BoxStream<'static, reqwest::Result<Bytes>>>,
     parser: P,
+    /// What was read and not handed on yet, out of so many bytes.
+    ready: Vec<Chunk>,
+    bytes: usize,
+    /// Whether the HTTP client was given the chance to bring more.
+    looked_again: bool,
     failure: Option<ModelError>,
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -249,6 +261,29 @@ impl<P: Parser> Reading<P> {
         }
         polled
     }
+
+    /// Takes in what the body gave; after the answer's end or a failure there is no body any more.
+    fn take(&mut self, read: Option<reqwest::Result<Bytes>>) {
+        let parsed = match read {
+            Some(Ok(bytes)) => {
+                self.bytes += bytes.len();
+                self.parser.feed(&bytes, &mut self.ready)
+            }
+            Some(Err(error)) if !self.parser.is_whole() => {
+                Err(ModelError::Failed(format!("cut off: {}", causes(error))))
+            }
+            Some(Err(_)) | None => {
+                self.body = None;
+                self.parser.finish(&mut self.ready)
+            }
+        };
+        let ended = matches!(self.ready.last(), Some(Chunk::End { .. }));
+        if ended || parsed.is_err() {
+            self.body = None;
+        }
+        // What came before a failure holds; after the end nothing can fail any more.
+        self.failure = parsed.err().filter(|_| !ended);
+    }
 }
 
 impl<P: Parser> Stream for Reading<P> {
@@ -259,33 +294,30 @@ impl<P: Parser> Stream for Reading<P> {
         if let Some(failure) = this.failure.take() {
             return Poll::Ready(Some(Err(failure)));
         }
-        if this.body.is_none() {
-            return Poll::Ready(None);
+        while this.body.is_some() && this.bytes < AT_ONCE {
+            let read = match this.poll_body(cx) {
+                Poll::Ready(read) => read,
+                Poll::Pending if this.bytes == 0 => return Poll::Pending,
+                Poll::Pending if this.looked_again => break,
+                Poll::Pending => {
+                    this.looked_again = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            };
+            this.looked_again = false;
+            this.take(read);
         }
-        let read = ready!(this.poll_body(cx));
-        let mut chunks = Vec::new();
-        let parsed = match read {
-            Some(Ok(bytes)) => this.parser.feed(&bytes, &mut chunks),
-            Some(Err(error)) if !this.parser.is_whole() => {
-                Err(ModelError::Failed(format!("cut off: {}", causes(error))))
+        this.looked_again = false;
+        this.bytes = 0;
+        let chunks = std::mem::take(&mut this.ready);
+        Poll::Ready(match this.failure.take() {
+            Some(failure) if chunks.is_empty() => Some(Err(failure)),
+            failure => {
+                this.failure = failure;
+                (!chunks.is_empty() || this.body.is_some()).then_some(Ok(chunks))
             }
-            Some(Err(_)) | None => {
-                this.body = None;
-                this.parser.finish(&mut chunks)
-            }
-        };
-        let ended = matches!(chunks.last(), Some(Chunk::End { .. }));
-        if ended || parsed.is_err() {
-            this.body = None;
-        }
-        match parsed {
-            Err(failure) if chunks.is_empty() => Poll::Ready(Some(Err(failure))),
-            Err(failure) if !ended => {
-                this.failure = Some(failure);
-                Poll::Ready(Some(Ok(chunks)))
-            }
-            _ => Poll::Ready(Some(Ok(chunks))),
-        }
+        })
     }
 }
 
