@@ -274,3 +274,33 @@ async fn bad_sessions_are_refused_with_pointers(on: Backend) {
         assert!(matches!(reply.status, 404 | 422), "{id}: {}", reply.status);
     }
 }
+
+#[tokio::test]
+async fn a_deleted_session_leaves_none_of_its_text() {
+    let app = TestApp::start(Backend::Redis).await;
+    let alice = app.login("alice").await;
+    alice.say("work", "word-one").await;
+    alice.say("work", "word-two").await;
+    // Its text stands in its events alone: the good answer before it stays.
+    app.model
+        .next(Answer::partial(["word-three", " and"]).error("no"));
+    alice
+        .post_empty("/chat/sessions/work/regenerate")
+        .await
+        .problem(502, "llm_failed");
+    app.model.next(Answer::partial(["word-four"]).error("no"));
+    alice
+        .send("work", "word-five")
+        .await
+        .problem(502, "llm_failed");
+    let stored = app.redis().dump().await;
+    for word in ["one", "two", "three", "four", "five"] {
+        assert!(
+            stored.contains(&format!("word-{word}")),
+            "{word} was stored"
+        );
+    }
+    assert_eq!(alice.delete("/chat/sessions/work").await.status, 204);
+    let left = app.redis().dump().await;
+    assert!(!left.contains("word-"), "{left}");
+}

@@ -30,7 +30,7 @@ use common::{
 use utoipa::openapi::OpenApi;
 
 use crate::{
-    api::{App, socket::Sockets},
+    api::{App, Parts, socket::Sockets},
     repository::Repository,
     service::{
         llm::Llm,
@@ -115,7 +115,7 @@ pub fn build(
         burst: settings.rate_limit.requests.get(),
         period: settings.rate_limit.period,
     };
-    let app = App {
+    let app = App::new(Parts {
         turns,
         llm: llm.clone(),
         authenticator: authenticator.clone(),
@@ -125,7 +125,7 @@ pub fn build(
         allowed_origins: settings.chat.allowed_origins.clone().into(),
         sockets: Sockets::new(settings.chat.sockets_per_user),
         shutdown: shutdown.clone(),
-    };
+    });
     let health = health_of(store, authenticator.clone(), llm, shutdown.clone());
     let (routes, openapi) = api::routes().split_for_parts();
     let router = api::guarded(routes, &app)

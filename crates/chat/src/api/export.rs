@@ -56,7 +56,7 @@ pub async fn export(
         (header::CONTENT_DISPOSITION, disposition),
     ];
     let export = Export {
-        turns: app.turns,
+        turns: app.turns.clone(),
         owner: identity.owner,
         id,
         session,

@@ -204,7 +204,7 @@ pub async fn stream(
     }
     let reader = Reader {
         identity,
-        authenticator: app.authenticator,
+        authenticator: app.authenticator.clone(),
         request_id: request_id.0,
     };
     Ok(respond(watch, Form::accepted(&headers), id, reader))

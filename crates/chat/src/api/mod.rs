@@ -17,7 +17,7 @@ pub mod stream;
 pub mod usage;
 pub mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::{Router, middleware::from_fn_with_state};
 use common::{
@@ -33,9 +33,27 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::service::{llm::Llm, turns::Turns};
 
-/// What the handlers need. Cheap to clone.
+/// What the handlers need. Cheap to clone: each request does.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+impl App {
+    /// The handlers' state.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What an [`App`] holds.
+pub struct Parts {
     /// The turns.
     pub turns: Arc<Turns>,
     /// The model servers.

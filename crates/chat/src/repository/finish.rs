@@ -146,15 +146,17 @@ impl Repository {
             Op::Expire(keys.events(&open.id), Some(REPLAY)),
             Op::Delete(keys.lease(&open.id)),
         ]);
-        txn.ops.extend(note_recent(keys, open));
+        if finish.answer.is_none() {
+            txn.ops.extend(note_recent(keys, open));
+        }
         txn.ops
             .extend(settle(keys, &open.day, open.reserved, finish.usage));
         Ok((txn, after))
     }
 }
 
-/// Notes an ended turn among those whose events are kept: deleting its session or its account deletes them too. One that
-/// runs is found through its session.
+/// Notes a turn that left no answer among those whose events are kept: deleting its session or its account deletes them too.
+/// One that runs is found through its session, one that was answered through the answer.
 fn note_recent(keys: &Keys, open: &OpenTurn) -> [Op; 3] {
     let (key, now) = (keys.recent(), clock::now_ms());
     let kept = i64::try_from(REPLAY.as_millis()).unwrap_or(i64::MAX);

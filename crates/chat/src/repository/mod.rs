@@ -12,6 +12,7 @@ use crate::models::random_text;
 
 pub mod accept;
 pub mod accounts;
+pub mod deleting;
 pub mod finish;
 pub mod inbox;
 pub mod keys;

@@ -8,15 +8,11 @@ use common::{
     store::{Bytes, Check, Committed, Op, Read, StoreError, Txn},
 };
 
-use super::{ATTEMPTS, Repository, accept::RUNNING_TTL, encode, keys::Keys, usage::release};
+use super::{ATTEMPTS, Repository, accept::RUNNING_TTL, encode, keys::Keys};
 use crate::models::{
     MessageId, SessionId, new_incarnation,
-    records::{MessageRecord, OpenTurn, Session, VERSION},
+    records::{MessageRecord, Session, VERSION},
 };
-
-/// Turns of one user whose events are looked through when a session is deleted: more than a rate limit lets begin in the
-/// minutes that events are kept.
-const RECENT_MAX: usize = 100_000;
 
 /// A session and the newest of its messages, all at one moment.
 #[derive(Clone, Debug)]
@@ -52,15 +48,6 @@ pub struct SessionChange {
 /// One row of the list of sessions: its id, the time of its last use, and the session unless it has expired or cannot be
 /// read.
 pub type Listed = (SessionId, i64, Option<Session>);
-
-/// How deleting a session went.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Deleted {
-    /// It is gone, and with it the turn that it was answering.
-    Yes(Option<OpenTurn>),
-    /// There was none.
-    NotFound,
-}
 
 impl Session {
     /// A session that begins now, not stored yet.
@@ -264,67 +251,6 @@ impl Repository {
         Err(contended())
     }
 
-    /// Deletes a session with its messages and the turn that it is answering.
-    pub async fn delete(&self, owner: &Owner, id: &SessionId) -> Result<Deleted, StoreError> {
-        let keys = Keys::of(owner);
-        for _ in 0..ATTEMPTS {
-            let read = Read::Value(keys.session(id));
-            let Some(stored) = self.store.read(vec![read]).await?.value(0) else {
-                return Ok(Deleted::NotFound);
-            };
-            let mut txn = Txn::durable()
-                .check(Check::Equals(keys.session(id), stored.clone()))
-                .op(Op::Delete(keys.session(id)))
-                .op(Op::Delete(keys.messages(id)))
-                .op(Op::MemberDelete(keys.sessions(), id.to_string()));
-            // One that cannot be read can still be deleted.
-            let session = Session::read(stored, 0);
-            if let Some(session) = &session {
-                txn.ops
-                    .push(Op::Delete(keys.incarnation(&session.incarnation)));
-                txn.ops.extend(self.forget_events(&keys, session).await?);
-            }
-            let open = session.and_then(|session| session.open);
-            if let Some(open) = &open {
-                txn.ops.extend(
-                    [
-                        keys.turn(&open.id),
-                        keys.events(&open.id),
-                        keys.lease(&open.id),
-                    ]
-                    .map(Op::Delete),
-                );
-                txn.ops.extend(release(&keys, &open.day, open.reserved));
-            }
-            if self.store.commit(txn).await? == Committed::Applied {
-                return Ok(Deleted::Yes(open));
-            }
-        }
-        Err(contended())
-    }
-
-    /// What takes away the events of a session's ended turns, which hold its text for some minutes.
-    async fn forget_events(&self, keys: &Keys, session: &Session) -> Result<Vec<Op>, StoreError> {
-        let read = Read::Since {
-            key: keys.recent(),
-            score: 0,
-            limit: RECENT_MAX,
-        };
-        let recent = self.store.read(vec![read]).await?.members(0);
-        let own = recent
-            .into_iter()
-            .filter_map(|(id, _)| MessageId::parse(&id));
-        let own = own.filter(|id| id.incarnation() == session.incarnation);
-        let forget = |id: MessageId| {
-            [
-                Op::Delete(keys.turn(&id)),
-                Op::Delete(keys.events(&id)),
-                Op::MemberDelete(keys.recent(), id.to_string()),
-            ]
-        };
-        Ok(own.flat_map(forget).collect())
-    }
-
     /// Stores a session as it is now, and gives it its life anew: for ever, or as long as unused sessions live and so much
     /// `more`. Returns it as it then stands in the store.
     pub(super) fn keep(
@@ -380,7 +306,7 @@ fn unreadable() -> StoreError {
 }
 
 /// The messages that can be read; one that cannot is counted and passed over, so that it hides nothing but itself.
-fn records_from(items: Vec<Bytes>) -> impl Iterator<Item = MessageRecord> {
+pub(super) fn records_from(items: Vec<Bytes>) -> impl Iterator<Item = MessageRecord> {
     let parse = |item: Bytes| match serde_json::from_slice::<MessageRecord>(&item) {
         Ok(record) if record.v == VERSION => Some(record),
         read => {

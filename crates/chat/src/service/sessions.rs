@@ -12,7 +12,7 @@ use crate::{
         SessionId,
         records::{MessageRecord, Session},
     },
-    repository::{Repository, sessions::Deleted, usage::DayUsage},
+    repository::{Repository, deleting::Deleted, usage::DayUsage},
 };
 
 /// A page of something, and where the next one begins.
