@@ -25,6 +25,9 @@ use crate::shutdown::Shutdown;
 /// How long one look holds: however many probes ask, the checks run twice a second at most.
 const LOOK_HOLDS: Duration = Duration::from_millis(500);
 
+/// How long one holds that found something missing: whoever waits for a start, or for the store's return, hears of it soon.
+const MISSING_HOLDS: Duration = Duration::from_millis(50);
+
 /// What one check gets before it counts as failed.
 const CHECK_TIME: Duration = Duration::from_millis(500);
 
@@ -113,10 +116,15 @@ impl Health {
     /// One look for all who ask at the same time: the others wait at the lock and find it done.
     async fn look(&self) -> Ready {
         let mut last = self.shared.last.lock().await;
-        if let Some((at, ready)) = &*last
-            && at.elapsed() < LOOK_HOLDS
-        {
-            return ready.clone();
+        if let Some((at, ready)) = &*last {
+            let holds = if ready.missing.is_empty() {
+                LOOK_HOLDS
+            } else {
+                MISSING_HOLDS
+            };
+            if at.elapsed() < holds {
+                return ready.clone();
+            }
         }
         let results = join_all(self.shared.checks.iter().map(|check| async move {
             let result = timeout(CHECK_TIME, (check.run)()).await;
