@@ -19,7 +19,7 @@ mod logins;
 pub use accounts::{Change, Loaded};
 pub use api_keys::{MAX_KEYS, key_ids, key_ids_read};
 pub use attempts::Attempts;
-pub use key_files::{KeyFile, KeyFileError, make_first, read_all};
+pub use key_files::{Complaint, Folder, KeyFile, KeyFileError, make_first, read_all};
 pub use logins::{Ended, LoginRecord};
 
 use common::store::{Bytes, Store};
