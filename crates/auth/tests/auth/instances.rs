@@ -13,7 +13,12 @@ const SOON: Duration = Duration::from_secs(5);
 /// Asks until the credential is refused without a look at its own record: what `chat` knows.
 async fn known(app: &App, access: &str) {
     let (began, far) = (Instant::now(), Instant::now() + SOON);
-    while app.authenticator.authenticate(access, far).await.is_ok() {
+    while app
+        .authenticator
+        .authenticate(access, &mut { far })
+        .await
+        .is_ok()
+    {
         assert!(began.elapsed() < SOON, "not refused within {SOON:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -45,7 +50,7 @@ async fn a_token_of_one_instance_is_good_at_the_other_until_it_is_revoked() {
     two.validate(key).await.ok(200);
     let identity = two
         .authenticator
-        .authenticate(key, Instant::now() + SOON)
+        .authenticate(key, &mut (Instant::now() + SOON))
         .await
         .unwrap();
     let ends = tokio::time::timeout(SOON, two.authenticator.revoked(&identity));
@@ -121,13 +126,13 @@ async fn a_frozen_store_takes_no_good_token_from_who_only_verifies() {
     let tokens = app.logged_in("alice", None).await;
     let soon = || Instant::now() + Duration::from_secs(1);
     app.authenticator
-        .authenticate(&tokens.access, soon())
+        .authenticate(&tokens.access, &mut soon())
         .await
         .unwrap();
     app.freeze();
     for _ in 0..5 {
         app.authenticator
-            .authenticate(&tokens.access, soon())
+            .authenticate(&tokens.access, &mut soon())
             .await
             .unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
