@@ -6,6 +6,7 @@
 
 mod account;
 mod api_keys;
+mod endings;
 mod instances;
 mod kit;
 mod limits;
