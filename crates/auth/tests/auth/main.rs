@@ -1,6 +1,7 @@
 //! Stories of `auth`, told through its HTTP door on every store there is.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     reason = "a story tells of its failures by panicking"
 )]
 
