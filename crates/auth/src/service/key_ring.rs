@@ -307,6 +307,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_folder_without_a_key_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = vec![add(dir.path(), "20260101T000000-a.pem", 0o600)];
+        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open)
+            .await
+            .unwrap();
+        std::fs::remove_file(dir.path().join("20260101T000000-a.pem")).unwrap();
+        ring.reread().await;
+        assert_eq!(kids(&ring), kept);
+        add(dir.path(), "20260102T000000-exposed.pem", 0o644);
+        ring.reread().await;
+        assert_eq!(kids(&ring), kept);
+        assert!(ring.signer().is_some());
+    }
+
+    #[tokio::test]
     async fn a_key_in_two_files_is_published_once() {
         let dir = tempfile::tempdir().unwrap();
         let kid = add(dir.path(), "20260101T000000-a.pem", 0o600);
