@@ -12,6 +12,8 @@ use super::{
 
 /// Between two sweeps: with the second until every process has looked, less than the five that a revocation may take.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// What nobody waits for is done every so many sweeps.
+const TIDY_EVERY: u64 = 15;
 /// How much longer than a token can live its revocation is kept, in seconds.
 const MARGIN_S: i64 = 60;
 
@@ -20,28 +22,34 @@ impl Accounts {
     pub fn sweep(self: &Arc<Self>, shutdown: &Shutdown) {
         let (accounts, stop) = (self.clone(), shutdown.clone());
         shutdown.spawn(async move {
-            loop {
+            for sweeps in 0_u64.. {
                 tokio::select! {
                     () = stop.stopping() => return,
                     () = tokio::time::sleep(INTERVAL) => {}
                 }
-                if let Err(error) = accounts.sweep_once().await {
+                let swept = async {
+                    accounts.finish_announced().await?;
+                    if sweeps.is_multiple_of(TIDY_EVERY) {
+                        accounts.tidy().await?;
+                    }
+                    Ok::<(), AuthError>(())
+                };
+                if let Err(error) = swept.await {
                     tracing::debug!(error = %error, "sweep put off");
                 }
             }
         });
     }
 
-    async fn sweep_once(&self) -> Result<(), AuthError> {
-        self.finish_announced().await?;
+    /// Takes back erasures that came to nothing, and forgets old revocations.
+    async fn tidy(&self) -> Result<(), AuthError> {
         let (now, announced) = self.repository.erasures(BATCH).await?;
-        for (owner, at) in announced
+        let old = announced
             .into_iter()
-            .filter(|(_, at)| now - at > GIVEN_UP_MS)
-        {
+            .filter(|(_, at)| now - at > GIVEN_UP_MS);
+        for (owner, _) in old {
             let loaded = self.repository.load(&owner.user, Vec::new()).await?;
             if loaded.standing.state.generation <= owner.generation {
-                tracing::debug!(at, "erasure that came to nothing taken back");
                 self.repository.withdraw_erasure(&owner).await?;
             }
         }

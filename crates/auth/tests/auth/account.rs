@@ -202,7 +202,7 @@ async fn a_deletion_that_was_never_made_is_not_announced_for_ever() {
         .commit(Txn::durable().op(announced))
         .await
         .unwrap();
-    for _ in 0..100 {
+    for _ in 0..400 {
         let read = vec![Read::Since {
             key: "i:erase".into(),
             score: 0,
