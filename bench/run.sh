@@ -6,6 +6,7 @@
 #   bench/run.sh                         all contenders
 #   CONTENDERS=mock,chat bench/run.sh    some (mock, nginx, chat, chatbot, fastapi); the mock is what the others are held against
 #   SECONDS_EACH=10 bench/run.sh         longer (3 seconds a figure otherwise)
+#   bench/run.sh passwords               an unknown user against a wrong password, and 64 logins at once (docs/security.md)
 #   OUT=DIR bench/run.sh                 where the raw figures and logs go (target/bench otherwise)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,6 +30,9 @@ cargo build --workspace --release --bins --locked
 target=${CARGO_TARGET_DIR:-target}
 out=${OUT:-$target/bench}
 mkdir -p "$out"
+if [ "${1:-}" = passwords ]; then
+  exec python3 bench/passwords.py --bin "$target/release" --out "$out" --pairs "${PAIRS:-2000}"
+fi
 case ",${CONTENDERS:-fastapi}," in
   *,fastapi,*)
     [ -x "$out/venv/bin/uvicorn" ] || python3 -m venv "$out/venv"

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tests::{Backend, TestApp, eventually};
+use tests::{Backend, TestApp, eventually, raw};
 
 #[tokio::test]
 async fn chat_goes_on_with_warm_keys_while_auth_is_down() {
@@ -61,6 +61,15 @@ async fn chat_passes_accounts_on_to_auth() {
     let alice = somebody.with_token(fresh["access_token"].as_str().unwrap());
     assert_eq!(alice.get("/auth/keys").await.expect(200)["keys"], json!([]));
     assert_eq!(alice.post_empty("/auth/logout").await.status, 204);
+    // What is no address of `auth` once its dots are resolved goes nowhere.
+    for path in [
+        "/auth/../health",
+        "/auth/%2e%2e/openapi.json",
+        "/auth/./login",
+    ] {
+        let asked = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        assert_eq!(raw::ask(app.chat(0), asked).await.status, 404, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use tests::{Backend, Client, TestApp};
 
 on_both_stores!(
     every_route_refuses_every_bad_token,
+    another_users_ids_open_nothing_on_any_route,
     the_document_lists_every_route,
     methods_that_do_not_exist_are_405
 );
@@ -19,13 +20,16 @@ const OPEN: [&str; 6] = [
     "/.well-known/jwks.json",
 ];
 
-/// Method and path (with its parameters filled in) of every call of the document that needs a token.
+/// Calls of `auth` that need no token: they give one.
+const LOGINS: [&str; 3] = ["/auth/login", "/auth/refresh", "/auth/register"];
+
+/// Method and path of every call of the service's document that needs a token.
 async fn guarded(client: &Client) -> Vec<(Method, String)> {
     let document = client.get("/openapi.json").await.expect(200);
     let mut routes = Vec::new();
     for (path, calls) in document["paths"].as_object().unwrap() {
         let open = OPEN.contains(&path.as_str())
-            || path.starts_with("/auth")
+            || LOGINS.contains(&path.as_str())
             || path == "/chat/ws"
             || path == "/";
         for method in calls.as_object().unwrap().keys().filter(|_| !open) {
@@ -33,17 +37,18 @@ async fn guarded(client: &Client) -> Vec<(Method, String)> {
                 continue;
             };
             if matches!(method.as_str(), "GET" | "POST" | "PUT" | "PATCH" | "DELETE") {
-                routes.push((method, fill(path)));
+                routes.push((method, path.clone()));
             }
         }
     }
     routes
 }
 
-fn fill(path: &str) -> String {
+/// The path with that in the place of each parameter.
+fn fill(path: &str, id: &str) -> String {
     let parts = path
         .split('/')
-        .map(|part| if part.starts_with('{') { "x" } else { part });
+        .map(|part| if part.starts_with('{') { id } else { part });
     parts.collect::<Vec<_>>().join("/")
 }
 
@@ -51,8 +56,6 @@ async fn every_route_refuses_every_bad_token(on: Backend) {
     let app = TestApp::start(on).await;
     let forge = app.forge(&app.login("alice").await).await;
     let stranger = app.stranger();
-    let routes = guarded(&stranger).await;
-    assert!(routes.len() >= 14, "{routes:?}");
     let tokens: [(&str, String); 5] = [
         ("invalid_token", "garbage".to_owned()),
         ("invalid_token", forge.by_a_stranger()),
@@ -60,12 +63,61 @@ async fn every_route_refuses_every_bad_token(on: Backend) {
         ("token_expired", forge.with("exp", 1_000_000_000)),
         ("invalid_token", forge.with_header("typ", "rt+jwt")),
     ];
-    for (method, path) in routes {
-        refused(&stranger, &method, &path, "missing_token").await;
-        for (code, token) in &tokens {
-            refused(&stranger.with_token(token), &method, &path, code).await;
+    for (service, least) in [(stranger.clone(), 14), (stranger.at_auth(), 7)] {
+        let routes = guarded(&service).await;
+        assert!(routes.len() >= least, "{routes:?}");
+        for (method, path) in routes {
+            let path = fill(&path, "x");
+            refused(&service, &method, &path, "missing_token").await;
+            for (code, token) in &tokens {
+                refused(&service.with_token(token), &method, &path, code).await;
+            }
         }
     }
+}
+
+async fn another_users_ids_open_nothing_on_any_route(on: Backend) {
+    let app = TestApp::start(on).await;
+    let (alice, bob) = (app.login("alice").await, app.login("bob").await);
+    let sent = alice.send("work", "hello").await.expect(200);
+    let made = alice
+        .post("/auth/keys", &json!({"name": "mine"}))
+        .await
+        .expect(201);
+    let before = (
+        alice.talk("work").await,
+        alice.get("/chat/sessions/work").await.text(),
+    );
+    let mut tried = 0;
+    for service in [bob.clone(), bob.at_auth()] {
+        for (method, path) in guarded(&service).await {
+            let id = match path.split('/').nth(2) {
+                Some("sessions") => "work",
+                Some("messages") => sent["message_id"].as_str().unwrap(),
+                _ => made["id"].as_str().unwrap(),
+            };
+            let path = match path.contains('{') {
+                true => fill(&path, id),
+                false => continue,
+            };
+            let body = match method {
+                Method::PATCH => json!({"title": "bob's"}),
+                _ => json!({}),
+            };
+            let request = service.request(method.clone(), &path).json(&body);
+            let reply = service.fetch(request).await;
+            assert_eq!(reply.status, 404, "{method} {path}: {}", reply.text());
+            tried += 1;
+        }
+    }
+    assert!(tried >= 9, "{tried} routes have an id");
+    let after = (
+        alice.talk("work").await,
+        alice.get("/chat/sessions/work").await.text(),
+    );
+    assert_eq!(before, after, "nothing has changed");
+    let keys = alice.get("/auth/keys").await.expect(200);
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
 }
 
 async fn refused(client: &Client, method: &Method, path: &str, code: &str) {

@@ -9,6 +9,7 @@ use tests::{Answer, Backend, Client, Gate, PATIENCE, RedisOptions, TestApp, even
 on_both_stores!(
     what_happens_is_measured_and_what_ends_is_over,
     strangers_cannot_make_the_metrics_grow,
+    logins_refreshes_and_refusals_are_counted,
     a_request_id_goes_from_the_caller_to_the_model_server,
 );
 
@@ -85,6 +86,49 @@ async fn what_happens_is_measured_and_what_ends_is_over(on: Backend) {
         let value = after.get(sample).copied().unwrap_or_default();
         assert!(value >= least, "{sample} is {value}: {after:#?}");
     }
+    every_metric_is_described(&door).await;
+}
+
+async fn logins_refreshes_and_refusals_are_counted(on: Backend) {
+    let app = TestApp::start(on).await;
+    let (somebody, door) = (app.stranger(), app.stranger().at(app.auth_admin()));
+    let account = json!({"user_id": "alice", "password": "quiet-harbour-71"});
+    somebody.post("/auth/register", &account).await.expect(201);
+    somebody.post("/auth/register", &account).await.expect(409);
+    somebody.post("/auth/login", &account).await.expect(200);
+    for user in ["alice", "nobody-at-all"] {
+        let wrong = json!({"user_id": user, "password": "quiet-harbour-72"});
+        somebody.post("/auth/login", &wrong).await.expect(401);
+    }
+    let bob = somebody
+        .post("/auth/login", &json!({"user_id": "bob"}))
+        .await;
+    let bob = bob.expect(200);
+    let refresh = json!({"refresh_token": bob["refresh_token"]});
+    let next = somebody.post("/auth/refresh", &refresh).await.expect(200);
+    let next = json!({"refresh_token": next["refresh_token"]});
+    somebody.post("/auth/refresh", &next).await.expect(200);
+    let reused = somebody.post("/auth/refresh", &refresh).await;
+    reused.problem(401, "token_reused");
+    let seen = samples(&door).await;
+    for (sample, value) in [
+        ("auth_registrations_total{result=\"ok\"}", 1.0),
+        ("auth_registrations_total{result=\"user_exists\"}", 1.0),
+        ("auth_logins_total{way=\"password\",result=\"ok\"}", 1.0),
+        (
+            "auth_logins_total{way=\"password\",result=\"invalid_credentials\"}",
+            2.0,
+        ),
+        ("auth_refreshes_total{result=\"ok\"}", 2.0),
+        ("auth_refreshes_total{result=\"token_reused\"}", 1.0),
+        ("auth_revocations_total{kind=\"login\"}", 1.0),
+        ("auth_password_hash_seconds_count", 5.0),
+        ("auth_password_wait_seconds_count", 5.0),
+    ] {
+        assert_eq!(seen.get(sample), Some(&value), "{sample}: {seen:#?}");
+    }
+    // The harness logs in as well.
+    assert!(seen["auth_logins_total{way=\"open\",result=\"ok\"}"] >= 1.0);
     every_metric_is_described(&door).await;
 }
 

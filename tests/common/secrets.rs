@@ -1,7 +1,7 @@
 //! Nothing secret is in a log, in the store, or in an answer.
 
 use serde_json::json;
-use tests::{Answer, Backend, RedisOptions, TestApp};
+use tests::{Answer, Backend, PATIENCE, RedisOptions, TestApp};
 
 #[tokio::test]
 async fn no_secret_is_written_anywhere() {
@@ -83,6 +83,52 @@ async fn no_secret_is_written_anywhere() {
     }
     assert!(!logs.contains("canary-prompt"), "the log has what was said");
     assert!(!metrics.contains("canary"), "{metrics}");
+}
+
+#[tokio::test]
+async fn no_secret_stands_in_the_files_of_the_embedded_store() {
+    let app = TestApp::start(Backend::Embedded).await;
+    let somebody = app.stranger();
+    let account = json!({"user_id": "alice", "password": "canary-password-1"});
+    somebody.post("/auth/register", &account).await.expect(201);
+    let tokens = somebody.post("/auth/login", &account).await.expect(200);
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let alice = somebody.with_token(&text(&tokens["access_token"]));
+    let key = alice
+        .post("/auth/keys", &json!({"name": "canary-name"}))
+        .await;
+    let refresh = json!({"refresh_token": tokens["refresh_token"]});
+    let new = somebody.post("/auth/refresh", &refresh).await.expect(200);
+    let secrets = [
+        "canary-password-1".to_owned(),
+        text(&tokens["access_token"]),
+        text(&tokens["refresh_token"]),
+        text(&key.expect(201)["key"]),
+        text(&new["access_token"]),
+        text(&new["refresh_token"]),
+    ];
+    app.auth_process().terminate();
+    app.auth_process().wait_exit(PATIENCE).await;
+    let folder = std::fs::read_dir(app.keys_dir().with_file_name("store")).unwrap();
+    let files = folder.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    let stored = files.collect::<Vec<_>>().concat();
+    let has = |text: &str| {
+        stored
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
+    assert!(
+        has("canary-name") && has("argon2id"),
+        "it is all in these files"
+    );
+    for secret in &secrets {
+        assert!(!has(secret), "the store has {secret}");
+        // Nor what is inside a token or key, under another coating.
+        assert!(
+            !has(&secret[secret.len() - 16..]),
+            "the store has the end of {secret}"
+        );
+    }
 }
 
 #[tokio::test]

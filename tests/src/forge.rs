@@ -18,6 +18,13 @@ const SPKI_HEAD: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
 
+/// A new signing key, as an operator would make one: Ed25519, PKCS#8, PEM.
+pub fn signing_key() -> String {
+    let key = [&PKCS8_HEAD[..], &rand::random::<[u8; 32]>()].concat();
+    let body = STANDARD.encode(key);
+    format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+}
+
 /// Makes tokens after the pattern of a real one.
 pub struct Forge {
     real: EncodingKey,

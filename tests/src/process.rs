@@ -112,9 +112,18 @@ impl Process {
 
     /// Its resident memory in bytes.
     pub fn memory(&self) -> u64 {
+        self.of_status("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        self.of_status("VmHWM:")
+    }
+
+    fn of_status(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.lock().unwrap().id());
         let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
         kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap() * 1024
     }
@@ -183,6 +192,32 @@ impl Process {
         }
         (code, process.log_text())
     }
+}
+
+/// An environment in which this machine's clock is wrong by so many seconds.
+///
+/// # Panics
+/// When libfaketime is missing.
+pub fn with_wrong_clock(
+    mut environment: BTreeMap<String, String>,
+    seconds: i64,
+) -> BTreeMap<String, String> {
+    let places = std::fs::read_dir("/usr/lib").into_iter().flatten();
+    let mut libraries = places
+        .filter_map(Result::ok)
+        .map(|place| place.path().join("faketime/libfaketime.so.1"));
+    let library = libraries
+        .find(|path| path.exists())
+        .expect("libfaketime is missing: `apt-get install faketime` (scripts/test.sh does it)");
+    // The monotonic clock stays right, as it does where somebody sets the time.
+    for (name, value) in [
+        ("LD_PRELOAD", library.display().to_string()),
+        ("FAKETIME", format!("{seconds:+}s")),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ] {
+        environment.insert(name.to_owned(), value);
+    }
+    environment
 }
 
 /// A port that was free a moment ago.

@@ -148,8 +148,8 @@ fn authenticator(runtime: &Runtime) -> Authenticator {
 }
 
 fn check(runtime: &Runtime, authenticator: &Authenticator, token: &str) {
-    let deadline = Instant::now() + Duration::from_secs(1);
-    let checked = runtime.block_on(authenticator.authenticate(token, deadline));
+    let mut deadline = Instant::now() + Duration::from_secs(1);
+    let checked = runtime.block_on(authenticator.authenticate(token, &mut deadline));
     assert!(checked.is_ok(), "{checked:?}");
 }
 

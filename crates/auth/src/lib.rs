@@ -67,6 +67,7 @@ pub async fn build(
         revocations,
     ));
     accounts.sweep(shutdown);
+    api::describe();
 
     let health = health(&store, &authenticator, shutdown);
     let quota = Quota {

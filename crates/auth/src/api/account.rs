@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::errors::at;
+use super::{errors::at, measured::counted};
 use crate::service::Accounts;
 
 /// A new account.
@@ -63,14 +63,15 @@ pub(super) async fn register(
             "The token is another user's: send none to register this one.",
         ));
     }
-    accounts
+    let made = accounts
         .register(
             &user_id,
             password.expose_secret(),
             identity.as_ref(),
             peer.0,
         )
-        .await?;
+        .await;
+    counted("auth_registrations_total", made)?;
     Ok((StatusCode::CREATED, Json(Registered { user_id })))
 }
 

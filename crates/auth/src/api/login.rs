@@ -1,6 +1,6 @@
 //! Logging in, refreshing, logging out.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
 use common::{
@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::measured::{counted, counted_login};
 use crate::{models::Grant, service::Accounts};
 
 /// A login.
@@ -71,26 +72,20 @@ impl From<Grant> for Granted {
 )]
 pub(super) async fn login(
     State(accounts): State<Arc<Accounts>>,
-    peer: Peer,
+    Peer(from): Peer,
     Body(login): Body<Login>,
 ) -> Result<Json<Granted>, ApiError> {
-    let Peer(from): Peer = peer;
     let password = login.password.as_ref().map(ExposeSecret::expose_secret);
     if password == Some("") {
         return Err(ApiError::invalid("/password", "The password is empty."));
     }
-    Ok(Json(
-        granted(&accounts, &login.user_id, password, from).await?,
-    ))
-}
-
-async fn granted(
-    accounts: &Accounts,
-    user: &UserId,
-    password: Option<&str>,
-    from: IpAddr,
-) -> Result<Granted, ApiError> {
-    Ok(accounts.login(user, password, from).await?.into())
+    let way = if password.is_some() {
+        "password"
+    } else {
+        "open"
+    };
+    let grant = accounts.login(&login.user_id, password, from).await;
+    Ok(Json(counted_login(way, grant)?.into()))
 }
 
 /// A refresh token to be turned in.
@@ -118,12 +113,10 @@ pub(super) async fn refresh(
     State(accounts): State<Arc<Accounts>>,
     Body(refresh): Body<Refresh>,
 ) -> Result<Json<Granted>, ApiError> {
-    Ok(Json(
-        accounts
-            .refresh(refresh.refresh_token.expose_secret())
-            .await?
-            .into(),
-    ))
+    let grant = accounts
+        .refresh(refresh.refresh_token.expose_secret())
+        .await;
+    Ok(Json(counted("auth_refreshes_total", grant)?.into()))
 }
 
 /// What ends.

@@ -4,6 +4,7 @@ mod account;
 mod errors;
 mod keys;
 mod login;
+mod measured;
 mod published;
 mod validate;
 
@@ -19,6 +20,7 @@ use common::http::described;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use self::measured::describe;
 use crate::service::Accounts;
 
 /// The head of the OpenAPI document.

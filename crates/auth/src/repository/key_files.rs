@@ -46,13 +46,15 @@ pub struct KeyFile {
     pub signing: EncodingKey,
     /// Verifies, and names the key.
     pub public: Jwk,
+    /// Whether everybody on this machine can read it.
+    pub exposed: bool,
 }
 
 /// Makes the first key where the folder has none. Of several processes that start at once one makes it, under a lock on
 /// the folder; the others find it.
 pub fn make_first(dir: &Path) -> Result<(), KeyFileError> {
     let unusable = |error| KeyFileError::Folder(dir.to_owned(), error);
-    if !names(dir).unwrap_or_default().is_empty() {
+    if !key_names(dir).unwrap_or_default().is_empty() {
         return Ok(());
     }
     fs::DirBuilder::new()
@@ -67,41 +69,66 @@ pub fn make_first(dir: &Path) -> Result<(), KeyFileError> {
         .open(dir.join(".lock"))
         .map_err(unusable)?;
     lock.lock().map_err(unusable)?;
-    if names(dir).map_err(unusable)?.is_empty() {
+    if key_names(dir).map_err(unusable)?.is_empty() {
         write_new(dir).map_err(unusable)?;
     }
     Ok(())
 }
 
-/// Reads every key, the oldest first. Files that cannot be used are logged and left out. A key that others can read is
-/// used with a warning, or refused where `strict`.
-pub fn read_all(dir: &Path, strict: bool) -> Result<Vec<KeyFile>, KeyFileError> {
-    let names = names(dir).map_err(|error| KeyFileError::Folder(dir.to_owned(), error))?;
-    let (mut keys, mut exposed) = (Vec::new(), None);
-    for name in names {
-        let path = dir.join(&name);
-        match read_one(&path, &name) {
-            Ok((key, world_readable)) => {
-                if world_readable {
-                    tracing::warn!(
-                        file = name,
-                        "signing key can be read by everybody on this machine"
-                    );
+/// What a folder of keys holds.
+#[derive(Clone, Default)]
+pub struct Folder {
+    /// The keys, the oldest first; each once, whatever files it stands in.
+    pub keys: Vec<KeyFile>,
+    /// What an operator should know of its files: each with its name.
+    pub complaints: Vec<(String, Complaint)>,
+}
+
+/// What is wrong with a file in the folder of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Complaint {
+    /// It is left out: the file cannot be read.
+    #[error("it cannot be read, and is left out")]
+    Unreadable,
+    /// It is left out: what it holds is no key.
+    #[error("it is not an Ed25519 key in PKCS#8 PEM, and is left out")]
+    NoKey,
+    /// It is left out: its name says no time.
+    #[error("its name does not read YYYYMMDDThhmmss-<anything>.pem, and it is left out")]
+    Misnamed,
+    /// Others can read it.
+    #[error("everybody on this machine can read it: chmod 600 it, or replace it")]
+    Exposed,
+}
+
+/// Reads every key. Files that cannot be used are left out, and complained of.
+pub fn read_all(dir: &Path) -> Result<Folder, KeyFileError> {
+    let unusable = |error| KeyFileError::Folder(dir.to_owned(), error);
+    let mut folder = Folder::default();
+    for name in pem_names(dir).map_err(unusable)? {
+        if !is_key_name(&name) {
+            folder.complaints.push((name, Complaint::Misnamed));
+            continue;
+        }
+        match read_one(&dir.join(&name), &name) {
+            Ok(key) => {
+                if key.exposed {
+                    folder.complaints.push((name, Complaint::Exposed));
                 }
-                if world_readable && strict {
-                    exposed = Some(path);
-                } else {
-                    keys.push(key);
+                if folder.keys.iter().all(|it| it.public != key.public) {
+                    folder.keys.push(key);
                 }
             }
-            Err(error) => tracing::warn!(file = name, error = %error, "signing key left out"),
+            Err(complaint) => folder.complaints.push((name, complaint)),
         }
     }
-    match (keys.is_empty(), exposed) {
-        (_, Some(path)) => Err(KeyFileError::WorldReadable(path)),
-        (true, None) => Err(KeyFileError::NoneUsable(dir.to_owned())),
-        (false, None) => Ok(keys),
+    if folder.keys.is_empty() {
+        for (name, complaint) in &folder.complaints {
+            tracing::error!(file = name, "signing key: {complaint}");
+        }
+        return Err(KeyFileError::NoneUsable(dir.to_owned()));
     }
+    Ok(folder)
 }
 
 /// Whether a file name is a key's: `YYYYMMDDThhmmss-<anything>.pem`.
@@ -120,11 +147,11 @@ fn is_key_name(name: &str) -> bool {
     digits && rest.len() > ".pem".len() && rest.ends_with(".pem")
 }
 
-fn names(dir: &Path) -> io::Result<Vec<String>> {
+fn pem_names(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         if let Ok(name) = entry?.file_name().into_string()
-            && is_key_name(&name)
+            && name.ends_with(".pem")
         {
             names.push(name);
         }
@@ -133,37 +160,34 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Unusable {
-    #[error("it cannot be read")]
-    Io(#[from] io::Error),
-    #[error("it is not an Ed25519 key in PKCS#8 PEM")]
-    Key(#[from] jsonwebtoken::errors::Error),
-    #[error("it is not an Ed25519 key in PKCS#8 PEM")]
-    Form,
+fn key_names(dir: &Path) -> io::Result<Vec<String>> {
+    let names = pem_names(dir)?.into_iter();
+    Ok(names.filter(|name| is_key_name(name)).collect())
 }
 
-fn read_one(path: &Path, name: &str) -> Result<(KeyFile, bool), Unusable> {
-    let metadata = fs::metadata(path)?;
+fn read_one(path: &Path, name: &str) -> Result<KeyFile, Complaint> {
+    let metadata = fs::metadata(path).map_err(|_| Complaint::Unreadable)?;
     if !metadata.is_file() || metadata.len() > MAX_FILE {
-        return Err(Unusable::Form);
+        return Err(Complaint::NoKey);
     }
-    let signing = EncodingKey::from_ed_pem(&fs::read(path)?)?;
-    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&signing, Algorithm::EdDSA)?;
-    let kid = jwk.thumbprint(ThumbprintHash::SHA256)?;
-    let AlgorithmParameters::OctetKeyPair(public) = jwk.algorithm else {
-        return Err(Unusable::Form);
-    };
-    let public = Jwk::ed25519(public.x, kid);
-    let world_readable = metadata.permissions().mode() & 0o004 != 0;
-    Ok((
-        KeyFile {
-            name: name.to_owned(),
-            signing,
-            public,
-        },
-        world_readable,
-    ))
+    let pem = fs::read(path).map_err(|_| Complaint::Unreadable)?;
+    let (signing, public) = key_pair(&pem).ok_or(Complaint::NoKey)?;
+    Ok(KeyFile {
+        name: name.to_owned(),
+        signing,
+        public,
+        exposed: metadata.permissions().mode() & 0o004 != 0,
+    })
+}
+
+fn key_pair(pem: &[u8]) -> Option<(EncodingKey, Jwk)> {
+    let signing = EncodingKey::from_ed_pem(pem).ok()?;
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&signing, Algorithm::EdDSA).ok()?;
+    let kid = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
+    match jwk.algorithm {
+        AlgorithmParameters::OctetKeyPair(public) => Some((signing, Jwk::ed25519(public.x, kid))),
+        _ => None,
+    }
 }
 
 /// Writes a new key: whole under a name of no meaning, then under its own.

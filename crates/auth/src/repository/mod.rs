@@ -8,6 +8,7 @@
 //! | `a:{user}:attempts` | hash | `failed`, `until` (ms); lives for 15 minutes from the last one |
 //! | `a:address:{address}:…` | quota | failed attempts and registrations of a network address |
 //! | `a:accounts` | index | every user id that ever had an account, scored by creation (ms) |
+//! | `a:unsaid` | index | revocations that are announced and not known to be published, scored by announcement (ms) |
 //! | `i:…` | | see `common::identity`: state, API keys, `i:revoked`; and `i:erase` |
 
 mod accounts;
@@ -15,12 +16,14 @@ mod api_keys;
 mod attempts;
 mod key_files;
 mod logins;
+mod unsaid;
 
 pub use accounts::{Change, Loaded};
 pub use api_keys::{MAX_KEYS, key_ids, key_ids_read};
 pub use attempts::Attempts;
-pub use key_files::{KeyFile, KeyFileError, make_first, read_all};
+pub use key_files::{Complaint, Folder, KeyFile, KeyFileError, make_first, read_all};
 pub use logins::{Ended, LoginRecord};
+pub use unsaid::Announced;
 
 use common::store::{Bytes, Store};
 

@@ -4,14 +4,13 @@ use std::net::IpAddr;
 
 use common::{
     config::Registration,
-    identity::{ApiKeyRecord, Credential, Identity, Owner, Revocation, UserId, api_key},
-    store::Read,
+    identity::{Credential, Identity, Revocation, UserId},
 };
 
-use super::{Accounts, AuthError, ROUNDS};
+use super::{Accounts, AuthError, ROUNDS, ending::own_account};
 use crate::{
-    models::{Account, Standing},
-    repository::{Change, Ended, Loaded, LoginRecord, key_ids, key_ids_read},
+    models::Account,
+    repository::{Change, Ended, Loaded, key_ids, key_ids_read},
 };
 
 /// The login of an identity that an access token proved.
@@ -52,13 +51,27 @@ impl Accounts {
         self.first_password(user, password, claimed, kept).await
     }
 
-    /// Ends a login, or all logins of its account.
+    /// Ends a login, or all logins of its account. To end what has just ended is no failure: somebody who was not told
+    /// how it went asks again.
     pub async fn logout(&self, identity: &Identity, all: bool) -> Result<(), AuthError> {
         let login = login_of(identity)?;
         for _ in 0..ROUNDS {
-            let loaded = self.live(identity).await?;
+            let (loaded, over) = self.standing_of(identity).await?;
+            if let Some(entry) = over {
+                let done = match &entry {
+                    Revocation::Login(_) => !all,
+                    Revocation::Logins { kept, .. } => all && kept.is_none(),
+                    Revocation::Account(_) | Revocation::ApiKey(_) => false,
+                };
+                self.say(&identity.owner, vec![entry], loaded.now).await;
+                return if done {
+                    Ok(())
+                } else {
+                    Err(AuthError::Revoked)
+                };
+            }
             let standing = &loaded.standing;
-            let account = own_account(standing, identity)?;
+            let account = own_account(standing, &identity.owner).ok_or(AuthError::Revoked)?;
             let (change, entry) = if all {
                 let epoch = account.epoch + 1;
                 let account = Account {
@@ -76,8 +89,8 @@ impl Accounts {
                 let change = Change::of(standing).end_login(&identity.owner, login, Ended::Logout);
                 (change, Revocation::Login(login.to_owned()))
             };
-            if self.repository.commit(change).await? {
-                return self.revoke(loaded.now, vec![entry]).await;
+            if self.end(&loaded, change, vec![entry]).await? {
+                return Ok(());
             }
         }
         Err(AuthError::Contended)
@@ -91,9 +104,21 @@ impl Accounts {
         from: IpAddr,
     ) -> Result<(), AuthError> {
         login_of(identity)?;
-        let loaded = self.live(identity).await?;
+        let (loaded, over) = self.standing_of(identity).await?;
+        if let Some(entry) = over {
+            // Deleted already, and not known here yet: whoever asked was not told how it went.
+            let done = matches!(entry, Revocation::Account(_));
+            self.say(&identity.owner, vec![entry], loaded.now).await;
+            return if done {
+                Ok(())
+            } else {
+                Err(AuthError::Revoked)
+            };
+        }
+        let owner = &identity.owner;
         let mut attempt = None;
-        if own_account(&loaded.standing, identity)?.password.is_some() {
+        let account = own_account(&loaded.standing, owner).ok_or(AuthError::Revoked)?;
+        if account.password.is_some() {
             let password = password.ok_or(AuthError::PasswordRequired)?;
             self.passwords
                 .bounded(password)
@@ -103,7 +128,7 @@ impl Accounts {
         let mut verified = None;
         for _ in 0..ROUNDS {
             let (loaded, keys) = self.load_with_keys(identity.user()).await?;
-            let account = own_account(&loaded.standing, identity)?;
+            let account = own_account(&loaded.standing, owner).ok_or(AuthError::Revoked)?;
             if account.password.is_some() {
                 let password = password.ok_or(AuthError::PasswordRequired)?;
                 self.verify_once(password, account, &mut verified).await?;
@@ -127,33 +152,15 @@ impl Accounts {
             .delete(standing)
             .remove_keys(&owner, keys)
             .forget_attempts(&standing.user);
-        if !self.repository.commit(change).await? {
+        let entries = vec![Revocation::Account(owner.clone())];
+        if !self.end(loaded, change, entries).await? {
             return Ok(false);
         }
         // And after: an announcement that seemed to have come to nothing may have been taken back meanwhile.
-        self.repository.announce_erasure(&owner, loaded.now).await?;
-        self.revoke(loaded.now, vec![Revocation::Account(owner)])
-            .await?;
-        Ok(true)
-    }
-
-    /// The account of an identity, if the store says that its login or key still counts. What does not is published
-    /// again: whoever revoked it may have died before everybody knew.
-    pub async fn live(&self, identity: &Identity) -> Result<Loaded, AuthError> {
-        let owner = &identity.owner;
-        let reads = match &identity.credential {
-            Credential::Token { login, .. } => LoginRecord::reads(owner, login),
-            Credential::ApiKey { id, .. } => vec![Read::Value(api_key(owner, id))],
-            Credential::Open => Vec::new(),
-        };
-        let mut loaded = self.repository.load(&owner.user, reads).await?;
-        match over(&mut loaded, identity) {
-            None => Ok(loaded),
-            Some(entry) => {
-                self.revoke(loaded.now, entry.into_iter().collect()).await?;
-                Err(AuthError::Revoked)
-            }
+        if let Err(error) = self.repository.announce_erasure(&owner, loaded.now).await {
+            tracing::warn!(error = %error, "erasure not announced a second time");
         }
+        Ok(true)
     }
 
     pub(crate) async fn load_with_keys(
@@ -175,56 +182,5 @@ impl Accounts {
         let keys = key_ids(&mut loaded.snapshot, 2);
         let same = loaded.standing.owner() == owner;
         Ok((loaded, if same { keys } else { Vec::new() }))
-    }
-}
-
-/// The account that the identity is of, if the id still has that one.
-pub(super) fn own_account<'a>(
-    standing: &'a Standing,
-    identity: &Identity,
-) -> Result<&'a Account, AuthError> {
-    let own = standing.owner() == identity.owner;
-    standing
-        .account
-        .as_ref()
-        .filter(|_| own)
-        .ok_or(AuthError::Revoked)
-}
-
-/// Whether an identity does not count any more, and what to publish so that everybody knows.
-fn over(loaded: &mut Loaded, identity: &Identity) -> Option<Option<Revocation>> {
-    let owner: &Owner = &identity.owner;
-    if loaded.standing.state.generation > owner.generation {
-        return Some(Some(Revocation::Account(owner.clone())));
-    }
-    let Ok(account) = own_account(&loaded.standing, identity) else {
-        return Some(None);
-    };
-    match &identity.credential {
-        Credential::Token { login, .. } => {
-            if !account.counts(login) {
-                let (epoch, kept) = (account.epoch, account.kept.clone());
-                return Some(Some(Revocation::Logins {
-                    owner: owner.clone(),
-                    epoch,
-                    kept,
-                }));
-            }
-            match LoginRecord::found(&mut loaded.snapshot).0 {
-                Some(record) if record.ended.is_none() => None,
-                _ => Some(Some(Revocation::Login(login.clone()))),
-            }
-        }
-        Credential::ApiKey { id, .. } => {
-            let record = loaded.snapshot.value(2);
-            let record: Option<ApiKeyRecord> =
-                record.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            if record.is_some() {
-                None
-            } else {
-                Some(Some(Revocation::ApiKey(id.clone())))
-            }
-        }
-        Credential::Open => None,
     }
 }

@@ -101,10 +101,9 @@ impl Accounts {
             }
             let change =
                 Change::of(&loaded.standing).remove_keys(&identity.owner, &[id.to_owned()]);
-            if self.repository.commit(change).await? {
-                return self
-                    .revoke(loaded.now, vec![Revocation::ApiKey(id.to_owned())])
-                    .await;
+            let entries = vec![Revocation::ApiKey(id.to_owned())];
+            if self.end(&loaded, change, entries).await? {
+                return Ok(());
             }
         }
         Err(AuthError::Contended)

@@ -1,6 +1,10 @@
 //! The signing keys in use: read again every few seconds, so that adding a file rotates them.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use common::{
@@ -11,7 +15,7 @@ use common::{
 use jsonwebtoken::EncodingKey;
 use tokio::time::Instant;
 
-use crate::repository::{KeyFile, KeyFileError, make_first, read_all};
+use crate::repository::{Folder, KeyFile, KeyFileError, make_first, read_all};
 
 /// How long a key is published before it signs: every `chat` has fetched it by then.
 const PUBLISHED_FIRST: Duration = Duration::from_secs(60);
@@ -34,6 +38,8 @@ pub struct KeyRing {
     held: Arc<ArcSwap<Vec<Held>>>,
     /// The public half, for whoever verifies in this process.
     keys: KeySet,
+    /// What was wrong with the folder at the last look: said once.
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl KeyRing {
@@ -48,13 +54,18 @@ impl KeyRing {
             login,
             held: Arc::default(),
             keys: KeySet::local(),
+            said: Arc::default(),
         };
         let dir = ring.dir.clone();
-        let files = blocking(&ring.dir, move || {
+        let folder = blocking(&ring.dir, move || {
             make_first(&dir)?;
-            read_all(&dir, strict)
+            read_all(&dir)
         });
-        ring.hold(files.await?, Instant::now());
+        let folder = folder.await?;
+        if let Some(exposed) = folder.keys.iter().find(|key| strict && key.exposed) {
+            return Err(KeyFileError::WorldReadable(ring.dir.join(&exposed.name)));
+        }
+        ring.hold(folder, Instant::now());
         Ok(ring)
     }
 
@@ -66,6 +77,7 @@ impl KeyRing {
             login,
             held: Arc::default(),
             keys: KeySet::local(),
+            said: Arc::default(),
         }
     }
 
@@ -108,24 +120,32 @@ impl KeyRing {
     }
 
     async fn reread(&self) {
-        let (dir, strict) = (self.dir.clone(), self.strict);
-        match blocking(&self.dir, move || read_all(&dir, strict)).await {
-            Ok(files) => self.hold(files, Instant::now()),
-            Err(error) => {
-                tracing::error!(error = %error, "signing keys not read again; the old ones stay in use")
-            }
+        let dir = self.dir.clone();
+        match blocking(&self.dir, move || read_all(&dir)).await {
+            Ok(folder) => self.hold(folder, Instant::now()),
+            Err(error) => self.say(vec![format!("{error}; the old keys stay in use")]),
         }
     }
 
-    fn hold(&self, files: Vec<KeyFile>, now: Instant) {
+    fn hold(&self, folder: Folder, now: Instant) {
+        let complaints = folder.complaints.iter();
+        self.say(
+            complaints
+                .map(|(name, it)| format!("{name}: {it}"))
+                .collect(),
+        );
         let before = self.held.load();
         let known = |file: &KeyFile| {
             before
                 .iter()
                 .find(|held| held.file.public.kid == file.public.kid)
         };
-        let held: Vec<Held> = files
+        let held: Vec<Held> = folder
+            .keys
             .into_iter()
+            // One that others could read before it ever signed is no key to begin with; one that signs goes on, since
+            // to refuse it would end every login.
+            .filter(|file| !(self.strict && file.exposed) || known(file).is_some())
             .map(|file| Held {
                 published: known(&file).map_or(now, |held| held.published),
                 file,
@@ -137,8 +157,19 @@ impl KeyRing {
         if names(&held) != names(&before) {
             tracing::info!(keys = held.len(), "signing keys read");
         }
-        self.held.store(Arc::new(held));
-        self.keys.replace(&self.jwks());
+        if !held.is_empty() {
+            self.held.store(Arc::new(held));
+            self.keys.replace(&self.jwks());
+        }
+    }
+
+    /// Logs what is wrong with the folder, unless it was said at the last look.
+    fn say(&self, complaints: Vec<String>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        for complaint in complaints.iter().filter(|it| !said.contains(it)) {
+            tracing::warn!(complaint, "signing key");
+        }
+        *said = complaints;
     }
 }
 
@@ -177,18 +208,18 @@ mod tests {
         let first = ring.signer().unwrap().0;
         let other = tempfile::tempdir().unwrap();
         make_first(other.path()).unwrap();
-        let made = read_all(other.path(), true).unwrap().remove(0);
+        let made = read_all(other.path()).unwrap().keys.remove(0);
         std::fs::copy(
             other.path().join(&made.name),
             dir.path().join("29990101T000000-next.pem"),
         )
         .unwrap();
         let now = Instant::now();
-        ring.hold(read_all(dir.path(), true).unwrap(), now);
+        ring.hold(read_all(dir.path()).unwrap(), now);
         assert_eq!(ring.jwks().keys.len(), 2);
         let signs = |after: u64| {
             ring.hold(
-                read_all(dir.path(), true).unwrap(),
+                read_all(dir.path()).unwrap(),
                 now + Duration::from_secs(after),
             );
             let held = ring.held.load();
@@ -210,7 +241,7 @@ mod tests {
         assert!(matches!(alone, Err(KeyFileError::NoneUsable(_))));
         let other = tempfile::tempdir().unwrap();
         make_first(other.path()).unwrap();
-        let made = read_all(other.path(), true).unwrap().remove(0);
+        let made = read_all(other.path()).unwrap().keys.remove(0);
         std::fs::copy(other.path().join(&made.name), dir.path().join(&made.name)).unwrap();
         let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open)
             .await
@@ -230,24 +261,95 @@ mod tests {
         for thread in threads {
             thread.join().unwrap().unwrap();
         }
-        assert_eq!(read_all(dir.path(), true).unwrap().len(), 1);
+        assert_eq!(read_all(dir.path()).unwrap().keys.len(), 1);
+    }
+
+    /// Makes a key under that name, readable as `mode` says, and gives its id.
+    fn add(dir: &std::path::Path, name: &str, mode: u32) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let other = tempfile::tempdir().unwrap();
+        make_first(other.path()).unwrap();
+        let made = read_all(other.path()).unwrap().keys.remove(0);
+        let place = dir.join(name);
+        std::fs::copy(other.path().join(&made.name), &place).unwrap();
+        std::fs::set_permissions(place, std::fs::Permissions::from_mode(mode)).unwrap();
+        made.public.kid
+    }
+
+    fn kids(ring: &KeyRing) -> Vec<String> {
+        ring.jwks().keys.into_iter().map(|key| key.kid).collect()
     }
 
     #[tokio::test]
     async fn a_key_that_everybody_can_read_is_refused_where_that_matters() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        make_first(dir.path()).unwrap();
-        let name = read_all(dir.path(), true).unwrap().remove(0).name;
-        std::fs::set_permissions(
-            dir.path().join(name),
-            std::fs::Permissions::from_mode(0o644),
-        )
-        .unwrap();
-        assert_eq!(read_all(dir.path(), false).unwrap().len(), 1);
+        let kid = add(dir.path(), "20260101T000000-open.pem", 0o644);
+        let open = |strict| KeyRing::open(dir.path().to_owned(), strict, LoginMode::Open);
+        assert_eq!(kids(&open(false).await.unwrap()), [kid]);
         assert!(matches!(
-            read_all(dir.path(), true),
+            open(true).await,
             Err(KeyFileError::WorldReadable(_))
         ));
+    }
+
+    #[tokio::test]
+    async fn an_exposed_key_that_is_added_keeps_no_other_from_being_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        add(dir.path(), "20260101T000000-stolen.pem", 0o600);
+        let kept = add(dir.path(), "20260102T000000-good.pem", 0o600);
+        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open)
+            .await
+            .unwrap();
+        std::fs::remove_file(dir.path().join("20260101T000000-stolen.pem")).unwrap();
+        add(dir.path(), "20260103T000000-open.pem", 0o644);
+        ring.reread().await;
+        assert_eq!(kids(&ring), [kept]);
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_a_key_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = vec![add(dir.path(), "20260101T000000-a.pem", 0o600)];
+        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open)
+            .await
+            .unwrap();
+        std::fs::remove_file(dir.path().join("20260101T000000-a.pem")).unwrap();
+        ring.reread().await;
+        assert_eq!(kids(&ring), kept);
+        add(dir.path(), "20260102T000000-exposed.pem", 0o644);
+        ring.reread().await;
+        assert_eq!(kids(&ring), kept);
+        assert!(ring.signer().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_key_in_two_files_is_published_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let kid = add(dir.path(), "20260101T000000-a.pem", 0o600);
+        let name = |name: &str| dir.path().join(name);
+        std::fs::copy(name("20260101T000000-a.pem"), name("20260102T000000-b.pem")).unwrap();
+        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open).await;
+        assert_eq!(kids(&ring.unwrap()), [kid]);
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_file_is_said_once_and_again_when_it_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        add(dir.path(), "20260101T000000-a.pem", 0o600);
+        let ring = KeyRing::open(dir.path().to_owned(), true, LoginMode::Open)
+            .await
+            .unwrap();
+        let said = || ring.said.lock().unwrap().clone();
+        assert_eq!(said(), Vec::<String>::new());
+        std::fs::write(dir.path().join("20260102T000000-b.pem"), "no key").unwrap();
+        std::fs::write(dir.path().join("march.pem"), "").unwrap();
+        ring.reread().await;
+        let complaints = said();
+        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        assert!(complaints[0].starts_with("20260102T000000-b.pem: it is not an Ed25519 key"));
+        assert!(complaints[1].starts_with("march.pem: its name does not read"));
+        std::fs::remove_file(dir.path().join("march.pem")).unwrap();
+        ring.reread().await;
+        assert_eq!(said(), complaints[..1]);
     }
 }

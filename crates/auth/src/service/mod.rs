@@ -3,6 +3,7 @@
 mod accounts;
 mod api_keys;
 mod attempts;
+mod ending;
 mod key_ring;
 mod login;
 mod operator;

@@ -1,6 +1,6 @@
 //! What an operator does by hand, whatever the settings say of registration.
 
-use common::identity::{Revocation, UserId};
+use common::identity::UserId;
 
 use super::{Accounts, AuthError, ROUNDS};
 use crate::models::Account;
@@ -92,14 +92,5 @@ impl Accounts {
             limit = if last == since { limit * 2 } else { PAGE };
             since = last;
         }
-    }
-
-    /// Says again, for every process to hear, that an account is over.
-    pub(crate) async fn renew_account_revocation(
-        &self,
-        owner: common::identity::Owner,
-        now: i64,
-    ) -> Result<(), AuthError> {
-        self.revoke(now, vec![Revocation::Account(owner)]).await
     }
 }

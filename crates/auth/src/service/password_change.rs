@@ -4,10 +4,7 @@ use std::net::IpAddr;
 
 use common::identity::{Identity, Revocation, UserId};
 
-use super::{
-    Accounts, AuthError, ROUNDS,
-    accounts::{login_of, own_account},
-};
+use super::{Accounts, AuthError, ROUNDS, accounts::login_of, ending::own_account};
 use crate::{
     models::Account,
     repository::{Change, Loaded},
@@ -74,7 +71,8 @@ impl Accounts {
         let (mut hash, mut verified) = (None, None);
         for _ in 0..ROUNDS {
             let (loaded, keys) = self.load_with_keys(identity.user()).await?;
-            let account = own_account(&loaded.standing, identity)?;
+            let account =
+                own_account(&loaded.standing, &identity.owner).ok_or(AuthError::Revoked)?;
             self.verify_once(current, account, &mut verified).await?;
             let hash = match &mut hash {
                 Some(hash) => hash,
@@ -115,17 +113,13 @@ impl Accounts {
             .put(standing, &account)
             .remove_keys(&owner, keys)
             .forget_attempts(&standing.user);
-        if !self.repository.commit(change).await? {
-            return Ok(false);
-        }
         let mut entries: Vec<_> = keys.iter().cloned().map(Revocation::ApiKey).collect();
         entries.push(Revocation::Logins {
             owner,
             epoch: account.epoch,
             kept,
         });
-        self.revoke(loaded.now, entries).await?;
-        Ok(true)
+        self.end(loaded, change, entries).await
     }
 
     /// Verifies a password against the stored hash, unless it is the one verified before.

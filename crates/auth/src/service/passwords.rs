@@ -1,6 +1,10 @@
 //! Passwords: what may be one, and hashing them off the async threads, as many at a time as there are cores.
 
-use std::{num::NonZero, sync::Arc, time::Duration};
+use std::{
+    num::NonZero,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier};
 use common::identity::UserId;
@@ -139,13 +143,17 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> Result<T, AuthError> + Send + 'static,
     ) -> Result<T, AuthError> {
+        let asked = Instant::now();
         let permit = tokio::time::timeout(PATIENCE, self.permits.clone().acquire_owned()).await;
         let Ok(Ok(permit)) = permit else {
             return Err(AuthError::Overloaded);
         };
+        metrics::histogram!("auth_password_wait_seconds").record(asked.elapsed().as_secs_f64());
         let done = tokio::task::spawn_blocking(move || {
-            let _held = permit;
-            work()
+            let (_held, begun) = (permit, Instant::now());
+            let done = work();
+            metrics::histogram!("auth_password_hash_seconds").record(begun.elapsed().as_secs_f64());
+            done
         });
         done.await
             .map_err(|error| AuthError::Hashing(error.to_string()))?

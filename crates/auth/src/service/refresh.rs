@@ -64,8 +64,8 @@ impl Accounts {
                 Turn::Over(Ended::Logout) => return Err(AuthError::Revoked),
                 Turn::Over(Ended::Reused) => {
                     // Said again, in case the process that found out died before everybody knew.
-                    self.revoke(loaded.now, vec![Revocation::Login(token.id)])
-                        .await?;
+                    let entries = vec![Revocation::Login(token.id)];
+                    self.say(&token.owner, entries, loaded.now).await;
                     return Err(AuthError::Reused);
                 }
                 Turn::Repeat(nonce) => {
@@ -91,10 +91,9 @@ impl Accounts {
                         &token.id,
                         Ended::Reused,
                     );
-                    if self.repository.commit(change).await? {
+                    let entries = vec![Revocation::Login(token.id.clone())];
+                    if self.end(&loaded, change, entries).await? {
                         tracing::warn!(user_id = %token.owner.user, "refresh token used twice: login ended");
-                        self.revoke(loaded.now, vec![Revocation::Login(token.id)])
-                            .await?;
                         return Err(AuthError::Reused);
                     }
                 }

@@ -2,59 +2,55 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::{
-    identity::{Credential, Identity, LEEWAY_S},
-    shutdown::Shutdown,
+use common::{identity::LEEWAY_S, shutdown::Shutdown};
+
+use super::{
+    Accounts, AuthError,
+    ending::{BATCH, GIVEN_UP_MS},
+    tokens::seconds,
 };
 
-use super::{Accounts, AuthError, tokens::seconds};
-
-/// Between two sweeps.
-const INTERVAL: Duration = Duration::from_secs(5);
-/// An erasure that was announced so long ago, of an account that still lives, was given up: milliseconds.
-const GIVEN_UP_MS: i64 = 60_000;
+/// Between two sweeps: with the second until every process has looked, less than the five that a revocation may take.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// What nobody waits for is done every so many sweeps.
+const TIDY_EVERY: u64 = 15;
 /// How much longer than a token can live its revocation is kept, in seconds.
 const MARGIN_S: i64 = 60;
-/// Erasures looked at in one sweep.
-const BATCH: usize = 200;
 
 impl Accounts {
     /// Sweeps until the second stage of the shutdown.
     pub fn sweep(self: &Arc<Self>, shutdown: &Shutdown) {
         let (accounts, stop) = (self.clone(), shutdown.clone());
         shutdown.spawn(async move {
-            loop {
+            for sweeps in 0_u64.. {
                 tokio::select! {
                     () = stop.stopping() => return,
                     () = tokio::time::sleep(INTERVAL) => {}
                 }
-                if let Err(error) = accounts.sweep_once().await {
+                let swept = async {
+                    accounts.finish_announced().await?;
+                    if sweeps.is_multiple_of(TIDY_EVERY) {
+                        accounts.tidy().await?;
+                    }
+                    Ok::<(), AuthError>(())
+                };
+                if let Err(error) = swept.await {
                     tracing::debug!(error = %error, "sweep put off");
                 }
             }
         });
     }
 
-    async fn sweep_once(&self) -> Result<(), AuthError> {
+    /// Takes back erasures that came to nothing, and forgets old revocations.
+    async fn tidy(&self) -> Result<(), AuthError> {
         let (now, announced) = self.repository.erasures(BATCH).await?;
-        for (owner, at) in announced {
-            let generation = self
-                .repository
-                .load(&owner.user, Vec::new())
-                .await?
-                .standing
-                .state
-                .generation;
-            let identity = Identity {
-                owner,
-                credential: Credential::Open,
-            };
-            if generation > identity.owner.generation {
-                if !self.revocations.has(&identity) {
-                    self.renew_account_revocation(identity.owner, now).await?;
-                }
-            } else if now - at > GIVEN_UP_MS {
-                self.repository.withdraw_erasure(&identity.owner).await?;
+        let old = announced
+            .into_iter()
+            .filter(|(_, at)| now - at > GIVEN_UP_MS);
+        for (owner, _) in old {
+            let loaded = self.repository.load(&owner.user, Vec::new()).await?;
+            if loaded.standing.state.generation <= owner.generation {
+                self.repository.withdraw_erasure(&owner).await?;
             }
         }
         let horizon = (seconds(self.settings.access_ttl).saturating_add(LEEWAY_S + MARGIN_S))

@@ -13,7 +13,12 @@ const SOON: Duration = Duration::from_secs(5);
 /// Asks until the credential is refused without a look at its own record: what `chat` knows.
 async fn known(app: &App, access: &str) {
     let (began, far) = (Instant::now(), Instant::now() + SOON);
-    while app.authenticator.authenticate(access, far).await.is_ok() {
+    while app
+        .authenticator
+        .authenticate(access, &mut { far })
+        .await
+        .is_ok()
+    {
         assert!(began.elapsed() < SOON, "not refused within {SOON:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -21,9 +26,7 @@ async fn known(app: &App, access: &str) {
 
 #[tokio::test]
 async fn a_token_of_one_instance_is_good_at_the_other_until_it_is_revoked() {
-    let Some(one) = App::on_redis(&[]).await else {
-        return;
-    };
+    let one = App::on_redis(&[]).await;
     let two = one.beside(&[]).await;
     let tokens = one.logged_in("alice", None).await;
     two.validate(&tokens.access).await.ok(200);
@@ -45,7 +48,7 @@ async fn a_token_of_one_instance_is_good_at_the_other_until_it_is_revoked() {
     two.validate(key).await.ok(200);
     let identity = two
         .authenticator
-        .authenticate(key, Instant::now() + SOON)
+        .authenticate(key, &mut (Instant::now() + SOON))
         .await
         .unwrap();
     let ends = tokio::time::timeout(SOON, two.authenticator.revoked(&identity));
@@ -67,9 +70,7 @@ async fn a_token_of_one_instance_is_good_at_the_other_until_it_is_revoked() {
 
 #[tokio::test]
 async fn deletions_and_ended_logins_are_known_everywhere_also_after_a_restart() {
-    let Some(one) = App::on_redis(&[]).await else {
-        return;
-    };
+    let one = App::on_redis(&[]).await;
     let two = one.beside(&[]).await;
     one.register("alice").await.ok(201);
     let (alice, bob) = (
@@ -94,9 +95,7 @@ async fn deletions_and_ended_logins_are_known_everywhere_also_after_a_restart() 
 
 #[tokio::test]
 async fn guesses_are_counted_over_all_instances() {
-    let Some(one) = App::on_redis(&[]).await else {
-        return;
-    };
+    let one = App::on_redis(&[]).await;
     let two = one.beside(&[]).await;
     one.register("alice").await.ok(201);
     for i in 0..5 {
@@ -115,19 +114,17 @@ async fn guesses_are_counted_over_all_instances() {
 
 #[tokio::test]
 async fn a_frozen_store_takes_no_good_token_from_who_only_verifies() {
-    let Some(app) = App::on_redis(&[]).await else {
-        return;
-    };
+    let app = App::on_redis(&[]).await;
     let tokens = app.logged_in("alice", None).await;
     let soon = || Instant::now() + Duration::from_secs(1);
     app.authenticator
-        .authenticate(&tokens.access, soon())
+        .authenticate(&tokens.access, &mut soon())
         .await
         .unwrap();
     app.freeze();
     for _ in 0..5 {
         app.authenticator
-            .authenticate(&tokens.access, soon())
+            .authenticate(&tokens.access, &mut soon())
             .await
             .unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;

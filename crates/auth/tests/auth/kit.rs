@@ -1,4 +1,4 @@
-//! What a story needs: the real router on port 0, over memory and, where it is installed, a Redis of its own.
+//! What a story needs: the real router on port 0, over memory and over a Redis of its own.
 
 use std::{
     collections::BTreeMap,
@@ -82,7 +82,7 @@ impl Drop for Redis {
 }
 
 impl Redis {
-    fn start() -> Option<Self> {
+    fn start() -> Self {
         let folder = TempDir::new().unwrap();
         let port = StdListener::bind("127.0.0.1:0")
             .unwrap()
@@ -102,12 +102,14 @@ impl Redis {
             .arg(folder.path())
             .stdout(Stdio::null())
             .spawn()
-            .ok()?;
-        Some(Self {
+            .expect(
+                "redis-server is missing: `apt-get install redis-server` (scripts/test.sh does it)",
+            );
+        Self {
             child,
             url: format!("redis://127.0.0.1:{port}/0"),
             _folder: folder,
-        })
+        }
     }
 
     fn signal(&self, name: &str) {
@@ -121,16 +123,15 @@ impl Redis {
 impl App {
     /// One on each store, with these settings (`auth.login`, `password`).
     pub async fn on_every_store(settings: &[(&str, &str)]) -> Vec<Self> {
-        let mut apps = vec![Self::start(None, settings).await];
-        if let Some(redis) = Redis::start() {
-            apps.push(Self::start(Some(redis), settings).await);
-        }
-        apps
+        vec![
+            Self::start(None, settings).await,
+            Self::on_redis(settings).await,
+        ]
     }
 
-    /// One on a Redis that can be frozen; `None` where there is none.
-    pub async fn on_redis(settings: &[(&str, &str)]) -> Option<Self> {
-        Some(Self::start(Some(Redis::start()?), settings).await)
+    /// One on a Redis of its own, which can be frozen.
+    pub async fn on_redis(settings: &[(&str, &str)]) -> Self {
+        Self::start(Some(Redis::start()), settings).await
     }
 
     /// One in memory.

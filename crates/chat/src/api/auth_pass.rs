@@ -4,7 +4,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Uri, header},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -52,9 +52,7 @@ pub fn routes(auth: RemoteAuth) -> Router {
 
 async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let mut url = auth.url.clone();
-    url.set_path(parts.uri.path());
-    url.set_query(parts.uri.query());
+    let url = destination(&auth.url, &parts.uri)?;
     // The layers have bounded the body; what went wrong with it is said by them.
     let body = to_bytes(body, usize::MAX)
         .await
@@ -93,6 +91,21 @@ async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Respon
     Ok((status, headers, body).into_response())
 }
 
+/// The same address at `auth`. One that means another once its dots are resolved is none of its.
+fn destination(auth: &Url, asked: &Uri) -> Result<Url, ApiError> {
+    let path = format!("{}{}", auth.path().trim_end_matches('/'), asked.path());
+    let mut url = auth.clone();
+    url.set_path(&path);
+    if url.path() != path {
+        return Err(ApiError::new(
+            Code::NotFound,
+            "There is nothing at this address.",
+        ));
+    }
+    url.set_query(asked.query());
+    Ok(url)
+}
+
 fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let named: Vec<&str> = headers
         .get_all(header::CONNECTION)
@@ -120,4 +133,50 @@ fn unreachable(error: reqwest::Error) -> ApiError {
         "The auth service cannot be reached; try again in a moment.",
     )
     .caused_by(error.without_url())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_passed_on_as_it_was_asked_or_not_at_all() {
+        let pass = |auth: &str, asked: &str| {
+            destination(&auth.parse().unwrap(), &asked.parse().unwrap())
+                .map(|url| url.to_string())
+                .map_err(|error| error.code)
+        };
+        for (auth, asked, there) in [
+            (
+                "http://auth:9001",
+                "/auth/login?a=b",
+                "http://auth:9001/auth/login?a=b",
+            ),
+            (
+                "http://auth/base/",
+                "/auth/login",
+                "http://auth/base/auth/login",
+            ),
+            (
+                "http://auth",
+                "/auth/keys/%2e%2e%2fx",
+                "http://auth/auth/keys/%2e%2e%2fx",
+            ),
+        ] {
+            assert_eq!(pass(auth, asked), Ok(there.to_owned()));
+        }
+        for asked in [
+            "/auth/../metrics",
+            "/auth/./login",
+            "/auth/%2e%2e/health",
+            "/auth/x/%2E./%2e%2E/health",
+            "/auth/..",
+        ] {
+            assert_eq!(
+                pass("http://auth:9001", asked),
+                Err(Code::NotFound),
+                "{asked}"
+            );
+        }
+    }
 }

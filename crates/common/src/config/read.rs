@@ -78,8 +78,8 @@ impl<'a> Reader<'a> {
                 keys_dir: kind::folder(),
                 issuer: kind::text(),
                 audience: kind::text(),
-                access_ttl: kind::positive_duration(),
-                refresh_ttl: kind::positive_duration(),
+                access_ttl: kind::lifetime(),
+                refresh_ttl: kind::lifetime(),
                 password_min: kind::number(1, 128),
             }
         )

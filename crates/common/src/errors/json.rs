@@ -86,9 +86,22 @@ pub(super) fn explain(path: &Path, message: &str) -> (String, String) {
     let expected = is_serdes.iter().any(|start| message.starts_with(start));
     match message.rsplit_once(", expected ") {
         Some((_, wanted)) if expected => {
-            (pointer, shorten(&format!("Expected {}.", listed(wanted))))
+            (pointer, shorten(&format!("Expected {}.", in_words(wanted))))
         }
         _ => (pointer, shorten(message)),
+    }
+}
+
+/// What serde expects, without the names that our types have.
+fn in_words(wanted: &str) -> String {
+    match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0 up".to_owned(),
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "an object".to_owned(),
+        _ if wanted.starts_with("struct ") => "an object".to_owned(),
+        _ => listed(wanted),
     }
 }
 
@@ -248,7 +261,9 @@ mod tests {
             "/options/temperature"
         );
         assert_eq!(wrong(r#"{"message":"a","options":[0.5]}"#).0, "/options");
-        assert_eq!(wrong(r#"{"message":"a","options":[]}"#).0, "/options");
+        let object = ("/options".to_owned(), "Expected an object.".to_owned());
+        assert_eq!(wrong(r#"{"message":"a","options":[]}"#), object);
+        assert_eq!(wrong(r#"{"message":"a","options":"x"}"#), object);
         assert_eq!(
             wrong(r#"{"message":"a","options":{"seeds":{"a/b~c":"x"}}}"#).0,
             "/options/seeds/a~1b~0c"
@@ -256,7 +271,10 @@ mod tests {
         assert_eq!(wrong(r#"{"message":"a","stop":["x",1]}"#).0, "/stop/1");
         assert_eq!(
             wrong(r#"{"message":"a","options":{"max_tokens":-1}}"#),
-            ("/options/max_tokens".into(), "Expected u32.".into())
+            (
+                "/options/max_tokens".into(),
+                "Expected a whole number from 0 up.".into()
+            )
         );
         assert_eq!(
             wrong(r#"{"message":"a","kind":"odd"}"#),

@@ -87,13 +87,19 @@ fn authority<B>(request: &Request<B>) -> Result<Option<Authority>, ApiError> {
         return Err(malformed("Send exactly one Host header."));
     };
     match Authority::try_from(host.as_bytes()) {
-        Ok(authority) if !authority.as_str().contains('@') && !authority.host().is_empty() => {
-            Ok(Some(authority))
-        }
+        Ok(authority) if is_host_and_port(&authority) => Ok(Some(authority)),
         _ => Err(malformed(
             "The Host header is not a host with an optional port.",
         )),
     }
+}
+
+/// Whether it is a host with an optional port, as `Host` must be.
+fn is_host_and_port(authority: &Authority) -> bool {
+    let (text, host) = (authority.as_str(), authority.host());
+    let port = text.strip_prefix(host).unwrap_or("@");
+    let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
+    !host.is_empty() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 #[cfg(test)]
@@ -121,6 +127,7 @@ mod tests {
             "[::1]",
             "192.168.1.7",
             "Chat.Example.ORG:80",
+            "localhost:",
         ] {
             assert_eq!(
                 check(&hosts, "/", &[ours], Version::HTTP_11),
@@ -167,7 +174,18 @@ mod tests {
     #[test]
     fn http_1_1_needs_exactly_one_well_formed_host() {
         let hosts = Hosts::any();
-        for names in [&[][..], &["a", "a"], &[""], &["user@a"], &["a b"], &["a/b"]] {
+        for names in [
+            &[][..],
+            &["a", "a"],
+            &[""],
+            &["user@a"],
+            &["a b"],
+            &["a/b"],
+            &[":80"],
+            &["host:port"],
+            &["host:65536"],
+            &["[::1]:-1"],
+        ] {
             assert_eq!(
                 check(&hosts, "/", names, Version::HTTP_11),
                 Err(Code::InvalidRequest),

@@ -41,7 +41,7 @@ impl ApiKeys {
         }
     }
 
-    /// Whose key that is, at `now` (Unix seconds).
+    /// Whose key that is. `now` is the time (Unix seconds) for one that is remembered; else the store says it.
     pub async fn find(
         &self,
         text: &str,
@@ -91,7 +91,7 @@ impl ApiKeys {
             owner: key.owner,
             credential,
         };
-        if has_expired(&identity, now) {
+        if has_expired(&identity, found.now.div_euclid(1000)) {
             return Ok(Lookup::Expired);
         }
         self.lately.put(remembered_as, (asked, identity.clone()));

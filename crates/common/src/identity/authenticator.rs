@@ -46,7 +46,8 @@ impl Authenticator {
         }))
     }
 
-    /// Whom an access token or an API key belongs to; store calls end by `deadline`.
+    /// Whom an access token or an API key belongs to; store calls end by `deadline`, which is put off by as long as a
+    /// key of `auth`'s was waited for: that says nothing of the store.
     ///
     /// # Errors
     /// 401 `invalid_token`, `token_expired` or `token_revoked`; 503 `store_unavailable` where nobody can tell now,
@@ -54,18 +55,14 @@ impl Authenticator {
     pub async fn authenticate(
         &self,
         bearer: &str,
-        deadline: Instant,
+        deadline: &mut Instant,
     ) -> Result<Identity, ApiError> {
         let identity = if bearer.starts_with(API_KEY_PREFIX) {
-            self.api_key(bearer, deadline).await?
+            self.api_key(bearer, *deadline).await?
         } else {
-            self.token(bearer).await?
+            self.token(bearer, deadline).await?
         };
-        if !self.0.revocations.loaded(deadline).await {
-            return Err(unavailable(
-                "Revocations could not be read yet; try again in a moment.",
-            ));
-        }
+        self.knows_the_store(*deadline).await?;
         match self.is_revoked(&identity) {
             Some(refusal) => Err(refusal),
             None => Ok(identity),
@@ -128,16 +125,26 @@ impl Authenticator {
         })
     }
 
-    async fn token(&self, text: &str) -> Result<Identity, ApiError> {
+    /// Waits until the store was asked once for revocations, and for the time.
+    async fn knows_the_store(&self, deadline: Instant) -> Result<(), ApiError> {
+        match self.0.revocations.loaded(deadline).await {
+            true => Ok(()),
+            false => Err(unavailable(
+                "Revocations could not be read yet; try again in a moment.",
+            )),
+        }
+    }
+
+    async fn token(&self, text: &str, deadline: &mut Instant) -> Result<Identity, ApiError> {
         if text.len() > token::MAX_LENGTH {
             return Err(invalid());
         }
-        let (now, remembered_as) = (self.now(), Sha256::digest(text.as_bytes()).into());
+        let remembered_as = Sha256::digest(text.as_bytes()).into();
         if let Some((kid, identity)) = self.0.tokens.get(&remembered_as)
             && self.0.keys.get(&kid).is_some()
         {
             return match &identity.credential {
-                Credential::Token { expires_at, .. } if token::expired(*expires_at, now) => {
+                Credential::Token { expires_at, .. } if token::expired(*expires_at, self.now()) => {
                     Err(refusal(Refusal::Expired))
                 }
                 _ => Ok(identity),
@@ -149,11 +156,17 @@ impl Authenticator {
                 "The signing keys could not be fetched yet; try again in a moment.",
             ));
         }
-        let Some(key) = self.0.keys.find(&unchecked.kid).await else {
+        let asked = Instant::now();
+        let key = self.0.keys.find(&unchecked.kid).await;
+        *deadline += asked.elapsed();
+        let Some(key) = key else {
             return Err(refusal(Refusal::Invalid("kid")));
         };
-        let identity = unchecked
-            .verify(&key, &self.0.verifier, now)
+        let claims = unchecked.signed(&key).map_err(refusal)?;
+        // Times are judged by the store's clock, not by this machine's, which may be wrong.
+        self.knows_the_store(*deadline).await?;
+        let identity = claims
+            .check(&self.0.verifier, self.now())
             .map_err(refusal)?;
         self.0
             .tokens

@@ -56,15 +56,16 @@ pub async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Deadline(deadline) = request
+    let Deadline(mut deadline) = request
         .extensions()
         .get()
         .copied()
         .unwrap_or_else(Deadline::from_now);
     let found = match bearer(request.headers()) {
-        Ok(token) => authenticator.authenticate(token, deadline).await,
+        Ok(token) => authenticator.authenticate(token, &mut deadline).await,
         Err(refusal) => Err(refusal),
     };
+    request.extensions_mut().insert(Deadline(deadline));
     match found {
         Ok(identity) => request.extensions_mut().insert(identity).map(drop),
         Err(refusal) => request

@@ -1,6 +1,12 @@
 //! Fetches the key set from `auth`: in the background, and sooner when somebody shows a token of an unknown key.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -24,8 +30,10 @@ const MAX_ANSWER: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
     wanted: Arc<Notify>,
+    /// How many fetches have begun.
+    begun: Arc<AtomicU64>,
     /// How many fetches have ended, well or not.
-    attempts: watch::Receiver<u64>,
+    ended: watch::Receiver<u64>,
 }
 
 /// The fetching side: one task.
@@ -33,7 +41,8 @@ pub(super) struct Fetcher {
     url: String,
     client: reqwest::Client,
     wanted: Arc<Notify>,
-    attempts: watch::Sender<u64>,
+    begun: Arc<AtomicU64>,
+    ended: watch::Sender<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,39 +63,43 @@ impl Remote {
             "{}/.well-known/jwks.json",
             auth_url.as_str().trim_end_matches('/')
         );
-        let (attempts, seen) = watch::channel(0);
-        let wanted = Arc::new(Notify::new());
+        let (ended, seen) = watch::channel(0);
+        let (wanted, begun) = (Arc::new(Notify::new()), Arc::default());
         (
             Self {
-                wanted: wanted.clone(),
-                attempts: seen,
+                wanted: Arc::clone(&wanted),
+                begun: Arc::clone(&begun),
+                ended: seen,
             },
             Fetcher {
                 url,
                 client,
                 wanted,
-                attempts,
+                begun,
+                ended,
             },
         )
     }
 
-    /// Asks for a fetch and waits until one that began afterwards may have ended, at most `patience`.
+    /// Asks for a fetch and waits until one that began afterwards has ended, at most `patience`: what one that is under
+    /// way will bring may be older than the key that is looked for.
     pub async fn refreshed(&self, patience: Duration) {
-        let mut attempts = self.attempts.clone();
-        attempts.mark_unchanged();
+        let wanted = self.begun.load(Ordering::SeqCst) + 1;
+        let mut ended = self.ended.clone();
         self.wanted.notify_one();
-        let _ = timeout(patience, attempts.changed()).await;
+        let _ = timeout(patience, ended.wait_for(|ended| *ended >= wanted)).await;
     }
 }
 
 impl Fetcher {
     pub async fn run(self, set: KeySet) {
         loop {
+            self.begun.fetch_add(1, Ordering::SeqCst);
             if let Err(error) = self.fetch(&set).await {
                 tracing::warn!(error = %error, cause = ?std::error::Error::source(&error), "signing keys not fetched");
             }
             let ended = Instant::now();
-            self.attempts.send_modify(|count| *count += 1);
+            self.ended.send_modify(|count| *count += 1);
             if set.is_ready() {
                 tokio::select! {
                     () = sleep_until(ended + INTERVAL) => {}
@@ -120,10 +133,7 @@ impl Fetcher {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicU32, Ordering},
-        time::Instant as Clock,
-    };
+    use std::{sync::atomic::AtomicU32, time::Instant as Clock};
 
     use axum::{Json, Router, http::StatusCode, response::IntoResponse, routing::get};
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

@@ -97,7 +97,8 @@ impl Revocations {
         clock::now_ms().saturating_add(self.offset_ms.load(Ordering::Relaxed))
     }
 
-    /// Writes entries to the index and knows them at once. `now` is the store's clock. Safe to repeat.
+    /// Writes entries to the index and knows them at once; of what could not be written it knows nothing. `now` is the
+    /// store's clock. Safe to repeat.
     pub async fn publish(
         &self,
         store: &Store,
@@ -107,10 +108,9 @@ impl Revocations {
         let txn = entries.iter().fold(Txn::durable(), |txn, entry| {
             txn.op(Op::MemberSet(REVOKED.into(), entry.member(), now))
         });
-        let written = store.commit(txn).await;
-        // Known here even where the write is in doubt: whoever asked for it wanted it.
+        store.commit(txn).await?;
         self.learn(entries.into_iter().map(|entry| (entry, now)).collect());
-        written.map(|_| ())
+        Ok(())
     }
 
     fn learn(&self, entries: Vec<(Revocation, i64)>) {

@@ -25,6 +25,16 @@ pub enum Revocation {
 }
 
 impl Revocation {
+    /// What kind it is, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Login(_) => "login",
+            Self::ApiKey(_) => "key",
+            Self::Account(_) => "account",
+            Self::Logins { .. } => "logins",
+        }
+    }
+
     /// The index member.
     pub fn member(&self) -> String {
         match self {

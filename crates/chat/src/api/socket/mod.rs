@@ -109,7 +109,7 @@ impl Drop for Seat {
 pub async fn connect(
     State(app): State<App>,
     identity: Result<Identity, ApiError>,
-    Deadline(deadline): Deadline,
+    Deadline(mut deadline): Deadline,
     Peer(peer): Peer,
     RequestId(request_id): RequestId,
     headers: HeaderMap,
@@ -119,7 +119,7 @@ pub async fn connect(
     let upgrade = upgrade?;
     let found = match (identity, protocol_token(&headers)) {
         (Err(refusal), Some(token)) if refusal.code == Code::MissingToken => {
-            app.authenticator.authenticate(&token, deadline).await
+            app.authenticator.authenticate(&token, &mut deadline).await
         }
         (identity, _) => identity,
     };

@@ -188,8 +188,13 @@ impl Socket {
     }
 
     async fn on_auth(&mut self, token: &str) -> Next {
-        let Deadline(deadline) = Deadline::from_now();
-        match self.app.authenticator.authenticate(token, deadline).await {
+        let Deadline(mut deadline) = Deadline::from_now();
+        match self
+            .app
+            .authenticator
+            .authenticate(token, &mut deadline)
+            .await
+        {
             Ok(identity) => match self.speaker.authenticated(identity) {
                 Ok(()) => {
                     self.timers.authenticated(self.speaker.expires_at());

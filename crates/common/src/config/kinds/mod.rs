@@ -178,6 +178,11 @@ pub(in crate::config) fn positive_duration() -> Kind<Duration> {
     duration().and("it must be longer than 0", |duration| !duration.is_zero())
 }
 
+/// How long a token lives; tokens count in whole seconds.
+pub(in crate::config) fn lifetime() -> Kind<Duration> {
+    positive_duration().and("it must be at least 1s", |lifetime| lifetime.as_secs() > 0)
+}
+
 fn show_duration(duration: &Duration) -> String {
     let ms = duration.as_millis();
     let units = [
