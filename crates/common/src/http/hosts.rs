@@ -87,13 +87,23 @@ fn authority<B>(request: &Request<B>) -> Result<Option<Authority>, ApiError> {
         return Err(malformed("Send exactly one Host header."));
     };
     match Authority::try_from(host.as_bytes()) {
-        Ok(authority) if !authority.as_str().contains('@') && !authority.host().is_empty() => {
+        Ok(authority)
+            if !authority.as_str().contains('@')
+                && !authority.host().is_empty()
+                && has_a_port_or_none(&authority) =>
+        {
             Ok(Some(authority))
         }
         _ => Err(malformed(
             "The Host header is not a host with an optional port.",
         )),
     }
+}
+
+/// The port may be missing or empty; what stands there must be one.
+fn has_a_port_or_none(authority: &Authority) -> bool {
+    let rest = authority.as_str().strip_prefix(authority.host());
+    matches!(rest, Some("" | ":")) || authority.port_u16().is_some()
 }
 
 #[cfg(test)]
@@ -167,12 +177,25 @@ mod tests {
     #[test]
     fn http_1_1_needs_exactly_one_well_formed_host() {
         let hosts = Hosts::any();
-        for names in [&[][..], &["a", "a"], &[""], &["user@a"], &["a b"], &["a/b"]] {
+        for names in [
+            &[][..],
+            &["a", "a"],
+            &[""],
+            &["user@a"],
+            &["a b"],
+            &["a/b"],
+            &["a:x"],
+            &["a:99999"],
+            &["[::1]:x"],
+        ] {
             assert_eq!(
                 check(&hosts, "/", names, Version::HTTP_11),
                 Err(Code::InvalidRequest),
                 "{names:?}"
             );
+        }
+        for name in ["a:", "a:80", "[::1]", "[::1]:80"] {
+            assert_eq!(check(&hosts, "/", &[name], Version::HTTP_11), Ok(()));
         }
         assert_eq!(check(&hosts, "/", &[], Version::HTTP_10), Ok(()));
         assert_eq!(
