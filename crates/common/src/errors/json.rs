@@ -86,9 +86,23 @@ pub(super) fn explain(path: &Path, message: &str) -> (String, String) {
     let expected = is_serdes.iter().any(|start| message.starts_with(start));
     match message.rsplit_once(", expected ") {
         Some((_, wanted)) if expected => {
-            (pointer, shorten(&format!("Expected {}.", listed(wanted))))
+            let wanted = plain(wanted).map_or_else(|| listed(wanted), str::to_owned);
+            (pointer, shorten(&format!("Expected {wanted}.")))
         }
         _ => (pointer, shorten(message)),
+    }
+}
+
+/// JSON's word for what serde calls by a name of Rust.
+fn plain(wanted: &str) -> Option<&'static str> {
+    match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => Some("a whole number from 0 up"),
+        "i8" | "i16" | "i32" | "i64" => Some("a whole number"),
+        "f32" | "f64" => Some("a number"),
+        "a sequence" => Some("a list"),
+        "a map" => Some("an object"),
+        "a boolean" => Some("true or false"),
+        _ => wanted.starts_with("struct ").then_some("an object"),
     }
 }
 
@@ -256,7 +270,10 @@ mod tests {
         assert_eq!(wrong(r#"{"message":"a","stop":["x",1]}"#).0, "/stop/1");
         assert_eq!(
             wrong(r#"{"message":"a","options":{"max_tokens":-1}}"#),
-            ("/options/max_tokens".into(), "Expected u32.".into())
+            (
+                "/options/max_tokens".into(),
+                "Expected a whole number from 0 up.".into()
+            )
         );
         assert_eq!(
             wrong(r#"{"message":"a","kind":"odd"}"#),
@@ -267,6 +284,29 @@ mod tests {
         assert!(detail.contains("message, session_id, options"), "{detail}");
         let (pointer, _) = wrong(r#"{"message":"a","options":{"top":1}}"#);
         assert_eq!(pointer, "/options/top");
+    }
+
+    #[test]
+    fn what_is_expected_is_said_in_the_words_of_json() {
+        for (text, detail) in [
+            ("null", "Expected an object."),
+            (r#"{"message":"a","options":7}"#, "Expected an object."),
+            (
+                r#"{"message":"a","options":{"seeds":[]}}"#,
+                "Expected an object.",
+            ),
+            (r#"{"message":"a","stop":"x"}"#, "Expected a list."),
+            (
+                r#"{"message":"a","options":{"temperature":"hot"}}"#,
+                "Expected a number.",
+            ),
+            (
+                r#"{"message":"a","options":{"seeds":{"x":"y"}}}"#,
+                "Expected a whole number.",
+            ),
+        ] {
+            assert_eq!(wrong(text).1, detail, "{text}");
+        }
     }
 
     #[test]
