@@ -55,6 +55,13 @@ async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Respon
     let mut url = auth.url.clone();
     url.set_path(parts.uri.path());
     url.set_query(parts.uri.query());
+    // Dots, also encoded ones, are taken out of a URL's path: it would lead out of what is passed on.
+    if url.path() != parts.uri.path() {
+        return Err(ApiError::new(
+            Code::NotFound,
+            "There is nothing at this address.",
+        ));
+    }
     // The layers have bounded the body; what went wrong with it is said by them.
     let body = to_bytes(body, usize::MAX)
         .await
