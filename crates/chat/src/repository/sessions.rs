@@ -340,9 +340,8 @@ pub(super) fn begin_session(keys: &Keys, id: &SessionId, session: &Session) -> V
     let key = keys.session(id);
     let field =
         |name: &str, value: &str| Op::FieldSet(key.clone(), name.into(), value.to_owned().into());
+    // First what grows: a full store refuses a transaction at its first operation, or not at all.
     let mut ops = vec![
-        // What is left of an expired life of this id must not be seen by the new one.
-        Op::Delete(keys.messages(id)),
         field("v", &VERSION.to_string()),
         field("inc", &session.incarnation),
         field("title", &session.title),
@@ -357,6 +356,8 @@ pub(super) fn begin_session(keys: &Keys, id: &SessionId, session: &Session) -> V
             .as_deref()
             .map(|system| field("system", system)),
     );
+    // What is left of an expired life of this id must not be seen by the new one.
+    ops.push(Op::Delete(keys.messages(id)));
     ops.push(Op::Set {
         key: keys.incarnation(&session.incarnation),
         value: id.to_string().into(),
