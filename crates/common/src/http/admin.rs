@@ -12,6 +12,10 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn router(health: Health, metrics: PrometheusHandle) -> Router {
     let process = Collector::default();
     process.describe();
+    ::metrics::describe_gauge!(
+        "tokio_tasks_alive",
+        "Tasks of the runtime that have not ended"
+    );
     Router::new()
         .route("/metrics", get(render))
         .with_state((metrics, process))
@@ -22,5 +26,9 @@ async fn render(
     State((metrics, process)): State<(PrometheusHandle, Collector)>,
 ) -> impl IntoResponse {
     process.collect();
+    let tasks = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
+    ::metrics::gauge!("tokio_tasks_alive").set(tasks as f64);
     ([(header::CONTENT_TYPE, EXPOSITION)], metrics.render())
 }
