@@ -39,14 +39,20 @@ async fn a_drain_finishes_every_stream_and_socket() {
     }
     app.model.wait_chats(40).await;
     app.chat_process(0).terminate();
-    eventually(Duration::from_secs(2), "it says that it drains", || async {
-        (alice.get("/readyz").await.status == 503).then_some(())
+    let ready = eventually(Duration::from_secs(2), "it says that it drains", || async {
+        let ready = alice.get("/readyz").await;
+        (ready.status == 503).then(|| ready.json())
     })
     .await;
+    assert_eq!(ready["missing"], serde_json::json!(["draining"]));
     alice
         .send("new", "too late")
         .await
         .problem(503, "shutting_down");
+    alice
+        .get("/chat/sessions/new")
+        .await
+        .problem(404, "session_not_found");
     assert_eq!(alice.get("/livez").await.status, 200);
     gate.open();
     for stream in &mut streams {

@@ -86,6 +86,54 @@ async fn what_happens_is_measured_and_what_ends_is_over(on: Backend) {
         assert!(value >= least, "{sample} is {value}: {after:#?}");
     }
     every_metric_is_described(&door).await;
+    let completion = json!({"model": "gemma3:1b", "messages": [{"role": "user", "content": "hi"}]});
+    alice
+        .post("/v1/chat/completions", &completion)
+        .await
+        .expect(200);
+    what_operators_read_of_is_measured(&app).await;
+}
+
+/// Every metric that operators are told of is there, with the labels that the alarms ask for.
+async fn what_operators_read_of_is_measured(app: &TestApp) {
+    let chat = app.stranger().at(app.chat_admin(0)).get("/metrics").await;
+    let auth = app.stranger().at(app.auth_admin()).get("/metrics").await;
+    let text = format!("{}\n{}", chat.text(), auth.text());
+    let page = std::fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md"),
+    )
+    .unwrap();
+    let words = page.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    let named = words.filter(|word| {
+        let kinds = [
+            "http_", "chat_", "llm_", "store_", "history_", "process_", "tokio_",
+        ];
+        let ends = [
+            "_total", "_seconds", "_bucket", "_open", "_running", "_queued", "_up", "_bytes",
+            "_fds", "_alive",
+        ];
+        kinds.iter().any(|kind| word.starts_with(kind))
+            && ends.iter().any(|end| word.ends_with(end))
+    });
+    let mut count = 0;
+    for name in named {
+        let family = name.trim_end_matches("_bucket");
+        assert!(
+            text.contains(&format!("# TYPE {family} ")),
+            "{name} is not measured"
+        );
+        count += 1;
+    }
+    assert!(count > 30, "{count} names in the page");
+    for series in [
+        "http_problems_total{service=\"auth\",code=\"invalid_credentials\"}",
+        "http_problems_total{service=\"auth\",code=\"too_many_attempts\"}",
+        "http_problems_total{service=\"chat\",code=\"internal\"} 0",
+        "chat_turns_closed_for_dead_instances_total 0",
+        "history_records_skipped_total 0",
+    ] {
+        assert!(text.contains(series), "{series} is missing");
+    }
 }
 
 async fn every_metric_is_described(door: &Client) {
