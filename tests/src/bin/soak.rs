@@ -368,6 +368,7 @@ async fn main() -> ExitCode {
     let mut shown = 0;
     while begun.elapsed().as_secs_f64() < minutes * 60.0 {
         sleep(SAMPLE_EVERY).await;
+        app.model.forget();
         loaded.push(sample(&app, begun).await);
         let last = loaded.last().unwrap();
         if last.at >= minutes * f64::from(shown) / 4.0 {
