@@ -184,8 +184,8 @@ mod tests {
             &["user@a"],
             &["a b"],
             &["a/b"],
-            &["a:x"],
-            &["a:99999"],
+            &["host:x"],
+            &["host:99999"],
             &["[::1]:x"],
         ] {
             assert_eq!(
@@ -194,7 +194,7 @@ mod tests {
                 "{names:?}"
             );
         }
-        for name in ["a:", "a:80", "[::1]", "[::1]:80"] {
+        for name in ["host:", "host:80", "[::1]", "[::1]:80"] {
             assert_eq!(check(&hosts, "/", &[name], Version::HTTP_11), Ok(()));
         }
         assert_eq!(check(&hosts, "/", &[], Version::HTTP_10), Ok(()));
