@@ -192,7 +192,7 @@ impl Patient {
 
     /// Whether the socket ends for what was read of a head: hyper has refused it by itself.
     fn is_within_head(&self) -> bool {
-        self.head_begun && self.turn == self.talk.turn.load(Ordering::Acquire)
+        self.ahead.has_begun() && self.turn == self.talk.turn.load(Ordering::Acquire)
     }
 
     fn wrote(

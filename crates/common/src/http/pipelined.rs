@@ -46,6 +46,11 @@ impl Ahead {
         self.ends_empty = bytes.ends_with(b"\n\r\n") || bytes.ends_with(b"\n\n");
     }
 
+    /// Whether anything of a head has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Whether a part of the next request is there already, after one whose body was said to have this length.
     ///
     /// Where nobody said it, or that whole request had come with the one before it, the end of the last read decides:
