@@ -113,6 +113,45 @@ async fn kills_under_load_lose_no_acknowledged_turn() {
     auditor.check(&alice.at(app.chat(0))).await;
 }
 
+#[tokio::test]
+async fn a_stop_while_the_store_is_frozen_tells_every_reader_how_it_ended() {
+    let app = TestApp::builder(Backend::Redis)
+        .set("server.drain_timeout", "1s")
+        .start()
+        .await;
+    let gate = Gate::new();
+    app.model.usually(Answer::gated(["one ", "two"], &gate));
+    let alice = app.login("alice").await;
+    let mut stream = alice.stream("work", "count").await;
+    stream.started().await;
+    let whole = alice.clone();
+    let whole = tokio::spawn(async move { whole.send("whole", "count").await });
+    let mut socket = alice.socket().await;
+    let id = socket.say("other", "count").await;
+    app.model.wait_chats(3).await;
+    gate.release(1);
+    assert_eq!(
+        stream.next_but_queued().await.unwrap().data["token"],
+        "one "
+    );
+    app.redis().freeze();
+    app.chat_process(0).terminate();
+    stream
+        .rest()
+        .await
+        .last()
+        .unwrap()
+        .expect_error(503, "interrupted");
+    socket
+        .rest_of(&id)
+        .await
+        .last()
+        .unwrap()
+        .expect_error(503, "interrupted");
+    whole.await.unwrap().problem(503, "interrupted");
+    assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));
+}
+
 async fn running_answers_are_finished_before_the_end(on: Backend) {
     let app = TestApp::start(on).await;
     let gate = Gate::new();

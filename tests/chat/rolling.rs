@@ -39,14 +39,20 @@ async fn a_drain_finishes_every_stream_and_socket() {
     }
     app.model.wait_chats(40).await;
     app.chat_process(0).terminate();
-    eventually(Duration::from_secs(2), "it says that it drains", || async {
-        (alice.get("/readyz").await.status == 503).then_some(())
+    let ready = eventually(Duration::from_secs(2), "it says that it drains", || async {
+        let ready = alice.get("/readyz").await;
+        (ready.status == 503).then(|| ready.json())
     })
     .await;
+    assert_eq!(ready["missing"], serde_json::json!(["draining"]));
     alice
         .send("new", "too late")
         .await
         .problem(503, "shutting_down");
+    alice
+        .get("/chat/sessions/new")
+        .await
+        .problem(404, "session_not_found");
     assert_eq!(alice.get("/livez").await.status, 200);
     gate.open();
     for stream in &mut streams {
@@ -124,17 +130,92 @@ async fn stream_on(client: Client, session: String, over: Arc<AtomicBool>, done:
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_behind_a_proxy_fails_nobody() {
+/// Two instances behind the proxy.
+async fn proxied() -> (TestApp, [Instance; 2], Haproxy) {
     let app = TestApp::builder(Backend::Redis)
         .set("llm.ollama.max_concurrency", 64)
         .set("server.trusted_proxies", "127.0.0.1/32")
+        .set("chat.lease", "2s")
         .start()
         .await;
+    let instances = [Instance::start(&app).await, Instance::start(&app).await];
+    let haproxy = Haproxy::start([instances[0].address, instances[1].address]).await;
+    (app, instances, haproxy)
+}
+
+/// How often that message stands in the session, and with which answers.
+async fn stands(user: &Client, session: &str, message: &str) -> (usize, Vec<String>) {
+    let talk = user.talk(session).await;
+    let asked = talk.iter().filter(|(_, text)| text == message).count();
+    let answers = talk.into_iter().filter(|(role, _)| role == "assistant");
+    (asked, answers.map(|(_, text)| text).collect())
+}
+
+#[tokio::test]
+async fn a_turn_that_fails_behind_the_proxy_is_sent_again_and_stands_once() {
+    let (app, instances, haproxy) = proxied().await;
+    let alice = app.login("alice").await.at(haproxy.address());
+    // Three tries, of which each asks the model twice.
+    let refusal = || Answer::refuse(503, "retry-after: 0\r\n", "{}");
+    app.model.answer_to("never", refusal());
+    alice
+        .send("work", "never")
+        .await
+        .problem(503, "llm_unavailable");
+    assert_eq!(stands(&alice, "work", "never").await, (1, vec![]));
+    for _ in 0..2 {
+        app.model.next(refusal());
+    }
+    assert_eq!(alice.say("work", "soon").await, "You said: soon");
+    let answers = vec!["You said: soon".to_owned()];
+    assert_eq!(stands(&alice, "work", "soon").await, (1, answers));
+    // What is no turn is not sent again: nobody would get two sessions.
+    app.redis().cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    alice
+        .post("/chat/sessions", &serde_json::json!({}))
+        .await
+        .problem(503, "store_full");
+    let refused = |instance: &Instance| {
+        instance
+            .process
+            .log_text()
+            .matches("\"store_full\"")
+            .count()
+    };
+    assert_eq!(instances.iter().map(refused).sum::<usize>(), 1);
+}
+
+#[tokio::test]
+async fn a_killed_instance_behind_the_proxy_costs_no_answer() {
+    let (app, instances, haproxy) = proxied().await;
+    let gate = tests::Gate::new();
+    app.model.next(Answer::gated(["one ", "two"], &gate));
+    let alice = app.login("alice").await.at(haproxy.address());
+    let asked = alice.clone();
+    let reply = tokio::spawn(async move { asked.send("work", "count").await });
+    app.model.wait_chats(1).await;
+    gate.release(1);
+    let mut killed = 0;
+    for instance in &instances {
+        let admin = instance.process.address("chat", true).await;
+        let measured = alice.at(admin).get("/metrics").await.text();
+        if measured.contains("chat_turns_running 1") {
+            instance.process.kill();
+            killed += 1;
+        }
+    }
+    assert_eq!(killed, 1, "one of them has the turn");
+    let reply = reply.await.unwrap();
+    assert_eq!(reply.expect(200)["reply"], "You said: count");
+    let answers = vec!["You said: count".to_owned()];
+    assert_eq!(stands(&alice, "work", "count").await, (1, answers));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_behind_a_proxy_fails_nobody() {
+    let (app, mut instances, haproxy) = proxied().await;
     app.model
         .usually(Answer::echo_every(Duration::from_millis(40)));
-    let mut instances = [Instance::start(&app).await, Instance::start(&app).await];
-    let haproxy = Haproxy::start([instances[0].address, instances[1].address]).await;
     let (over, done) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),

@@ -28,6 +28,14 @@ async fn a_full_redis_refuses_messages_and_lets_read() {
         .await
         .problem(503, "store_full");
     assert_eq!(alice.history("work").await.len(), 2, "reading goes on");
+    alice
+        .send("begun-now", "during")
+        .await
+        .problem(503, "store_full");
+    alice
+        .post("/chat/sessions", &serde_json::json!({}))
+        .await
+        .problem(503, "store_full");
     app.redis().cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
     alice.say("work", "after").await;
     let texts: Vec<String> = alice

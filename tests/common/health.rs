@@ -64,5 +64,6 @@ async fn a_dead_model_server_does_not_gate(on: Backend) {
         .start()
         .await;
     app.wait_up().await;
-    assert_eq!(app.stranger().get("/readyz").await.status, 200);
+    let ready = app.stranger().get("/readyz").await.expect(200);
+    assert_ne!(ready["checks"]["llm"], "ok", "it is said: {ready}");
 }

@@ -1,10 +1,10 @@
 //! Seeing inside: what the metrics say, that nobody can make them grow, and one id from the caller to the model server.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use serde_json::json;
-use tests::{Answer, Backend, Client, Gate, PATIENCE, RedisOptions, TestApp, eventually};
+use tests::{Answer, Backend, Client, Gate, PATIENCE, RedisOptions, TestApp, eventually, raw};
 
 on_both_stores!(
     what_happens_is_measured_and_what_ends_is_over,
@@ -87,6 +87,54 @@ async fn what_happens_is_measured_and_what_ends_is_over(on: Backend) {
         assert!(value >= least, "{sample} is {value}: {after:#?}");
     }
     every_metric_is_described(&door).await;
+    let completion = json!({"model": "gemma3:1b", "messages": [{"role": "user", "content": "hi"}]});
+    alice
+        .post("/v1/chat/completions", &completion)
+        .await
+        .expect(200);
+    what_operators_read_of_is_measured(&app).await;
+}
+
+/// Every metric that operators are told of is there, with the labels that the alarms ask for.
+async fn what_operators_read_of_is_measured(app: &TestApp) {
+    let chat = app.stranger().at(app.chat_admin(0)).get("/metrics").await;
+    let auth = app.stranger().at(app.auth_admin()).get("/metrics").await;
+    let text = format!("{}\n{}", chat.text(), auth.text());
+    let page = std::fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md"),
+    )
+    .unwrap();
+    let words = page.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    let named = words.filter(|word| {
+        let kinds = [
+            "http_", "chat_", "llm_", "store_", "history_", "process_", "tokio_",
+        ];
+        let ends = [
+            "_total", "_seconds", "_bucket", "_open", "_running", "_queued", "_up", "_bytes",
+            "_fds", "_alive",
+        ];
+        kinds.iter().any(|kind| word.starts_with(kind))
+            && ends.iter().any(|end| word.ends_with(end))
+    });
+    let mut count = 0;
+    for name in named {
+        let family = name.trim_end_matches("_bucket");
+        assert!(
+            text.contains(&format!("# TYPE {family} ")),
+            "{name} is not measured"
+        );
+        count += 1;
+    }
+    assert!(count > 30, "{count} names in the page");
+    for series in [
+        "http_problems_total{service=\"auth\",code=\"invalid_credentials\"}",
+        "http_problems_total{service=\"auth\",code=\"too_many_attempts\"}",
+        "http_problems_total{service=\"chat\",code=\"internal\"} 0",
+        "chat_turns_closed_for_dead_instances_total 0",
+        "history_records_skipped_total 0",
+    ] {
+        assert!(text.contains(series), "{series} is missing");
+    }
 }
 
 async fn logins_refreshes_and_refusals_are_counted(on: Backend) {
@@ -177,6 +225,53 @@ async fn strangers_cannot_make_the_metrics_grow(on: Backend) {
     let after = samples(&door).await.len();
     // A status that did not come before may still come; a path or a method may not.
     assert!(after <= before + 40, "{before} samples became {after}");
+}
+
+/// So many paths that nobody had asked for, in one go on one connection; all are answered.
+async fn ask_for_new_paths(door: SocketAddr, count: usize) {
+    let mut requests = String::new();
+    for number in 0..count {
+        let (id, last) = (uuid::Uuid::new_v4(), number + 1 == count);
+        let path = match number % 4 {
+            0 => format!("/{id}"),
+            1 => format!("/chat/{id}"),
+            2 => format!("/chat/sessions/{id}/messages?limit={number}"),
+            _ => format!("/v1/{id}?{id}"),
+        };
+        let close = if last { "connection: close\r\n" } else { "" };
+        requests += &format!("GET {path} HTTP/1.1\r\nhost: a\r\n{close}\r\n");
+    }
+    let mut connection = raw::Raw::connect(door).await;
+    connection.send(requests).await;
+    let answers = connection.read_to_close(PATIENCE * 3).await;
+    let answers = String::from_utf8_lossy(&answers);
+    assert_eq!(answers.matches("HTTP/1.1 40").count(), count);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_paths_leave_metrics_and_memory_as_they_were() {
+    let app = TestApp::builder(Backend::Redis)
+        .set("telemetry.log_filter", "error,common::http::pair=info")
+        .start()
+        .await;
+    let door = app.stranger().at(app.chat_admin(0));
+    let ask = |batches: usize| {
+        let one = |_| ask_for_new_paths(app.chat(0), 500);
+        stream::iter(0..batches).map(one).buffer_unordered(4)
+    };
+    ask(8).collect::<Vec<()>>().await;
+    let before = (
+        samples(&door).await.len(),
+        app.chat_process(0).memory() / 1024 / 1024,
+    );
+    ask(200).collect::<Vec<()>>().await;
+    let after = (
+        samples(&door).await.len(),
+        app.chat_process(0).memory() / 1024 / 1024,
+    );
+    // What the service does by itself may be measured for the first time meanwhile.
+    assert!(after.0 <= before.0 + 40, "{before:?} became {after:?}");
+    assert!(after.1 <= before.1 + 20, "{before:?} became {after:?}");
 }
 
 async fn a_request_id_goes_from_the_caller_to_the_model_server(on: Backend) {

@@ -11,6 +11,7 @@ on_both_stores!(
     heads_that_break_the_rules_are_refused,
     a_body_must_be_as_long_as_it_says,
     an_endless_upload_is_stopped_at_the_limit,
+    dots_do_not_lead_out_of_what_is_passed_on_to_auth,
     every_described_path_refuses_other_methods,
 );
 
@@ -153,6 +154,21 @@ async fn an_endless_upload_is_stopped_at_the_limit(on: Backend) {
             start.elapsed()
         );
         alive(&client).await;
+    }
+}
+
+async fn dots_do_not_lead_out_of_what_is_passed_on_to_auth(on: Backend) {
+    let app = TestApp::start(on).await;
+    for path in [
+        "/auth/%2e%2e/livez",
+        "/auth/%2E./livez",
+        "/auth/../livez",
+        "/auth/x/..%2f../%2e%2e/%2e%2e/openapi.json",
+        "/auth/.",
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let reply = raw::ask(app.chat(0), request).await;
+        assert_eq!(reply.status, 404, "{path}: {}", reply.head);
     }
 }
 

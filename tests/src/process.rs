@@ -128,6 +128,12 @@ impl Process {
         kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap() * 1024
     }
 
+    /// How many files, sockets among them, it has open.
+    pub fn files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.child.lock().unwrap().id());
+        std::fs::read_dir(path).unwrap().count()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.lock().unwrap().id()).unwrap();

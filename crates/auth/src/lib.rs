@@ -76,7 +76,10 @@ pub async fn build(
     };
     let limiter = RateLimiter::new(store, quota, "a");
     let public = public(settings, &accounts, &authenticator, limiter, health.clone());
-    let admin = wrap(admin::router(health, metrics), Layers::admin("auth"));
+    let admin = wrap(
+        admin::router(health, metrics, shutdown),
+        Layers::admin("auth"),
+    );
     Ok(Service {
         public,
         admin,

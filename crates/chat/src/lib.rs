@@ -140,7 +140,10 @@ pub fn build(
     layers.error_shape = Some(api::openai::errors::shape());
     Service {
         public: wrap(router, layers),
-        admin: wrap(admin::router(health, metrics), Layers::admin("chat")),
+        admin: wrap(
+            admin::router(health, metrics, shutdown),
+            Layers::admin("chat"),
+        ),
     }
 }
 

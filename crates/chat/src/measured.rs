@@ -68,6 +68,14 @@ pub(crate) fn describe() {
         "llm_breaker_open",
         "1: the provider failed too often and is left alone for a moment"
     );
+    // An alarm sees a counter's growth, not its first appearance.
+    for rare in [
+        "chat_turns_closed_for_dead_instances_total",
+        "chat_watchers_cut_total",
+        "history_records_skipped_total",
+    ] {
+        metrics::counter!(rare).absolute(0);
+    }
 }
 
 /// Keeps the state of the model servers measured until the stop.

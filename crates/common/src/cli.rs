@@ -180,7 +180,7 @@ fn until_told(
 ) -> ExitCode {
     let drain_timeout = settings.server.drain_timeout;
     let log_format = settings.telemetry.log_format;
-    let workers = match Workers::start() {
+    let workers = match Workers::start(runtime.handle()) {
         Ok(workers) => workers,
         Err(error) => return finish(binary, Err(error.into())),
     };

@@ -101,6 +101,11 @@ impl Shutdown {
         }
     }
 
+    /// Tasks of this process that have not ended, whoever spawned them; must be called within a runtime.
+    pub fn tasks_alive(&self) -> usize {
+        self.workers.tasks_alive()
+    }
+
     /// Registers work that a drain is to wait for; hold it as long as the work goes on. Whoever only waits for
     /// somebody to ask (an idle connection, a loop in the background) registers nothing.
     pub fn work(&self) -> Work {

@@ -23,19 +23,24 @@ pub struct Workers(Arc<Crew>);
 #[derive(Debug, Default)]
 struct Crew {
     runtimes: Vec<Handle>,
+    /// The main thread's.
+    main: Option<Handle>,
     next: AtomicUsize,
     end: CancellationToken,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Workers {
-    /// Starts a thread for each core that this process may use, 8 at most.
+    /// Starts a thread for each core that this process may use, 8 at most, beside the main thread with its runtime.
     ///
     /// # Errors
     /// Where the system gives no thread, or no event queue for one.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(main: &Handle) -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST));
-        let mut crew = Crew::default();
+        let mut crew = Crew {
+            main: Some(main.clone()),
+            ..Crew::default()
+        };
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
             let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -51,6 +56,17 @@ impl Workers {
         let Crew { runtimes, next, .. } = &*self.0;
         let turn = next.fetch_add(1, Ordering::Relaxed);
         runtimes.get(turn.checked_rem(runtimes.len())?)
+    }
+
+    /// Tasks on all threads that have not ended; must be called within a runtime.
+    pub fn tasks_alive(&self) -> usize {
+        let alive = |runtime: &Handle| runtime.metrics().num_alive_tasks();
+        let main = self
+            .0
+            .main
+            .as_ref()
+            .map_or_else(|| alive(&Handle::current()), alive);
+        main + self.0.runtimes.iter().map(alive).sum::<usize>()
     }
 
     /// Ends the threads, and drops whatever still runs on them.
@@ -86,7 +102,8 @@ mod tests {
 
     #[test]
     fn work_goes_round_the_threads_and_ends_with_them() {
-        let workers = Workers::start().unwrap();
+        let main = Builder::new_current_thread().build().unwrap();
+        let workers = Workers::start(main.handle()).unwrap();
         let here = thread::current().id();
         let (send, receive) = std::sync::mpsc::channel();
         for _ in 0..64 {
@@ -100,6 +117,7 @@ mod tests {
         let ran: std::collections::HashSet<_> = receive.iter().take(64).collect();
         assert!(!ran.contains(&here));
         assert_eq!(ran.len(), workers.0.runtimes.len());
+        assert_eq!(workers.tasks_alive(), 64);
         workers.end();
         // Every task was dropped, and with it what it held.
         assert!(receive.recv().is_err());

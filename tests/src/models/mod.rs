@@ -210,6 +210,14 @@ impl FakeModel {
         self.state.chats.lock().unwrap().clone()
     }
 
+    /// Forgets what was asked in those that have ended, for runs so long that it would fill the memory.
+    pub fn forget(&self) {
+        let mut chats = self.state.chats.lock().unwrap();
+        for chat in chats.iter_mut().filter(|chat| chat.ended.is_some()) {
+            (chat.head, chat.body) = (String::new(), Value::Null);
+        }
+    }
+
     /// The last chat request whose last message is this.
     ///
     /// # Panics

@@ -76,6 +76,8 @@ impl Repository {
             .check(unchanged(&keys, id, before))
             // Where it was withdrawn, it stays so.
             .check(Check::Absent(keys.turn(&open.id)));
+        // First what grows: a full store refuses a transaction at its first operation, or not at all.
+        txn.ops.push(used(&keys, id, &accept.after));
         if before.is_new() {
             // What is left of an expired life of this id must not be seen by the new one.
             txn.ops.push(Op::Delete(keys.messages(id)));
@@ -90,7 +92,6 @@ impl Repository {
         // A session that is being answered is in use, however long that takes.
         let after = self.keep(&keys, id, accept.after.clone(), RUNNING_TTL, &mut txn)?;
         txn.ops.extend([
-            used(&keys, id, &after),
             Op::Push(keys.events(&open.id), accept.first_line.clone().into()),
             Op::Expire(keys.events(&open.id), Some(RUNNING_TTL)),
             Op::Set {

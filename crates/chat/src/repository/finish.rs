@@ -107,6 +107,8 @@ impl Repository {
         if finish.dead && self.store.is_shared() {
             txn = txn.check(Check::Absent(keys.lease(&open.id)));
         }
+        // First what frees: a full store takes the answer to what it took the question of.
+        txn.ops.push(Op::Delete(keys.lease(&open.id)));
         let mut after = Session {
             open: None,
             ..before
@@ -144,7 +146,6 @@ impl Repository {
             },
             Op::Push(keys.events(&open.id), finish.lines.clone().into()),
             Op::Expire(keys.events(&open.id), Some(REPLAY)),
-            Op::Delete(keys.lease(&open.id)),
         ]);
         if finish.answer.is_none() {
             txn.ops.extend(note_recent(keys, open));

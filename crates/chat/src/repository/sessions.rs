@@ -157,9 +157,10 @@ impl Repository {
         let session = Session::begin(new);
         let mut txn = Txn::durable()
             .check(unchanged(&keys, id, &session))
+            // First what grows: a full store refuses a transaction at its first operation, or not at all.
+            .op(used(&keys, id, &session))
             // What is left of an expired life of this id must not be seen by the new one.
-            .op(Op::Delete(keys.messages(id)))
-            .op(used(&keys, id, &session));
+            .op(Op::Delete(keys.messages(id)));
         let session = self.keep(&keys, id, session, Duration::ZERO, &mut txn)?;
         Ok((self.store.commit(txn).await? == Committed::Applied).then_some(session))
     }

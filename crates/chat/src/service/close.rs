@@ -27,6 +27,9 @@ use crate::{
 /// How long a finish is repeated for a store that does not take it.
 pub(super) const FINISH_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long after a stop: connections have a second to end, and their readers must hear of it before.
+const STOP_PATIENCE: Duration = Duration::from_millis(600);
+
 /// How often a finish is tried again.
 pub(super) const FINISH_PAUSE: Duration = Duration::from_millis(100);
 
@@ -63,6 +66,8 @@ impl Turns {
                 code: Code::SessionNotFound,
                 detail: "The session was deleted while it was answered.".into(),
             },
+            // Whoever looks next ends it just so.
+            Err(_) if is_interrupted(&finish.ending) => finish.ending,
             Err(error) => {
                 tracing::error!(message_id = %turn.open.id, %error, "an answer could not be stored");
                 Ending::Error {
@@ -99,13 +104,24 @@ impl Turns {
     /// Repeats the finish until the store takes or refuses it, or patience is over.
     async fn finish(&self, turn: &Turn, finish: &Finish) -> Result<Finished, StoreError> {
         let give_up = Instant::now() + FINISH_PATIENCE;
-        loop {
-            match self.repository.finish(&turn.owner, finish).await {
-                Err(StoreError::Corrupt(error)) => return Err(StoreError::Corrupt(error)),
-                Err(error) if Instant::now() >= give_up => return Err(error),
-                Err(_) => sleep(FINISH_PAUSE).await,
-                finished => return finished,
+        let repeated = async {
+            loop {
+                match self.repository.finish(&turn.owner, finish).await {
+                    Err(StoreError::Corrupt(error)) => return Err(StoreError::Corrupt(error)),
+                    Err(error) if Instant::now() >= give_up => return Err(error),
+                    Err(_) => sleep(FINISH_PAUSE).await,
+                    finished => return finished,
+                }
             }
+        };
+        let stop = async {
+            self.shutdown.stopping().await;
+            sleep(STOP_PATIENCE).await;
+        };
+        tokio::select! {
+            biased;
+            finished = repeated => finished,
+            () = stop => Err(StoreError::Unavailable("no answer before the stop".into())),
         }
     }
 }
@@ -139,6 +155,16 @@ pub(super) fn interrupted() -> Ending {
         code: Code::Interrupted,
         detail: "The answer was interrupted; what there is of it is kept. Send the message again to go on.".into(),
     }
+}
+
+fn is_interrupted(ending: &Ending) -> bool {
+    matches!(
+        ending,
+        Ending::Error {
+            code: Code::Interrupted,
+            ..
+        }
+    )
 }
 
 fn count(ending: &Ending, usage: Usage) {

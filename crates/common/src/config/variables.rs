@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{self, ErrorKind, Read},
     path::Path,
 };
 
@@ -12,6 +14,9 @@ use super::{
 
 const PREFIX: &str = "CHATBOT__";
 const FILE: &str = "_FILE";
+
+/// Longest value that a file may hold, in bytes; a device or a pipe has no end.
+const LONGEST_FILE: u64 = 64 * 1024;
 
 /// Names that people already have in their environment, and the setting that each one sets.
 const WELL_KNOWN: [(&str, &str); 6] = [
@@ -168,8 +173,15 @@ fn unknown(name: &str, plain: &str, known: &BTreeSet<String>) -> Problem {
 }
 
 /// A file's text without one trailing newline: what a secret mounted as a file means.
-fn content(path: &Path) -> std::io::Result<String> {
-    let mut text = std::fs::read_to_string(path)?;
+fn content(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?
+        .take(LONGEST_FILE + 1)
+        .read_to_string(&mut text)?;
+    if read as u64 > LONGEST_FILE {
+        let wrong = format!("it has more than {LONGEST_FILE} bytes");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, wrong));
+    }
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

@@ -100,6 +100,7 @@ fn in_words(wanted: &str) -> String {
         "f32" | "f64" => "a number".to_owned(),
         "a sequence" => "a list".to_owned(),
         "a map" => "an object".to_owned(),
+        "a boolean" => "true or false".to_owned(),
         _ if wanted.starts_with("struct ") => "an object".to_owned(),
         _ => listed(wanted),
     }
@@ -285,6 +286,29 @@ mod tests {
         assert!(detail.contains("message, session_id, options"), "{detail}");
         let (pointer, _) = wrong(r#"{"message":"a","options":{"top":1}}"#);
         assert_eq!(pointer, "/options/top");
+    }
+
+    #[test]
+    fn what_is_expected_is_said_in_the_words_of_json() {
+        for (text, detail) in [
+            ("null", "Expected an object."),
+            (r#"{"message":"a","options":7}"#, "Expected an object."),
+            (
+                r#"{"message":"a","options":{"seeds":[]}}"#,
+                "Expected an object.",
+            ),
+            (r#"{"message":"a","stop":"x"}"#, "Expected a list."),
+            (
+                r#"{"message":"a","options":{"temperature":"hot"}}"#,
+                "Expected a number.",
+            ),
+            (
+                r#"{"message":"a","options":{"seeds":{"x":"y"}}}"#,
+                "Expected a whole number.",
+            ),
+        ] {
+            assert_eq!(wrong(text).1, detail, "{text}");
+        }
     }
 
     #[test]

@@ -192,6 +192,9 @@ mod tests {
                 "{names:?}"
             );
         }
+        for name in ["host:", "host:80", "[::1]", "[::1]:80"] {
+            assert_eq!(check(&hosts, "/", &[name], Version::HTTP_11), Ok(()));
+        }
         assert_eq!(check(&hosts, "/", &[], Version::HTTP_10), Ok(()));
         assert_eq!(
             check(&hosts, "/", &["evil.example"], Version::HTTP_11),

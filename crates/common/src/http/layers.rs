@@ -17,7 +17,7 @@ use super::{
     Deadline, ErrorShape, Hosts, Peer, RequestId, RequestLimits, X_REQUEST_ID,
     access_log::{Audience, Record},
     cors::Cors,
-    problem,
+    metrics, problem,
 };
 use crate::{config, errors::ApiError};
 
@@ -77,6 +77,9 @@ impl Layers {
 /// Host rule.
 pub fn wrap(router: Router, layers: Layers) -> Router {
     let cors = Cors::new(&layers.allowed_origins);
+    if layers.audience == Audience::Public {
+        metrics::count_problems(layers.service);
+    }
     router.layer(from_fn_with_state(
         Arc::new(Outermost { layers, cors }),
         outermost,

@@ -47,10 +47,10 @@ impl Default for RequestLimits {
 }
 
 impl RequestLimits {
-    /// Refuses what is too large by its head alone.
+    /// Refuses what is too large by its head alone, and a body in a coding that nobody here takes off.
     ///
     /// # Errors
-    /// `uri_too_long`, `headers_too_large`, `payload_too_large`; the last two end the connection.
+    /// `uri_too_long`, `headers_too_large`, `invalid_request`, `payload_too_large`; all but the first end the connection.
     pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
         if uri_length(request) > self.uri {
             return Err(ApiError::new(
@@ -65,6 +65,10 @@ impl RequestLimits {
                 self.header_count, self.header_bytes
             );
             return Err(closing(ApiError::new(Code::HeadersTooLarge, allowed)));
+        }
+        if !framing_is_known(headers) {
+            let detail = "Say the body's length with Content-Length, or send it with Transfer-Encoding: chunked and no other.";
+            return Err(closing(ApiError::new(Code::InvalidRequest, detail)));
         }
         if request.body().size_hint().lower() > self.body as u64 {
             return Err(closing(too_large(self.body)));
@@ -101,6 +105,17 @@ fn header_bytes(headers: &HeaderMap) -> usize {
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4)
         .sum()
+}
+
+/// Whether the body is as it is meant to be once hyper has taken `chunked` off: a coding under it would reach handlers,
+/// and a proxy might see the body end elsewhere.
+fn framing_is_known(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    }
 }
 
 fn too_large(limit: usize) -> ApiError {

@@ -5,7 +5,7 @@ use std::time::Duration;
 pub use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
-use crate::shutdown::Shutdown;
+use crate::{errors::Code, shutdown::Shutdown};
 
 /// How often old measurements are folded up.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -44,6 +44,14 @@ pub fn install(shutdown: &Shutdown) -> PrometheusHandle {
     handle
 }
 
+/// Begins to count the problems of a service, each code at 0: an alarm sees a counter's growth, not its first appearance.
+pub(super) fn count_problems(service: &'static str) {
+    for code in Code::ALL {
+        ::metrics::counter!("http_problems_total", "service" => service, "code" => code.as_str())
+            .absolute(0);
+    }
+}
+
 /// What the measurements of both services mean.
 fn describe() {
     use ::metrics::{
@@ -66,6 +74,7 @@ fn describe() {
         "http_connections_refused_total",
         "Connections closed at once because a cap was reached"
     );
+    ::metrics::counter!("http_connections_refused_total").absolute(0);
     counter!(
         "store_calls_total",
         "Calls to the store by operation and result"

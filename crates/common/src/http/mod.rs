@@ -1,7 +1,7 @@
 //! The HTTP house: the serve loop, the layers round every route (outermost first), health, access log.
 //!
 //! A service makes a router, [`wrap`]s it in the common layers and [`serve`]s it:
-//! * `serve`, `door`, `patience`: connections, their caps, and an end to every wait for the other side;
+//! * `serve`, `door`, `patience`, `pipelined`: connections, their caps, and an end to every wait for the other side;
 //! * `layers` and its rules: `request_id`, `peer`, `deadline`, `access_log`, `limits`, `hosts`, `cors`, `problem`;
 //! * [`health`], [`admin`], [`docs`], [`metrics`]: routes and measurements that both services have.
 
@@ -20,6 +20,7 @@ pub mod metrics;
 mod pair;
 mod patience;
 mod peer;
+mod pipelined;
 mod problem;
 mod request_id;
 mod serve;

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{ConnectionLimits, door::Place};
+use super::{ConnectionLimits, door::Place, pipelined::Ahead};
 
 /// How long a refused upload is read and thrown away, so that its sender gets to see the refusal and not a reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -26,21 +26,52 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Where a connection stands between its requests; shared by the socket, which waits, and the service, which knows.
 ///
 /// Even: a head is awaited (0: the first one). Odd: a request is being answered, or the connection was upgraded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Talk {
+    born: Instant,
     turn: AtomicU32,
     linger: AtomicBool,
+    upgraded: AtomicBool,
+    /// How long the last request's body was said to be.
+    body: AtomicU64,
+    /// When the last answer was handed over, in milliseconds after `born`.
+    ended: AtomicU64,
 }
 
+/// A body whose length nobody said.
+const UNKNOWN: u64 = u64::MAX;
+
 impl Talk {
-    /// A head has arrived. Until the answer's last byte is handed over the socket sets no limit on reading.
-    pub(super) fn begin(self: &Arc<Self>) -> Answering {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            born: Instant::now(),
+            turn: AtomicU32::new(0),
+            linger: AtomicBool::new(false),
+            upgraded: AtomicBool::new(false),
+            body: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+        })
+    }
+
+    /// A head has arrived, and says of its body that it has this length. Until the answer's last byte is handed over the
+    /// socket sets no limit on reading.
+    pub(super) fn begin(self: &Arc<Self>, body: Option<u64>) -> Answering {
+        self.body.store(body.unwrap_or(UNKNOWN), Ordering::Relaxed);
         let turn = self.turn.load(Ordering::Acquire) | 1;
         self.turn.store(turn, Ordering::Release);
         Answering {
             talk: self.clone(),
             turn,
         }
+    }
+
+    /// When the wait for the next head began.
+    fn waits_since(&self) -> Instant {
+        self.born + Duration::from_millis(self.ended.load(Ordering::Relaxed))
+    }
+
+    fn body(&self) -> Option<u64> {
+        Some(self.body.load(Ordering::Relaxed)).filter(|length| *length != UNKNOWN)
     }
 
     /// Whether the last request was refused, maybe before its body was read.
@@ -60,6 +91,7 @@ impl Answering {
     /// The connection speaks another protocol from here on: its reads are not ours to limit.
     pub(super) fn for_ever(mut self) -> Self {
         self.turn = 0;
+        self.talk.upgraded.store(true, Ordering::Relaxed);
         self
     }
 }
@@ -68,6 +100,9 @@ impl Drop for Answering {
     fn drop(&mut self) {
         if self.turn != 0 {
             let next = self.turn.wrapping_add(1).max(2);
+            let since_birth = self.talk.born.elapsed().as_millis();
+            let ended = u64::try_from(since_birth).unwrap_or(0);
+            self.talk.ended.store(ended, Ordering::Relaxed);
             self.talk.turn.store(next, Ordering::Release);
         }
     }
@@ -102,6 +137,7 @@ pub(super) struct Patient {
     limits: Arc<ConnectionLimits>,
     /// The turn that `head_due` belongs to; odd before the first read.
     turn: u32,
+    ahead: Ahead,
     head_begun: bool,
     head_due: Instant,
     read_alarm: Alarm,
@@ -123,6 +159,7 @@ impl Patient {
             talk,
             limits,
             turn: 1,
+            ahead: Ahead::default(),
             head_begun: false,
             head_due: Instant::now(),
             read_alarm: Alarm::default(),
@@ -136,13 +173,26 @@ impl Patient {
     /// Starts the clock of a new wait: for the first head, or for the next request.
     fn await_head(&mut self, turn: u32) {
         self.turn = turn;
-        self.head_begun = turn == 0;
+        self.head_begun = turn == 0 || self.ahead.next_request(self.talk.body());
         let patience = if self.head_begun {
             self.limits.head
         } else {
             self.limits.idle
         };
-        self.head_due = Instant::now() + patience;
+        self.head_due = self.talk.waits_since() + patience;
+    }
+
+    /// Looks again in time. The end of an answer does not wake whoever waits here for bytes, and from it on time counts.
+    fn look_again(&mut self, cx: &mut Context<'_>) {
+        if !self.talk.upgraded.load(Ordering::Relaxed) {
+            let soon = Instant::now() + self.limits.head.min(self.limits.idle);
+            self.read_alarm.passed(soon, cx);
+        }
+    }
+
+    /// Whether the socket ends for what was read of a head: hyper has refused it by itself.
+    fn is_within_head(&self) -> bool {
+        self.ahead.has_begun() && self.turn == self.talk.turn.load(Ordering::Acquire)
     }
 
     fn wrote(
@@ -173,19 +223,23 @@ impl AsyncRead for Patient {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let turn = self.talk.turn.load(Ordering::Acquire);
-        if turn % 2 == 1 {
-            return Pin::new(&mut self.socket).poll_read(cx, buf);
-        }
-        if self.turn != turn {
+        let waits = turn.is_multiple_of(2);
+        if waits && self.turn != turn {
             self.await_head(turn);
         }
         let before = buf.filled().len();
         if let Poll::Ready(result) = Pin::new(&mut self.socket).poll_read(cx, buf) {
-            if !self.head_begun && buf.filled().len() > before {
+            let came = buf.filled().get(before..).unwrap_or_default();
+            self.ahead.read(came, waits);
+            if waits && !self.head_begun && !came.is_empty() {
                 self.head_begun = true;
                 self.head_due = Instant::now() + self.limits.head;
             }
             return Poll::Ready(result);
+        }
+        if !waits {
+            self.look_again(cx);
+            return Poll::Pending;
         }
         let due = self.head_due;
         if self.read_alarm.passed(due, cx) {
@@ -229,7 +283,7 @@ impl AsyncWrite for Patient {
             Some(due) => due,
             None => {
                 ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
-                if !self.talk.linger.load(Ordering::Acquire) {
+                if !self.talk.linger.load(Ordering::Acquire) && !self.is_within_head() {
                     return Poll::Ready(Ok(()));
                 }
                 *self.linger_due.insert(Instant::now() + LINGER)

@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -35,6 +35,10 @@ use crate::{config, shutdown::Shutdown};
 
 /// The largest head that hyper takes in. Wider than the limits of the layers, so that theirs answer first.
 const READ_BUFFER: usize = 128 * 1024;
+
+/// The most header lines that hyper takes in; past them it refuses with a bare 431. Every request's parser has room for
+/// that many, so it is not much wider than the limit of the layers.
+const READ_HEADERS: usize = 256;
 
 /// What the kernel keeps of unsent bytes, each connection (it doubles that for its own bookkeeping).
 const SEND_BUFFER: usize = 128 * 1024;
@@ -174,7 +178,7 @@ impl Site {
     async fn connection(self, socket: TcpStream, address: SocketAddr, place: Place) {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         tune(&socket, &self.limits);
-        let talk = Arc::new(Talk::default());
+        let talk = Talk::new();
         let io = TokioIo::new(Patient::new(
             socket,
             talk.clone(),
@@ -201,6 +205,7 @@ impl Site {
         let connection = http1::Builder::new()
             .header_read_timeout(None) // `Patient` tells a head from an idle wait; hyper's own cannot
             .max_buf_size(READ_BUFFER)
+            .max_headers(READ_HEADERS)
             .serve_connection(io, service)
             .with_upgrades();
         let mut connection = pin!(connection);
@@ -246,7 +251,7 @@ async fn answer(
     talk: Arc<Talk>,
     draining: bool,
 ) -> Result<Response<Answer>, Infallible> {
-    let mut answering = talk.begin();
+    let mut answering = talk.begin(request.body().size_hint().exact());
     request.extensions_mut().insert(ConnectInfo(address));
     let mut response = router.call(request).await?;
     let status = response.status();

@@ -62,6 +62,9 @@ pub enum Op {
 }
 
 /// 'Compare, then apply': all checks, then all operations, as one.
+///
+/// A full Redis refuses it where its first operation grows something, and takes all of it where that removes something:
+/// so what begins something new says that first, and what ends something begins with what it takes away.
 #[derive(Clone, Debug, Default)]
 pub struct Txn {
     /// What must hold.

@@ -78,6 +78,15 @@ fn a_file_that_cannot_be_read_is_a_problem() {
 }
 
 #[test]
+fn a_file_without_an_end_is_a_problem() {
+    let problem = bad(Binary::Chat, &[("REDIS_URL_FILE", "/dev/zero")]);
+    assert!(
+        problem.contains("it has more than 65536 bytes"),
+        "{problem}"
+    );
+}
+
+#[test]
 fn unknown_variables_are_named_with_the_nearest_name() {
     for (given, meant) in [
         (

@@ -98,6 +98,32 @@ async fn between_requests_a_connection_may_rest_longer_than_a_head_may_take() {
 }
 
 #[tokio::test]
+async fn a_rest_is_counted_from_the_last_answers_end() {
+    let slow = get(async || {
+        sleep(HEAD / 3).await;
+        "late"
+    });
+    let limits = ConnectionLimits {
+        head: Duration::from_secs(60),
+        idle: HEAD * 3,
+        ..ConnectionLimits::default()
+    };
+    let router = Router::new().route("/slow", slow);
+    let site = Site::serving(router, limits, Shutdown::new()).await;
+    for requests in 1..=3 {
+        let mut raw = site.connect().await;
+        for _ in 0..requests {
+            raw.send(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            assert_eq!(raw.answer().await.status, 200);
+        }
+        let begun = Instant::now();
+        raw.read_to_end().await;
+        let rested = begun.elapsed();
+        assert!(rested > HEAD * 2 && rested < HEAD * 6, "{rested:?}");
+    }
+}
+
+#[tokio::test]
 async fn after_a_rest_a_dribbled_head_is_closed_as_at_first() {
     let site = Site::with_limits(ConnectionLimits {
         idle: Duration::from_secs(60),
@@ -111,6 +137,36 @@ async fn after_a_rest_a_dribbled_head_is_closed_as_at_first() {
     let begun = Instant::now();
     raw.read_to_end().await;
     assert!(begun.elapsed() < HEAD * 4, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_head_begun_together_with_the_last_request_is_closed_as_any_other() {
+    let idle = Duration::from_secs(60);
+    let site = Site::with_limits(ConnectionLimits { idle, ..short() }).await;
+    let post = |body: &str| {
+        let length = format!("content-length: {}", body.len());
+        format!(
+            "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n{length}\r\n\r\n{body}"
+        )
+    };
+    let chunked = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+                   transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    let get = std::str::from_utf8(GET_WHO).unwrap();
+    for whole in [get, &post("{}"), chunked] {
+        let mut raw = site.connect().await;
+        raw.send(format!("{whole}GET /wh").as_bytes()).await;
+        raw.answer().await;
+        let begun = Instant::now();
+        raw.read_to_end().await;
+        assert!(begun.elapsed() < HEAD * 4, "{whole}: {:?}", begun.elapsed());
+        // And the same without it may rest.
+        let mut raw = site.connect().await;
+        raw.send(whole.as_bytes()).await;
+        raw.answer().await;
+        sleep(HEAD * 2).await;
+        raw.send(GET_WHO).await;
+        assert_eq!(raw.answer().await.status, 200, "{whole}");
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::site::{Site, server_settings};
 
 async fn admin_site(health: Health, shutdown: Shutdown) -> Site {
     let router = wrap(
-        admin::router(health, metrics::install(&shutdown)),
+        admin::router(health, metrics::install(&shutdown), &shutdown),
         Layers::admin("test"),
     );
     Site::serving(router, ConnectionLimits::default(), shutdown).await
