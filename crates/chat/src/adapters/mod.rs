@@ -9,6 +9,7 @@ use futures_util::stream::BoxStream;
 use crate::models::{FinishReason, Options, Usage};
 
 pub mod demo;
+mod lenient;
 mod lines;
 pub mod ollama;
 pub mod openai;

@@ -274,6 +274,12 @@ impl<P: Parser> Stream for Reading<P> {
                 this.parser.finish(&mut chunks)
             }
         };
+        let parsed = match parsed {
+            Err(_) if this.body.is_some() && this.parser.is_whole() => {
+                this.parser.finish(&mut chunks)
+            }
+            parsed => parsed,
+        };
         let ended = matches!(chunks.last(), Some(Chunk::End { .. }));
         if ended || parsed.is_err() {
             this.body = None;

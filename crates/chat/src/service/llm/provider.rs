@@ -169,6 +169,11 @@ impl Provider {
                 .find(|listed| self.same_model(&listed.id, model))
                 .and_then(|listed| listed.window)
         });
+        self.window_of(own)
+    }
+
+    /// The window that a model is asked with whose own is this.
+    pub(super) fn window_of(&self, own: Option<u32>) -> u32 {
         own.map_or(self.window, |own| own.min(self.window))
     }
 
