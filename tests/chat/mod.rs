@@ -24,6 +24,7 @@ mod protocol;
 mod random_talk;
 mod rates;
 mod readers;
+mod recorded;
 mod regenerating;
 mod repeating;
 mod resuming;
