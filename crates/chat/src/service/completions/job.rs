@@ -64,11 +64,30 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) async fn run(self, mut answering: Answering, deadline: Instant) {
+    pub(super) async fn run(self, answering: Answering, deadline: Instant) {
         if let Err(error) = self.reserve(deadline).await {
             let _ = self.parts.send(Err(error)).await;
             return;
         }
+        tokio::select! {
+            () = self.answer(answering) => {}
+            () = self.renew() => {}
+        }
+    }
+
+    /// Says again and again that it runs, so that no other process takes it for dead.
+    async fn renew(&self) {
+        let repository = &self.turns.repository;
+        loop {
+            sleep(repository.lease() / 3).await;
+            let renewed = repository.renew_usage(&self.owner, &self.reservation);
+            if let Err(error) = renewed.await {
+                tracing::debug!(request_id = %self.request_id, %error, "a completion's lease was not renewed");
+            }
+        }
+    }
+
+    async fn answer(&self, mut answering: Answering) {
         let mut tally = Tally::default();
         let outcome = AssertUnwindSafe(self.listen(&mut answering, &mut tally))
             .catch_unwind()
@@ -100,7 +119,7 @@ impl Job {
             }
         };
         if let (Err(_), _) = tokio::join!(settled, told) {
-            tracing::error!(request_id = %self.request_id, "a completion could not be settled; its reservation stays");
+            tracing::error!(request_id = %self.request_id, "a completion could not be settled; its reservation is settled when its lease has lapsed");
         }
     }
 

@@ -127,6 +127,7 @@ impl Turns {
                 id: random_text(24),
                 day: clock::utc_day(clock::now_ms()),
                 tokens,
+                prompt: estimate.min(window).into(),
             },
             parts: sender,
         };
