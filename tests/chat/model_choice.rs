@@ -31,6 +31,12 @@ async fn a_server_that_is_known_to_be_down_is_503_before_anything_is_stored(on: 
         (alice.get(&format!("/chat/sessions/{session}")).await.status == 404).then_some(())
     })
     .await;
+    let logs = app.logs();
+    let line = logs
+        .lines()
+        .find(|line| line.contains("without a list of models"));
+    let line = line.expect("the log says why nobody is asked");
+    assert!(line.to_lowercase().contains("refused"), "{line}");
 }
 
 async fn an_unknown_model_is_404_with_the_way_to_get_it(on: Backend) {
