@@ -113,10 +113,18 @@ impl Unchecked<'_> {
         let payload = URL_SAFE_NO_PAD
             .decode(self.payload)
             .map_err(|_| Refusal::Invalid("payload"))?;
-        let claims: Claims =
-            serde_json::from_slice(&payload).map_err(|_| Refusal::Invalid("claims"))?;
-        claims.check(expected, now)
+        read_claims(&payload, expected, now)
     }
+}
+
+/// Whose the token is, by its claims, whose signature was checked.
+pub(super) fn read_claims(
+    payload: &[u8],
+    expected: &Verifier,
+    now: i64,
+) -> Result<Identity, Refusal> {
+    let claims: Claims = serde_json::from_slice(payload).map_err(|_| Refusal::Invalid("claims"))?;
+    claims.check(expected, now)
 }
 
 /// Whether a token with this `exp` has expired at `now`, both Unix seconds.
