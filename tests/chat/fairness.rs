@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::Method;
+use serde_json::json;
 use tests::{
     Answer, Backend, Client, Completion, Gate, PATIENCE, TestApp, completion_of, eventually,
 };
@@ -54,24 +55,35 @@ async fn a_hundred_waiting_requests_delay_another_user_by_one_turn(on: Backend) 
         });
     }
     waiting(&app, 100).await;
-    let asked = bob.clone();
-    let bobs = tokio::spawn(async move {
-        let body = completion_of("from bob", false);
-        asked.post("/v1/chat/completions", &body).await.expect(200)
-    });
-    waiting(&app, 101).await;
-    // The one that runs, one of alice's, then bob's.
-    gate.release(3);
-    tests::within(PATIENCE, "bob is answered", bobs)
-        .await
-        .unwrap();
-    let before = app
-        .model
-        .chats()
-        .iter()
-        .position(|chat| chat.last_message() == "from bob")
-        .unwrap();
-    assert!(before <= 2, "{before} came before");
+    for door in ["/v1/chat/completions", "/chat/message"] {
+        let text = format!("from bob by {door}");
+        let begun = app.model.chats().len();
+        let asked = bob.clone();
+        let body = match door {
+            "/chat/message" => json!({ "message": text }),
+            _ => completion_of(&text, false),
+        };
+        let queued = app.measured(0, "llm_queued", "ollama").await;
+        let bobs = tokio::spawn(async move { asked.post(door, &body).await.expect(200) });
+        eventually(PATIENCE, "bob waits, too", || async {
+            (app.measured(0, "llm_queued", "ollama").await > queued).then_some(())
+        })
+        .await;
+        // The one that runs, one of alice's, then bob's.
+        gate.release(3);
+        tests::within(PATIENCE, "bob is answered", bobs)
+            .await
+            .unwrap();
+        let chats = app.model.chats();
+        let bobs = chats.iter().position(|chat| chat.last_message() == text);
+        let before = bobs.unwrap().saturating_sub(begun);
+        assert!(
+            before <= 1,
+            "{before} of alice's began before bob's by {door}"
+        );
+        // One of alice's took the place that bob's left.
+        app.model.wait_chats(begun + 3).await;
+    }
     gate.open();
     asking.join_all().await;
 }

@@ -7,6 +7,7 @@ use tests::{Answer, Backend, Gate, TestApp, eventually, free_port};
 on_both_stores!(
     a_server_that_is_known_to_be_down_is_503_before_anything_is_stored,
     an_unknown_model_is_404_with_the_way_to_get_it,
+    a_model_that_is_named_by_its_path_can_be_asked,
     a_full_queue_refuses_at_once,
     one_users_queue_does_not_keep_another_waiting,
     a_next_provider_takes_over,
@@ -30,6 +31,12 @@ async fn a_server_that_is_known_to_be_down_is_503_before_anything_is_stored(on: 
         (alice.get(&format!("/chat/sessions/{session}")).await.status == 404).then_some(())
     })
     .await;
+    let logs = app.logs();
+    let line = logs
+        .lines()
+        .find(|line| line.contains("without a list of models"));
+    let line = line.expect("the log says why nobody is asked");
+    assert!(line.to_lowercase().contains("refused"), "{line}");
 }
 
 async fn an_unknown_model_is_404_with_the_way_to_get_it(on: Backend) {
@@ -52,6 +59,35 @@ async fn an_unknown_model_is_404_with_the_way_to_get_it(on: Backend) {
         .await
         .problem(404, "session_not_found");
     assert_eq!(app.model.chats().len(), 0);
+}
+
+async fn a_model_that_is_named_by_its_path_can_be_asked(on: Backend) {
+    let app = TestApp::start(on).await;
+    // vLLM and llama-server do so where they are told no other name.
+    let model = "/models/llama/q4.gguf";
+    app.model.have(&[(model, 8192)]);
+    let alice = app.login("alice").await;
+    eventually(tests::PATIENCE, "the model is known", || async {
+        let models = alice.get("/v1/models").await.expect(200);
+        (models["data"][0]["id"] == model).then_some(())
+    })
+    .await;
+    let body = json!({"message": "hello", "model": model});
+    let answer = alice.post("/chat/message", &body).await.expect(200);
+    assert_eq!(answer["model"], model);
+    let found = "/v1/models/%2Fmodels%2Fllama%2Fq4.gguf";
+    assert_eq!(alice.get(found).await.expect(200)["id"], model);
+    for elsewhere in [
+        "../models/llama",
+        "/../q4.gguf",
+        "//host/q4.gguf",
+        "http://host/q4.gguf",
+        "/",
+    ] {
+        let body = json!({"message": "hello", "model": elsewhere});
+        let reply = alice.post("/chat/message", &body).await;
+        reply.problem(422, "validation_failed");
+    }
 }
 
 async fn a_full_queue_refuses_at_once(on: Backend) {

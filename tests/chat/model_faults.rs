@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tests::{Answer, Backend, Builder, TestApp, fixture, text_of, thinking_of};
+use tests::{Answer, Backend, Builder, TestApp, completion_of, fixture, text_of, thinking_of};
 
 on_both_stores!(
     every_fault_has_its_code_and_keeps_what_was_said,
     a_refusal_is_tried_once_more_and_only_before_the_first_token,
     bytes_cut_anywhere_give_the_same_text,
+    a_server_that_lies_about_its_tokens_spoils_no_answer,
     an_answer_has_an_end_even_if_the_model_has_none,
     an_endless_line_ends_the_answer,
     thoughts_are_kept_beside_the_answer,
@@ -187,6 +188,22 @@ async fn bytes_cut_anywhere_give_the_same_text(on: Backend) {
             );
         }
     }
+}
+
+async fn a_server_that_lies_about_its_tokens_spoils_no_answer(on: Backend) {
+    let app = TestApp::start(on).await;
+    let lie = r#"{"message":{"content":"Hello"},"done":true,"prompt_eval_count":9223372036854775807,"eval_count":9223372036854775808}"#;
+    app.model.usually(Answer::new().body(lie).eof());
+    let alice = app.login("alice").await;
+    for _ in 0..2 {
+        let answer = alice.send("work", "hi").await.expect(200);
+        assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() < 1000);
+        let body = completion_of("hi", false);
+        alice.post("/v1/chat/completions", &body).await.expect(200);
+    }
+    let usage = alice.get("/chat/usage").await.expect(200);
+    assert_eq!(usage["today"]["requests"], 4);
+    assert!(usage["today"]["completion_tokens"].as_u64().unwrap() < 1000);
 }
 
 async fn an_answer_has_an_end_even_if_the_model_has_none(on: Backend) {

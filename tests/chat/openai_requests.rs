@@ -12,6 +12,7 @@ on_both_stores!(
     tools_go_both_ways,
     an_image_reaches_an_ollama_only_when_it_is_in_the_request,
     a_prompt_is_never_cut,
+    what_a_server_counts_teaches_the_estimates_of_every_door,
     every_error_has_their_shape,
     a_wrong_value_is_a_bad_request_that_names_it,
     what_cannot_succeed_is_not_to_be_tried_again,
@@ -259,6 +260,36 @@ async fn a_prompt_is_never_cut(on: Backend) {
         r#"{"error":"the request exceeds the available context size"}"#,
     ));
     error(&post(&alice, &said(60)).await, 422, "context_too_long");
+}
+
+async fn what_a_server_counts_teaches_the_estimates_of_every_door(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    let text = "word ".repeat(200);
+    let uncounted = Answer::new()
+        .body(r#"{"message":{"content":"Hello"},"done":true}"#)
+        .eof();
+    let estimate = async |door: &str, body: &Value| {
+        app.model.next(uncounted.clone());
+        let answer = alice.post(door, body).await.expect(200);
+        answer["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    let completion = completion_of(&text, false);
+    let message = || json!({"message": text, "session_id": uuid::Uuid::new_v4().to_string()});
+    let before = estimate("/v1/chat/completions", &completion).await;
+    let said = estimate("/chat/message", &message()).await;
+    let counted = format!(
+        r#"{{"message":{{"content":"Hello"}},"done":true,"prompt_eval_count":{},"eval_count":1}}"#,
+        3 * before
+    );
+    for _ in 0..10 {
+        app.model.next(Answer::new().body(&counted).eof());
+        post(&alice, &completion).await.expect(200);
+    }
+    let after = estimate("/v1/chat/completions", &completion).await;
+    assert!(after > 2 * before, "{after} after {before}");
+    let after = estimate("/chat/message", &message()).await;
+    assert!(after > 2 * said, "{after} after {said}");
 }
 
 async fn every_error_has_their_shape(on: Backend) {

@@ -45,7 +45,14 @@ impl Completion {
     /// When it is refused, or is no stream.
     pub async fn open(client: &Client, body: &Value) -> Self {
         let request = client.request(reqwest::Method::POST, "/v1/chat/completions");
-        let response = request.json(body).send().await.expect("an answer");
+        Self::of(request.json(body).send().await.expect("an answer"))
+    }
+
+    /// Reads that answer.
+    ///
+    /// # Panics
+    /// When it is a refusal, or no stream.
+    pub fn of(response: Response) -> Self {
         assert_eq!(response.status().as_u16(), 200, "{response:?}");
         let header = |name: &str| {
             let value = response.headers().get(name);

@@ -79,11 +79,11 @@ fn answer(line: &str, end: &str) -> Vec<u8> {
 }
 
 fn read(bencher: Bencher<'_, '_>, kind: ProviderKind, bytes: &[u8]) {
-    let chunks = adapters::read(kind, bytes).expect("an answer");
+    let chunks = adapters::read(kind, [bytes]).expect("an answer");
     assert_eq!(chunks.len(), TOKENS + 1);
     bencher
         .counter(TOKENS)
-        .bench_local(|| adapters::read(kind, black_box(bytes)));
+        .bench_local(|| adapters::read(kind, [black_box(bytes)]));
 }
 
 /// Ollama's lines, by the token.

@@ -5,6 +5,8 @@
 
 pub mod adapters;
 pub mod api;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod measured;
 pub mod models;
 pub mod repository;

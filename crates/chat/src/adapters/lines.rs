@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::ModelError;
+use super::{ModelError, lenient};
 
 /// The longest line, or event, that is read from a model server, in bytes.
 pub(super) const MAX_LINE: usize = 8 * 1024 * 1024;
@@ -69,7 +69,7 @@ fn one(
     line: &[u8],
     each: &mut impl FnMut(&[u8]) -> Result<GoOn, ModelError>,
 ) -> Result<GoOn, ModelError> {
-    match line.trim_ascii() {
+    match lenient::without_bom(line.trim_ascii()) {
         [] => Ok(true),
         _ if line.len() > MAX_LINE => Err(too_long()),
         line => each(line),

@@ -9,6 +9,7 @@ use futures_util::stream::BoxStream;
 use crate::models::{FinishReason, Options, Usage};
 
 pub mod demo;
+mod lenient;
 mod lines;
 pub mod ollama;
 pub mod openai;
@@ -169,22 +170,32 @@ impl Refusal {
     }
 }
 
-/// What an answer's bytes say on that wire, for measurements that have no server.
+/// What an answer's bytes say on that wire, in the pieces in which they came, for measurements and fuzzing, which have no
+/// server.
 ///
 /// # Errors
 /// As reading them from the server.
-pub fn read(kind: ProviderKind, bytes: &[u8]) -> Result<Vec<Chunk>, ModelError> {
-    fn all(mut parser: impl wire::Parser, bytes: &[u8]) -> Result<Vec<Chunk>, ModelError> {
+pub fn read<'a>(
+    kind: ProviderKind,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Vec<Chunk>, ModelError> {
+    fn all<'a>(
+        mut parser: impl wire::Parser,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Vec<Chunk>, ModelError> {
         let mut chunks = Vec::new();
-        parser.feed(bytes, &mut chunks)?;
-        if !parser.is_whole() {
-            parser.finish(&mut chunks)?;
+        for piece in pieces {
+            parser.feed(piece, &mut chunks)?;
+            if matches!(chunks.last(), Some(Chunk::End { .. })) {
+                return Ok(chunks);
+            }
         }
+        parser.finish(&mut chunks)?;
         Ok(chunks)
     }
     match kind {
-        ProviderKind::Ollama => all(ollama::parser(&Ask::default()), bytes),
-        _ => all(openai::parser(""), bytes),
+        ProviderKind::Ollama => all(ollama::parser(&Ask::default()), pieces),
+        _ => all(openai::parser(""), pieces),
     }
 }
 

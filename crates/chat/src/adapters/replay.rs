@@ -179,6 +179,196 @@ fn tool_calls_are_told_apart_by_index_and_by_id() {
         calls(&[r#"{"index":0,"function":{"name":"f"}}"#]),
         ["made f {}"]
     );
+    // Whole calls without index and id: in one delta, in two, and all under index 0.
+    let f = r#"{"function":{"name":"f","arguments":"{\"x\":1}"}}"#;
+    let g = r#"{"function":{"name":"f","arguments":"{\"x\":2}"}}"#;
+    let both = ["made f {\"x\":1}", "made f {\"x\":2}"];
+    assert_eq!(calls(&[&format!("{f},{g}")]), both);
+    assert_eq!(calls(&[f, g]), both);
+    let numbered = |call: &str| call.replacen('{', r#"{"index":0,"#, 1);
+    assert_eq!(calls(&[&numbered(f), &numbered(g)]), both);
+    // A name that is said again with every part, and an id or an index of the wrong type.
+    assert_eq!(
+        calls(&[
+            r#"{"index":0,"function":{"name":"f","arguments":"{\"x\""}}"#,
+            r#"{"index":0,"function":{"name":"f","arguments":":1}"}}"#,
+            r#"{"index":0,"function":{"name":"f","arguments":""}}"#,
+        ]),
+        ["made f {\"x\":1}"]
+    );
+    assert_eq!(
+        calls(&[r#"{"index":"0","id":7,"function":{"name":"f"}}"#, "null"]),
+        ["made f {}"]
+    );
+}
+
+/// What an OpenAI-compatible answer of these frames says: thoughts in brackets, text, calls, the finish and the usage.
+fn said(frames: &[&str]) -> Result<String, String> {
+    let mut body: String = frames
+        .iter()
+        .map(|frame| format!("data: {frame}\n\n"))
+        .collect();
+    body.push_str("data: [DONE]\n\n");
+    told(read(openai::parser("m"), [body.as_bytes()]))
+}
+
+/// The same of Ollama's lines.
+fn lines_say(lines: &[&str]) -> Result<String, String> {
+    let body = lines.join("\n");
+    told(read(ollama_answer(), [body.as_bytes()]))
+}
+
+fn told((chunks, failed): (Vec<Chunk>, Option<String>)) -> Result<String, String> {
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let piece = |chunk: Chunk| match chunk {
+        Chunk::Thinking(text) => format!("({text})"),
+        Chunk::Text(text) => text,
+        Chunk::ToolCall(call) => format!("<{} {}>", call.name, call.arguments),
+        Chunk::End { finish, usage } => {
+            let usage = usage.map(|usage| (usage.prompt_tokens, usage.completion_tokens));
+            format!(" {finish:?} {usage:?}")
+        }
+    };
+    Ok(chunks.into_iter().map(piece).collect())
+}
+
+const HI: &str = r#"{"choices":[{"delta":{"content":"Hi"}}]}"#;
+
+#[test]
+fn an_odd_member_beside_the_text_spoils_no_answer() {
+    let stop = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+    for odd in [
+        r#"{"usage":"none"}"#,
+        r#"{"usage":[7,3]}"#,
+        r#"{"usage":true}"#,
+        r#"{"usage":{"prompt_tokens":-7,"completion_tokens":3}}"#,
+        r#"{"usage":{"prompt_tokens":9223372036854775808,"completion_tokens":3}}"#,
+        r#"{"choices":[null]}"#,
+        r#"{"choices":[{"index":"0","delta":{"reasoning":false,"reasoning_content":{"x":1}}}]}"#,
+        r#"{"choices":[{"delta":null,"finish_reason":false}]}"#,
+        r#"{"choices":[{"delta":{"tool_calls":[null]},"finish_reason":{"type":"stop"}}]}"#,
+        r#"{"error":false,"choices":[]}"#,
+        r#"{"error":{},"object":null}"#,
+    ] {
+        assert_eq!(
+            said(&[HI, odd, stop]),
+            Ok("Hi Stop None".to_owned()),
+            "{odd}"
+        );
+    }
+    let floats = r#"{"choices":[],"usage":{"prompt_tokens":7.0,"completion_tokens":3.0}}"#;
+    assert_eq!(
+        said(&[HI, floats, stop]),
+        Ok("Hi Stop Some((7, 3))".to_owned())
+    );
+    let line = r#"{"message":{"content":"Hi","thinking":false},"done":false}"#;
+    let last = r#"{"done":true,"done_reason":5,"prompt_eval_count":7.0,"eval_count":99999999999}"#;
+    assert_eq!(
+        lines_say(&[line, last]),
+        Ok("Hi Stop Some((7, 0))".to_owned())
+    );
+}
+
+#[test]
+fn what_says_everything_again_beside_its_delta_is_heard_once() {
+    let frame = r#"{"choices":[{"message":{"content":"Hi"},"delta":{"content":"Hi"}}]}"#;
+    let last = r#"{"choices":[{"message":{"content":"Hi you"},"delta":{"content":" you"},"finish_reason":"stop"}]}"#;
+    assert_eq!(said(&[frame, last]), Ok("Hi you Stop None".to_owned()));
+}
+
+#[test]
+fn thoughts_are_understood_in_every_dialect() {
+    for delta in [
+        r#"{"reasoning":"Hm"}"#,
+        r#"{"reasoning_content":"Hm"}"#,
+        r#"{"reasoning":"Hm","reasoning_content":"Hm"}"#,
+        r#"{"reasoning":"Hm","reasoning_details":[{"type":"reasoning.text","text":"Hm"}]}"#,
+        r#"{"reasoning":null,"reasoning_details":[{"type":"reasoning.summary","summary":"Hm"}]}"#,
+        r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"Hm"}]}]}"#,
+        r#"{"content":[{"type":"thinking","thinking":"Hm"}]}"#,
+    ] {
+        let frame = format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
+        assert_eq!(
+            said(&[&frame, HI]),
+            Ok("(Hm)Hi Stop None".to_owned()),
+            "{delta}"
+        );
+    }
+}
+
+#[test]
+fn every_word_for_a_full_answer_is_length() {
+    for word in ["length", "max_tokens", "MAX_TOKENS", "model_length"] {
+        let last = format!(r#"{{"choices":[{{"finish_reason":"{word}"}}]}}"#);
+        assert_eq!(said(&[HI, &last]), Ok("Hi Length None".to_owned()));
+    }
+}
+
+#[test]
+fn a_call_that_nobody_can_make_is_not_told_as_one() {
+    let called = r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#;
+    assert_eq!(said(&[HI, called]), Ok("Hi Stop None".to_owned()));
+    let nameless =
+        r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}}]}"#;
+    assert!(said(&[nameless, called]).is_err());
+}
+
+#[test]
+fn an_error_object_without_the_member_error_is_a_failure() {
+    let error = r#"{"object":"error","message":"out of memory","code":500}"#;
+    assert!(said(&[HI, error]).unwrap_err().contains("out of memory"));
+}
+
+#[test]
+fn a_list_is_not_taken_for_an_object() {
+    assert!(said(&[HI, r#"[null,[]]"#]).is_err());
+    assert!(lines_say(&[r#"[{"content":"Hi"},false]"#, r#"{"done":true}"#]).is_err());
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_an_answer() {
+    let document =
+        "\u{feff} {\"choices\":[{\"message\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}";
+    let lines = "\u{feff}{\"message\":{\"content\":\"Hi\"}}\n{\"done\":true}";
+    for size in [1, 2, 3, 1000] {
+        let heard = told(read(openai::parser("m"), document.as_bytes().chunks(size)));
+        assert_eq!(heard, Ok("Hi Stop None".to_owned()));
+        let heard = told(read(ollama_answer(), lines.as_bytes().chunks(size)));
+        assert_eq!(heard, Ok("Hi Stop None".to_owned()));
+    }
+}
+
+#[test]
+fn a_whole_document_needs_no_finish_reason() {
+    let document = r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":null}]}"#;
+    let heard = told(read(openai::parser("m"), [document.as_bytes()]));
+    assert_eq!(heard, Ok("Hi Stop None".to_owned()));
+    for document in ["{}", r#"{"choices":[]}"#] {
+        assert!(told(read(openai::parser("m"), [document.as_bytes()])).is_err());
+    }
+}
+
+#[test]
+fn arguments_that_ollama_sends_as_a_text_are_not_packed_twice() {
+    let call = |arguments: &str| {
+        let line = format!(
+            r#"{{"message":{{"tool_calls":[{{"id":5,"function":{{"name":"f"{arguments}}}}}]}}}}"#
+        );
+        lines_say(&[&line, r#"{"done":true}"#]).unwrap()
+    };
+    assert_eq!(
+        call(r#","arguments":{"x":1}"#),
+        "<f {\"x\":1}> ToolCalls None"
+    );
+    assert_eq!(
+        call(r#","arguments":"{\"x\":1}""#),
+        "<f {\"x\":1}> ToolCalls None"
+    );
+    for nothing in ["", r#","arguments":null"#, r#","arguments":"""#] {
+        assert_eq!(call(nothing), "<f {}> ToolCalls None");
+    }
 }
 
 proptest! {

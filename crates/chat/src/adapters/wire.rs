@@ -277,6 +277,12 @@ impl<P: Parser> Reading<P> {
                 self.parser.finish(&mut self.ready)
             }
         };
+        let parsed = match parsed {
+            Err(_) if self.body.is_some() && self.parser.is_whole() => {
+                self.parser.finish(&mut self.ready)
+            }
+            parsed => parsed,
+        };
         let ended = matches!(self.ready.last(), Some(Chunk::End { .. }));
         if ended || parsed.is_err() {
             self.body = None;

@@ -63,7 +63,10 @@ impl Checks {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || b"._:/@+-".contains(&c);
         let is_name = (1..=MODEL_MAX).contains(&model.len())
             && model.bytes().all(allowed)
+            // vLLM and llama-server name a model by its path where they are told no other name.
             && model
+                .strip_prefix('/')
+                .unwrap_or(model)
                 .split('/')
                 .all(|part| !matches!(part, "" | "." | ".."));
         if !is_name {

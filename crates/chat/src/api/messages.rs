@@ -194,7 +194,7 @@ pub async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = message_in_path(&message_id)?;
-    let after = last_event_id(&headers, &query)?;
+    let after = last_event_id(&headers, query.last_event_id.as_deref())?;
     let watch = app
         .turns
         .resume(&identity.owner, &id, after, deadline)
@@ -290,10 +290,10 @@ fn key_of<T: Serialize>(
     idempotency_key(value.to_str().unwrap_or_default(), POINTER, what, body).map(Some)
 }
 
-fn last_event_id(headers: &HeaderMap, query: &ResumeQuery) -> Result<u64, ApiError> {
-    let (pointer, text) = match (headers.get("last-event-id"), &query.last_event_id) {
+pub(crate) fn last_event_id(headers: &HeaderMap, query: Option<&str>) -> Result<u64, ApiError> {
+    let (pointer, text) = match (headers.get("last-event-id"), query) {
         (Some(value), _) => ("/header/Last-Event-ID", value.to_str().unwrap_or("?")),
-        (None, Some(text)) => ("/query/last_event_id", text.as_str()),
+        (None, Some(text)) => ("/query/last_event_id", text),
         (None, None) => return Ok(0),
     };
     let is_number = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());

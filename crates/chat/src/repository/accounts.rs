@@ -44,7 +44,8 @@ impl Repository {
         let days = [now, now - DAY_MS].map(|at| keys.usage(&clock::utc_day(at)));
         let mut txn = Txn::durable()
             .op(Op::Delete(keys.sessions()))
-            .op(Op::Delete(keys.recent()));
+            .op(Op::Delete(keys.recent()))
+            .op(Op::Delete(keys.completions()));
         txn.ops.extend(days.map(Op::Delete));
         self.store.commit(txn).await?;
         // Last, and in another slot: whoever stops before it does all of it again.

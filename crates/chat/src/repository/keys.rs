@@ -74,7 +74,13 @@ impl Keys {
         format!("{}:u:{day}", self.base)
     }
 
-    /// Value: tokens are set aside for a completion that runs (`open`), or must not be (`withdrawn`).
+    /// Hash: completions that run, and what was set aside for each.
+    pub fn completions(&self) -> String {
+        format!("{}:v", self.base)
+    }
+
+    /// Value: the instance that runs a completion, gone when that has been silent for a lease; or that it must not begin
+    /// (`withdrawn`).
     pub fn reservation(&self, id: &str) -> String {
         format!("{}:v:{id}", self.base)
     }

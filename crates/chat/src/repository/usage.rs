@@ -27,13 +27,18 @@ pub struct DayUsage {
 }
 
 impl Repository {
-    /// What was used on that day (`YYYYMMDD`, UTC).
+    /// What was used on that day (`YYYYMMDD`, UTC). Settles what processes that died had set aside.
     pub async fn usage(&self, owner: &Owner, day: &str) -> Result<DayUsage, StoreError> {
-        let fields = self
-            .store
-            .read(vec![Read::Fields(Keys::of(owner).usage(day))])
-            .await?
-            .fields(0);
+        let keys = Keys::of(owner);
+        let read = vec![
+            Read::Fields(keys.usage(day)),
+            Read::Fields(keys.completions()),
+        ];
+        let mut found = self.store.read(read.clone()).await?;
+        let mut fields = found.fields(0);
+        if self.settle_dead_of(&keys, found.fields(1)).await? > 0 {
+            fields = self.store.read(read).await?.fields(0);
+        }
         Ok(DayUsage {
             prompt: number(&fields, "prompt"),
             completion: number(&fields, "completion"),

@@ -40,7 +40,12 @@ impl Estimates {
 
     /// Our estimate of that text for that model.
     pub fn tokens(&self, model: &str, text: &str) -> u32 {
-        scaled(raw_tokens(text), self.ratio(model))
+        self.written(model, Written::of(text))
+    }
+
+    /// Our estimate of what was written, for that model.
+    pub fn written(&self, model: &str, written: Written) -> u32 {
+        scaled(written.tokens(), self.ratio(model))
     }
 
     /// Learns from what the server counted for a prompt that we had estimated.
@@ -63,11 +68,31 @@ impl Estimates {
     }
 }
 
-/// Four characters of ASCII to a token, one of anything else: above what common tokenizers make of prose.
-fn raw_tokens(text: &str) -> u32 {
-    let ascii = text.bytes().filter(u8::is_ascii).count();
-    let other = text.chars().count() - ascii;
-    u32::try_from(ascii.div_ceil(4) + other).unwrap_or(u32::MAX)
+/// How much was written, by how it counts in tokens; the same in pieces as in one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    ascii: usize,
+    other: usize,
+}
+
+impl Written {
+    fn of(text: &str) -> Self {
+        let mut written = Self::default();
+        written.add(text);
+        written
+    }
+
+    /// Adds a piece.
+    pub fn add(&mut self, text: &str) {
+        let ascii = text.bytes().filter(u8::is_ascii).count();
+        self.ascii += ascii;
+        self.other += text.chars().count() - ascii;
+    }
+
+    /// Four characters of ASCII to a token, one of anything else: above what common tokenizers make of prose.
+    fn tokens(self) -> u32 {
+        u32::try_from(self.ascii.div_ceil(4) + self.other).unwrap_or(u32::MAX)
+    }
 }
 
 #[expect(
@@ -100,7 +125,7 @@ pub struct Conversation {
 
 impl Conversation {
     fn cost(&self, ratio: f64, text: &str) -> u32 {
-        scaled(raw_tokens(text), ratio).saturating_add(MESSAGE_OVERHEAD)
+        scaled(Written::of(text).tokens(), ratio).saturating_add(MESSAGE_OVERHEAD)
     }
 
     /// What must be there in any case: the system prompt and the message to answer.

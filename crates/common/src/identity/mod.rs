@@ -13,6 +13,8 @@ mod api_keys;
 mod authenticator;
 mod bearer;
 mod cache;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod key_set;
 mod opaque;
 mod remote;

@@ -1,12 +1,13 @@
 //! An answer in Ollama's words: one JSON object a line, complete only with `done: true`.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
     adapters::{
         Ask, Chunk, ModelError, ToolCall,
+        lenient::{self, or_none, tokens_or_none},
         lines::{GoOn, Lines},
         wire::{self, Parser},
     },
@@ -32,11 +33,11 @@ struct Line<'a> {
     message: Option<Message<'a>>,
     #[serde(default)]
     done: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     done_reason: Option<String>,
-    #[serde(default, deserialize_with = "count")]
+    #[serde(default, deserialize_with = "tokens_or_none")]
     prompt_eval_count: Option<u64>,
-    #[serde(default, deserialize_with = "count")]
+    #[serde(default, deserialize_with = "tokens_or_none")]
     eval_count: Option<u64>,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
@@ -46,7 +47,7 @@ struct Line<'a> {
 struct Message<'a> {
     #[serde(default)]
     content: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     thinking: Option<String>,
     #[serde(default, borrow)]
     tool_calls: Option<Vec<Call<'a>>>,
@@ -54,7 +55,7 @@ struct Message<'a> {
 
 #[derive(Deserialize)]
 struct Call<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     id: Option<String>,
     #[serde(borrow)]
     function: Function<'a>,
@@ -67,9 +68,15 @@ struct Function<'a> {
     arguments: Option<&'a RawValue>,
 }
 
-/// A count, however it is written; one that makes no sense is none.
-fn count<'de, D: Deserializer<'de>>(number: D) -> Result<Option<u64>, D::Error> {
-    Ok(serde_json::Value::deserialize(number)?.as_u64())
+impl Function<'_> {
+    /// The arguments as text; some servers send them as a text already.
+    fn arguments(&self) -> String {
+        let raw = self.arguments.map_or("", RawValue::get);
+        let text = serde_json::from_str::<String>(raw).unwrap_or_else(|_| raw.to_owned());
+        Some(text)
+            .filter(|text| !text.is_empty())
+            .unwrap_or_else(|| "{}".to_owned())
+    }
 }
 
 impl Answer {
@@ -112,7 +119,7 @@ impl Parser for Answer {
 
 impl State {
     fn line(&mut self, line: &[u8], chunks: &mut Vec<Chunk>) -> Result<GoOn, ModelError> {
-        let line: Line<'_> = serde_json::from_slice(line).map_err(|error| {
+        let line: Line<'_> = lenient::object(line).map_err(|error| {
             ModelError::Failed(format!("a line that is not understood: {error}"))
         })?;
         if let Some(error) = line.error.filter(|error| error.get() != "null") {
@@ -161,15 +168,10 @@ impl State {
                 .id
                 .filter(|id| !id.is_empty())
                 .unwrap_or_else(|| format!("call_{}", Uuid::new_v4().simple()));
-            let arguments = call
-                .function
-                .arguments
-                .map_or("{}", RawValue::get)
-                .to_owned();
             chunks.push(Chunk::ToolCall(ToolCall {
                 id,
+                arguments: call.function.arguments(),
                 name: call.function.name,
-                arguments,
             }));
         }
     }

@@ -1,6 +1,10 @@
 //! Ollama, over its own API: `/api/chat` always streamed, and the models with their windows.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Mutex,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use common::{
@@ -164,7 +168,7 @@ impl Adapter for Ollama {
 
     async fn models(&self) -> Result<Vec<ModelInfo>, Refusal> {
         let tags = self.list("tags").await?;
-        let listed: Vec<_> = tags
+        let listed: HashSet<_> = tags
             .iter()
             .map(|tag| (tag.name.clone(), tag.digest.clone()))
             .collect();

@@ -1,12 +1,13 @@
 //! An answer in OpenAI's words: server-sent events, or one document where the server did not stream.
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::frame::{CallPart, Choice, Delta, Frame, Text};
+use super::frame::{CallPart, Choice, Delta, Frame};
 use crate::{
     adapters::{
-        Chunk, ModelError, ToolCall,
+        Chunk, ModelError, ToolCall, lenient,
         lines::{GoOn, MAX_LINE, too_long},
         sse::Events,
         wire::{self, Parser},
@@ -21,8 +22,8 @@ pub(super) struct Answer {
 }
 
 enum Form {
-    /// Nothing but white space has been read.
-    Unknown,
+    /// Nothing but white space and a part of a byte order mark has been read.
+    Unknown(Vec<u8>),
     Events(Events),
     /// One JSON document, kept until it is whole.
     Document(Vec<u8>),
@@ -33,6 +34,8 @@ struct State {
     finish: Option<FinishReason>,
     usage: Option<Usage>,
     calls: Vec<Call>,
+    /// There was a choice, whatever it said.
+    answered: bool,
     /// The end mark came, or there is nothing more to expect.
     done: bool,
 }
@@ -45,6 +48,14 @@ struct Call {
     arguments: String,
 }
 
+impl Call {
+    /// Whether its arguments are a whole object, to which nothing can be added.
+    fn is_whole(&self) -> bool {
+        self.arguments.trim_end().ends_with('}')
+            && serde_json::from_str::<IgnoredAny>(&self.arguments).is_ok()
+    }
+}
+
 impl Answer {
     pub(super) fn new(model: &str) -> Self {
         let state = State {
@@ -52,10 +63,11 @@ impl Answer {
             finish: None,
             usage: None,
             calls: Vec::new(),
+            answered: false,
             done: false,
         };
         Self {
-            form: Form::Unknown,
+            form: Form::Unknown(Vec::new()),
             state,
         }
     }
@@ -63,39 +75,26 @@ impl Answer {
 
 impl Parser for Answer {
     fn feed(&mut self, bytes: &[u8], chunks: &mut Vec<Chunk>) -> Result<(), ModelError> {
-        let Self { form, state } = self;
-        if let Form::Unknown = form {
-            // No line of an event stream begins so.
-            match bytes.trim_ascii_start().first() {
-                None => return Ok(()),
-                Some(b'{' | b'[') => *form = Form::Document(Vec::new()),
-                Some(_) => *form = Form::Events(Events::default()),
-            }
+        if let Form::Unknown(beginning) = &mut self.form {
+            beginning.extend_from_slice(bytes);
+            let beginning = std::mem::take(beginning);
+            self.form = form(&beginning);
+            return match self.form {
+                Form::Unknown(_) => Ok(()),
+                _ => self.read(&beginning, chunks),
+            };
         }
-        match form {
-            Form::Unknown => Ok(()),
-            Form::Events(events) => {
-                events.feed(bytes, |event| {
-                    state.event(event.is_error, event.data, chunks)
-                })?;
-                state.end_if_done(chunks)
-            }
-            Form::Document(document) if document.len() + bytes.len() > MAX_LINE => Err(too_long()),
-            Form::Document(document) => {
-                document.extend_from_slice(bytes);
-                Ok(())
-            }
-        }
+        self.read(bytes, chunks)
     }
 
     fn finish(&mut self, chunks: &mut Vec<Chunk>) -> Result<(), ModelError> {
         let Self { form, state } = self;
         let rest = match form {
-            Form::Unknown => Ok(true),
+            Form::Unknown(_) => Ok(true),
             Form::Events(events) => {
                 events.finish(|event| state.event(event.is_error, event.data, chunks))
             }
-            Form::Document(document) => state.frame(document, chunks),
+            Form::Document(document) => state.document(document, chunks),
         };
         if state.finish.is_none() && !state.done {
             rest?;
@@ -109,6 +108,38 @@ impl Parser for Answer {
 
     fn is_whole(&self) -> bool {
         self.state.finish.is_some()
+    }
+}
+
+impl Answer {
+    fn read(&mut self, bytes: &[u8], chunks: &mut Vec<Chunk>) -> Result<(), ModelError> {
+        let Self { form, state } = self;
+        match form {
+            Form::Unknown(_) => Ok(()),
+            Form::Events(events) => {
+                events.feed(bytes, |event| {
+                    state.event(event.is_error, event.data, chunks)
+                })?;
+                state.end_if_done(chunks)
+            }
+            Form::Document(document) if document.len() + bytes.len() > MAX_LINE => Err(too_long()),
+            Form::Document(document) => {
+                document.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What an answer that begins so is.
+fn form(beginning: &[u8]) -> Form {
+    let beginning = beginning.trim_ascii_start();
+    match lenient::without_bom(beginning).trim_ascii_start() {
+        // A part of a byte order mark may become a whole one; what else is not told yet says nothing.
+        rest @ ([] | [0xEF] | [0xEF, 0xBB]) => Form::Unknown(rest.to_vec()),
+        // No line of an event stream begins so.
+        [b'{' | b'[', ..] => Form::Document(Vec::new()),
+        _ => Form::Events(Events::default()),
     }
 }
 
@@ -130,11 +161,12 @@ impl State {
     }
 
     fn frame(&mut self, json: &[u8], chunks: &mut Vec<Chunk>) -> Result<GoOn, ModelError> {
-        let frame: Frame<'_> = serde_json::from_slice(json).map_err(|error| {
+        let frame: Frame<'_> = lenient::object(json).map_err(|error| {
             ModelError::Failed(format!("a frame that is not understood: {error}"))
         })?;
-        if let Some(error) = frame.error.filter(|error| error.get() != "null") {
-            return Err(self.failure(error.get()));
+        if let Some(words) = frame.failure() {
+            let all = || String::from_utf8_lossy(json);
+            return Err(self.failure(&words.map_or_else(all, Into::into)));
         }
         self.usage = frame.usage.or(self.usage);
         // One answer is asked for; should there be more, the first counts.
@@ -142,55 +174,79 @@ impl State {
             .choices
             .unwrap_or_default()
             .into_iter()
+            .flatten()
             .filter(|choice| choice.index.unwrap_or(0) == 0)
         {
+            self.answered = true;
             self.choice(choice, chunks)?;
         }
         Ok(true)
     }
 
-    fn choice(&mut self, choice: Choice<'_>, chunks: &mut Vec<Chunk>) -> Result<(), ModelError> {
-        if let Some(delta) = choice.delta {
+    /// A whole answer: one that is there needs no word that it has ended.
+    fn document(&mut self, json: &[u8], chunks: &mut Vec<Chunk>) -> Result<GoOn, ModelError> {
+        let go_on = self.frame(lenient::without_bom(json.trim_ascii()), chunks)?;
+        self.done = self.answered;
+        Ok(go_on)
+    }
+
+    fn choice(
+        &mut self,
+        mut choice: Choice<'_>,
+        chunks: &mut Vec<Chunk>,
+    ) -> Result<(), ModelError> {
+        if let Some(delta) = choice.added() {
             self.delta(delta, chunks);
         }
-        match choice.finish_reason.as_deref() {
-            None | Some("") => {}
-            Some("length") => self.finish = Some(FinishReason::Length),
-            Some("tool_calls" | "function_call") => self.finish = Some(FinishReason::ToolCalls),
-            Some("content_filter") => self.finish = Some(FinishReason::ContentFilter),
+        let reason = choice.finish_reason.map(|reason| reason.to_lowercase());
+        self.finish = match reason.as_deref() {
+            None | Some("") => return Ok(()),
+            Some("length" | "max_tokens" | "model_length") => Some(FinishReason::Length),
+            Some("tool_calls" | "function_call") => Some(FinishReason::ToolCalls),
+            Some("content_filter") => Some(FinishReason::ContentFilter),
             Some(reason @ ("error" | "abort")) => {
                 return Err(ModelError::Failed(format!("it ended with `{reason}`")));
             }
-            Some(_) => self.finish = Some(FinishReason::Stop),
-        }
+            Some(_) => Some(FinishReason::Stop),
+        };
         Ok(())
     }
 
-    fn delta(&mut self, delta: Delta<'_>, chunks: &mut Vec<Chunk>) {
-        let thinking = if delta.reasoning.0.is_empty() {
-            delta.reasoning_content
-        } else {
-            delta.reasoning
-        };
-        let some = |text: Text| Some(text.0).filter(|text| !text.is_empty());
-        chunks.extend(some(thinking).map(Chunk::Thinking));
-        chunks.extend(some(delta.content).map(Chunk::Text));
-        chunks.extend(some(delta.refusal).map(Chunk::Text));
-        for part in delta.tool_calls.unwrap_or_default() {
+    fn delta(&mut self, mut delta: Delta<'_>, chunks: &mut Vec<Chunk>) {
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        chunks.extend(some(delta.thoughts()).map(Chunk::Thinking));
+        chunks.extend(some(delta.content.said).map(Chunk::Text));
+        chunks.extend(some(delta.refusal.said).map(Chunk::Text));
+        for part in delta.tool_calls.into_iter().flatten().flatten() {
             self.call(part);
         }
     }
 
-    /// Adds a part to the call it belongs to: by index, else by id, else the last; a new id begins a new call.
+    /// Adds a part to the call it belongs to: by index, else by id, else the last; or begins a new call with it.
     fn call(&mut self, part: CallPart<'_>) {
         let id = part.id.filter(|id| !id.is_empty());
+        let names = part
+            .function
+            .as_ref()
+            .and_then(|function| function.name.as_deref())
+            .is_some_and(|name| !name.is_empty());
+        let argues = part
+            .function
+            .as_ref()
+            .and_then(|function| function.arguments)
+            .is_some_and(|arguments| !matches!(arguments.get(), "null" | "\"\""));
         let is_same = |call: &&mut Call| match (part.index, &id) {
             (Some(_), _) => call.index == part.index,
             (None, Some(id)) => call.id.as_ref() == Some(id),
             (None, None) => true,
         };
+        // Some servers give every call the index 0, or no call an index and an id.
+        let is_other = |call: &Call| match &id {
+            Some(id) => call.id.as_ref().is_some_and(|known| known != id),
+            None if !names || call.name.is_empty() => false,
+            None => part.index.is_none() || (argues && call.is_whole()),
+        };
         let found = self.calls.iter_mut().rev().find(is_same);
-        let is_other = |call: &Call| id.is_some() && call.id.is_some() && call.id != id;
         let position = match found {
             Some(call) if !is_other(call) => call,
             _ => {
@@ -231,6 +287,9 @@ impl State {
             return Ok(());
         }
         let called = !self.calls.is_empty();
+        if self.calls.iter().any(|call| call.name.is_empty()) {
+            return Err(ModelError::Failed("a tool call without a name".to_owned()));
+        }
         for call in self.calls.drain(..) {
             let id = call
                 .id
@@ -248,6 +307,8 @@ impl State {
         }
         let finish = match self.finish {
             None | Some(FinishReason::Stop) if called => FinishReason::ToolCalls,
+            // Nobody could call what is not there.
+            Some(FinishReason::ToolCalls) if !called => FinishReason::Stop,
             finish => finish.unwrap_or(FinishReason::Stop),
         };
         chunks.push(Chunk::End {

@@ -5,28 +5,54 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Value, value::RawValue};
 
-use crate::models::Usage;
+use crate::{
+    adapters::lenient::{self, or_none},
+    models::Usage,
+};
 
 /// A chunk, or a whole answer.
 #[derive(Deserialize)]
 pub(super) struct Frame<'a> {
+    /// What it is; `error` is all that some servers say of one.
     #[serde(default, borrow)]
-    pub(super) choices: Option<Vec<Choice<'a>>>,
+    object: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    pub(super) choices: Option<Vec<Option<Choice<'a>>>>,
     #[serde(default, deserialize_with = "usage")]
     pub(super) usage: Option<Usage>,
     #[serde(default, borrow)]
-    pub(super) error: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+}
+
+impl<'a> Frame<'a> {
+    /// Whether it tells of a failure: with what words, where not with all of them.
+    pub(super) fn failure(&self) -> Option<Option<&'a str>> {
+        let error = self.error.map(RawValue::get);
+        match error.filter(|error| !matches!(*error, "null" | "false" | "{}" | "\"\"")) {
+            Some(error) => Some(Some(error)),
+            None => (self.object.map(RawValue::get) == Some("\"error\"")).then_some(None),
+        }
+    }
 }
 
 #[derive(Deserialize)]
 pub(super) struct Choice<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub(super) index: Option<u64>,
-    /// Of a chunk, or `message` of a whole answer.
-    #[serde(default, borrow, alias = "message")]
-    pub(super) delta: Option<Delta<'a>>,
-    #[serde(default)]
+    #[serde(default, borrow)]
+    delta: Option<Delta<'a>>,
+    /// Of a whole answer; some servers repeat all that was said in it beside each delta.
+    #[serde(default, borrow)]
+    message: Option<Delta<'a>>,
+    #[serde(default, deserialize_with = "or_none")]
     pub(super) finish_reason: Option<String>,
+}
+
+impl<'a> Choice<'a> {
+    /// What it adds.
+    pub(super) fn added(&mut self) -> Option<Delta<'a>> {
+        self.delta.take().or_else(|| self.message.take())
+    }
 }
 
 #[derive(Deserialize)]
@@ -35,20 +61,40 @@ pub(super) struct Delta<'a> {
     pub(super) content: Text,
     #[serde(default)]
     pub(super) refusal: Text,
-    #[serde(default)]
-    pub(super) reasoning: Text,
-    #[serde(default)]
-    pub(super) reasoning_content: Text,
+    #[serde(default, deserialize_with = "or_none")]
+    reasoning: Option<Text>,
+    #[serde(default, deserialize_with = "or_none")]
+    reasoning_content: Option<Text>,
+    /// OpenRouter's, where there is no plain text of them.
+    #[serde(default, deserialize_with = "or_none")]
+    reasoning_details: Option<Text>,
     #[serde(default, borrow)]
-    pub(super) tool_calls: Option<Vec<CallPart<'a>>>,
+    pub(super) tool_calls: Option<Vec<Option<CallPart<'a>>>>,
+}
+
+impl Delta<'_> {
+    /// Its thoughts: several dialects at once say the same.
+    pub(super) fn thoughts(&mut self) -> String {
+        let beside = [
+            self.reasoning.take(),
+            self.reasoning_content.take(),
+            self.reasoning_details.take(),
+        ];
+        let told = beside
+            .into_iter()
+            .flatten()
+            .map(|text| text.said)
+            .find(|text| !text.is_empty());
+        told.unwrap_or_else(|| std::mem::take(&mut self.content.thought))
+    }
 }
 
 /// A part of a tool call.
 #[derive(Deserialize)]
 pub(super) struct CallPart<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub(super) index: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub(super) id: Option<String>,
     #[serde(default, borrow)]
     pub(super) function: Option<FunctionPart<'a>>,
@@ -65,7 +111,11 @@ pub(super) struct FunctionPart<'a> {
 
 /// Text: a string, null, or parts of which the texts count.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Text(pub(super) String);
+pub(super) struct Text {
+    pub(super) said: String,
+    /// What parts of thoughts say: Mistral's.
+    thought: String,
+}
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -87,36 +137,45 @@ impl<'de> de::Visitor<'de> for TextVisitor {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Text, E> {
-        Ok(Text(text.to_owned()))
+        Ok(Text {
+            said: text.to_owned(),
+            thought: String::new(),
+        })
     }
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, mut parts: A) -> Result<Text, A::Error> {
-        let mut text = String::new();
+        let mut text = Text::default();
         while let Some(part) = parts.next_element::<Value>()? {
-            text.push_str(part.get("text").and_then(Value::as_str).unwrap_or_default());
+            if let Some(thoughts) = part.get("thinking") {
+                text.thought.push_str(&words(thoughts));
+            } else if let Some(words) = part.get("text").or_else(|| part.get("summary")) {
+                text.said.push_str(words.as_str().unwrap_or_default());
+            }
         }
-        Ok(Text(text))
+        Ok(text)
     }
 }
 
-/// Counts, where they make sense.
-fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D::Error> {
-    #[derive(Deserialize)]
-    struct Counts {
-        #[serde(default)]
-        prompt_tokens: Value,
-        #[serde(default)]
-        completion_tokens: Value,
+/// What thoughts say: a text, or parts that have one.
+fn words(thoughts: &Value) -> String {
+    match thoughts {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts
+            .iter()
+            .filter_map(|part| part["text"].as_str())
+            .collect(),
+        _ => String::new(),
     }
-    let counts = Option::<Counts>::deserialize(deserializer)?;
-    Ok(counts.and_then(|counts| {
-        let (prompt, completion) = (
-            counts.prompt_tokens.as_u64(),
-            counts.completion_tokens.as_u64(),
-        );
-        (prompt.is_some() || completion.is_some()).then(|| Usage {
-            prompt_tokens: prompt.unwrap_or(0),
-            completion_tokens: completion.unwrap_or(0),
-        })
-    }))
+}
+
+/// Counts, where both make sense; else we count ourselves.
+fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D::Error> {
+    let counts: Option<Value> = or_none(deserializer)?;
+    let count = |name: &str| lenient::tokens(counts.as_ref()?.get(name)?);
+    Ok(count("prompt_tokens").zip(count("completion_tokens")).map(
+        |(prompt_tokens, completion_tokens)| Usage {
+            prompt_tokens,
+            completion_tokens,
+        },
+    ))
 }

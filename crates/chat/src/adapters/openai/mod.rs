@@ -7,13 +7,13 @@ use common::{
 };
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use url::Url;
 
 use super::{Adapter, Ask, Chunks, ModelError, ModelInfo, Refusal, wire};
 
 mod answer;
 mod frame;
+mod list;
 mod request;
 
 /// One OpenAI-compatible server.
@@ -22,40 +22,6 @@ pub struct OpenAi {
     client: PerThread,
     base: Url,
     api_key: Option<SecretString>,
-}
-
-#[derive(Deserialize)]
-struct List {
-    #[serde(default)]
-    data: Option<Vec<Entry>>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    id: String,
-    /// vLLM.
-    #[serde(default)]
-    max_model_len: Option<u64>,
-    /// OpenRouter, Groq and others.
-    #[serde(default, alias = "context_window")]
-    context_length: Option<u64>,
-    /// llama-server.
-    #[serde(default)]
-    meta: Option<Meta>,
-}
-
-#[derive(Deserialize)]
-struct Meta {
-    #[serde(default)]
-    n_ctx: Option<u64>,
-}
-
-impl Entry {
-    fn window(&self) -> Option<u32> {
-        let served = self.meta.as_ref().and_then(|meta| meta.n_ctx);
-        let window = served.or(self.max_model_len).or(self.context_length)?;
-        u32::try_from(window).ok().filter(|window| *window > 0)
-    }
 }
 
 impl OpenAi {
@@ -110,16 +76,11 @@ impl Adapter for OpenAi {
             .await
             .map_err(wire::unreachable)?;
         let response = wire::accepted(response, |status, body| failure(status, body, "")).await?;
-        let list: List = wire::document(response).await?;
-        let entries = list.data.ok_or_else(|| {
-            // LM Studio answers 200 to what it does not know.
-            Refusal::content(ModelError::Failed("a model list without `data`".to_owned()))
-        });
-        let info = |entry: Entry| ModelInfo {
-            window: entry.window(),
-            id: entry.id,
-        };
-        Ok(entries?.into_iter().map(info).collect())
+        let answer = wire::document(response).await?;
+        // LM Studio answers 200 to what it does not know.
+        list::models(&answer).ok_or_else(|| {
+            Refusal::content(ModelError::Failed("a model list without models".to_owned()))
+        })
     }
 
     async fn ask(&self, ask: &Ask) -> Result<Chunks, Refusal> {
@@ -144,22 +105,23 @@ impl Adapter for OpenAi {
 
 /// What a bad status means.
 fn failure(status: u16, body: &str, model: &str) -> ModelError {
-    #[derive(Deserialize)]
-    struct Body {
-        error: serde_json::Value,
-    }
     match wire::verdict(body) {
         Some(error) => error,
         None if body.contains("model_not_found") => ModelError::NotFound(model.to_owned()),
         // A 404 without a word of the model is about the address.
-        None if status == 404 => match serde_json::from_str::<Body>(body) {
-            Ok(body) if body.error.to_string().to_lowercase().contains("model") => {
-                ModelError::NotFound(model.to_owned())
-            }
-            _ => ModelError::Failed("status 404: is the base URL right?".to_owned()),
-        },
+        None if status == 404 && says_model(body) => ModelError::NotFound(model.to_owned()),
+        None if status == 404 => {
+            ModelError::Failed("status 404: is the base URL right?".to_owned())
+        }
         None => ModelError::Failed(format!("status {status}: {}", wire::brief(body))),
     }
+}
+
+/// Whether an error object speaks of a model: in `error`, or in `message` alone (SGLang, vLLM before 0.10).
+fn says_model(body: &str) -> bool {
+    let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let error = body.get("error").or_else(|| body.get("message"));
+    error.is_some_and(|error| error.to_string().to_lowercase().contains("model"))
 }
 
 /// What reads an answer, also where there is no server.

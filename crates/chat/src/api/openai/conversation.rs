@@ -39,7 +39,16 @@ const ROLES: [&str; 6] = [
     "tool",
     "function",
 ];
-const PARTS: [&str; 5] = ["text", "refusal", "image_url", "input_audio", "file"];
+/// Parts that some server takes; `video_url` and `audio_url` are vLLM's.
+const PARTS: [&str; 7] = [
+    "text",
+    "refusal",
+    "image_url",
+    "input_audio",
+    "file",
+    "video_url",
+    "audio_url",
+];
 
 impl RequestMessage {
     /// The message in our words; `index` is its place.
@@ -54,6 +63,9 @@ impl RequestMessage {
             "This must be system, developer, user, assistant, tool or function.",
         )?;
         let mut extra = Map::new();
+        // An empty list says nothing, and some servers refuse it.
+        let is_empty = |calls: &Value| calls.as_array().is_some_and(Vec::is_empty);
+        let tool_calls = self.tool_calls.filter(|calls| !is_empty(calls));
         let content = match self.content {
             Some(Value::String(text)) => text,
             Some(Value::Array(parts)) => match text_of(&parts, &at("content"))? {
@@ -64,7 +76,7 @@ impl RequestMessage {
                 }
             },
             None if self.role == "assistant" => {
-                if self.tool_calls.is_some() {
+                if tool_calls.is_some() {
                     extra.insert("content".to_owned(), Value::Null);
                 }
                 String::new()
@@ -79,7 +91,7 @@ impl RequestMessage {
         let calls: Fits = Value::is_array;
         let members: [(&str, Option<Value>, Fits, &str); 6] = [
             ("name", self.name, Value::is_string, "a text"),
-            ("tool_calls", self.tool_calls, calls, "a list of calls"),
+            ("tool_calls", tool_calls, calls, "a list of calls"),
             (
                 "tool_call_id",
                 self.tool_call_id,
@@ -121,7 +133,7 @@ fn text_of(parts: &[Value], pointer: &str) -> Result<Option<String>, ApiError> {
         check(
             PARTS.contains(&kind),
             &format!("{pointer}/{i}/type"),
-            "This must be text, image_url, input_audio or file.",
+            "This must be text, image_url, input_audio, file, video_url or audio_url.",
         )?;
         if kind != "text" {
             only_text = false;

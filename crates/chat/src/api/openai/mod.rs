@@ -1,6 +1,7 @@
 //! The OpenAI-compatible endpoint under `/v1`: what its SDKs send, and what they need in return.
 //!
-//! * [`requests`], [`conversation`]: the body, read tolerantly and checked; [`answers`], [`chunks`]: the answer, whole and in chunks
+//! * [`requests`], [`conversation`]: the body, read tolerantly and checked; what of it is sampling, and what is passed on;
+//!   [`answers`], [`chunks`]: the answer, whole and in chunks
 //! * [`handlers`], [`models`]: the routes; [`stream`]: an answer on its way; [`errors`]: refusals in the other shape
 
 pub mod answers;
@@ -9,7 +10,9 @@ pub mod conversation;
 pub mod errors;
 pub mod handlers;
 pub mod models;
+mod passed_on;
 pub mod requests;
+mod sampling;
 pub mod stream;
 
 use axum::{middleware::map_response, routing::get};

@@ -1,5 +1,7 @@
 //! The models, as OpenAI's SDKs read them.
 
+use std::collections::HashSet;
+
 use axum::{Json, extract::State};
 use common::{
     errors::{ApiError, Code, extract::Path},
@@ -42,13 +44,10 @@ impl From<llm::Model> for ModelObject {
 
 /// Each model once, of the provider that answers for it.
 fn objects(app: &App) -> Vec<ModelObject> {
-    let mut objects: Vec<ModelObject> = Vec::new();
-    for model in app.llm.models() {
-        if objects.iter().all(|known| known.id != model.id) {
-            objects.push(model.into());
-        }
-    }
-    objects
+    let mut known = HashSet::new();
+    let mut models = app.llm.models();
+    models.retain(|model| known.insert(model.id.clone()));
+    models.into_iter().map(ModelObject::from).collect()
 }
 
 /// Lists the models of all providers, as of the last look at each.

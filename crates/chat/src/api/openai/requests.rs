@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use common::errors::ApiError;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::conversation::RequestMessage;
-use crate::{api::checks::Checks, models::Options, service::completions::NewCompletion};
+use super::{conversation::RequestMessage, passed_on, sampling};
+use crate::{api::checks::Checks, service::completions::NewCompletion};
 
 /// A conversation to be answered. Members that are not known here are ignored, as are those that only make sense at
 /// OpenAI (`store`, `metadata`, `user`, `service_tier`, `logprobs`, …).
@@ -26,50 +26,50 @@ pub struct CreateChatCompletion {
     stream_options: Option<StreamOptions>,
     /// Longest answer in tokens; the older name.
     #[serde(default)]
-    max_tokens: Option<u32>,
+    pub(super) max_tokens: Option<u32>,
     /// Longest answer in tokens.
     #[serde(default)]
-    max_completion_tokens: Option<u32>,
+    pub(super) max_completion_tokens: Option<u32>,
     /// 0 to 2.
     #[serde(default)]
-    temperature: Option<f64>,
+    pub(super) temperature: Option<f64>,
     /// 0 to 1.
     #[serde(default)]
-    top_p: Option<f64>,
+    pub(super) top_p: Option<f64>,
     /// At least 1; not OpenAI's, but many servers have it.
     #[serde(default)]
-    top_k: Option<u32>,
+    pub(super) top_k: Option<u32>,
     /// How many answers: 1.
     #[serde(default)]
     n: Option<i64>,
     /// Makes sampling repeatable where the server can.
     #[serde(default)]
-    seed: Option<i64>,
+    pub(super) seed: Option<i64>,
     /// A text that ends the answer, or several.
     #[serde(default)]
-    stop: Option<Value>,
+    pub(super) stop: Option<Value>,
     #[serde(default)]
-    presence_penalty: Option<Value>,
+    pub(super) presence_penalty: Option<Value>,
     #[serde(default)]
-    frequency_penalty: Option<Value>,
+    pub(super) frequency_penalty: Option<Value>,
     #[serde(default)]
-    logit_bias: Option<Value>,
+    pub(super) logit_bias: Option<Value>,
     /// `{type: "text"}`, `{type: "json_object"}`, or `{type: "json_schema", json_schema}`.
     #[serde(default)]
-    response_format: Option<Value>,
+    pub(super) response_format: Option<Value>,
     /// Functions that the model may call.
     #[serde(default)]
-    tools: Option<Value>,
+    pub(super) tools: Option<Value>,
     #[serde(default)]
-    tool_choice: Option<Value>,
+    pub(super) tool_choice: Option<Value>,
     #[serde(default)]
-    parallel_tool_calls: Option<Value>,
+    pub(super) parallel_tool_calls: Option<Value>,
     #[serde(default)]
-    reasoning_effort: Option<Value>,
+    pub(super) reasoning_effort: Option<Value>,
     #[serde(default)]
-    verbosity: Option<Value>,
+    pub(super) verbosity: Option<Value>,
     #[serde(default)]
-    prediction: Option<Value>,
+    pub(super) prediction: Option<Value>,
 }
 
 /// How a stream is wanted.
@@ -120,8 +120,8 @@ impl CreateChatCompletion {
             "/messages",
             "There must be at least one message.",
         )?;
-        let options = self.options()?;
-        let extra = self.extra()?;
+        let options = sampling::options(&self)?;
+        let extra = passed_on::members(&self)?;
         let messages = self.messages.into_iter().enumerate();
         Ok(NewCompletion {
             model: self.model,
@@ -132,152 +132,6 @@ impl CreateChatCompletion {
             extra,
             request_id,
         })
-    }
-
-    fn options(&self) -> Result<Options, ApiError> {
-        let named = [
-            ("/max_completion_tokens", self.max_completion_tokens),
-            ("/max_tokens", self.max_tokens),
-        ];
-        for (pointer, most) in named {
-            let fits = most.is_none_or(|most| (1..=1_000_000).contains(&most));
-            check(fits, pointer, "This must be from 1 to 1000000.")?;
-        }
-        let within =
-            |value: Option<f64>, most: f64| value.is_none_or(|v| (0.0..=most).contains(&v));
-        check(
-            within(self.temperature, 2.0),
-            "/temperature",
-            "This must be from 0 to 2.",
-        )?;
-        check(
-            within(self.top_p, 1.0),
-            "/top_p",
-            "This must be from 0 to 1.",
-        )?;
-        check(
-            self.top_k.is_none_or(|k| (1..=1000).contains(&k)),
-            "/top_k",
-            "This must be from 1 to 1000.",
-        )?;
-        Ok(Options {
-            temperature: self.temperature,
-            top_p: self.top_p,
-            top_k: self.top_k,
-            max_tokens: self.max_completion_tokens.or(self.max_tokens),
-            seed: self.seed,
-            stop: stops(self.stop.as_ref())?,
-            think: None,
-        })
-    }
-
-    /// What is passed through to servers that have it.
-    fn extra(&self) -> Result<Map<String, Value>, ApiError> {
-        let typed: Fits = |value| value.get("type").is_some_and(Value::is_string);
-        let word_or_object: Fits = |value| value.is_string() || value.is_object();
-        let functions: Fits = |value| {
-            let is_tool = |tool: &Value| {
-                tool.get("type").is_some_and(Value::is_string)
-                    && tool.pointer("/function/name").is_none_or(Value::is_string)
-            };
-            value
-                .as_array()
-                .is_some_and(|tools| tools.iter().all(is_tool))
-        };
-        let penalty: Fits = |value| value.as_f64().is_some_and(|v| (-2.0..=2.0).contains(&v));
-        let members: [(&str, &Option<Value>, Fits, &str); 10] = [
-            (
-                "presence_penalty",
-                &self.presence_penalty,
-                penalty,
-                "a number from -2 to 2",
-            ),
-            (
-                "frequency_penalty",
-                &self.frequency_penalty,
-                penalty,
-                "a number from -2 to 2",
-            ),
-            (
-                "logit_bias",
-                &self.logit_bias,
-                Value::is_object,
-                "an object",
-            ),
-            (
-                "response_format",
-                &self.response_format,
-                typed,
-                "an object with a `type`",
-            ),
-            (
-                "tools",
-                &self.tools,
-                functions,
-                "a list of `{type: \"function\", function: {name, …}}`",
-            ),
-            (
-                "tool_choice",
-                &self.tool_choice,
-                word_or_object,
-                "a word or an object",
-            ),
-            (
-                "parallel_tool_calls",
-                &self.parallel_tool_calls,
-                Value::is_boolean,
-                "true or false",
-            ),
-            (
-                "reasoning_effort",
-                &self.reasoning_effort,
-                Value::is_string,
-                "a word",
-            ),
-            ("verbosity", &self.verbosity, Value::is_string, "a word"),
-            (
-                "prediction",
-                &self.prediction,
-                Value::is_object,
-                "an object",
-            ),
-        ];
-        let mut extra = Map::new();
-        for (name, value, fits, wanted) in members {
-            let Some(value) = value else { continue };
-            check(
-                fits(value),
-                &format!("/{name}"),
-                &format!("This must be {wanted}."),
-            )?;
-            extra.insert(name.to_owned(), value.clone());
-        }
-        Ok(extra)
-    }
-}
-
-fn stops(stop: Option<&Value>) -> Result<Option<Vec<String>>, ApiError> {
-    let texts = match stop {
-        None => return Ok(None),
-        Some(Value::String(text)) => Some(vec![text.clone()]),
-        Some(Value::Array(texts)) => texts
-            .iter()
-            .map(|text| text.as_str().map(str::to_owned))
-            .collect(),
-        Some(_) => None,
-    };
-    let fits = |texts: &Vec<String>| {
-        texts.len() <= 16
-            && texts
-                .iter()
-                .all(|text| (1..=256).contains(&text.chars().count()))
-    };
-    match texts.filter(fits) {
-        Some(texts) => Ok(Some(texts).filter(|texts| !texts.is_empty())),
-        None => Err(ApiError::invalid(
-            "/stop",
-            "This must be a text of 1 to 256 characters, or at most 16 of them.",
-        )),
     }
 }
 
@@ -329,6 +183,13 @@ mod tests {
             new.extra["tools"].to_string().contains(r#"{"z":1,"a":2}"#),
             "the order of a schema's members is the order in which a model writes them"
         );
+    }
+
+    #[test]
+    fn an_empty_list_is_as_good_as_none() {
+        let new = checked(json!({ "tools": [], "messages": [{ "role": "assistant", "content": "x", "tool_calls": [] }] })).unwrap();
+        assert!(new.extra.is_empty());
+        assert_eq!(new.messages[0].extra, None);
     }
 
     #[test]

@@ -21,6 +21,12 @@ mod talk;
 mod timers;
 mod upgrade;
 
+/// Reads a frame, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_frame(text: &str) {
+    let _ = frames::parse(text);
+}
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -20,6 +20,7 @@ use crate::{
     repository::reservations::Reservation,
     service::{
         close::{FINISH_PATIENCE, FINISH_PAUSE},
+        context::Written,
         draft::{TEXT_LIMIT, clip},
         llm::{Answering, Progress, Prompt},
         turns::{ChatError, Turns, explain},
@@ -45,10 +46,11 @@ enum Outcome {
 /// What there is of an answer, as far as its price goes.
 #[derive(Debug, Default)]
 struct Tally {
-    begun: bool,
+    /// The model that answers; none where nothing came.
+    model: Option<String>,
     text: usize,
     thinking: usize,
-    tokens: u64,
+    written: Written,
     counted: Option<Usage>,
 }
 
@@ -56,7 +58,6 @@ struct Tally {
 pub(super) struct Job {
     pub(super) turns: Arc<Turns>,
     pub(super) owner: Owner,
-    pub(super) model: String,
     pub(super) request: Arc<Request>,
     pub(super) request_id: Arc<str>,
     pub(super) reservation: Reservation,
@@ -64,11 +65,30 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) async fn run(self, mut answering: Answering, deadline: Instant) {
+    pub(super) async fn run(self, answering: Answering, deadline: Instant) {
         if let Err(error) = self.reserve(deadline).await {
             let _ = self.parts.send(Err(error)).await;
             return;
         }
+        tokio::select! {
+            () = self.answer(answering) => {}
+            () = self.renew() => {}
+        }
+    }
+
+    /// Says again and again that it runs, so that no other process takes it for dead.
+    async fn renew(&self) {
+        let repository = &self.turns.repository;
+        loop {
+            sleep(repository.lease() / 3).await;
+            let renewed = repository.renew_usage(&self.owner, &self.reservation);
+            if let Err(error) = renewed.await {
+                tracing::debug!(request_id = %self.request_id, %error, "a completion's lease was not renewed");
+            }
+        }
+    }
+
+    async fn answer(&self, mut answering: Answering) {
         let mut tally = Tally::default();
         let outcome = AssertUnwindSafe(self.listen(&mut answering, &mut tally))
             .catch_unwind()
@@ -100,7 +120,7 @@ impl Job {
             }
         };
         if let (Err(_), _) = tokio::join!(settled, told) {
-            tracing::error!(request_id = %self.request_id, "a completion could not be settled; its reservation stays");
+            tracing::error!(request_id = %self.request_id, "a completion could not be settled; its reservation is settled when its lease has lapsed");
         }
     }
 
@@ -200,11 +220,11 @@ impl Job {
             match step {
                 Progress::Queued { .. } => {}
                 Progress::Generating { model, .. } => {
-                    tally.begun = true;
+                    tally.model = Some(model.clone());
                     parts.push(Part::Begun { model });
                 }
                 Progress::Text(text) => {
-                    let full = self.piece(&text, &mut tally.text, &mut tally.tokens, |piece| {
+                    let full = piece(&text, &mut tally.text, &mut tally.written, |piece| {
                         parts.push(Part::Text(piece));
                     });
                     if full {
@@ -212,7 +232,7 @@ impl Job {
                     }
                 }
                 Progress::Thinking(text) => {
-                    let full = self.piece(&text, &mut tally.thinking, &mut tally.tokens, |piece| {
+                    let full = piece(&text, &mut tally.thinking, &mut tally.written, |piece| {
                         parts.push(Part::Thinking(piece));
                     });
                     if full {
@@ -226,7 +246,8 @@ impl Job {
                         return (parts, Some(FinishReason::Length));
                     }
                     tally.text += size;
-                    tally.tokens += self.tokens(&call.name) + self.tokens(&call.arguments);
+                    tally.written.add(&call.name);
+                    tally.written.add(&call.arguments);
                     parts.push(Part::ToolCall(call));
                 }
                 Progress::End { finish, usage } => {
@@ -238,36 +259,18 @@ impl Job {
         (parts, None)
     }
 
-    /// Hands out as much of a text as the limit allows; whether that was less than all.
-    fn piece(
-        &self,
-        text: &str,
-        used: &mut usize,
-        tokens: &mut u64,
-        hand_out: impl FnOnce(String),
-    ) -> bool {
-        let (piece, full) = clip(text, TEXT_LIMIT.saturating_sub(*used));
-        *used += piece.len();
-        *tokens += self.tokens(piece);
-        if !piece.is_empty() {
-            hand_out(piece.to_owned());
-        }
-        full
-    }
-
-    fn tokens(&self, text: &str) -> u64 {
-        self.request.estimates.tokens(&self.model, text).into()
-    }
-
-    /// As the server counted, else what we think it read and wrote.
+    /// As the server counted, which our estimates learn from; else what we think it read and wrote.
     fn usage_of(&self, tally: &Tally) -> Usage {
-        match tally.counted {
-            Some(usage) => usage,
-            None if tally.begun => Usage {
-                prompt_tokens: self.request.estimate(&self.model).into(),
-                completion_tokens: tally.tokens,
-            },
-            None => Usage::default(),
+        let Some(model) = tally.model.as_deref() else {
+            return Usage::default();
+        };
+        if let Some(counted) = tally.counted {
+            self.request.learn(model, counted);
+            return counted;
+        }
+        Usage {
+            prompt_tokens: self.request.estimate(model).into(),
+            completion_tokens: self.request.estimates.written(model, tally.written).into(),
         }
     }
 
@@ -289,4 +292,20 @@ impl Job {
         metrics::counter!("llm_tokens_total", "kind" => "completion")
             .increment(usage.completion_tokens);
     }
+}
+
+/// Hands out as much of a text as the limit allows; whether that was less than all.
+fn piece(
+    text: &str,
+    used: &mut usize,
+    written: &mut Written,
+    hand_out: impl FnOnce(String),
+) -> bool {
+    let (piece, full) = clip(text, TEXT_LIMIT.saturating_sub(*used));
+    *used += piece.len();
+    written.add(piece);
+    if !piece.is_empty() {
+        hand_out(piece.to_owned());
+    }
+    full
 }

@@ -1,6 +1,9 @@
 //! A completion: one answer for a caller who keeps the history; of it nothing is stored but what it cost.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::AtomicU32},
+    time::Instant,
+};
 
 use common::{clock, identity::Owner};
 use serde_json::{Map, Value};
@@ -103,6 +106,7 @@ impl Turns {
             extra: new.extra,
             request_id: Arc::clone(&new.request_id),
             estimates: self.estimates.clone(),
+            last_estimate: AtomicU32::new(0),
         };
         let estimate = request.estimate(&model);
         if estimate / CLEARLY > window {
@@ -117,13 +121,13 @@ impl Turns {
         let job = Job {
             turns: Arc::clone(self),
             owner: owner.clone(),
-            model,
             request: Arc::new(request),
             request_id: new.request_id,
             reservation: Reservation {
                 id: random_text(24),
                 day: clock::utc_day(clock::now_ms()),
                 tokens,
+                prompt: estimate.min(window).into(),
             },
             parts: sender,
         };

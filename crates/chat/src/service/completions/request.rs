@@ -1,12 +1,15 @@
 //! What a completion asks of a model server, and what that may cost.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use serde_json::{Map, Value};
 
 use crate::{
     adapters::{Ask, PromptMessage},
-    models::Options,
+    models::{Options, Usage},
     service::{
         context::{Estimates, MESSAGE_OVERHEAD, default_room},
         llm::Prompt,
@@ -24,9 +27,24 @@ pub(super) struct Request {
     /// The id of the caller's request.
     pub(super) request_id: Arc<str>,
     pub(super) estimates: Estimates,
+    /// The estimate of the last prompt made, in tokens.
+    pub(super) last_estimate: AtomicU32,
 }
 
 impl Request {
+    /// Learns from what the server counted of the last prompt that was made, where that was all text: how many tokens an
+    /// image is differs from model to model.
+    pub(super) fn learn(&self, model: &str, counted: Usage) {
+        let has_parts = |message: &PromptMessage| {
+            let extra = message.extra.as_ref();
+            extra.is_some_and(|extra| extra.get("content").is_some_and(Value::is_array))
+        };
+        if !self.messages.iter().any(has_parts) {
+            let estimate = self.last_estimate.load(Ordering::Relaxed);
+            self.estimates.observe(model, estimate, counted);
+        }
+    }
+
     /// Our estimate of the prompt, in tokens.
     pub(super) fn estimate(&self, model: &str) -> u32 {
         let tokens = |text: &str| self.estimates.tokens(model, text);
@@ -69,12 +87,14 @@ impl Request {
 
 impl Prompt for Request {
     fn fit(&self, model: &str, window: u32) -> Ask {
+        let prompt_estimate = self.estimate(model);
+        self.last_estimate.store(prompt_estimate, Ordering::Relaxed);
         Ask {
             model: model.to_owned(),
             messages: self.messages.clone(),
             options: self.options.clone(),
             window,
-            prompt_estimate: self.estimate(model),
+            prompt_estimate,
             dropped: 0,
             untrimmed: true,
             extra: self.extra.clone(),
@@ -96,6 +116,7 @@ mod tests {
             extra: Map::new(),
             request_id: Arc::from(""),
             estimates: Estimates::default(),
+            last_estimate: AtomicU32::new(0),
         }
     }
 

@@ -13,6 +13,8 @@ pub(super) struct Look {
     pub(super) reach: Reach,
     /// The models as last listed; `None` while no list was ever had.
     pub(super) models: Option<Arc<[ModelInfo]>>,
+    /// Whether the last look brought a list.
+    pub(super) listed: bool,
 }
 
 /// Whether a server is there, as far as is known.
@@ -41,14 +43,17 @@ impl Look {
             Ok(models) => Self {
                 reach: Reach::Up,
                 models: Some(models.into()),
+                listed: true,
             },
             Err(refusal) if refusal.is_outage() => Self {
                 reach: Reach::Down,
                 models: self.models.clone(),
+                listed: false,
             },
             Err(_) => Self {
                 reach: Reach::Up,
                 models: self.models.clone(),
+                listed: false,
             },
         }
     }
@@ -62,7 +67,13 @@ impl Look {
         Self {
             reach: Reach::Down,
             models: self.models.clone(),
+            listed: false,
         }
+    }
+
+    /// Whether it shows something else than that one: what is worth a line in the log.
+    pub(super) fn differs(&self, other: &Self) -> bool {
+        (self.reach, self.listed) != (other.reach, other.listed)
     }
 }
 

@@ -195,10 +195,10 @@ impl Llm {
                     .filter(|route| route.provider == provider.kind);
                 route.is_some_and(|route| provider.same_model(id, &route.model))
             };
-            let entry = |id: &str| Model {
+            let entry = |id: &str, own: Option<u32>| Model {
                 id: id.to_owned(),
                 provider: provider.kind,
-                window: provider.window(id),
+                window: provider.window_of(own),
                 is_default: is_default(id),
             };
             if provider.is_demo() {
@@ -206,7 +206,7 @@ impl Llm {
                     provider
                         .model
                         .as_deref()
-                        .map(entry)
+                        .map(|id| entry(id, None))
                         .filter(|model| model.is_default),
                 );
             } else if provider.reach() != Reach::Down {
@@ -215,7 +215,7 @@ impl Llm {
                         .models()
                         .iter()
                         .flat_map(|listed| listed.iter())
-                        .map(|model| entry(&model.id)),
+                        .map(|model| entry(&model.id, model.window)),
                 );
             }
         }

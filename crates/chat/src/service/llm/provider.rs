@@ -127,6 +127,7 @@ impl Provider {
             look: ArcSwap::from_pointee(Look {
                 reach: Reach::Up,
                 models: None,
+                listed: false,
             }),
             again: Notify::new(),
             heard: AtomicU64::new(0),
@@ -170,6 +171,11 @@ impl Provider {
                 .find(|listed| self.same_model(&listed.id, model))
                 .and_then(|listed| listed.window)
         });
+        self.window_of(own)
+    }
+
+    /// The window that a model is asked with whose own is this.
+    pub(super) fn window_of(&self, own: Option<u32>) -> u32 {
         own.map_or(self.window, |own| own.min(self.window))
     }
 
@@ -243,14 +249,31 @@ impl Provider {
         let seen = tokio::time::timeout(patience, self.adapter.models()).await;
         *misses = if seen.is_err() { *misses + 1 } else { 0 };
         let before = self.look.load();
-        let now = match seen {
-            Ok(seen) => before.answered(seen),
-            Err(_) => before.unanswered(*misses, self.is_talking()),
+        let (now, error) = match seen {
+            Ok(seen) => {
+                let error = seen.as_ref().err().map(ToString::to_string);
+                (before.answered(seen), error)
+            }
+            Err(_) => (
+                before.unanswered(*misses, self.is_talking()),
+                Some("no answer in time".to_owned()),
+            ),
         };
-        if now.reach != before.reach {
+        if now.differs(&before) {
             let (provider, up) = (self.kind.as_str(), now.reach == Reach::Up);
             let models = now.models.as_ref().map_or(0, |models| models.len());
-            tracing::info!(provider, up, models, "model server");
+            match error {
+                None => tracing::info!(provider, up, models, "model server"),
+                Some(error) => {
+                    tracing::warn!(
+                        provider,
+                        up,
+                        models,
+                        error,
+                        "model server without a list of models"
+                    );
+                }
+            }
         }
         self.look.store(Arc::new(now));
     }

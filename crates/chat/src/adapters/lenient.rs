@@ -1,0 +1,75 @@
+//! Members that servers write in odd ways: what makes no sense counts as absent, so that it spoils no answer.
+
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::{Value, value::RawValue};
+
+/// More tokens than any answer has: a count beyond it is none.
+const MAX_COUNT: u64 = 1_000_000_000;
+
+/// A member of that type, or none where it is anything else.
+pub(super) fn or_none<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    let raw = <&RawValue>::deserialize(from)?;
+    Ok(serde_json::from_str(raw.get()).ok())
+}
+
+/// A number of tokens: a whole number, also where it is written with a point; one that makes no sense is none.
+pub(super) fn tokens(number: &Value) -> Option<u64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole, not negative, and compared with the largest count below"
+    )]
+    let whole = |number: f64| (number >= 0.0 && number.fract() == 0.0).then_some(number as u64);
+    number
+        .as_u64()
+        .or_else(|| number.as_f64().and_then(whole))
+        .filter(|count| *count <= MAX_COUNT)
+}
+
+/// A member that is a number of tokens.
+pub(super) fn tokens_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    Ok(or_none(from)?.as_ref().and_then(tokens))
+}
+
+/// What a JSON document is read from: without the byte order mark that some put before it.
+pub(super) fn without_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
+}
+
+/// An object; a list would be taken for one by its members' order.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err("not an object".to_owned());
+    }
+    serde_json::from_slice(json).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_count_is_whole_and_within_reason() {
+        for (written, count) in [
+            (json!(7), Some(7)),
+            (json!(7.0), Some(7)),
+            (json!(0), Some(0)),
+            (json!(7.5), None),
+            (json!(-1), None),
+            (json!("7"), None),
+            (json!(null), None),
+            (json!(true), None),
+            (json!(u64::MAX), None),
+            (json!(1e300), None),
+        ] {
+            assert_eq!(tokens(&written), count, "{written}");
+        }
+    }
+}
