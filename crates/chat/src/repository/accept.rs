@@ -54,7 +54,7 @@ pub struct Accept {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Accepted {
     /// The turn is ours; the session as it now stands in the store.
-    Yes(Session),
+    Yes(Box<Session>),
     /// The session or the key changed since they were read: read again.
     Changed,
     /// The day's quota does not hold the reservation.
@@ -105,7 +105,7 @@ impl Repository {
             .quota
             .map(|quota| reserve(&keys, &open.day, open.reserved, Some(quota), &mut txn));
         Ok(match self.store.commit(txn).await? {
-            Committed::Applied => Accepted::Yes(after),
+            Committed::Applied => Accepted::Yes(Box::new(after)),
             Committed::Refused(check) if Some(Some(check)) == quota_check => {
                 Accepted::QuotaExceeded
             }

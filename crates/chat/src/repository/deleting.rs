@@ -29,7 +29,7 @@ const PAGE: usize = 100;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Deleted {
     /// It is gone, and with it the turn that it was answering.
-    Yes(Option<OpenTurn>),
+    Yes(Option<Box<OpenTurn>>),
     /// There was none.
     NotFound,
 }
@@ -69,7 +69,7 @@ impl Repository {
                 txn.ops.extend(release(&keys, &open.day, open.reserved));
             }
             if self.store.commit(txn).await? == Committed::Applied {
-                return Ok(Deleted::Yes(open));
+                return Ok(Deleted::Yes(open.map(Box::new)));
             }
         }
         Err(contended())

@@ -47,7 +47,7 @@ pub struct Finish {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Finished {
     /// It is stored: by this call, with the session as it then stands, or by one before whose answer was lost.
-    Yes(Option<Session>),
+    Yes(Option<Box<Session>>),
     /// Somebody else closed it: this is how.
     Stale(Option<Ending>),
     /// The session is gone.
@@ -63,7 +63,7 @@ impl Repository {
         for _ in 0..ATTEMPTS {
             let (txn, after) = self.finish_txn(&keys, finish, session)?;
             if self.store.commit(txn).await? == Committed::Applied {
-                return Ok(Finished::Yes(Some(after)));
+                return Ok(Finished::Yes(Some(Box::new(after))));
             }
             // Its title may have been changed meanwhile, which does not touch the turn.
             let stored = self

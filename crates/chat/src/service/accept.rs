@@ -50,7 +50,7 @@ impl Turns {
         let task = self.shutdown.spawn(async move {
             match turns.accept(&repository, &owner, &ready.accept).await? {
                 Accepted::Yes(session) => {
-                    Ok(Launched::Yes(turns.launch(&owner, &new, session, ready)))
+                    Ok(Launched::Yes(turns.launch(&owner, &new, *session, ready)))
                 }
                 Accepted::Changed => Ok(Launched::Changed(ready.place)),
                 Accepted::QuotaExceeded => {
@@ -81,7 +81,7 @@ impl Turns {
                 Ok(refused) if !unknown => return Ok(refused),
                 // Refused for the first try's own doing, or for another's; then the first may still come late.
                 Ok(refused) => match repository.was_accepted(owner, accept).await {
-                    Ok(Some(session)) => return Ok(Accepted::Yes(session)),
+                    Ok(Some(session)) => return Ok(Accepted::Yes(Box::new(session))),
                     looked => {
                         self.withdraw_later(owner, accept);
                         looked?;

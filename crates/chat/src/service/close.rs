@@ -84,7 +84,7 @@ impl Turns {
     fn keep_head(
         &self,
         turn: &Turn,
-        session: Option<Session>,
+        session: Option<Box<Session>>,
         conversation: &Conversation,
         answer: Option<MessageRecord>,
     ) {
@@ -96,8 +96,11 @@ impl Turns {
             tail.extend(answer.map(Arc::new));
             let more = tail.len().saturating_sub(self.limits.history_messages);
             tail.drain(..more);
-            self.heads
-                .put(&turn.owner, &turn.session_id, Head { session, tail });
+            let head = Head {
+                session: *session,
+                tail,
+            };
+            self.heads.put(&turn.owner, &turn.session_id, head);
         }
     }
 
