@@ -25,7 +25,7 @@ async fn wrong(
     (process, address)
 }
 
-/// The status of a call with that token; it is never refused while the service cannot know yet.
+/// The status of a call with that token, once the service can tell.
 async fn first_answer(client: &Client, path: &str) -> u16 {
     eventually(tests::PATIENCE, "it knows keys and store", || async {
         let status = client.get(path).await.status;
@@ -73,6 +73,8 @@ async fn accepted_until(
                 reply.problem(401, "token_expired");
                 return (last, issued.elapsed());
             }
+            // A store that is slow on a busy machine says nothing of the token.
+            503 => {}
             other => panic!("{other}: {}", reply.text()),
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -126,13 +128,13 @@ async fn clocks_a_minute_ahead_and_behind_lose_no_login_and_prolong_no_token() {
         assert_eq!(issued["expires_in"], ACCESS_TTL);
         let client = somebody.with_token(issued["access_token"].as_str().unwrap());
         for chat in chats {
-            client.at(chat).get("/chat/sessions").await.expect(200);
+            assert_eq!(first_answer(&client.at(chat), "/chat/sessions").await, 200);
         }
         for auth in auths {
             let door = Client::stranger(app.chat(0), auth)
                 .with_token(client.token())
                 .at_auth();
-            door.get("/auth/validate").await.expect(200);
+            assert_eq!(first_answer(&door, "/auth/validate").await, 200);
             rotating = refreshed(&door, &rotating).await;
         }
     }
@@ -167,7 +169,7 @@ async fn clocks_a_minute_ahead_and_behind_lose_no_login_and_prolong_no_token() {
         .await;
         let client = somebody.with_token(rotating["access_token"].as_str().unwrap());
         for chat in chats {
-            client.at(chat).get("/chat/sessions").await.expect(200);
+            assert_eq!(first_answer(&client.at(chat), "/chat/sessions").await, 200);
         }
     }
 }

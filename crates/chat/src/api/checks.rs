@@ -167,12 +167,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_name_is_never_a_path_or_an_address() {
+    fn a_model_name_is_no_address_and_leads_nowhere() {
         for name in [
             "gemma3:1b",
             "org/name:fastest",
             "a",
             "hf.co/x/y-GGUF:Q4_K_M",
+            "/models/llama",
         ] {
             let mut checks = Checks::default();
             checks.model(Some(name));
@@ -182,7 +183,9 @@ mod tests {
             "",
             "../../x",
             "http://x/y",
-            "/etc",
+            "/",
+            "//etc",
+            "/../etc",
             "a//b",
             "a b",
             "a\n",

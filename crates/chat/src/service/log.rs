@@ -351,7 +351,7 @@ mod tests {
     fn a_reader_that_lags_is_cut_and_one_that_replays_is_not() {
         let log = EventLog::new();
         let mut slow = log.watch(0);
-        log.append([Event::token(&"x".repeat(LAG_LIMIT))]);
+        log.append([Event::token(&"x".repeat(LAG_LIMIT + 1))]);
         assert_eq!(
             read_all(&mut log.watch(0)).1,
             Some(Step::More),

@@ -69,8 +69,8 @@ impl Turns {
             .unwrap_or_else(|| ServedBy::asked(&turn.open));
         let ending = ending_of(&served_by, usage, &outcome);
         let answer = answer_record(&turn.open, served_by, texts, usage, &ending);
-        self.close(&turn, &conversation, answer, usage, ending)
-            .await;
+        // Boxed, as is whatever a turn waits for but seldom: most of its time it waits for the model.
+        Box::pin(self.close(&turn, &conversation, answer, usage, ending)).await;
         self.leave(&turn);
         drop(place);
     }
@@ -122,12 +122,8 @@ impl Turns {
                 () = sleep(grace) => {}
             }
             // A store that cannot be asked knows of no watcher either: what it cannot tell must not burn the model.
-            if !self
-                .repository
-                .is_watched(&turn.owner, &turn.open.id)
-                .await
-                .unwrap_or(false)
-            {
+            let watched = self.repository.is_watched(&turn.owner, &turn.open.id);
+            if !Box::pin(watched).await.unwrap_or(false) {
                 return;
             }
             sleep(WATCHED_PAUSE).await;

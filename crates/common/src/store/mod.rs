@@ -25,6 +25,7 @@ mod txn;
 
 use std::{
     future::Future,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -115,13 +116,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`]; [`StoreError::Corrupt`] where a key has another type than is read.
     pub async fn read(&self, reads: Vec<Read>) -> Result<Snapshot, StoreError> {
-        self.call("read", async {
+        let call = async {
             match &self.backend {
                 Backend::Redis(redis) => redis.read(&reads).await,
                 Backend::Embedded(embedded) => embedded.read(reads).await,
             }
-        })
-        .await
+        };
+        self.call("read", Box::pin(call)).await
     }
 
     /// Applies a transaction whole, or not at all.
@@ -130,13 +131,13 @@ impl Store {
     /// [`StoreError::Unavailable`]: whether it was or will be applied is unknown. [`StoreError::Full`] and
     /// [`StoreError::Corrupt`] (a key of another type, a field that is no number): nothing was applied.
     pub async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
-        self.call("commit", async {
+        let call = async {
             match &self.backend {
                 Backend::Redis(redis) => redis.commit(&txn).await,
                 Backend::Embedded(embedded) => embedded.commit(txn).await,
             }
-        })
-        .await
+        };
+        self.call("commit", Box::pin(call)).await
     }
 
     /// Does independent operations in one round trip, in order but not as one; their keys may be anywhere. One bool
@@ -145,13 +146,13 @@ impl Store {
     /// # Errors
     /// The first that there was; the other operations may have been applied.
     pub async fn apply(&self, ops: Vec<Op>) -> Result<Vec<bool>, StoreError> {
-        self.call("apply", async {
+        let call = async {
             match &self.backend {
                 Backend::Redis(redis) => redis.apply(&ops).await,
                 Backend::Embedded(embedded) => embedded.apply(ops).await,
             }
-        })
-        .await
+        };
+        self.call("apply", Box::pin(call)).await
     }
 
     /// Lets one request of that cost through the bucket `key`, or not; a refused one takes nothing. A cost of 0 only
@@ -180,13 +181,13 @@ impl Store {
         quota: Quota,
         cost: i64,
     ) -> Result<Admission, StoreError> {
-        self.call(op, async {
+        let call = async {
             match &self.backend {
                 Backend::Redis(redis) => redis.admit(key, quota, cost).await,
                 Backend::Embedded(embedded) => Ok(embedded.admit(key, quota, cost)),
             }
-        })
-        .await
+        };
+        self.call(op, Box::pin(call)).await
     }
 
     /// Asks for a sign of life.
@@ -194,13 +195,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] with the reason.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.call("ping", async {
+        let call = async {
             match &self.backend {
                 Backend::Redis(redis) => redis.ping().await,
                 Backend::Embedded(embedded) => embedded.ping().await,
             }
-        })
-        .await
+        };
+        self.call("ping", Box::pin(call)).await
     }
 
     /// A sentence for the log if the store may throw data away to make room (Redis' `maxmemory-policy`); `None` also
@@ -215,16 +216,18 @@ impl Store {
     /// What the store does when it is full, as Redis names it; `None` where it has no such policy.
     async fn eviction_policy(&self) -> Result<Option<String>, StoreError> {
         match &self.backend {
-            Backend::Redis(redis) => self.call("info", redis.eviction_policy()).await,
+            Backend::Redis(redis) => self.call("info", Box::pin(redis.eviction_policy())).await,
             Backend::Embedded(_) => Ok(None),
         }
     }
 
-    /// The frame round every call: the gate, one deadline over everything that it does, and the metrics.
+    /// The frame round every call: the gate, one deadline over everything that it does, and the metrics. The call is boxed:
+    /// every future that waits for the store would otherwise have room for it, twice over for each one that it is passed
+    /// through, and most of them wait for something else most of the time.
     async fn call<T>(
         &self,
         op: &'static str,
-        call: impl Future<Output = Result<T, StoreError>>,
+        call: Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + '_>>,
     ) -> Result<T, StoreError> {
         let begun = Instant::now();
         let end = self
