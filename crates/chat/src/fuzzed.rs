@@ -1,8 +1,4 @@
 //! What the fuzz targets in `fuzz/` call; built for them alone.
-#![expect(
-    clippy::panic,
-    reason = "a panic is how a fuzz target says that something does not hold"
-)]
 
 use axum::http::{HeaderMap, HeaderValue};
 use common::config::ProviderKind;

@@ -332,7 +332,11 @@ fn a_byte_order_mark_is_no_part_of_an_answer() {
     let document =
         "\u{feff} {\"choices\":[{\"message\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}";
     let lines = "\u{feff}{\"message\":{\"content\":\"Hi\"}}\n{\"done\":true}";
+    let events =
+        "\t \u{feff}\tdata: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\ndata: [DONE]\n\n";
     for size in [1, 2, 3, 1000] {
+        let heard = told(read(openai::parser("m"), events.as_bytes().chunks(size)));
+        assert_eq!(heard, Ok("Hi Stop None".to_owned()));
         let heard = told(read(openai::parser("m"), document.as_bytes().chunks(size)));
         assert_eq!(heard, Ok("Hi Stop None".to_owned()));
         let heard = told(read(ollama_answer(), lines.as_bytes().chunks(size)));

@@ -78,10 +78,12 @@ impl Parser for Answer {
         if let Form::Unknown(beginning) = &mut self.form {
             beginning.extend_from_slice(bytes);
             let beginning = std::mem::take(beginning);
-            self.form = form(&beginning);
+            // Wherever it is cut: white space and a mark before it are no part of an answer.
+            let beginning = lenient::without_bom(beginning.trim_ascii_start()).trim_ascii_start();
+            self.form = form(beginning);
             return match self.form {
                 Form::Unknown(_) => Ok(()),
-                _ => self.read(&beginning, chunks),
+                _ => self.read(beginning, chunks),
             };
         }
         self.read(bytes, chunks)
@@ -133,8 +135,7 @@ impl Answer {
 
 /// What an answer that begins so is.
 fn form(beginning: &[u8]) -> Form {
-    let beginning = beginning.trim_ascii_start();
-    match lenient::without_bom(beginning).trim_ascii_start() {
+    match beginning {
         // A part of a byte order mark may become a whole one; what else is not told yet says nothing.
         rest @ ([] | [0xEF] | [0xEF, 0xBB]) => Form::Unknown(rest.to_vec()),
         // No line of an event stream begins so.
