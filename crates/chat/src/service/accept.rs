@@ -53,6 +53,10 @@ impl Turns {
                     Ok(Launched::Yes(turns.launch(&owner, &new, *session, ready)))
                 }
                 Accepted::Changed => Ok(Launched::Changed(ready.place)),
+                // What the dead have set aside is in nobody's way.
+                Accepted::QuotaExceeded if repository.settle_dead(&owner).await? > 0 => {
+                    Ok(Launched::Changed(ready.place))
+                }
                 Accepted::QuotaExceeded => {
                     let tokens_per_day = turns.limits.tokens_per_day.unwrap_or_default();
                     Err(ChatError::QuotaExceeded { tokens_per_day })

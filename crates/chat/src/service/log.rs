@@ -21,6 +21,9 @@ const LAG_TIME: Duration = Duration::from_secs(1);
 /// Bytes handed over at once, so that a reader's own buffers stay small.
 const HAND_OVER: usize = 32 * 1024;
 
+/// What an event takes on the wire beside its data, about: its id, its name, the names of members.
+const DRESS: usize = 48;
+
 /// The events of one turn, from id 1. Text is kept once, however many read it.
 #[derive(Debug, Default)]
 pub struct EventLog {
@@ -54,11 +57,13 @@ impl State {
         Some((mark.kind, self.text.get(start..mark.end)?))
     }
 
-    fn end_of(&self, index: usize) -> usize {
-        index
+    /// Bytes on the wire, about, of the events before that one.
+    fn size_before(&self, index: usize) -> usize {
+        let text = index
             .checked_sub(1)
             .and_then(|before| self.marks.get(before))
-            .map_or(0, |mark| mark.end)
+            .map_or(0, |mark| mark.end);
+        text + index * DRESS
     }
 }
 
@@ -145,7 +150,7 @@ impl EventLog {
         metrics::gauge!("chat_watchers_open").increment(1.0);
         self.watchers_changed.notify_waiters();
         let state = self.state();
-        let attached = state.text.len();
+        let attached = state.size_before(state.marks.len());
         drop(state);
         Watch {
             log: Arc::clone(self),
@@ -248,7 +253,7 @@ impl Watch {
         let mut handed = 0;
         while let Some((kind, data)) = state.event(self.next).filter(|_| handed < HAND_OVER) {
             self.next += 1;
-            handed += data.len();
+            handed += data.len() + DRESS;
             take(self.next as u64, kind, data);
         }
         self.took_at = Instant::now();
@@ -273,8 +278,11 @@ impl Watch {
     }
 
     fn lags(&self, state: &State) -> bool {
-        let taken = state.end_of(self.next.min(state.marks.len()));
-        let unsent = state.text.len().saturating_sub(taken.max(self.attached));
+        let all = state.marks.len();
+        let taken = state.size_before(self.next.min(all));
+        let unsent = state
+            .size_before(all)
+            .saturating_sub(taken.max(self.attached));
         unsent > LAG_LIMIT && self.took_at.elapsed() > LAG_TIME
     }
 

@@ -1,5 +1,6 @@
 //! A request in Ollama's words.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::adapters::{Ask, ModelError, PromptMessage};
@@ -17,23 +18,43 @@ pub fn same_model(one: &str, other: &str) -> bool {
 }
 
 /// The body of `/api/chat`.
-pub(super) fn body(ask: &Ask) -> Result<Value, ModelError> {
+#[derive(Serialize)]
+pub(super) struct Body<'a> {
+    model: &'a str,
+    messages: Vec<Sent<'a>>,
+    stream: bool,
+    options: Value,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+/// A message: nearly every one is plain, and nothing of it is copied.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Sent<'a> {
+    Plain { role: &'a str, content: &'a str },
+    Made(Value),
+}
+
+/// What is sent for that request.
+pub(super) fn body(ask: &Ask) -> Result<Body<'_>, ModelError> {
     let mut names = Map::new();
-    let messages: Vec<Value> = ask
+    let messages = ask
         .messages
         .iter()
         .map(|message| translate(message, &mut names))
         .collect::<Result<_, _>>()?;
-    let mut body = json!({ "model": ask.model, "messages": messages, "stream": true, "options": options(ask) });
+    let mut more = Map::new();
+    let mut set = |name: &str, value: Value| more.insert(name.to_owned(), value);
     if ask.untrimmed {
-        body["truncate"] = Value::from(false);
-        body["shift"] = Value::from(false);
+        set("truncate", Value::from(false));
+        set("shift", Value::from(false));
     }
     if let Some(think) = think(ask) {
-        body["think"] = think;
+        set("think", think);
     }
     if let Some(format) = ask.extra.get("response_format").and_then(format) {
-        body["format"] = format;
+        set("format", format);
     }
     // There is no `tool_choice`: not to offer the tools is how to forbid them.
     let tools = ask
@@ -41,9 +62,15 @@ pub(super) fn body(ask: &Ask) -> Result<Value, ModelError> {
         .get("tools")
         .filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty()));
     if let (Some(tools), false) = (tools, ask.extra.get("tool_choice") == Some(&json!("none"))) {
-        body["tools"] = tools.clone();
+        set("tools", tools.clone());
     }
-    Ok(body)
+    Ok(Body {
+        model: &ask.model,
+        messages,
+        stream: true,
+        options: options(ask),
+        more,
+    })
 }
 
 fn options(ask: &Ask) -> Value {
@@ -99,16 +126,22 @@ fn format(response_format: &Value) -> Option<Value> {
 }
 
 /// A message in Ollama's form; `names` remembers which function a tool call's id named.
-fn translate(message: &PromptMessage, names: &mut Map<String, Value>) -> Result<Value, ModelError> {
+fn translate<'a>(
+    message: &'a PromptMessage,
+    names: &mut Map<String, Value>,
+) -> Result<Sent<'a>, ModelError> {
     let role = match message.role.as_str() {
         "developer" => "system",
         "function" => "tool",
         role => role,
     };
-    let mut translated = json!({ "role": role, "content": message.content });
     let Some(extra) = &message.extra else {
-        return Ok(translated);
+        return Ok(Sent::Plain {
+            role,
+            content: &message.content,
+        });
     };
+    let mut translated = json!({ "role": role, "content": message.content });
     match extra.get("content") {
         Some(Value::String(text)) => translated["content"] = Value::from(text.as_str()),
         Some(Value::Array(parts)) => {
@@ -135,7 +168,7 @@ fn translate(message: &PromptMessage, names: &mut Map<String, Value>) -> Result<
             translated["tool_name"] = name.clone();
         }
     }
-    Ok(translated)
+    Ok(Sent::Made(translated))
 }
 
 fn tool_call(call: &Value, names: &mut Map<String, Value>) -> Value {
@@ -206,6 +239,10 @@ mod tests {
         }
     }
 
+    fn sent(ask: &Ask) -> Value {
+        serde_json::to_value(body(ask).unwrap()).unwrap()
+    }
+
     #[test]
     fn a_model_without_a_tag_is_its_latest() {
         assert!(same_model("gemma3", "gemma3:latest"));
@@ -217,20 +254,20 @@ mod tests {
     #[test]
     fn the_answer_may_take_what_the_prompt_leaves_unless_the_caller_said_less() {
         assert_eq!(
-            body(&ask()).unwrap()["options"],
+            sent(&ask())["options"],
             json!({ "num_ctx": 4096, "num_predict": 3996 })
         );
         let full = Ask {
             prompt_estimate: 5000,
             ..ask()
         };
-        assert_eq!(body(&full).unwrap()["options"]["num_predict"], 1);
+        assert_eq!(sent(&full)["options"]["num_predict"], 1);
         let options = Options {
             max_tokens: Some(7),
             stop: Some(vec!["x".to_owned()]),
             ..Options::default()
         };
-        let sent = body(&Ask { options, ..ask() }).unwrap();
+        let sent = sent(&Ask { options, ..ask() });
         assert_eq!(
             sent["options"],
             json!({ "num_ctx": 4096, "num_predict": 7, "stop": ["x"] })
@@ -255,7 +292,7 @@ mod tests {
             message("assistant", call),
             message("tool", json!({ "tool_call_id": "c1", "content": "42" })),
         ];
-        let sent = body(&Ask { messages, ..ask() }).unwrap();
+        let sent = sent(&Ask { messages, ..ask() });
         assert_eq!(
             sent["messages"][0],
             json!({ "role": "user", "content": "look", "images": ["AAAA"] })
