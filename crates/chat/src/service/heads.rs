@@ -14,7 +14,7 @@ use crate::models::{
 };
 
 /// Bytes of heads that are kept in all.
-const ROOM: u64 = 32 * 1024 * 1024;
+const ROOM: u64 = 16 * 1024 * 1024;
 
 /// What a head takes beside its texts, in bytes: about the size of the records.
 const RECORD: usize = 256;
