@@ -16,14 +16,19 @@ class Running:
 
     def __init__(self, name, address, api):
         self.name, self.address, self.api = name, address, api
+        self.others = []
         self.processes = {}
         self.ready_ms = None
 
-    def watch(self):
-        """The options that tell `load` whose cost to read."""
-        options = []
+    def target(self):
+        """The options that tell `load` whom to ask, and whose cost to read: all instances of a service count as one."""
+        options = ["--api", self.api]
+        for address in [self.address, *self.others]:
+            options += ["--address", address]
+        groups = {}
         for name, process in self.processes.items():
-            pids = [str(process.pid), *children(process.pid)]
+            groups.setdefault(name.split("#")[0], []).extend([str(process.pid), *children(process.pid)])
+        for name, pids in groups.items():
             options += ["--watch", f"{name}={','.join(pids)}"]
         return options
 
@@ -77,7 +82,7 @@ class Stage:
             time.sleep(0.01)
         raise SystemExit("redis-server does not start")
 
-    def settings(self, store):
+    def settings(self, store, fresh_keys=True):
         """Every limit out of the way of the load, and nothing else unlike the defaults of `dev`."""
         many = "1000000"
         return {
@@ -85,7 +90,7 @@ class Stage:
             "CHATBOT__STORE__URL": store,
             "CHATBOT__AUTH__LISTEN": f"127.0.0.1:{AUTH}",
             "CHATBOT__AUTH__ADMIN_LISTEN": f"127.0.0.1:{AUTH + 100}",
-            "CHATBOT__AUTH__KEYS_DIR": str(self.fresh("keys")),
+            "CHATBOT__AUTH__KEYS_DIR": str(self.fresh("keys") if fresh_keys else self.out / "keys"),
             "CHATBOT__CHAT__LISTEN": f"127.0.0.1:{CHAT}",
             "CHATBOT__CHAT__ADMIN_LISTEN": f"127.0.0.1:{CHAT + 100}",
             "CHATBOT__CHAT__AUTH_URL": f"http://127.0.0.1:{AUTH}",
@@ -134,6 +139,18 @@ class Stage:
         running.processes["chat"] = self.spawn("chat", [self.programs / "chat"], **settings)
         self.wait(running.address, "/readyz")
         running.ready_ms = (time.monotonic() - begun) * 1000
+        return running
+
+    def start_chats(self):
+        """Two instances on one Redis; connections go to them in turn."""
+        running = self.start_chat()
+        running.name = "chats"
+        other = f"127.0.0.1:{CHAT + 10}"
+        settings = self.settings(f"redis://127.0.0.1:{REDIS}/0", fresh_keys=False)
+        settings |= {"CHATBOT__CHAT__LISTEN": other, "CHATBOT__CHAT__ADMIN_LISTEN": f"127.0.0.1:{CHAT + 110}"}
+        running.processes["chat#2"] = self.spawn("chat-2", [self.programs / "chat"], **settings)
+        self.wait(other, "/readyz")
+        running.others = [other]
         return running
 
     def start_chatbot(self):

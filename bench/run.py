@@ -32,6 +32,8 @@ def scenarios(contender, seconds):
         every["socket_streams"] = ["streams", "--form", "ws", "--count", STREAMS, "--rate", "20", "--ramp", "2"]
         every["session_length"] = ["growth", "--turns", "1000"]
         every["session_count"] = ["growth", "--turns", "1000", "--sessions"]
+    if contender == "chats":
+        return {name: every[name] for name in ("one", "many", "first_token", "streams")}
     if contender != "fastapi":
         ramp = ["--ramp", "5", "--seconds", str(seconds + 1)]
         every["many_streams"] = ["streams", "--count", MANY_STREAMS, "--rate", "5", *ramp]
@@ -39,8 +41,7 @@ def scenarios(contender, seconds):
 
 
 def command(programs, running, arguments):
-    target = ["--address", running.address, "--api", running.api, *running.watch()]
-    return [programs / "load", *arguments, *target]
+    return [programs / "load", *arguments, *running.target()]
 
 
 def measure(command):
@@ -53,9 +54,10 @@ def measure(command):
 def idle_memory(running):
     """Resident KiB of each process group before anybody asks it anything."""
     found = {}
-    for option in running.watch()[1::2]:
-        name, pids = option.split("=")
-        found[name] = sum(resident(pid) for pid in pids.split(","))
+    for option in running.target()[1::2]:
+        name, _, pids = option.partition("=")
+        if pids:
+            found[name] = sum(resident(pid) for pid in pids.split(","))
     return found
 
 
@@ -102,7 +104,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--contenders", default="mock,nginx,chat,chatbot,fastapi")
+    parser.add_argument("--contenders", default="mock,nginx,chat,chats,chatbot,fastapi")
     parser.add_argument("--seconds", type=int, default=3)
     options = parser.parse_args()
     out = Path(options.out).resolve()

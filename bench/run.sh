@@ -4,7 +4,7 @@
 # installs what else is missing.
 #
 #   bench/run.sh                         all contenders
-#   CONTENDERS=mock,chat bench/run.sh    some (mock, nginx, chat, chatbot, fastapi); the mock is what the others are held against
+#   CONTENDERS=mock,chat bench/run.sh    some (mock, nginx, chat, chats, chatbot, fastapi); the mock is what the others are held against
 #   SECONDS_EACH=10 bench/run.sh         longer (3 seconds a figure otherwise)
 #   bench/run.sh passwords               an unknown user against a wrong password, and 64 logins at once (docs/security.md)
 #   OUT=DIR bench/run.sh                 where the raw figures and logs go (target/bench otherwise)
@@ -43,4 +43,4 @@ esac
 # 5,000 streams have 10,000 sockets on a contender.
 ulimit -n "$(ulimit -H -n)"
 exec python3 bench/run.py --bin "$target/release" --out "$out" \
-  --contenders "${CONTENDERS:-mock,nginx,chat,chatbot,fastapi}" --seconds "${SECONDS_EACH:-3}"
+  --contenders "${CONTENDERS:-mock,nginx,chat,chats,chatbot,fastapi}" --seconds "${SECONDS_EACH:-3}"

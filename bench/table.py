@@ -3,7 +3,7 @@
 import json
 import sys
 
-ORDER = ["mock", "nginx", "chat", "chatbot", "fastapi"]
+ORDER = ["mock", "nginx", "chat", "chats", "chatbot", "fastapi"]
 
 
 def get(figures, *path):
