@@ -250,6 +250,8 @@ async fn answer(
     }
     match form {
         Some(form) => {
+            // The model is asked first: its answer takes longer than `start` does to be written.
+            tokio::task::yield_now().await;
             let reader = Reader {
                 identity,
                 authenticator: app.authenticator.clone(),
