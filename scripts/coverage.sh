@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Runs every test with instrumented binaries and writes coverage/: a summary, lcov.info, and pages to look at.
-# Needs cargo-llvm-cov and the toolchain's llvm-tools. What is killed in a story (kill -9) leaves no counts.
+# Needs cargo-llvm-cov and the toolchain's llvm-tools; installs what else is missing.
+# What is killed in a story (kill -9) leaves no counts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+scripts/tools.sh
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/coverage"
 # Binaries that a story starts are counted too, since they are built under these variables.
 eval "$(cargo llvm-cov show-env --sh)"

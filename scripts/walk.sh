@@ -4,6 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+for tool in curl websocat; do
+  command -v "$tool" >/dev/null || { echo "please install: $tool" >&2; exit 1; }
+done
+
 walk=$(mktemp) out=$(mktemp)
 trap 'rm "$walk" "$out"' EXIT
 # What stands in the walk's code blocks, and nothing else, as one script.

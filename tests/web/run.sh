@@ -1,33 +1,17 @@
 #!/usr/bin/env bash
 # Runs the stories of the chat page: the built binaries, a model server that repeats what it is told, and Chromium.
-# Build first: cargo build --workspace --bins. Installs what is missing (Debian, Ubuntu), and nothing that is there already.
+# Build first: cargo build --workspace --bins. Installs what is missing.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-missing=()
-command -v node >/dev/null || missing+=(nodejs)
-command -v npm >/dev/null || missing+=(npm)
-if [ -z "${CHROMIUM:-}" ]; then
-  CHROMIUM="$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)"
-  [ -n "$CHROMIUM" ] || missing+=(chromium)
-fi
-if [ "${#missing[@]}" -gt 0 ]; then
-  if ! command -v apt-get >/dev/null; then
-    echo "please install: ${missing[*]}" >&2
-    exit 1
-  fi
-  as_root=()
-  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-  "${as_root[@]}" apt-get update
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
-fi
+../../scripts/tools.sh
 # Playwright wants Node.js 20; Debian 12's own is older. The package `node` of npm brings a newer one.
 if ! node --eval 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)'; then
   newer="${CARGO_TARGET_DIR:-$PWD/../../target}/node"
   npm install --no-audit --no-fund --prefix "$newer" node@22
   PATH="$newer/node_modules/.bin:$PATH"
 fi
-export CHROMIUM="${CHROMIUM:-$(command -v chromium)}"
+export CHROMIUM="${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome)}"
 
 # What the lock file names, once; again when it has changed.
 if ! cmp --silent package-lock.json node_modules/.installed; then
