@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tests::{Answer, Backend, TestApp, eventually, raw, text_of};
+use tests::{Answer, Backend, PATIENCE, TestApp, eventually, raw, text_of};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -12,6 +12,7 @@ use tokio::{
 on_both_stores!(
     a_reader_who_takes_nothing_is_cut_and_nobody_else_notices,
     a_socket_that_takes_nothing_is_cut,
+    a_socket_that_takes_nothing_holds_up_no_other_caller_of_its_sessions,
     a_silent_model_is_covered_by_comments,
     the_first_token_is_not_held_back,
     connections_cut_in_the_middle_of_a_request_do_no_harm,
@@ -113,6 +114,44 @@ async fn a_socket_that_takes_nothing_is_cut(on: Backend) {
     assert!(
         !seen.contains("\"finish_reason\""),
         "a reader so far behind is cut"
+    );
+}
+
+async fn a_socket_that_takes_nothing_holds_up_no_other_caller_of_its_sessions(on: Backend) {
+    let app = TestApp::start(on).await;
+    let gate = tests::Gate::new();
+    app.model.answer_to("first", Answer::gated(["x"], &gate));
+    app.model
+        .answer_to("flood", Answer::endless(&"x".repeat(1000), Duration::ZERO));
+    let alice = app.login("alice").await;
+    let mut first = alice.stream("work", "first").await;
+    app.model.wait_chats(1).await;
+    let handshake = format!(
+        "GET /chat/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nauthorization: Bearer {}\r\n\r\n",
+        alice.token()
+    );
+    let mut stream = deaf(&app, handshake).await;
+    // It waits for its turn in `work`, and then takes nothing of an answer elsewhere.
+    for (session, message) in [("work", "second"), ("elsewhere", "flood")] {
+        let message = json!({"session_id": session, "message": message}).to_string();
+        let frame = raw::frame(0x81, true, message.len() as u64, message.as_bytes());
+        stream.write_all(&frame).await.unwrap();
+    }
+    app.model.wait_chats(2).await;
+    // Ended for its length: four times what may be unsent to one reader.
+    eventually(PATIENCE, "the flood ends", || async {
+        (app.model.open() == 1).then_some(())
+    })
+    .await;
+    gate.open();
+    first.rest().await;
+    let asked = Instant::now();
+    assert_eq!(alice.say("work", "third").await, "You said: third");
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        asked.elapsed()
     );
 }
 
