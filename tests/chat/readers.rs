@@ -11,6 +11,7 @@ use tokio::{
 
 on_both_stores!(
     a_reader_who_takes_nothing_is_cut_and_nobody_else_notices,
+    a_reader_who_waited_is_not_slow_however_much_comes_at_once,
     a_socket_that_takes_nothing_is_cut,
     a_socket_that_takes_nothing_holds_up_no_other_caller_of_its_sessions,
     a_silent_model_is_covered_by_comments,
@@ -76,6 +77,47 @@ async fn a_reader_who_takes_nothing_is_cut_and_nobody_else_notices(on: Backend) 
         !seen.contains("event: done"),
         "a reader so far behind is cut"
     );
+}
+
+/// Silence, and then more at once than a reader may be behind.
+fn burst() -> Answer {
+    Answer::new()
+        .wait(Duration::from_secs(2))
+        .token("x".repeat(300_000))
+        .done("stop")
+}
+
+async fn a_reader_who_waited_is_not_slow_however_much_comes_at_once(on: Backend) {
+    let app = TestApp::start(on).await;
+    app.model.usually(burst());
+    let alice = app.login("alice").await;
+    let (whole, streamed) = tokio::join!(alice.say("work", "hello"), async {
+        text_of(&alice.stream("elsewhere", "hello").await.rest().await)
+    });
+    assert_eq!((whole.len(), streamed.len()), (300_000, 300_000));
+}
+
+#[tokio::test]
+async fn who_waits_on_another_instance_is_not_slow_however_much_comes_at_once() {
+    let app = TestApp::builder(Backend::Redis).chats(2).start().await;
+    app.model.usually(burst());
+    let alice = app.login("alice").await;
+    let there = alice.at(app.chat(1));
+    let body = json!({"session_id": "work", "message": "hello"});
+    let keyed = alice
+        .request(reqwest::Method::POST, "/chat/message?stream=true")
+        .header("idempotency-key", "once");
+    let mut here = alice.open(keyed.json(&body)).await;
+    let id = here.started().await;
+    let (whole, streamed, here) = tokio::join!(
+        there.send_once("once", &body),
+        async { there.resume(&id, 0).await.rest().await },
+        here.rest()
+    );
+    let whole = whole.expect(200);
+    assert_eq!(whole["reply"].as_str().map(str::len), Some(300_000));
+    assert_eq!(text_of(&streamed).len(), 300_000);
+    assert_eq!(text_of(&here).len(), 300_000);
 }
 
 async fn a_socket_that_takes_nothing_is_cut(on: Backend) {
