@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tests::{Answer, Backend, TestApp, eventually, raw, text_of};
+use tests::{Answer, Backend, PATIENCE, TestApp, eventually, raw, text_of};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -11,7 +11,9 @@ use tokio::{
 
 on_both_stores!(
     a_reader_who_takes_nothing_is_cut_and_nobody_else_notices,
+    a_reader_who_waited_is_not_slow_however_much_comes_at_once,
     a_socket_that_takes_nothing_is_cut,
+    a_socket_that_takes_nothing_holds_up_no_other_caller_of_its_sessions,
     a_silent_model_is_covered_by_comments,
     the_first_token_is_not_held_back,
     connections_cut_in_the_middle_of_a_request_do_no_harm,
@@ -77,6 +79,47 @@ async fn a_reader_who_takes_nothing_is_cut_and_nobody_else_notices(on: Backend) 
     );
 }
 
+/// Silence, and then more at once than a reader may be behind.
+fn burst() -> Answer {
+    Answer::new()
+        .wait(Duration::from_secs(2))
+        .token("x".repeat(300_000))
+        .done("stop")
+}
+
+async fn a_reader_who_waited_is_not_slow_however_much_comes_at_once(on: Backend) {
+    let app = TestApp::start(on).await;
+    app.model.usually(burst());
+    let alice = app.login("alice").await;
+    let (whole, streamed) = tokio::join!(alice.say("work", "hello"), async {
+        text_of(&alice.stream("elsewhere", "hello").await.rest().await)
+    });
+    assert_eq!((whole.len(), streamed.len()), (300_000, 300_000));
+}
+
+#[tokio::test]
+async fn who_waits_on_another_instance_is_not_slow_however_much_comes_at_once() {
+    let app = TestApp::builder(Backend::Redis).chats(2).start().await;
+    app.model.usually(burst());
+    let alice = app.login("alice").await;
+    let there = alice.at(app.chat(1));
+    let body = json!({"session_id": "work", "message": "hello"});
+    let keyed = alice
+        .request(reqwest::Method::POST, "/chat/message?stream=true")
+        .header("idempotency-key", "once");
+    let mut here = alice.open(keyed.json(&body)).await;
+    let id = here.started().await;
+    let (whole, streamed, here) = tokio::join!(
+        there.send_once("once", &body),
+        async { there.resume(&id, 0).await.rest().await },
+        here.rest()
+    );
+    let whole = whole.expect(200);
+    assert_eq!(whole["reply"].as_str().map(str::len), Some(300_000));
+    assert_eq!(text_of(&streamed).len(), 300_000);
+    assert_eq!(text_of(&here).len(), 300_000);
+}
+
 async fn a_socket_that_takes_nothing_is_cut(on: Backend) {
     let app = TestApp::start(on).await;
     app.model
@@ -113,6 +156,44 @@ async fn a_socket_that_takes_nothing_is_cut(on: Backend) {
     assert!(
         !seen.contains("\"finish_reason\""),
         "a reader so far behind is cut"
+    );
+}
+
+async fn a_socket_that_takes_nothing_holds_up_no_other_caller_of_its_sessions(on: Backend) {
+    let app = TestApp::start(on).await;
+    let gate = tests::Gate::new();
+    app.model.answer_to("first", Answer::gated(["x"], &gate));
+    app.model
+        .answer_to("flood", Answer::endless(&"x".repeat(1000), Duration::ZERO));
+    let alice = app.login("alice").await;
+    let mut first = alice.stream("work", "first").await;
+    app.model.wait_chats(1).await;
+    let handshake = format!(
+        "GET /chat/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nauthorization: Bearer {}\r\n\r\n",
+        alice.token()
+    );
+    let mut stream = deaf(&app, handshake).await;
+    // It waits for its turn in `work`, and then takes nothing of an answer elsewhere.
+    for (session, message) in [("work", "second"), ("elsewhere", "flood")] {
+        let message = json!({"session_id": session, "message": message}).to_string();
+        let frame = raw::frame(0x81, true, message.len() as u64, message.as_bytes());
+        stream.write_all(&frame).await.unwrap();
+    }
+    app.model.wait_chats(2).await;
+    // Ended for its length: four times what may be unsent to one reader.
+    eventually(PATIENCE, "the flood ends", || async {
+        (app.model.open() == 1).then_some(())
+    })
+    .await;
+    gate.open();
+    first.rest().await;
+    let asked = Instant::now();
+    assert_eq!(alice.say("work", "third").await, "You said: third");
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        asked.elapsed()
     );
 }
 

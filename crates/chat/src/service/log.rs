@@ -15,7 +15,7 @@ use super::event::{Event, Kind};
 /// Unsent bytes at which a reader is cut: what came since it attached, beyond what it has taken.
 pub const LAG_LIMIT: usize = 256 * 1024;
 
-/// A reader that took something so lately is not slow: its model is faster than any network.
+/// A reader that took something so lately, or had nothing to take, is not slow: its model is faster than any network.
 const LAG_TIME: Duration = Duration::from_secs(1);
 
 /// Bytes handed over at once, so that a reader's own buffers stay small.
@@ -25,8 +25,9 @@ const HAND_OVER: usize = 32 * 1024;
 const DRESS: usize = 48;
 
 /// The events of one turn, from id 1. Text is kept once, however many read it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EventLog {
+    born: Instant,
     state: Mutex<State>,
     grown: Notify,
     watchers: AtomicUsize,
@@ -44,6 +45,8 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     kind: Kind,
+    /// When it came, in milliseconds after the log's birth.
+    at: u32,
     end: usize,
 }
 
@@ -70,7 +73,17 @@ impl State {
 impl EventLog {
     /// An empty log.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self::default())
+        Self::born(Instant::now())
+    }
+
+    fn born(born: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            born,
+            state: Mutex::default(),
+            grown: Notify::new(),
+            watchers: AtomicUsize::new(0),
+            watchers_changed: Notify::new(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -80,9 +93,13 @@ impl EventLog {
 
     /// Appends what `write` writes, and wakes every reader once.
     pub fn write<T>(&self, write: impl FnOnce(&mut Page<'_>) -> T) -> T {
+        let at = u32::try_from(self.born.elapsed().as_millis()).unwrap_or(u32::MAX);
         let mut state = self.state();
         let before = state.marks.len();
-        let written = write(&mut Page { state: &mut state });
+        let written = write(&mut Page {
+            state: &mut state,
+            at,
+        });
         let grown = state.marks.len() > before;
         drop(state);
         if grown {
@@ -182,6 +199,7 @@ impl EventLog {
 /// Where a log is written.
 pub struct Page<'a> {
     state: &'a mut State,
+    at: u32,
 }
 
 impl Page<'_> {
@@ -192,7 +210,8 @@ impl Page<'_> {
         }
         self.state.text.push_str(data);
         let end = self.state.text.len();
-        self.state.marks.push(Mark { kind, end });
+        let at = self.at;
+        self.state.marks.push(Mark { kind, at, end });
         self.state.ended = kind.is_ending();
     }
 }
@@ -283,12 +302,16 @@ impl Watch {
         let unsent = state
             .size_before(all)
             .saturating_sub(taken.max(self.attached));
-        unsent > LAG_LIMIT && self.took_at.elapsed() > LAG_TIME
+        unsent > LAG_LIMIT && self.idle_since(state).elapsed() > LAG_TIME
     }
 
-    /// Whether it is further behind than a reader may be.
-    pub fn is_lagging(&self) -> bool {
-        self.lags(&self.log.state())
+    /// Since when it has left something untaken: not before there was something to take.
+    fn idle_since(&self, state: &State) -> Instant {
+        let came = state.marks.get(self.next).map(|mark| mark.at);
+        came.map_or(self.took_at, |at| {
+            let came = self.log.born + Duration::from_millis(at.into());
+            self.took_at.max(came)
+        })
     }
 
     /// Whether there is nothing left to read: the ending was read before.
@@ -356,16 +379,18 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_lags_is_cut_and_one_that_replays_is_not() {
-        let log = EventLog::new();
-        let mut slow = log.watch(0);
+    fn a_reader_that_lags_is_cut_and_one_that_replays_or_waited_is_not() {
+        let log = EventLog::born(Instant::now() - LAG_TIME * 3);
+        let (mut slow, mut waiting) = (log.watch(0), log.watch(0));
+        slow.took_at -= LAG_TIME * 3;
+        waiting.took_at -= LAG_TIME * 3;
         log.append([Event::token(&"x".repeat(LAG_LIMIT + 1))]);
         assert_eq!(
-            read_all(&mut log.watch(0)).1,
+            read_all(&mut waiting).1,
             Some(Step::More),
-            "it took something just now"
+            "there was nothing to take before"
         );
-        slow.took_at -= LAG_TIME * 2;
+        log.state().marks[0].at -= 2000;
         assert_eq!(read_all(&mut slow).1, Some(Step::Lagging));
         assert_eq!(read_all(&mut log.watch(0)).1, Some(Step::More));
     }

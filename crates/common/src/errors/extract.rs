@@ -28,7 +28,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
     }
 }
 
-/// A JSON body that may be missing, with or without its `Content-Type`: then the default. Refuses as [`Body`] does.
+/// A JSON body that may be missing, whatever its `Content-Type` says (some clients name one for nothing at all): then the
+/// default. Refuses as [`Body`] does.
 #[derive(Clone, Copy, Debug)]
 pub struct OptionalBody<T>(pub T);
 
@@ -38,10 +39,6 @@ impl<T: DeserializeOwned + Default, S: Sync> FromRequest<S> for OptionalBody<T> 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let named = expect_json(&parts.headers);
-        if named.is_err() && parts.headers.contains_key(header::CONTENT_TYPE) {
-            named?;
-            return Ok(Self(T::default()));
-        }
         let bytes = read(body).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));

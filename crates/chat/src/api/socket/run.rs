@@ -14,10 +14,8 @@ use futures_util::{
     future::BoxFuture,
     stream::{BoxStream, FuturesUnordered, SelectAll, SplitSink},
 };
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::{
@@ -28,7 +26,7 @@ use super::{
     frames::{self, Frame, MessageFrame, Refused},
     limits::Frames,
     speaker::{NoSpeaker, Speaker},
-    talk::{Asked, Out, Started, begin, frames_of},
+    talk::{Asked, Line, Out, Started, begin, frames_of},
     timers::{Due, Timers},
     upgrade::Wire,
 };
@@ -53,8 +51,7 @@ struct Socket {
     sink: SplitSink<Wire, Message>,
     frames: Frames,
     timers: Timers,
-    /// Passed by messages one after another, so that they take their places in the order in which they came.
-    door: Arc<Mutex<()>>,
+    line: Line,
     starting: FuturesUnordered<BoxFuture<'static, Started>>,
     watches: SelectAll<BoxStream<'static, Out>>,
     revoked: BoxFuture<'static, ()>,
@@ -81,7 +78,7 @@ pub async fn run(
         sink,
         frames: Frames::default(),
         timers,
-        door: Arc::default(),
+        line: Line::default(),
         starting: FuturesUnordered::new(),
         watches: SelectAll::new(),
         revoked,
@@ -233,16 +230,22 @@ impl Socket {
         let peer = self.speaker.peer();
         let (app, known) = (self.app.clone(), self.speaker.identity().cloned());
         let request_id = Arc::clone(&self.request_id);
-        let (door, Deadline(deadline)) = (Arc::clone(&self.door), Deadline::from_now());
+        let (door, Deadline(deadline)) = (self.line.next(), Deadline::from_now());
+        let asked = Asked {
+            known,
+            peer,
+            frame,
+            request_id,
+            deadline,
+        };
+        // A task of its own: it holds places that others wait behind, and this loop stands still while its reader does.
+        let shutdown = self.app.shutdown.clone();
+        let beginning = shutdown.spawn(async move { begin(&app, door, asked).await });
+        let beginning = AbortOnDropHandle::new(beginning);
         self.starting.push(Box::pin(async move {
-            let asked = Asked {
-                known,
-                peer,
-                frame,
-                request_id,
-                deadline,
-            };
-            let outcome = begin(&app, &door, asked).await;
+            let outcome = beginning
+                .await
+                .unwrap_or_else(|_| Err(ChatError::Broken.into()));
             Started { reference, outcome }
         }));
         Next::Go

@@ -7,7 +7,7 @@ use common::{
     identity::Identity,
 };
 use futures_util::stream::{BoxStream, unfold};
-use tokio::sync::Mutex;
+use tokio::sync::oneshot;
 use tungstenite::Utf8Bytes;
 
 use super::{
@@ -41,6 +41,35 @@ pub(super) struct Started {
     pub(super) outcome: Result<(Identity, MessageId, Watch), ApiError>,
 }
 
+/// Where a socket's messages pass one after another, so that they take their places in the order in which they came.
+pub(super) struct Door {
+    /// Closed once the message before is through.
+    before: oneshot::Receiver<()>,
+    /// Dropped once this one is.
+    through: oneshot::Sender<()>,
+}
+
+/// The end of a socket's line at its door.
+pub(super) struct Line {
+    last: oneshot::Receiver<()>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        let (_, last) = oneshot::channel();
+        Self { last }
+    }
+}
+
+impl Line {
+    /// The next message's.
+    pub(super) fn next(&mut self) -> Door {
+        let (through, last) = oneshot::channel();
+        let before = std::mem::replace(&mut self.last, last);
+        Door { before, through }
+    }
+}
+
 /// A message as it came, and what was known then.
 pub(super) struct Asked {
     pub(super) known: Option<Identity>,
@@ -53,7 +82,7 @@ pub(super) struct Asked {
 /// Counts the message, says whose it is, and begins its turn.
 pub(super) async fn begin(
     app: &App,
-    door: &Mutex<()>,
+    Door { before, through }: Door,
     asked: Asked,
 ) -> Result<(Identity, MessageId, Watch), ApiError> {
     let Asked {
@@ -63,11 +92,12 @@ pub(super) async fn begin(
         request_id,
         deadline,
     } = asked;
-    let passing = door.lock().await;
+    // Nothing is ever sent: the other end goes, by whatever way.
+    let _gone = before.await;
     let user_id = frame.user_id.as_deref();
     let identity = counted_identity(app, known, peer, user_id, deadline).await?;
     let place = app.turns.arrive(&identity.owner, &frame.session());
-    drop(passing);
+    drop(through);
     let key = match &frame.idempotency_key {
         Some(key) => Some(idempotency_key(key, "/idempotency_key", "message", &frame)?),
         None => None,
