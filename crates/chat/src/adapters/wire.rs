@@ -4,7 +4,7 @@ use std::{
     error::Error as StdError,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -23,6 +23,8 @@ const MAX_ERROR_BODY: usize = 16 * 1024;
 const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a complete answer waits for what servers send after it: the usage and the end mark.
 const LINGER: Duration = Duration::from_secs(2);
+/// Pieces that follow each other so closely came in one read, or come faster than anybody reads.
+const HURRY: Duration = Duration::from_millis(1);
 /// Bytes that are handed on at once, where there is so much.
 const AT_ONCE: usize = 32 * 1024;
 /// The longest time to come back later that is passed on.
@@ -226,6 +228,8 @@ pub(super) fn chunks(response: Response, parser: impl Parser) -> Chunks {
         parser,
         ready: Vec::new(),
         bytes: 0,
+        last_read: None,
+        hurries: false,
         looked_again: false,
         failure: None,
         linger: None,
@@ -240,7 +244,10 @@ struct Reading<P> {
     /// What was read and not handed on yet, out of so many bytes.
     ready: Vec<Chunk>,
     bytes: usize,
-    /// Whether the HTTP client was given the chance to bring more.
+    last_read: Option<Instant>,
+    /// Whether the last piece came right after the one before it, so that more may be there.
+    hurries: bool,
+    /// Whether the HTTP client was given the chance to bring it.
     looked_again: bool,
     failure: Option<ModelError>,
     linger: Option<Pin<Box<Sleep>>>,
@@ -266,6 +273,9 @@ impl<P: Parser> Reading<P> {
     fn take(&mut self, read: Option<reqwest::Result<Bytes>>) {
         let parsed = match read {
             Some(Ok(bytes)) => {
+                let now = Instant::now();
+                self.hurries = self.last_read.is_some_and(|last| now - last < HURRY);
+                self.last_read = Some(now);
                 self.bytes += bytes.len();
                 self.parser.feed(&bytes, &mut self.ready)
             }
@@ -304,7 +314,7 @@ impl<P: Parser> Stream for Reading<P> {
             let read = match this.poll_body(cx) {
                 Poll::Ready(read) => read,
                 Poll::Pending if this.bytes == 0 => return Poll::Pending,
-                Poll::Pending if this.looked_again => break,
+                Poll::Pending if this.looked_again || !this.hurries => break,
                 Poll::Pending => {
                     this.looked_again = true;
                     cx.waker().wake_by_ref();
