@@ -173,6 +173,9 @@ async fn each_request_is_one_line_that_holds_no_query_and_breaks_nothing() {
         .with_writer(move || writer.clone())
         .finish();
     let _logging = tracing::subscriber::set_default(subscriber);
+    // While there is one subscriber alone, tracing lets the thread that first comes to a line decide for all whether it is
+    // logged, and the other tests' threads have none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let site = Site::open().await;
     site.ask("GET /number/7?token=s3cret", &[("x-request-id", "first")])
         .await;
