@@ -15,7 +15,7 @@ use super::{
 };
 use crate::models::{
     SessionId,
-    records::{KeyRecord, MessageRecord, OpenTurn, Session, TurnRecord, VERSION},
+    records::{KeyRecord, MessageRecord, OpenTurn, Session, TurnRecord},
 };
 
 /// How long an idempotency key is remembered.
@@ -103,12 +103,10 @@ impl Repository {
         self.remember_key(&keys, accept, &mut txn)?;
         let quota_check = accept
             .quota
-            .map(|quota| reserve(&keys, &open.day, open.reserved, Some(quota), &mut txn));
+            .and_then(|quota| reserve(&keys, &open.day, open.reserved, Some(quota), &mut txn));
         Ok(match self.store.commit(txn).await? {
             Committed::Applied => Accepted::Yes(Box::new(after)),
-            Committed::Refused(check) if Some(Some(check)) == quota_check => {
-                Accepted::QuotaExceeded
-            }
+            Committed::Refused(check) if Some(check) == quota_check => Accepted::QuotaExceeded,
             Committed::Refused(_) => Accepted::Changed,
         })
     }
@@ -144,7 +142,7 @@ impl Repository {
         let keys = Keys::of(owner);
         let bar = Op::Set {
             key: keys.turn(&accept.open.id),
-            value: encode(&TurnRecord::withdrawn(&accept.session_id, &accept.open))?,
+            value: encode(&TurnRecord::of(&accept.session_id, &accept.open, None))?,
             ttl: Some(TOMBSTONE_TTL),
         };
         let late = || StoreError::Unavailable("an accept came late".into());
@@ -212,18 +210,5 @@ impl Repository {
         }
         undo.ops.extend(release(keys, &open.day, open.reserved));
         Ok(undo)
-    }
-}
-
-impl TurnRecord {
-    fn withdrawn(session: &SessionId, open: &OpenTurn) -> Self {
-        Self {
-            v: VERSION,
-            session: session.clone(),
-            reply_to: open.reply_to.clone(),
-            model: open.model.clone(),
-            provider: open.provider.clone(),
-            ending: None,
-        }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     ATTEMPTS, Repository,
     keys::Keys,
     sessions::{contended, records_from},
-    turns::REPLAY,
+    turns::{forget, noted_since},
     usage::release,
 };
 use crate::models::{
@@ -58,14 +58,8 @@ impl Repository {
             }
             let open = session.and_then(|session| session.open);
             if let Some(open) = &open {
-                txn.ops.extend(
-                    [
-                        keys.turn(&open.id),
-                        keys.events(&open.id),
-                        keys.lease(&open.id),
-                    ]
-                    .map(Op::Delete),
-                );
+                txn.ops.extend(forget(&keys, &open.id));
+                txn.ops.push(Op::Delete(keys.lease(&open.id)));
                 txn.ops.extend(release(&keys, &open.day, open.reserved));
             }
             if self.store.commit(txn).await? == Committed::Applied {
@@ -93,29 +87,24 @@ impl Repository {
             .into_iter()
             .filter_map(|(id, _)| MessageId::parse(&id));
         let noted = noted.filter(|id| id.incarnation() == session.incarnation);
-        let mut ops: Vec<Op> = noted
-            .flat_map(|id| {
-                [
-                    Op::Delete(keys.turn(&id)),
-                    Op::Delete(keys.events(&id)),
-                    Op::MemberDelete(keys.recent(), id.to_string()),
-                ]
-            })
-            .collect();
+        let mut ops = Vec::new();
+        for id in noted {
+            ops.extend(forget(keys, &id));
+            ops.push(Op::MemberDelete(keys.recent(), id.to_string()));
+        }
         for id in self.answered_lately(keys, id).await? {
-            ops.extend([keys.turn(&id), keys.events(&id)].map(Op::Delete));
+            ops.extend(forget(keys, &id));
         }
         Ok(ops)
     }
 
-    /// The answers that were stored within twice the time for which events are kept: clocks may differ.
+    /// The answers that were stored so lately that their events may still be kept.
     async fn answered_lately(
         &self,
         keys: &Keys,
         id: &SessionId,
     ) -> Result<Vec<MessageId>, StoreError> {
-        let kept = i64::try_from(2 * REPLAY.as_millis()).unwrap_or(i64::MAX);
-        let since = clock::now_ms() - kept;
+        let since = noted_since(clock::now_ms());
         let page = i64::try_from(PAGE).unwrap_or(i64::MAX);
         let (mut answers, mut stop) = (Vec::new(), -1);
         loop {

@@ -14,12 +14,12 @@ use super::{
     encode,
     keys::Keys,
     sessions::{contended, signed, unchanged},
-    turns::{REPLAY, TurnState},
+    turns::{REPLAY, TurnState, forget, noted_since},
     usage::settle,
 };
 use crate::models::{
     SessionId, Usage,
-    records::{Ending, MessageRecord, OpenTurn, Session, TurnRecord, VERSION},
+    records::{Ending, MessageRecord, OpenTurn, Session, TurnRecord},
 };
 
 /// Everything that finishing a turn changes.
@@ -120,8 +120,7 @@ impl Repository {
                     let position = signed(old.position());
                     txn.ops
                         .push(Op::ItemSet(keys.messages(id), position, record));
-                    txn.ops
-                        .extend([keys.turn(old), keys.events(old)].map(Op::Delete));
+                    txn.ops.extend(forget(keys, old));
                 }
                 None => {
                     after.count += 1;
@@ -130,14 +129,7 @@ impl Repository {
             }
         }
         let after = self.keep(keys, id, after, Duration::ZERO, &mut txn)?;
-        let record = TurnRecord {
-            v: VERSION,
-            session: id.clone(),
-            reply_to: open.reply_to.clone(),
-            model: open.model.clone(),
-            provider: open.provider.clone(),
-            ending: Some(finish.ending.clone()),
-        };
+        let record = TurnRecord::of(id, open, Some(finish.ending.clone()));
         txn.ops.extend([
             Op::Set {
                 key: keys.turn(&open.id),
@@ -160,10 +152,9 @@ impl Repository {
 /// One that runs is found through its session, one that was answered through the answer.
 fn note_recent(keys: &Keys, open: &OpenTurn) -> [Op; 3] {
     let (key, now) = (keys.recent(), clock::now_ms());
-    let kept = i64::try_from(REPLAY.as_millis()).unwrap_or(i64::MAX);
     [
         Op::MemberSet(key.clone(), open.id.to_string(), now),
-        Op::MembersBelow(key.clone(), now - 2 * kept),
+        Op::MembersBelow(key.clone(), noted_since(now)),
         Op::Expire(key, Some(2 * REPLAY)),
     ]
 }

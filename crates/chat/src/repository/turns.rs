@@ -14,7 +14,7 @@ use super::{
 };
 use crate::models::{
     MessageId, SessionId,
-    records::{KeyRecord, OpenTurn, Session, TurnRecord},
+    records::{Ending, KeyRecord, OpenTurn, Session, TurnRecord, VERSION},
 };
 
 /// How long the events of an ended turn can be read.
@@ -47,6 +47,31 @@ pub enum TurnState {
     Withdrawn,
     /// Nothing is kept of it beside what may stand in the history.
     Forgotten,
+}
+
+/// From when on turns that ended are still looked for, to take their events away: twice the time for which those are kept,
+/// since clocks may differ. Unix milliseconds.
+pub(super) fn noted_since(now: i64) -> i64 {
+    now - i64::try_from(2 * REPLAY.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What takes away the record and the events of a turn.
+pub(super) fn forget(keys: &Keys, id: &MessageId) -> [Op; 2] {
+    [keys.turn(id), keys.events(id)].map(Op::Delete)
+}
+
+impl TurnRecord {
+    /// How that turn ended; `None`: it was withdrawn.
+    pub(super) fn of(session: &SessionId, open: &OpenTurn, ending: Option<Ending>) -> Self {
+        Self {
+            v: VERSION,
+            session: session.clone(),
+            reply_to: open.reply_to.clone(),
+            model: open.model.clone(),
+            provider: open.provider.clone(),
+            ending,
+        }
+    }
 }
 
 impl TurnState {
