@@ -112,7 +112,7 @@ async fn only_the_owner_stops_an_answer(on: Backend) {
         .await;
     assert_eq!(socket.of_type("error").await["code"], "message_not_found");
     gate.open();
-    stream.rest().await.last().unwrap().expect_done("stop");
+    stream.ending().await.expect_done("stop");
 }
 
 async fn a_turn_that_waits_for_its_place_can_be_stopped(on: Backend) {
@@ -128,12 +128,7 @@ async fn a_turn_that_waits_for_its_place_can_be_stopped(on: Backend) {
     let mut waiting = alice.stream("two", "second").await;
     let id = waiting.started().await;
     assert_eq!(alice.cancel(&id).await.status, 202);
-    waiting
-        .rest()
-        .await
-        .last()
-        .unwrap()
-        .expect_done("cancelled");
+    waiting.ending().await.expect_done("cancelled");
     gate.open();
     running.rest().await;
 }

@@ -29,6 +29,14 @@ fn holding() -> Value {
     body
 }
 
+/// An answer that stands still after its first word.
+fn halted(gate: &Gate) -> Answer {
+    Answer::partial(["one "])
+        .gate(gate)
+        .token("two")
+        .done("stop")
+}
+
 async fn what_a_killed_process_had_set_aside_is_free_after_its_next_start(on: Backend) {
     let mut app = TestApp::builder(on)
         .set("rate_limit.tokens_per_day", QUOTA)
@@ -36,11 +44,7 @@ async fn what_a_killed_process_had_set_aside_is_free_after_its_next_start(on: Ba
         .start()
         .await;
     let gate = Gate::new();
-    let answer = Answer::partial(["one "])
-        .gate(&gate)
-        .token("two")
-        .done("stop");
-    app.model.answer_to("count", answer);
+    app.model.answer_to("count", halted(&gate));
     let alice = app.login("alice").await;
     let stream = begun(&alice).await;
     assert!(left(&alice).await < QUOTA - 1000, "its room is held");
@@ -73,11 +77,7 @@ async fn what_a_killed_instance_had_set_aside_is_found_by_another_and_only_that(
         .start()
         .await;
     let gate = Gate::new();
-    let answer = Answer::partial(["one "])
-        .gate(&gate)
-        .token("two")
-        .done("stop");
-    app.model.answer_to("count", answer);
+    app.model.answer_to("count", halted(&gate));
     let alice = app.login("alice").await;
     let elsewhere = alice.at(app.chat(1));
     let (doomed, mut living) = (begun(&alice).await, begun(&elsewhere).await);

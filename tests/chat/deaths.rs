@@ -44,12 +44,7 @@ async fn an_answer_whose_instance_was_killed_ends_as_interrupted_elsewhere() {
         "{:?}",
         start.elapsed()
     );
-    socket
-        .rest_of(&id)
-        .await
-        .last()
-        .unwrap()
-        .expect_error(503, "interrupted");
+    socket.ending_of(&id).await.expect_error(503, "interrupted");
     assert_eq!(elsewhere.say("work", "go on").await, "You said: go on");
     let history = elsewhere.history("work").await;
     assert_eq!(
@@ -136,18 +131,8 @@ async fn a_stop_while_the_store_is_frozen_tells_every_reader_how_it_ended() {
     );
     app.redis().freeze();
     app.chat_process(0).terminate();
-    stream
-        .rest()
-        .await
-        .last()
-        .unwrap()
-        .expect_error(503, "interrupted");
-    socket
-        .rest_of(&id)
-        .await
-        .last()
-        .unwrap()
-        .expect_error(503, "interrupted");
+    stream.ending().await.expect_error(503, "interrupted");
+    socket.ending_of(&id).await.expect_error(503, "interrupted");
     whole.await.unwrap().problem(503, "interrupted");
     assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));
 }
@@ -171,12 +156,7 @@ async fn running_answers_are_finished_before_the_end(on: Backend) {
     assert_eq!(refused.header("connection"), "close");
     gate.open();
     assert_eq!(text_of(&stream.rest().await), "one two");
-    socket
-        .rest_of(&id)
-        .await
-        .last()
-        .unwrap()
-        .expect_done("stop");
+    socket.ending_of(&id).await.expect_done("stop");
     let closed = socket.closed(PATIENCE).await;
     assert_eq!(closed.code, 1001, "{closed:?}");
     assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));
@@ -203,12 +183,7 @@ async fn what_outlasts_the_drain_ends_as_interrupted(on: Backend) {
     let whole = tokio::spawn(async move { asking.send("whole", "count").await });
     app.model.wait_chats(2).await;
     app.chat_process(0).terminate();
-    stream
-        .rest()
-        .await
-        .last()
-        .unwrap()
-        .expect_error(503, "interrupted");
+    stream.ending().await.expect_error(503, "interrupted");
     whole.await.unwrap().problem(503, "interrupted");
     assert_eq!(
         app.chat_process(0).wait_exit(Duration::from_secs(10)).await,

@@ -211,18 +211,8 @@ async fn who_watches_an_instance_that_froze_is_told_when_it_thaws() {
     elsewhere.last().unwrap().expect_error(503, "interrupted");
     let before = there.talk("work").await;
     app.chat_process(0).thaw();
-    stream
-        .rest()
-        .await
-        .last()
-        .unwrap()
-        .expect_error(503, "interrupted");
-    socket
-        .rest_of(&id)
-        .await
-        .last()
-        .unwrap()
-        .expect_error(503, "interrupted");
+    stream.ending().await.expect_error(503, "interrupted");
+    socket.ending_of(&id).await.expect_error(503, "interrupted");
     gate.open();
     assert_eq!(there.talk("work").await, before);
     for at in 0..2 {
@@ -244,7 +234,7 @@ async fn an_instance_that_froze_unseen_finishes_its_answer() {
     tokio::time::sleep(Duration::from_millis(2500)).await;
     app.chat_process(0).thaw();
     gate.open();
-    stream.rest().await.last().unwrap().expect_done("stop");
+    stream.ending().await.expect_done("stop");
     assert_eq!(alice.at(app.chat(1)).talk("work").await[1].1, "one two");
 }
 

@@ -128,7 +128,7 @@ async fn callers_who_leave_the_lane_leave_nothing(on: Backend) {
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
     tokio::time::sleep(Duration::from_millis(200)).await;
     gate.open();
-    first.rest().await.last().unwrap().expect_done("stop");
+    first.ending().await.expect_done("stop");
     assert_eq!(last.await.unwrap(), "You said: last");
     assert_eq!(
         texts(&alice.talk("work").await),

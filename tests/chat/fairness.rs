@@ -116,7 +116,7 @@ async fn waiting_is_told_as_a_count_down(on: Backend) {
         "it only counts down: {told:?}"
     );
     for mut stream in streams {
-        stream.rest().await.last().unwrap().expect_done("stop");
+        stream.ending().await.expect_done("stop");
     }
     waiting(&app, 0).await;
 }

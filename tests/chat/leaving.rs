@@ -168,7 +168,7 @@ async fn somebody_who_comes_back_in_time_keeps_the_model_going(on: Backend) {
     tokio::time::sleep(SECOND * 4).await;
     assert_eq!(app.model.open(), 1, "still asked");
     gate.open();
-    back.rest().await.last().unwrap().expect_done("stop");
+    back.ending().await.expect_done("stop");
 }
 
 async fn leaving_the_queue_means_never_being_asked(on: Backend) {

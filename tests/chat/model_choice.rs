@@ -118,8 +118,8 @@ async fn a_full_queue_refuses_at_once(on: Backend) {
         .await
         .problem(404, "session_not_found");
     gate.open();
-    first.rest().await.last().unwrap().expect_done("stop");
-    second.rest().await.last().unwrap().expect_done("stop");
+    first.ending().await.expect_done("stop");
+    second.ending().await.expect_done("stop");
 }
 
 async fn one_users_queue_does_not_keep_another_waiting(on: Backend) {

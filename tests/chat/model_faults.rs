@@ -215,7 +215,7 @@ async fn an_answer_has_an_end_even_if_the_model_has_none(on: Backend) {
     let alice = app.login("alice").await;
     let mut stream = alice.stream("work", "go").await;
     stream.started().await;
-    stream.rest().await.last().unwrap().expect_done("length");
+    stream.ending().await.expect_done("length");
     app.model.wait_idle(Duration::from_secs(5)).await;
     let content = alice.history("work").await[1]["content"]
         .as_str()
@@ -271,7 +271,7 @@ async fn an_answer_without_a_word_is_an_answer(on: Backend) {
     let alice = app.login("alice").await;
     let mut stream = alice.stream("work", "go").await;
     stream.started().await;
-    stream.rest().await.last().unwrap().expect_done("stop");
+    stream.ending().await.expect_done("stop");
     alice.say("work", "next").await;
     assert_eq!(app.model.asked("next").messages().len(), 1);
 }

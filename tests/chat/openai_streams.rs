@@ -284,7 +284,7 @@ async fn a_caller_who_leaves_the_queue_is_never_asked_for(on: Backend) {
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
     queued(0.0).await;
     gate.open();
-    first.rest().await.last().unwrap().expect_done("stop");
+    first.ending().await.expect_done("stop");
     let mut third = Completion::open(&alice, &completion_of("third", true)).await;
     third.chunk().await;
     let asked: Vec<String> = app

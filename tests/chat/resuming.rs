@@ -93,7 +93,7 @@ async fn after_the_ending_there_is_nothing(on: Backend) {
     let alice = app.login("alice").await;
     let mut stream = alice.stream("work", "a").await;
     let id = stream.started().await;
-    let last = stream.rest().await.last().unwrap().id;
+    let last = stream.ending().await.id;
     let path = format!("/chat/messages/{id}/stream");
     let request = alice
         .request(reqwest::Method::GET, &path)

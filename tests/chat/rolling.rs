@@ -61,7 +61,7 @@ async fn a_drain_finishes_every_stream_and_socket() {
         assert_eq!(text_of(&rest), "one two three");
     }
     for (socket, id) in &mut sockets {
-        socket.rest_of(id).await.last().unwrap().expect_done("stop");
+        socket.ending_of(id).await.expect_done("stop");
         assert_eq!(socket.closed(PATIENCE).await.code, 1001);
     }
     assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));

@@ -194,12 +194,7 @@ async fn a_session_deleted_while_it_answers_stays_deleted(on: Backend) {
     let there = alice.at(app.chat(app.instances() - 1));
     assert_eq!(there.delete("/chat/sessions/work").await.status, 204);
     gate.open();
-    stream
-        .rest()
-        .await
-        .last()
-        .unwrap()
-        .expect_error(404, "session_not_found");
+    stream.ending().await.expect_error(404, "session_not_found");
     alice
         .get("/chat/sessions/work")
         .await

@@ -80,7 +80,7 @@ async fn a_running_answer_outlives(gone: impl AsyncFn(&TestApp), back: impl Asyn
     assert_eq!(stream.next().await.unwrap().data["token"], "three");
     back(&app).await;
     service_is_back(&alice).await;
-    stream.rest().await.last().unwrap().expect_done("stop");
+    stream.ending().await.expect_done("stop");
     auditor.acknowledge("work", "count", "one two three");
     auditor.check(&alice).await;
     assert_eq!(alice.history("work").await.len(), 2);

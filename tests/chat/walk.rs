@@ -118,12 +118,7 @@ async fn a_socket_cancels(on: Backend) {
     socket
         .send(&json!({"type": "cancel", "message_id": id}))
         .await;
-    socket
-        .rest_of(&id)
-        .await
-        .last()
-        .unwrap()
-        .expect_done("cancelled");
+    socket.ending_of(&id).await.expect_done("cancelled");
     assert_eq!(alice.history("work").await[1]["finish_reason"], "cancelled");
 }
 

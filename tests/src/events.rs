@@ -186,6 +186,14 @@ impl EventStream {
         events
     }
 
+    /// How it ends, after whatever comes before that.
+    ///
+    /// # Panics
+    /// As [`Self::rest`].
+    pub async fn ending(&mut self) -> Event {
+        self.rest().await.pop().unwrap()
+    }
+
     async fn read(&mut self) -> Option<Event> {
         loop {
             while let Some(block) = self.block() {

@@ -160,6 +160,14 @@ impl Socket {
         }
     }
 
+    /// How that answer ends, after whatever comes before that.
+    ///
+    /// # Panics
+    /// As [`Self::rest_of`].
+    pub async fn ending_of(&mut self, message_id: &str) -> Event {
+        self.rest_of(message_id).await.pop().unwrap()
+    }
+
     /// The next frame, whatever it is.
     ///
     /// # Panics

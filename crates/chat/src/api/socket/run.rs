@@ -326,28 +326,24 @@ impl Socket {
     async fn send_all(&mut self, frames: Vec<Utf8Bytes>) -> Next {
         for frame in frames {
             // Fed, not sent: what is there at once goes out at once.
-            match timeout(SEND_PATIENCE, self.sink.feed(Message::Text(frame))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Next::Gone,
-                Err(_) => return Next::Close(TOO_SLOW),
+            match patiently(self.sink.feed(Message::Text(frame))).await {
+                Next::Go => {}
+                end => return end,
             }
         }
-        self.flush().await
+        patiently(self.sink.flush()).await
     }
 
     async fn send(&mut self, message: Message) -> Next {
-        match timeout(SEND_PATIENCE, self.sink.send(message)).await {
-            Ok(Ok(())) => Next::Go,
-            Ok(Err(_)) => Next::Gone,
-            Err(_) => Next::Close(TOO_SLOW),
-        }
+        patiently(self.sink.send(message)).await
     }
+}
 
-    async fn flush(&mut self) -> Next {
-        match timeout(SEND_PATIENCE, self.sink.flush()).await {
-            Ok(Ok(())) => Next::Go,
-            Ok(Err(_)) => Next::Gone,
-            Err(_) => Next::Close(TOO_SLOW),
-        }
+/// What writing to a reader comes to, who may take nothing for a while.
+async fn patiently(write: impl Future<Output = Result<(), Error>>) -> Next {
+    match timeout(SEND_PATIENCE, write).await {
+        Ok(Ok(())) => Next::Go,
+        Ok(Err(_)) => Next::Gone,
+        Err(_) => Next::Close(TOO_SLOW),
     }
 }
