@@ -10,6 +10,9 @@ on_both_stores!(
     exactly_as_many_as_allowed_are_admitted_over_all_instances,
     a_refused_caller_is_admitted_after_the_wait_it_was_told,
     every_wire_costs_the_same_bucket,
+    every_turn_is_counted_once_and_one_too_many_leaves_nothing,
+    of_turns_at_once_exactly_as_many_as_allowed_begin,
+    a_refusal_of_the_limit_comes_before_any_other,
     a_repetition_costs_nothing,
     health_and_documents_cost_nothing,
     a_days_tokens_run_out,
@@ -91,6 +94,88 @@ async fn every_wire_costs_the_same_bucket(on: Backend) {
     ask(&alice).await.problem(429, "rate_limited");
     socket.send(&json!({"message": "x", "ref": "b"})).await;
     assert_eq!(socket.with_ref("b").await["code"], "rate_limited");
+}
+
+/// How many more would pass, as an answer says.
+fn left(reply: &Reply) -> u32 {
+    let said = reply.header("ratelimit");
+    let (_, left) = said.split_once(";r=").unwrap();
+    left.split(';').next().unwrap().parse().unwrap()
+}
+
+async fn every_turn_is_counted_once_and_one_too_many_leaves_nothing(on: Backend) {
+    let app = limited(on, 6, "1m").await;
+    let alice = app.login("alice").await;
+    // The first reads its session from the store, the others know it; one is another answer to the same message.
+    for expected in [5, 4, 3] {
+        let reply = alice.send("work", "hello").await;
+        assert_eq!((reply.status, left(&reply)), (200, expected));
+    }
+    let body = json!({"message": "hello", "session_id": "work"});
+    let streamed = alice.post("/chat/message?stream=true", &body).await;
+    assert_eq!((streamed.status, left(&streamed)), (200, 2));
+    let again = alice
+        .post("/chat/sessions/work/regenerate", &json!({}))
+        .await;
+    assert_eq!((again.status, left(&again)), (200, 1));
+    ask(&alice).await.expect(200);
+    let again = alice
+        .post("/chat/sessions/work/regenerate", &json!({}))
+        .await;
+    again.problem(429, "rate_limited");
+    let refused = alice.send("work", "one too many").await;
+    refused.problem(429, "rate_limited");
+    assert_eq!(left(&refused), 0);
+    assert!(refused.header("ratelimit-policy").contains("q=6"));
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    tokio::time::sleep(Duration::from_secs(wait)).await;
+    assert_eq!(alice.history("work").await.len(), 8);
+    assert_eq!(app.model.chats().len(), 5);
+}
+
+async fn of_turns_at_once_exactly_as_many_as_allowed_begin(on: Backend) {
+    let app = limited(on, 20, "10m").await;
+    let alice = app.login("alice").await;
+    // Sessions that their instances know.
+    for number in 0..8 {
+        let client = alice.at(app.chat(number % app.instances()));
+        client
+            .send(&format!("s{number}"), "hello")
+            .await
+            .expect(200);
+    }
+    let mut asking = JoinSet::new();
+    for number in 0..48 {
+        let client = alice.at(app.chat(number % app.instances()));
+        asking.spawn(async move { client.send(&format!("s{}", number % 8), "more").await });
+    }
+    let replies = asking.join_all().await;
+    let good = replies.iter().filter(|reply| reply.status == 200).count();
+    assert_eq!(good, 12);
+    for reply in replies.iter().filter(|reply| reply.status != 200) {
+        reply.problem(429, "rate_limited");
+    }
+    assert_eq!(app.model.chats().len(), 20);
+}
+
+async fn a_refusal_of_the_limit_comes_before_any_other(on: Backend) {
+    let app = limited(on, 2, "10m").await;
+    let alice = app.login("alice").await;
+    let wrong = [
+        ("/chat/message", json!({"message": " "}), 422),
+        ("/chat/sessions/none/regenerate", json!({}), 404),
+    ];
+    for (path, body, status) in &wrong {
+        assert_eq!(alice.post(path, body).await.status, *status);
+    }
+    for (path, body, _) in &wrong {
+        alice.post(path, body).await.problem(429, "rate_limited");
+    }
+    alice
+        .send_once("k", &json!({"message": "hello"}))
+        .await
+        .problem(429, "rate_limited");
+    assert!(app.model.chats().is_empty());
 }
 
 async fn a_repetition_costs_nothing(on: Backend) {

@@ -84,7 +84,7 @@ impl Identities {
 
 /// The description of the public API.
 pub fn openapi() -> OpenApi {
-    described(api::routes().into_openapi())
+    described(api::document())
 }
 
 /// Puts the service together.
@@ -129,11 +129,10 @@ pub fn build(
         shutdown: shutdown.clone(),
     });
     let health = health_of(store, authenticator.clone(), llm, shutdown.clone());
-    let (routes, openapi) = api::routes().split_for_parts();
-    let router = api::guarded(routes, &app)
+    let router = api::router(&app)
         .merge(passed_on)
         .merge(health::routes(health.clone()))
-        .merge(docs::routes(described(openapi)))
+        .merge(docs::routes(openapi()))
         .merge(api::page::routes());
     let mut layers = Layers::new("chat", hosts(settings, authenticator), &settings.server);
     layers

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
@@ -15,7 +15,7 @@ use common::{
     },
     http::{Deadline, RequestId},
     identity::Identity,
-    rate_limiter::Caller,
+    rate_limiter::Call,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
@@ -54,6 +54,9 @@ pub struct ResumeQuery {
     last_event_id: Option<String>,
 }
 
+/// Who asks for a turn, and the request as it is counted and traced.
+type Asking = (Identity, Extension<Call>, RequestId);
+
 /// Sends a message to a session; the answer is whole, or streamed with `?stream=true`.
 #[utoipa::path(
     post,
@@ -73,12 +76,12 @@ pub struct ResumeQuery {
 )]
 pub async fn send(
     State(app): State<App>,
-    identity: Identity,
-    request_id: RequestId,
+    asking: Asking,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
     Body(body): Body<SendMessage>,
 ) -> Result<Response, ApiError> {
+    let (identity, Extension(call), request_id) = asking;
     same_user(&identity, body.user_id.as_deref())?;
     let mut checks = Checks::default();
     checks.text("/message", &body.message);
@@ -102,6 +105,7 @@ pub async fn send(
             query.stream || key.is_some(),
         ),
         key,
+        call,
         request_id: request_id.0,
     };
     answer(
@@ -132,13 +136,13 @@ pub async fn send(
 )]
 pub async fn regenerate(
     State(app): State<App>,
-    identity: Identity,
-    request_id: RequestId,
+    asking: Asking,
     Path(session_id): Path<String>,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
     OptionalBody(body): OptionalBody<Regenerate>,
 ) -> Result<Response, ApiError> {
+    let (identity, Extension(call), request_id) = asking;
     let session = session_in_path(&session_id)?;
     let mut checks = Checks::default();
     checks.turn(
@@ -160,6 +164,7 @@ pub async fn regenerate(
             query.stream || key.is_some(),
         ),
         key,
+        call,
         request_id: request_id.0,
     };
     answer(
@@ -243,10 +248,10 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     // From here on: the body may have taken its time.
     let Deadline(deadline) = Deadline::from_now();
-    let request_id = Arc::clone(&new.request_id);
+    let (call, request_id) = (new.call.clone(), Arc::clone(&new.request_id));
     let Begun { id, watch, joined } = app.turns.begin(&identity.owner, new, deadline).await?;
     if joined {
-        give_back(app, &identity).await;
+        call.give_back().await;
     }
     match form {
         Some(form) => {
@@ -263,14 +268,6 @@ async fn answer(
             .await
             .map(|answer| Json(answer).into_response()),
     }
-}
-
-/// A replay is no new work: it gives back what it cost. Where the store does not take it, it stays counted.
-pub(super) async fn give_back(app: &App, identity: &Identity) {
-    let _ = app
-        .limiter
-        .refund(&Caller::User(identity.owner.clone()))
-        .await;
 }
 
 fn key_of<T: Serialize>(

@@ -22,7 +22,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use axum::{Router, middleware::from_fn_with_state};
 use common::{
     identity::{Authenticator, identify},
-    rate_limiter::{RateLimiter, limit},
+    rate_limiter::{RateLimiter, limit, limit_by_handler},
     shutdown::Shutdown,
 };
 use utoipa::{
@@ -96,27 +96,43 @@ impl Modify for BearerToken {
     }
 }
 
-/// The routes with an identity, and their description.
-pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi())
+/// What begins a turn: counted by the rate limit as the turn is accepted, in one step.
+fn turns() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .routes(routes!(messages::send))
+        .routes(routes!(messages::regenerate))
+}
+
+/// Everything else with an identity.
+fn others() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .routes(routes!(messages::stream))
         .routes(routes!(messages::cancel))
         .routes(routes!(sessions::list, sessions::create))
         .routes(routes!(sessions::read, sessions::change, sessions::delete))
         .routes(routes!(sessions::messages))
         .routes(routes!(export::export))
-        .routes(routes!(messages::regenerate))
         .routes(routes!(model_list::list))
         .routes(routes!(usage::read))
         .routes(routes!(socket::connect))
         .merge(openai::routes())
 }
 
-/// Identity first, then the rate limit, which counts everybody; only then may a handler refuse.
-pub fn guarded(routes: Router<App>, app: &App) -> Router {
-    routes
-        .layer(from_fn_with_state(app.limiter.clone(), limit))
+/// The description of every call.
+pub fn document() -> utoipa::openapi::OpenApi {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(turns())
+        .merge(others())
+        .into_openapi()
+}
+
+/// Identity first, then the rate limit, which counts everybody, whatever a handler makes of the request.
+pub fn router(app: &App) -> Router {
+    let limiter = || app.limiter.clone();
+    let turns = Router::from(turns()).layer(from_fn_with_state(limiter(), limit_by_handler));
+    let others = Router::from(others()).layer(from_fn_with_state(limiter(), limit));
+    turns
+        .merge(others)
         .layer(from_fn_with_state(app.authenticator.clone(), identify))
         .with_state(app.clone())
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     identity::Owner,
-    store::{Bytes, Check, Committed, Op, StoreError, Txn},
+    store::{Admission, Bucket, Bytes, Check, Committed, Op, StoreError, Txn},
 };
 
 use super::{
@@ -59,12 +59,20 @@ pub enum Accepted {
     Changed,
     /// The day's quota does not hold the reservation.
     QuotaExceeded,
+    /// The bucket was empty.
+    NotAdmitted,
 }
 
 impl Repository {
     /// Takes the session's lease, remembers the key and appends the message: all or nothing. Safe to repeat: see
-    /// [`Self::was_accepted`].
-    pub async fn accept(&self, owner: &Owner, accept: &Accept) -> Result<Accepted, StoreError> {
+    /// [`Self::was_accepted`]. Where the request was not counted yet, its bucket counts it in the same step; nothing else is
+    /// done for one that may not pass.
+    pub async fn accept(
+        &self,
+        owner: &Owner,
+        accept: &Accept,
+        bucket: Option<&Bucket>,
+    ) -> Result<(Accepted, Option<Admission>), StoreError> {
         let keys = Keys::of(owner);
         let Accept {
             session_id: id,
@@ -104,11 +112,22 @@ impl Repository {
         let quota_check = accept
             .quota
             .and_then(|quota| reserve(&keys, &open.day, open.reserved, Some(quota), &mut txn));
-        Ok(match self.store.commit(txn).await? {
-            Committed::Applied => Accepted::Yes(Box::new(after)),
-            Committed::Refused(check) if Some(check) == quota_check => Accepted::QuotaExceeded,
-            Committed::Refused(_) => Accepted::Changed,
-        })
+        let (admission, committed) = match bucket {
+            Some(bucket) => {
+                let (admission, committed) = self.store.admit_and_commit(bucket, txn).await?;
+                (Some(admission), committed)
+            }
+            None => (None, Some(self.store.commit(txn).await?)),
+        };
+        let accepted = match committed {
+            None => Accepted::NotAdmitted,
+            Some(Committed::Applied) => Accepted::Yes(Box::new(after)),
+            Some(Committed::Refused(check)) if Some(check) == quota_check => {
+                Accepted::QuotaExceeded
+            }
+            Some(Committed::Refused(_)) => Accepted::Changed,
+        };
+        Ok((accepted, admission))
     }
 
     fn remember_key(&self, keys: &Keys, accept: &Accept, txn: &mut Txn) -> Result<(), StoreError> {

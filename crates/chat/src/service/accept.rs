@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::{identity::Owner, store::StoreError};
+use common::{identity::Owner, rate_limiter::Call, store::StoreError};
 use tokio::time::sleep;
 
 use super::{
@@ -48,11 +48,16 @@ impl Turns {
         let (turns, repository) = (Arc::clone(self), repository.clone());
         let (owner, new) = (owner.clone(), new.clone());
         let task = self.shutdown.spawn(async move {
-            match turns.accept(&repository, &owner, &ready.accept).await? {
+            let accepted = turns.accept(&repository, &owner, &ready.accept, &new.call);
+            match accepted.await? {
                 Accepted::Yes(session) => {
                     Ok(Launched::Yes(turns.launch(&owner, &new, *session, ready)))
                 }
                 Accepted::Changed => Ok(Launched::Changed(ready.place)),
+                Accepted::NotAdmitted => {
+                    new.call.verdict()?;
+                    Ok(Launched::Changed(ready.place))
+                }
                 // What the dead have set aside is in nobody's way.
                 Accepted::QuotaExceeded if repository.settle_dead(&owner).await? > 0 => {
                     Ok(Launched::Changed(ready.place))
@@ -73,14 +78,22 @@ impl Turns {
         repository: &Repository,
         owner: &Owner,
         accept: &Accept,
+        call: &Call,
     ) -> Result<Accepted, ChatError> {
+        let mut bucket = call.uncounted();
         let mut unknown = false;
         for pause in [
             Duration::from_millis(10),
             Duration::from_millis(50),
             Duration::ZERO,
         ] {
-            match repository.accept(owner, accept).await {
+            let accepted = repository.accept(owner, accept, bucket.as_ref()).await;
+            // Whoever is refused now must not learn that a try before was accepted all the same.
+            bucket = None;
+            if let Ok((_, Some(admission))) = &accepted {
+                call.counted(*admission);
+            }
+            match accepted.map(|(accepted, _)| accepted) {
                 Ok(Accepted::Yes(session)) => return Ok(Accepted::Yes(session)),
                 Ok(refused) if !unknown => return Ok(refused),
                 // Refused for the first try's own doing, or for another's; then the first may still come late.

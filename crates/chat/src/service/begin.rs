@@ -84,6 +84,14 @@ impl Turns {
         let give_up = tokio::time::Instant::now() + SESSION_WAIT;
         let mut repository = self.repository.by(deadline);
         let mut reached = false;
+        // One that can be planned without asking the store is counted as it is accepted; any other, before it asks.
+        let mut planned = match &new.key {
+            None => self.planned_on_head(owner, &new),
+            Some(_) => None,
+        };
+        if planned.is_none() {
+            new.call.count(deadline).await?;
+        }
         loop {
             if self.shutdown.is_draining() {
                 return Err(ChatError::ShuttingDown);
@@ -100,7 +108,8 @@ impl Turns {
                 }
                 Known::New => None,
             };
-            let plan = match self.planned_on_head(owner, &new) {
+            let planned = planned.take().or_else(|| self.planned_on_head(owner, &new));
+            let plan = match planned {
                 Some(plan) if again.is_none() => plan,
                 _ => {
                     let view = repository

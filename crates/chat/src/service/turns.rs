@@ -9,7 +9,14 @@ use std::{
     time::Duration,
 };
 
-use common::{config, errors::Code, identity::Owner, shutdown::Shutdown, store::StoreError};
+use common::{
+    config,
+    errors::{ApiError, Code},
+    identity::Owner,
+    rate_limiter::Call,
+    shutdown::Shutdown,
+    store::StoreError,
+};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +65,9 @@ pub enum ChatError {
         /// The quota.
         tokens_per_day: u64,
     },
+    /// The rate limit refuses the request, or cannot be asked.
+    #[error("the request was not counted")]
+    NotCounted(Box<ApiError>),
     /// New turns are refused.
     #[error("the service is stopping")]
     ShuttingDown,
@@ -73,6 +83,12 @@ pub enum ChatError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<ApiError> for ChatError {
+    fn from(refusal: ApiError) -> Self {
+        Self::NotCounted(Box::new(refusal))
+    }
 }
 
 /// What a turn is to answer.
@@ -119,6 +135,8 @@ pub struct NewTurn {
     pub on_disconnect: OnDisconnect,
     /// The idempotency key.
     pub key: Option<IdempotencyKey>,
+    /// The request as the rate limit sees it, counted or not.
+    pub call: Call,
     /// The id of the request, for the log and the `error` event.
     pub request_id: Arc<str>,
 }

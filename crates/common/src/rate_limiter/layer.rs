@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Caller, RateLimiter};
+use super::{Call, Caller, RateLimiter};
 use crate::{
     http::{Deadline, Peer},
     identity::{Identity, UserId},
@@ -17,6 +17,38 @@ use crate::{
 ///
 /// A router without the common layers is counted by the unspecified address.
 pub async fn limit(State(limiter): State<RateLimiter>, request: Request, next: Next) -> Response {
+    let call = call_of(&limiter, &request);
+    let deadline = request.extensions().get().copied();
+    let Deadline(deadline) = deadline.unwrap_or_else(Deadline::from_now);
+    let response = match call.count(deadline).await {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    limiter.mark(response, &call)
+}
+
+/// As [`limit`], for handlers that count the request themselves, in one step with what they first write; they find it
+/// as an extension. What they refuse without counting it is counted after them: the limit's refusal comes
+/// first, whatever else is wrong.
+pub async fn limit_by_handler(
+    State(limiter): State<RateLimiter>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let call = call_of(&limiter, &request);
+    request.extensions_mut().insert(call.clone());
+    let mut response = next.run(request).await;
+    // From here on: the body may have taken its time.
+    let Deadline(deadline) = Deadline::from_now();
+    if let Err(refusal) = call.count(deadline).await
+        && !response.status().is_success()
+    {
+        response = refusal.into_response();
+    }
+    limiter.mark(response, &call)
+}
+
+fn call_of(limiter: &RateLimiter, request: &Request) -> Call {
     let extensions = request.extensions();
     let who = match extensions.get::<Identity>() {
         Some(identity) => Caller::User(identity.owner.clone()),
@@ -26,17 +58,22 @@ pub async fn limit(State(limiter): State<RateLimiter>, request: Request, next: N
                 .map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer: &Peer| peer.0),
         ),
     };
-    let deadline = extensions.get().copied().unwrap_or_else(Deadline::from_now);
-    let mut response = match limiter.admit_by(&who, deadline.0).await {
-        Ok(admission) => {
-            let mut response = next.run(request).await;
-            limiter.mark(response.headers_mut(), &who, &admission);
-            response
+    limiter.call(who)
+}
+
+impl RateLimiter {
+    /// Adds what the answer says of the limit and of the user, unless the answer has its own headers (a socket's, another
+    /// limit's).
+    fn mark(&self, mut response: Response, call: &Call) -> Response {
+        if let Some(admission) = call.admission() {
+            for (name, value) in self.headers(call.who(), admission) {
+                response.headers_mut().entry(name).or_insert(value);
+            }
         }
-        Err(refusal) => refusal.into_response(),
-    };
-    if let Caller::User(owner) = who {
-        response.extensions_mut().insert::<UserId>(owner.user);
+        if let Caller::User(owner) = call.who() {
+            let user: UserId = owner.user.clone();
+            response.extensions_mut().insert(user);
+        }
+        response
     }
-    response
 }

@@ -7,24 +7,22 @@
 //! | `{scope}:{user}:<generation>:rate` | one account's calls and socket messages |
 //! | `{scope}:{addr:<address>}:rate` | calls without identity from one address (IPv6: one /64) |
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue};
 
 use crate::{
     errors::{ApiError, Code},
     http::network,
     identity::Owner,
-    store::{Admission, Quota, Store, StoreError},
+    store::{Admission, Bucket, Quota, Store},
 };
 
+mod call;
 mod layer;
 
-pub use layer::limit;
+pub use call::Call;
+pub use layer::{limit, limit_by_handler};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -86,51 +84,19 @@ impl RateLimiter {
         }
     }
 
-    /// Takes one from the caller's bucket, by the store's own deadline.
-    ///
-    /// # Errors
-    /// `rate_limited` with `Retry-After` where the bucket is empty; the store's errors.
-    pub async fn admit(&self, who: &Caller) -> Result<Admission, ApiError> {
-        self.count(&self.store, who).await
+    /// A request of that caller, not counted yet.
+    pub fn call(&self, who: Caller) -> Call {
+        Call::new(self.clone(), who)
     }
 
-    /// As [`Self::admit`], ended by that moment.
-    ///
-    /// # Errors
-    /// As [`Self::admit`].
-    pub async fn admit_by(&self, who: &Caller, deadline: Instant) -> Result<Admission, ApiError> {
-        self.count(&self.store.by(deadline), who).await
-    }
-
-    async fn count(&self, store: &Store, who: &Caller) -> Result<Admission, ApiError> {
-        match store.admit(&who.key(self.scope), self.quota, 1).await {
-            Ok(admission) => self.judge(who, admission),
-            // A full store cannot count, and must still be read from: what writes is refused by the store itself.
-            Err(StoreError::Full(_)) => Ok(Admission {
-                allowed: true,
-                remaining: self.quota.burst,
-                reset_after: Duration::ZERO,
-                retry_after: Duration::ZERO,
-            }),
-            Err(error) => Err(error.into()),
+    fn bucket(&self, who: &Caller) -> Bucket {
+        Bucket {
+            key: who.key(self.scope),
+            quota: self.quota,
         }
     }
 
-    /// Gives back what an admission took: for a replay, which is no new work.
-    ///
-    /// # Errors
-    /// The store's; then the call stays counted.
-    pub async fn refund(&self, who: &Caller) -> Result<(), ApiError> {
-        self.store
-            .refund(&who.key(self.scope), self.quota, 1)
-            .await?;
-        Ok(())
-    }
-
-    fn judge(&self, who: &Caller, admission: Admission) -> Result<Admission, ApiError> {
-        if admission.allowed {
-            return Ok(admission);
-        }
+    fn refusal(&self, who: &Caller, admission: &Admission) -> ApiError {
         let detail = match who {
             Caller::User(_) => "You have sent too many requests; wait for Retry-After.",
             Caller::Address(_) => {
@@ -138,17 +104,10 @@ impl RateLimiter {
             }
         };
         let mut error = ApiError::new(Code::RateLimited, detail).retry_after(admission.retry_after);
-        for (name, value) in self.headers(who, &admission) {
+        for (name, value) in self.headers(who, admission) {
             error = error.header(name, value);
         }
-        Err(error)
-    }
-
-    /// Adds the headers that say what is left, unless the answer has its own (a socket's, another limit's).
-    pub(crate) fn mark(&self, headers: &mut HeaderMap, who: &Caller, admission: &Admission) {
-        for (name, value) in self.headers(who, admission) {
-            headers.entry(name).or_insert(value);
-        }
+        error
     }
 
     fn headers(&self, who: &Caller, admission: &Admission) -> [(HeaderName, HeaderValue); 2] {

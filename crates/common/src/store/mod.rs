@@ -35,7 +35,7 @@ pub use bytes::Bytes;
 use self::{embedded::Embedded, gate::Gate, redis::Redis};
 pub use self::{
     eviction::Eviction,
-    quota::{Admission, Quota},
+    quota::{Admission, Bucket, Quota},
     snapshot::{Found, Read, Snapshot},
     txn::{Check, Committed, Op, Txn},
 };
@@ -172,6 +172,26 @@ impl Store {
         self.take("refund", key, quota, -quota.cost(cost))
             .await
             .map(|_| ())
+    }
+
+    /// Lets one request through the bucket, as [`Self::admit`] does with a cost of 1, and applies the transaction if it passes:
+    /// both in one round trip. `None`: it did not pass, and nothing else was done. The bucket's key must share the
+    /// transaction's hash tag.
+    ///
+    /// # Errors
+    /// As of [`Self::commit`]; after every error but [`StoreError::Full`] the request may have been counted.
+    pub async fn admit_and_commit(
+        &self,
+        bucket: &Bucket,
+        txn: Txn,
+    ) -> Result<(Admission, Option<Committed>), StoreError> {
+        let call = async {
+            match &self.backend {
+                Backend::Redis(redis) => redis.admit_and_commit(bucket, &txn).await,
+                Backend::Embedded(embedded) => embedded.admit_and_commit(bucket, txn).await,
+            }
+        };
+        self.call("admit_and_commit", Box::pin(call)).await
     }
 
     async fn take(

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Key;
+
 /// A rate: a full bucket lets `burst` through at once and fills again over `period`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
@@ -9,6 +11,15 @@ pub struct Quota {
     pub burst: u32,
     /// How long an empty bucket takes to fill.
     pub period: Duration,
+}
+
+/// What counts the requests of one caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Where it is kept.
+    pub key: Key,
+    /// What it holds.
+    pub quota: Quota,
 }
 
 /// What the rate limit says of one request.

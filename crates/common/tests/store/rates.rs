@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use common::store::{Quota, Store};
+use common::store::{Bucket, Check, Committed, Quota, Store};
 
-use crate::on_every_backend;
+use crate::{done, items, key, on_every_backend, push, set, txn, value};
 
 on_every_backend!(
     of_a_thousand_at_once_exactly_the_burst_is_admitted,
@@ -14,6 +14,9 @@ on_every_backend!(
     a_cost_is_taken_whole_or_not_at_all,
     callers_do_not_share_a_bucket,
     a_smaller_quota_locks_nobody_out_for_longer_than_its_period,
+    what_is_counted_with_a_transaction_is_counted_as_by_itself,
+    whoever_may_not_pass_changes_nothing,
+    what_is_refused_by_a_check_is_counted_all_the_same,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -172,4 +175,57 @@ async fn a_smaller_quota_locks_nobody_out_for_longer_than_its_period(store: &Sto
     let answer = store.admit(key, quota(5, HOUR), 1).await.unwrap();
     assert!(!answer.allowed);
     assert!(answer.reset_after <= HOUR, "{answer:?}");
+}
+
+fn bucket(key: &str, quota: Quota) -> Bucket {
+    Bucket {
+        key: key.to_owned(),
+        quota,
+    }
+}
+
+async fn what_is_counted_with_a_transaction_is_counted_as_by_itself(store: &Store) {
+    let (key, quota) = ("c:{alice}:0:rate", quota(60, HOUR));
+    let bucket = bucket(key, quota);
+    for n in 0..20 {
+        let item = txn([push("l", &n.to_string()), set("v", "x")]);
+        let (together, committed) = store.admit_and_commit(&bucket, item).await.unwrap();
+        assert_eq!(committed, Some(Committed::Applied));
+        let alone = store.admit(key, quota, 1).await.unwrap();
+        assert!(together.allowed && alone.allowed);
+        assert_eq!(
+            (together.remaining, alone.remaining),
+            (59 - 2 * n, 58 - 2 * n)
+        );
+        assert!(about(together.reset_after, quota.period / 60 * (2 * n + 1)));
+        assert_eq!(together.retry_after, Duration::ZERO);
+    }
+    assert_eq!(items(store, "l").await.len(), 20);
+}
+
+async fn whoever_may_not_pass_changes_nothing(store: &Store) {
+    let bucket = bucket("c:{alice}:0:rate", quota(1, HOUR));
+    let change = || txn([set("v", "new"), push("l", "x")]);
+    let (first, committed) = store.admit_and_commit(&bucket, change()).await.unwrap();
+    assert!(first.allowed && committed == Some(Committed::Applied));
+    done(store, [set("v", "old")]).await;
+    let (refused, committed) = store.admit_and_commit(&bucket, change()).await.unwrap();
+    assert!(!refused.allowed);
+    assert_eq!(committed, None);
+    assert!(about(refused.retry_after, HOUR));
+    assert_eq!(value(store, "v").await, Some("old".to_owned()));
+    assert_eq!(items(store, "l").await.len(), 1);
+}
+
+async fn what_is_refused_by_a_check_is_counted_all_the_same(store: &Store) {
+    let bucket = bucket("c:{alice}:0:rate", quota(5, HOUR));
+    let refused = txn([set("v", "new")])
+        .check(Check::Absent(key("w")))
+        .check(Check::Exists(key("w")));
+    let (admission, committed) = store.admit_and_commit(&bucket, refused).await.unwrap();
+    assert_eq!(committed, Some(Committed::Refused(1)));
+    assert_eq!(admission.remaining, 4);
+    assert_eq!(value(store, "v").await, None);
+    let left = store.admit(&bucket.key, bucket.quota, 0).await.unwrap();
+    assert_eq!(left.remaining, 4);
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use common::store::{Found, Op, Quota, Read, Store, StoreError};
+use common::store::{Bucket, Committed, Found, Op, Quota, Read, Store, StoreError};
 
 use crate::{
     bytes, done, is_unavailable, items, key, one, opened, push,
@@ -27,9 +27,20 @@ async fn forgotten_scripts_are_sent_again() {
             .admit("c:{alice}:0:rate", quota, 1)
             .await
             .unwrap();
-        assert_eq!(answer.remaining, 100 - n);
+        assert_eq!(answer.remaining, 101 - 2 * n);
+        let bucket = Bucket {
+            key: "c:{alice}:0:rate".into(),
+            quota,
+        };
+        let both = opened
+            .store
+            .admit_and_commit(&bucket, txn([push("l", "y")]))
+            .await
+            .unwrap();
+        assert_eq!(both.0.remaining, 100 - 2 * n);
+        assert_eq!(both.1, Some(Committed::Applied));
     }
-    assert_eq!(items(&opened.store, "l").await.len(), 5);
+    assert_eq!(items(&opened.store, "l").await.len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,6 +65,18 @@ async fn a_full_redis_refuses_whole_and_takes_what_makes_room() {
         vec![Op::MemberSet(key("i"), "m".into(), 1), set("w", "no")],
     ];
     for ops in growing {
+        let bucket = Bucket {
+            key: key("rate"),
+            quota: Quota {
+                burst: 1,
+                period: Duration::from_secs(3600),
+            },
+        };
+        let said = store.admit_and_commit(&bucket, txn(ops.clone())).await;
+        assert!(
+            matches!(said, Err(StoreError::Full(_))),
+            "{ops:?}: {said:?}"
+        );
         let said = store.commit(txn(ops.clone())).await;
         assert!(
             matches!(said, Err(StoreError::Full(_))),

@@ -6,7 +6,7 @@ use common::{
     config::LoginMode,
     errors::{ApiError, Code},
     identity::{Identity, Owner, UserId},
-    rate_limiter::Caller,
+    rate_limiter::{Call, Caller},
 };
 
 use super::{App, Seat, expires_at};
@@ -137,7 +137,7 @@ impl Speaker {
     }
 }
 
-/// Whom a message belongs to, once it has been counted: by address as well as by user where no token says who speaks,
+/// Whom a message belongs to, and the message as it was counted: by address as well as by user where no token says who speaks,
 /// lest one address speak for everybody.
 pub async fn counted_identity(
     app: &App,
@@ -145,16 +145,15 @@ pub async fn counted_identity(
     peer: IpAddr,
     user_id: Option<&str>,
     deadline: std::time::Instant,
-) -> Result<Identity, ApiError> {
+) -> Result<(Identity, Call), ApiError> {
     if known.is_none() {
-        app.limiter
-            .admit_by(&Caller::Address(peer), deadline)
-            .await?;
+        let call = app.limiter.call(Caller::Address(peer));
+        call.count(deadline).await?;
     }
     let identity = identity_for(app, known, user_id, deadline).await?;
-    let caller = Caller::User(identity.owner.clone());
-    app.limiter.admit_by(&caller, deadline).await?;
-    Ok(identity)
+    let call = app.limiter.call(Caller::User(identity.owner.clone()));
+    call.count(deadline).await?;
+    Ok((identity, call))
 }
 
 async fn identity_for(

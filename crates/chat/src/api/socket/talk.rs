@@ -12,7 +12,7 @@ use tungstenite::Utf8Bytes;
 
 use super::{
     super::{
-        App, messages,
+        App,
         requests::{disconnect_rule, idempotency_key},
         wire,
     },
@@ -95,7 +95,7 @@ pub(super) async fn begin(
     // Nothing is ever sent: the other end goes, by whatever way.
     let _gone = before.await;
     let user_id = frame.user_id.as_deref();
-    let identity = counted_identity(app, known, peer, user_id, deadline).await?;
+    let (identity, call) = counted_identity(app, known, peer, user_id, deadline).await?;
     let place = app.turns.arrive(&identity.owner, &frame.session());
     drop(through);
     let key = match &frame.idempotency_key {
@@ -110,6 +110,7 @@ pub(super) async fn begin(
         options: frame.options.unwrap_or_default(),
         on_disconnect: disconnect_rule(frame.on_disconnect, app.disconnect_grace, true),
         key,
+        call: call.clone(),
         request_id,
     };
     let Begun { id, watch, joined } = app
@@ -117,7 +118,7 @@ pub(super) async fn begin(
         .begin_at(place, &identity.owner, new, deadline)
         .await?;
     if joined {
-        messages::give_back(app, &identity).await;
+        call.give_back().await;
     }
     Ok((identity, id, watch))
 }

@@ -29,7 +29,7 @@ use self::{
     work::{Request, Work},
     writer::Writer,
 };
-use super::{Admission, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, plan};
+use super::{Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, plan};
 
 /// Writes that may wait for the writer; further callers wait for a place within their own deadline.
 const WAITING: usize = 1024;
@@ -90,6 +90,18 @@ impl Embedded {
 
     pub(super) fn admit(&self, key: &str, quota: Quota, cost: i64) -> Admission {
         self.buckets.take(key, quota, cost)
+    }
+
+    pub(super) async fn admit_and_commit(
+        &self,
+        bucket: &Bucket,
+        txn: Txn,
+    ) -> Result<(Admission, Option<Committed>), StoreError> {
+        let admission = self.admit(&bucket.key, bucket.quota, bucket.quota.cost(1));
+        if !admission.allowed {
+            return Ok((admission, None));
+        }
+        Ok((admission, Some(self.commit(txn).await?)))
     }
 
     /// Asks the writer: it is the part that can be stuck.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use redis::Cmd;
 
 use crate::store::{
-    Check, Op, Txn,
+    Bucket, Check, Op, Txn,
     plan::{Guard, Kind},
 };
 
@@ -130,6 +130,13 @@ impl<'a> Flat<'a> {
             flat.command(command);
         }
         flat
+    }
+
+    /// Puts the bucket behind the transaction.
+    pub(super) fn bucket(&mut self, bucket: &'a Bucket) {
+        self.keys.push(&bucket.key);
+        self.args
+            .extend([number(bucket.quota.burst()), number(bucket.quota.step())]);
     }
 
     fn check(&mut self, check: &'a Check) {

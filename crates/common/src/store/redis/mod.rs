@@ -17,7 +17,7 @@ use self::{
     reply::{Failure, failure},
 };
 use super::{
-    Admission, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, gate::Gate, plan, quota,
+    Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, gate::Gate, plan,
 };
 use crate::{
     clients::redis::{Connector, Link},
@@ -33,12 +33,32 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How long one look may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
+const ADMIT: &str = concat!(
+    include_str!("../admit.lua"),
+    "return admit(KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]))"
+);
+
+const COMMIT: &str = concat!(include_str!("../commit.lua"), "return commit(KEYS, ARGV)");
+
+/// The bucket's key, burst and step come last, after what the transaction takes. Answers as `admit` does, and what the
+/// transaction says behind that.
+const ADMIT_AND_COMMIT: &str = concat!(
+    include_str!("../admit.lua"),
+    include_str!("../commit.lua"),
+    "
+local step, burst = tonumber(table.remove(ARGV)), tonumber(table.remove(ARGV))
+local said = admit(table.remove(KEYS), burst, step, 1)
+if said[1] == 1 then said[5] = commit(KEYS, ARGV) end
+return said"
+);
+
 /// Redis, through the connection of whichever thread asks.
 #[derive(Clone, Debug)]
 pub(super) struct Redis {
     connector: Connector,
     commit: Arc<Stored>,
     admit: Arc<Stored>,
+    admit_and_commit: Arc<Stored>,
 }
 
 /// A script that Redis knows by its hash once it was sent whole.
@@ -68,8 +88,9 @@ impl Redis {
         })?;
         let redis = Self {
             connector,
-            commit: Stored::new(include_str!("../commit.lua")),
-            admit: Stored::new(include_str!("../admit.lua")),
+            commit: Stored::new(COMMIT),
+            admit: Stored::new(ADMIT),
+            admit_and_commit: Stored::new(ADMIT_AND_COMMIT),
         };
         let (watcher, stopping) = (redis.clone(), shutdown.stop_token());
         shutdown.spawn(async move {
@@ -138,14 +159,8 @@ impl Redis {
     pub(super) async fn commit(&self, txn: &Txn) -> Result<Committed, StoreError> {
         let guards = plan::guards(txn)?;
         let flat = Flat::of(txn, &guards);
-        let done = self.run(&self.commit, &flat.keys, &flat.args).await?;
-        match done {
-            Value::Int(-1) => Ok(Committed::Applied),
-            Value::Int(check) => usize::try_from(check)
-                .map(Committed::Refused)
-                .map_err(|_| reply::unexpected()),
-            _ => Err(reply::unexpected()),
-        }
+        let said = self.run(&self.commit, &flat.keys, &flat.args).await?;
+        reply::committed(reply::number(said)?)
     }
 
     pub(super) async fn apply(&self, ops: &[Op]) -> Result<Vec<bool>, StoreError> {
@@ -184,13 +199,24 @@ impl Redis {
     ) -> Result<Admission, StoreError> {
         let numbers = [quota.burst(), quota.step(), cost].map(|n| n.to_string());
         let args = numbers.each_ref().map(|n| n.as_bytes().into());
-        let value = self.run(&self.admit, &[key], &args).await?;
-        match redis::from_redis_value::<(i64, i64, i64, i64)>(value) {
-            Ok((allowed, remaining, reset, retry)) => {
-                Ok(quota::admission(allowed == 1, remaining, reset, retry))
-            }
-            Err(_) => Err(reply::unexpected()),
-        }
+        let said = self.run(&self.admit, &[key], &args).await?;
+        Ok(reply::admission(said)?.0)
+    }
+
+    pub(super) async fn admit_and_commit(
+        &self,
+        bucket: &Bucket,
+        txn: &Txn,
+    ) -> Result<(Admission, Option<Committed>), StoreError> {
+        let guards = plan::guards(txn)?;
+        let mut flat = Flat::of(txn, &guards);
+        flat.bucket(bucket);
+        let said = self
+            .run(&self.admit_and_commit, &flat.keys, &flat.args)
+            .await?;
+        let (admission, rest) = reply::admission(said)?;
+        let committed = rest.map(reply::committed).transpose()?;
+        Ok((admission, committed))
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {

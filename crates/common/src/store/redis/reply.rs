@@ -2,7 +2,7 @@
 
 use redis::{RedisError, Value};
 
-use crate::store::{Op, StoreError};
+use crate::store::{Admission, Committed, Op, StoreError, quota};
 
 /// Why a command had no proper answer.
 #[derive(Debug)]
@@ -72,6 +72,34 @@ pub(super) fn server_failure(code: &str, details: Option<&str>) -> Failure {
         | "NOREPLICAS" => Failure::Refuses(text),
         _ => Failure::Said(StoreError::Unavailable(text)),
     }
+}
+
+/// A whole number.
+pub(super) fn number(value: Value) -> Result<i64, StoreError> {
+    match value {
+        Value::Int(number) => Ok(number),
+        _ => Err(unexpected()),
+    }
+}
+
+/// How a transaction went, by what `commit.lua` says.
+pub(super) fn committed(said: i64) -> Result<Committed, StoreError> {
+    match said {
+        -1 => Ok(Committed::Applied),
+        check => usize::try_from(check)
+            .map(Committed::Refused)
+            .map_err(|_| unexpected()),
+    }
+}
+
+/// What `admit.lua` says, and a number that may stand behind it.
+pub(super) fn admission(said: Value) -> Result<(Admission, Option<i64>), StoreError> {
+    let numbers: Vec<i64> = redis::from_redis_value(said).map_err(|_| unexpected())?;
+    let [allowed, remaining, reset, retry, rest @ ..] = numbers.as_slice() else {
+        return Err(unexpected());
+    };
+    let admission = quota::admission(*allowed == 1, *remaining, *reset, *retry);
+    Ok((admission, rest.first().copied()))
 }
 
 /// A value that is no error.
