@@ -6,13 +6,17 @@ use std::{
 };
 
 use common::store::Op;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::turns::{Stop, Turn, Turns};
 use crate::repository::{inbox::Request, keys::Keys};
 
 /// How often: what a dead instance's watchers saw and its log lacks is at most this.
 const PERIOD: Duration = Duration::from_millis(250);
+
+/// Turns whose events go to the store together. More go one part after the other, spread over the period: all at once they
+/// would hold up every stream for as long as it takes to write and store them.
+const AT_ONCE: usize = 64;
 
 /// What one round asks of the store, and what its answer will mean.
 enum Change {
@@ -31,26 +35,37 @@ impl Turns {
                 }
             }
             // Not at once: a turn that ends within the period needs no mirror.
-            let mut ticks = interval_at(Instant::now() + PERIOD, PERIOD);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while !self.is_idle() {
-                ticks.tick().await;
-                self.mirror_once().await;
+            sleep(PERIOD).await;
+            loop {
+                let turns = self.running();
+                let parts = turns.chunks(AT_ONCE);
+                let Some(pause) = u32::try_from(parts.len())
+                    .ok()
+                    .and_then(|parts| PERIOD.checked_div(parts))
+                else {
+                    break;
+                };
+                let mut ticks = interval(pause);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                for part in parts {
+                    ticks.tick().await;
+                    self.mirror_some(part).await;
+                }
                 self.read_inbox().await;
+                ticks.tick().await;
             }
         }
     }
 
-    async fn mirror_once(&self) {
-        let running = self.running();
+    async fn mirror_some(&self, turns: &[Arc<Turn>]) {
         let now = Instant::now();
         let (mut ops, mut changes) = (Vec::new(), Vec::new());
-        for turn in running {
+        for turn in turns {
             let keys = Keys::of(&turn.owner);
             let (lines, last) = turn.log.lines_after(turn.mirrored.load(Ordering::SeqCst));
             if !lines.is_empty() && !turn.log.has_ended() {
                 ops.push(Op::PushExisting(keys.events(&turn.open.id), lines.into()));
-                changes.push(Change::Events(Arc::clone(&turn), last));
+                changes.push(Change::Events(Arc::clone(turn), last));
             }
             let due = turn.lease_renewed_at() + self.repository.lease() / 3 <= now;
             if due {
@@ -58,7 +73,7 @@ impl Turns {
                     keys.lease(&turn.open.id),
                     Some(self.repository.lease()),
                 ));
-                changes.push(Change::Lease(turn));
+                changes.push(Change::Lease(Arc::clone(turn)));
             }
         }
         if ops.is_empty() {
