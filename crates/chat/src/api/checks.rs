@@ -4,7 +4,7 @@ use common::errors::{ApiError, Code, FieldError};
 
 use crate::{
     models::{MessageId, Options, SessionId},
-    service::turns::ChatError,
+    service::error::ChatError,
 };
 
 /// Longest message and system prompt, in characters.

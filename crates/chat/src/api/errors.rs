@@ -7,7 +7,7 @@ use common::errors::{ApiError, Code};
 
 use crate::{
     adapters::ModelError,
-    service::turns::{ChatError, explain},
+    service::error::{ChatError, explain},
 };
 
 impl From<ChatError> for ApiError {

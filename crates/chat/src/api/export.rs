@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     models::{SessionId, records::Session},
-    service::turns::{ChatError, Turns},
+    service::{error::ChatError, turns::Turns},
 };
 
 /// Messages that an export reads at a time.

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     models::SessionId,
     service::{
-        begin::Begun,
+        turns::Begun,
         turns::{IdempotencyKey, NewTurn, Question},
     },
 };

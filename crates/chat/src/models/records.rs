@@ -173,6 +173,27 @@ pub enum Ending {
     },
 }
 
+impl Ending {
+    /// Of a turn whose process died or was stopped.
+    pub fn interrupted() -> Self {
+        Self::Error {
+            code: Code::Interrupted,
+            detail: "The answer was interrupted; what there is of it is kept. Send the message again to go on.".into(),
+        }
+    }
+
+    /// Whether the turn's process died or was stopped.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(
+            self,
+            Self::Error {
+                code: Code::Interrupted,
+                ..
+            }
+        )
+    }
+}
+
 /// What an idempotency key remembers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeyRecord {

@@ -8,7 +8,7 @@ use common::{
 };
 
 use super::{
-    Repository, encode,
+    RUNNING_TTL, Repository, encode,
     keys::Keys,
     sessions::{unchanged, used},
     usage::{release, reserve},
@@ -20,9 +20,6 @@ use crate::models::{
 
 /// How long an idempotency key is remembered.
 pub const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
-
-/// How long what belongs to a running turn outlives an instance that never came back to it.
-pub(super) const RUNNING_TTL: Duration = Duration::from_secs(25 * 3600);
 
 /// How long a withdrawn accept is barred: longer than any store holds a command back.
 const TOMBSTONE_TTL: Duration = Duration::from_secs(3600);

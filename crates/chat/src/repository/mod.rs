@@ -24,6 +24,9 @@ pub mod usage;
 /// How many times a change is tried against writers that keep coming first, before it counts as unavailable.
 const ATTEMPTS: usize = 16;
 
+/// How long what belongs to a running turn outlives an instance that never came back to it.
+const RUNNING_TTL: Duration = Duration::from_secs(25 * 3600);
+
 /// The repositories' common ground: a store, and how long things live in it.
 #[derive(Clone)]
 pub struct Repository {

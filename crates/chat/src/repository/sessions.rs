@@ -8,7 +8,7 @@ use common::{
     store::{Bytes, Check, Committed, Op, Read, StoreError, Txn},
 };
 
-use super::{ATTEMPTS, Repository, accept::RUNNING_TTL, encode, keys::Keys};
+use super::{ATTEMPTS, RUNNING_TTL, Repository, encode, keys::Keys};
 use crate::models::{
     MessageId, SessionId, new_incarnation,
     records::{MessageRecord, Session, VERSION},

@@ -6,11 +6,12 @@ use common::{identity::Owner, rate_limiter::Call, store::StoreError};
 use tokio::time::sleep;
 
 use super::{
-    begin::Begun,
+    error::ChatError,
     lanes::Place,
     llm::Answering,
     plan::{Plan, start_event},
-    turns::{ChatError, NewTurn, Turn, Turns},
+    turns::Begun,
+    turns::{NewTurn, Turn, Turns},
 };
 use crate::{
     models::records::Session,

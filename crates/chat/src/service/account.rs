@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use common::identity::Owner;
 use tokio::time::sleep;
 
-use super::turns::{ChatError, Turns};
+use super::{error::ChatError, turns::Turns};
 
 /// How often it is looked whether an account was deleted.
 const LOOK: Duration = Duration::from_secs(1);

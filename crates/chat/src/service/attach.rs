@@ -5,10 +5,11 @@ use std::sync::Arc;
 use common::{errors::Code, identity::Owner};
 
 use super::{
+    error::ChatError,
     event::{Event, Start},
     follow::replay,
     log::{EventLog, Watch},
-    turns::{ChatError, Stop, Turns},
+    turns::{Stop, Turns},
 };
 use crate::{
     models::{
@@ -181,7 +182,7 @@ fn ending_from(facts: &AnswerFacts) -> Ending {
         detail: detail.to_owned(),
     };
     match facts.finish_reason {
-        FinishReason::Interrupted => super::close::interrupted(),
+        FinishReason::Interrupted => Ending::interrupted(),
         FinishReason::Error => error(
             facts.code.unwrap_or(Code::LlmFailed),
             "The answer failed; what there is of it is kept.",

@@ -10,15 +10,15 @@ use tokio::time::{sleep, timeout_at};
 
 use super::{
     accept::{Launched, Ready},
+    error::ChatError,
     heads::Head,
     keyed::Known,
     lanes::Place,
-    log::Watch,
     plan::Plan,
-    turns::{ChatError, NewTurn, Turns},
+    turns::{Begun, NewTurn, Turns},
 };
 use crate::{
-    models::{MessageId, SessionId, records::OpenTurn},
+    models::{SessionId, records::OpenTurn},
     repository::{Repository, sessions::View, turns::TurnState},
 };
 
@@ -27,17 +27,6 @@ const SESSION_WAIT: Duration = Duration::from_secs(30);
 
 /// How often one who waits looks whether another instance has finished its turn, or whether a joined key has begun.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// A turn that has begun, or one that was there already under the same idempotency key.
-#[derive(Debug)]
-pub struct Begun {
-    /// The answer's id.
-    pub id: MessageId,
-    /// Its events from the first.
-    pub watch: Watch,
-    /// Whether it was there already: then the request costs nothing.
-    pub joined: bool,
-}
 
 /// How the wait for a place in the session's lane went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

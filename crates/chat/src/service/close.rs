@@ -11,12 +11,13 @@ use tokio::time::{Instant, sleep};
 use super::{
     context::Conversation,
     draft::ServedBy,
+    error::explain,
     event::Event,
     heads::Head,
-    turn::Outcome,
-    turns::{Stop, Turn, Turns, explain},
+    turns::{Stop, Turn, Turns},
 };
 use crate::{
+    adapters::ModelError,
     models::{
         FinishReason, Usage,
         records::{Ending, MessageRecord, Session},
@@ -32,6 +33,20 @@ const STOP_PATIENCE: Duration = Duration::from_millis(600);
 
 /// How often a finish is tried again.
 pub(super) const FINISH_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the model was no longer listened to.
+pub(super) enum Outcome {
+    /// It said all that it had to say.
+    Answered(FinishReason),
+    /// It failed.
+    Failed(ModelError),
+    /// Somebody ended the turn.
+    Stopped(Stop),
+    /// The service stops.
+    Interrupted,
+    /// A fault of ours.
+    Broken,
+}
 
 impl Turns {
     /// Stores what there is, then tells the watchers how it ended: in that order, so that what they were told is kept.
@@ -61,13 +76,13 @@ impl Turns {
                 self.keep_head(turn, session, conversation, finish.answer);
                 finish.ending
             }
-            Ok(Finished::Stale(theirs)) => theirs.unwrap_or_else(interrupted),
+            Ok(Finished::Stale(theirs)) => theirs.unwrap_or_else(Ending::interrupted),
             Ok(Finished::SessionGone) => Ending::Error {
                 code: Code::SessionNotFound,
                 detail: "The session was deleted while it was answered.".into(),
             },
             // Whoever looks next ends it just so.
-            Err(_) if is_interrupted(&finish.ending) => finish.ending,
+            Err(_) if finish.ending.is_interrupted() => finish.ending,
             Err(error) => {
                 tracing::error!(message_id = %turn.open.id, %error, "an answer could not be stored");
                 Ending::Error {
@@ -140,7 +155,9 @@ pub(super) fn ending_of(served_by: &ServedBy, usage: Usage, outcome: &Outcome) -
     match outcome {
         Outcome::Answered(finish) => done(*finish),
         Outcome::Stopped(Stop::Cancelled) => done(FinishReason::Cancelled),
-        Outcome::Stopped(Stop::Deleted | Stop::Lost) | Outcome::Interrupted => interrupted(),
+        Outcome::Stopped(Stop::Deleted | Stop::Lost) | Outcome::Interrupted => {
+            Ending::interrupted()
+        }
         Outcome::Failed(error) => {
             let (code, detail) = explain(error);
             Ending::Error { code, detail }
@@ -150,24 +167,6 @@ pub(super) fn ending_of(served_by: &ServedBy, usage: Usage, outcome: &Outcome) -
             detail: "Something went wrong here; the request id finds it in the log.".into(),
         },
     }
-}
-
-/// The ending of a turn whose process died or was stopped.
-pub(super) fn interrupted() -> Ending {
-    Ending::Error {
-        code: Code::Interrupted,
-        detail: "The answer was interrupted; what there is of it is kept. Send the message again to go on.".into(),
-    }
-}
-
-fn is_interrupted(ending: &Ending) -> bool {
-    matches!(
-        ending,
-        Ending::Error {
-            code: Code::Interrupted,
-            ..
-        }
-    )
 }
 
 fn count(ending: &Ending, usage: Usage) {

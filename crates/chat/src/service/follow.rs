@@ -14,7 +14,6 @@ use common::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    close::interrupted,
     draft::{ServedBy, Texts, answer_record},
     event::{Event, Kind},
     log::{EventLog, Watch},
@@ -180,7 +179,7 @@ impl Turns {
             }
             (Some(_), TurnState::Ended(record)) => record.ending,
             // Its acceptance was taken back, so that it never ran and never will; or nobody knows any more.
-            (Some(_), TurnState::Withdrawn | TurnState::Forgotten) => Some(interrupted()),
+            (Some(_), TurnState::Withdrawn | TurnState::Forgotten) => Some(Ending::interrupted()),
         };
         if let Some(ending) = ending {
             // The log's own ending is stored in the same step as the record's: only a log that is gone lacks it.
@@ -207,7 +206,7 @@ impl Turns {
         let log = EventLog::new();
         replay(&log, &repository.batches(owner, id, 0).await?);
         let texts = Texts::of(&log);
-        let ending = interrupted();
+        let ending = Ending::interrupted();
         let event = Event::ending(&ending, "");
         let mut lines = String::new();
         Event::write_line(log.last_id() + 1, Kind::Lost, &event.data, &mut lines);

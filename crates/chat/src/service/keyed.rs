@@ -5,8 +5,9 @@ use std::sync::Arc;
 use common::{identity::Owner, store::Bytes};
 
 use super::{
-    begin::Begun,
-    turns::{ChatError, IdempotencyKey, NewTurn, Turns},
+    error::ChatError,
+    turns::Begun,
+    turns::{IdempotencyKey, NewTurn, Turns},
 };
 use crate::{
     models::records::{Ending, KeyRecord, TurnRecord},

@@ -8,6 +8,7 @@ mod close;
 pub mod completions;
 pub mod context;
 mod draft;
+pub mod error;
 pub mod event;
 pub mod follow;
 mod heads;

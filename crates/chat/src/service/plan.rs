@@ -6,9 +6,10 @@ use common::{clock, identity::Owner, store::Bytes};
 
 use super::{
     context::Conversation,
+    error::ChatError,
     event::{Event, Start},
     llm::Route,
-    turns::{ChatError, NewTurn, Question, Turns},
+    turns::{NewTurn, Question, Turns},
 };
 use crate::{
     models::{

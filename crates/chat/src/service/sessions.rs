@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Instant};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use common::{clock, identity::Owner};
 
-use super::turns::{ChatError, Stop, Turns};
+use super::{
+    error::ChatError,
+    turns::{Stop, Turns},
+};
 pub use crate::repository::sessions::{NewSession, SessionChange};
 use crate::{
     models::{

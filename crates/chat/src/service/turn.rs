@@ -10,34 +10,17 @@ use futures_util::FutureExt as _;
 use tokio::time::sleep;
 
 use super::{
-    close::ending_of,
+    close::{Outcome, ending_of},
     context::Conversation,
     draft::{Draft, ServedBy, Texts, answer_record},
     lanes::Place,
     llm::{Answering, Prompt},
     turns::{OnDisconnect, Stop, Turn, Turns},
 };
-use crate::{
-    adapters::ModelError,
-    models::{FinishReason, Usage},
-};
+use crate::models::Usage;
 
 /// How often it is looked whether anybody still watches from another instance.
 const WATCHED_PAUSE: Duration = Duration::from_secs(1);
-
-/// Why the model was no longer listened to.
-pub(super) enum Outcome {
-    /// It said all that it had to say.
-    Answered(FinishReason),
-    /// It failed.
-    Failed(ModelError),
-    /// Somebody ended the turn.
-    Stopped(Stop),
-    /// The service stops.
-    Interrupted,
-    /// A fault of ours.
-    Broken,
-}
 
 impl Turns {
     /// Runs a turn to its ending. `place` is the session's lane on this instance, kept until the turn is closed.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::App,
-    service::{completions::Completion, turns::ChatError},
+    service::{completions::Completion, error::ChatError},
 };
 
 /// Answers a conversation, whole or streamed. Nothing of it is kept; what it costs counts as for a message.

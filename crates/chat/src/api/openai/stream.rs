@@ -17,7 +17,7 @@ use super::{
 };
 use crate::service::{
     completions::{Completion, Part},
-    turns::ChatError,
+    error::ChatError,
 };
 
 /// How long a failure may take to still be told by its status; after that the stream begins.

@@ -33,8 +33,8 @@ use super::{
 use crate::{
     models::{MessageId, records::Ending},
     service::{
+        error::ChatError,
         event::{Event, Kind},
-        turns::ChatError,
     },
 };
 

@@ -22,9 +22,9 @@ use super::{
 use crate::{
     models::{MessageId, records::Ending},
     service::{
-        begin::Begun,
         event::{Event, Kind},
         log::{Step, Watch},
+        turns::Begun,
         turns::{NewTurn, Question},
     },
 };

@@ -22,8 +22,9 @@ use crate::{
         close::{FINISH_PATIENCE, FINISH_PAUSE},
         context::Written,
         draft::{TEXT_LIMIT, clip},
+        error::{ChatError, explain},
         llm::{Answering, Progress, Prompt},
-        turns::{ChatError, Turns, explain},
+        turns::Turns,
     },
 };
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use self::{job::Job, request::Request};
-use super::turns::{ChatError, Turns};
+use super::{error::ChatError, turns::Turns};
 use crate::{
     adapters::{PromptMessage, ToolCall},
     models::{FinishReason, Options, Usage, random_text},
