@@ -13,6 +13,7 @@ mod lenient;
 mod lines;
 pub mod ollama;
 pub mod openai;
+mod reading;
 #[cfg(test)]
 mod replay;
 mod sse;
@@ -180,7 +181,7 @@ pub fn read<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Vec<Chunk>, ModelError> {
     fn all<'a>(
-        mut parser: impl wire::Parser,
+        mut parser: impl reading::Parser,
         pieces: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Vec<Chunk>, ModelError> {
         let mut chunks = Vec::new();

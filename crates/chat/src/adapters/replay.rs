@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 
-use super::{Ask, Chunk, ModelError, ollama, openai, wire::Parser};
+use super::{Ask, Chunk, ModelError, ollama, openai, reading::Parser};
 
 /// What a parser makes of an answer that comes in these pieces: its chunks, neighbours of a kind joined, and its error.
 fn read<'a>(

@@ -9,7 +9,8 @@ use crate::{
         Ask, Chunk, ModelError, ToolCall,
         lenient::{self, or_none, tokens_or_none},
         lines::{GoOn, Lines},
-        wire::{self, Parser},
+        reading::Parser,
+        wire,
     },
     models::{FinishReason, Usage},
 };

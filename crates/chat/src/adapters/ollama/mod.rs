@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::IgnoredAny};
 use url::Url;
 
-use super::{Adapter, Ask, Chunks, ModelError, ModelInfo, Refusal, wire};
+use super::{Adapter, Ask, Chunks, ModelError, ModelInfo, Refusal, reading, wire};
 
 mod answer;
 mod request;
@@ -202,7 +202,7 @@ impl Adapter for Ollama {
             wire::refused(ask, status, || failure(status, body, &ask.model))
         })
         .await?;
-        Ok(wire::chunks(response, answer::Answer::new(ask)))
+        Ok(reading::chunks(response, answer::Answer::new(ask)))
     }
 }
 
@@ -225,6 +225,6 @@ fn failure(status: u16, body: &str, model: &str) -> ModelError {
 }
 
 /// What reads an answer, also where there is no server.
-pub(super) fn parser(ask: &Ask) -> impl wire::Parser + use<> {
+pub(super) fn parser(ask: &Ask) -> impl reading::Parser + use<> {
     answer::Answer::new(ask)
 }

@@ -9,8 +9,9 @@ use crate::{
     adapters::{
         Chunk, ModelError, ToolCall, lenient,
         lines::{GoOn, MAX_LINE, too_long},
+        reading::Parser,
         sse::Events,
-        wire::{self, Parser},
+        wire,
     },
     models::{FinishReason, Usage},
 };

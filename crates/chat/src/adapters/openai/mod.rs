@@ -9,7 +9,7 @@ use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::{Adapter, Ask, Chunks, ModelError, ModelInfo, Refusal, wire};
+use super::{Adapter, Ask, Chunks, ModelError, ModelInfo, Refusal, reading, wire};
 
 mod answer;
 mod frame;
@@ -99,7 +99,7 @@ impl Adapter for OpenAi {
             wire::refused(ask, status, || failure(status, body, &ask.model))
         })
         .await?;
-        Ok(wire::chunks(response, answer::Answer::new(&ask.model)))
+        Ok(reading::chunks(response, answer::Answer::new(&ask.model)))
     }
 }
 
@@ -125,7 +125,7 @@ fn says_model(body: &str) -> bool {
 }
 
 /// What reads an answer, also where there is no server.
-pub(super) fn parser(model: &str) -> impl wire::Parser + use<> {
+pub(super) fn parser(model: &str) -> impl reading::Parser + use<> {
     answer::Answer::new(model)
 }
 
