@@ -24,15 +24,14 @@ use super::{
     App,
     checks::{Checks, message_in_path, session_in_path},
     fold::{self, SentMessage},
-    requests::{Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user},
+    requests::{
+        DisconnectRule, Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user,
+    },
     stream::{Form, Reader, StreamedEvent, respond},
 };
 use crate::{
-    models::SessionId,
-    service::{
-        turns::Begun,
-        turns::{IdempotencyKey, NewTurn, Question},
-    },
+    models::{Options, SessionId},
+    service::turns::{Begun, IdempotencyKey, NewTurn, Question},
 };
 
 /// How an answer is wanted.
@@ -55,7 +54,20 @@ pub struct ResumeQuery {
 }
 
 /// Who asks for a turn, and the request as it is counted and traced.
-type Asking = (Identity, Extension<Call>, RequestId);
+type Asker = (Identity, Extension<Call>, RequestId);
+
+/// What was asked for, checked.
+struct TurnRequest {
+    session: SessionId,
+    question: Question,
+    model: Option<String>,
+    system: Option<String>,
+    options: Option<Options>,
+    on_disconnect: Option<DisconnectRule>,
+    key: Option<IdempotencyKey>,
+    /// How it is streamed; `None` where the answer is wanted whole.
+    form: Option<Form>,
+}
 
 /// Sends a message to a session; the answer is whole, or streamed with `?stream=true`.
 #[utoipa::path(
@@ -76,13 +88,12 @@ type Asking = (Identity, Extension<Call>, RequestId);
 )]
 pub async fn send(
     State(app): State<App>,
-    asking: Asking,
+    asker: Asker,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
     Body(body): Body<SendMessage>,
 ) -> Result<Response, ApiError> {
-    let (identity, Extension(call), request_id) = asking;
-    same_user(&identity, body.user_id.as_deref())?;
+    same_user(&asker.0, body.user_id.as_deref())?;
     let mut checks = Checks::default();
     checks.text("/message", &body.message);
     let session = checks.session(body.session_id.as_deref());
@@ -92,29 +103,17 @@ pub async fn send(
         body.options.as_ref(),
     );
     checks.finish()?;
-    let key = key_of(&headers, "message", &body)?;
-    let new = NewTurn {
+    let request = TurnRequest {
+        key: key_of(&headers, "message", &body)?,
         session: session.unwrap_or_else(SessionId::default_session),
         question: Question::Message(body.message),
         model: body.model,
         system: body.system,
-        options: body.options.unwrap_or_default(),
-        on_disconnect: disconnect_rule(
-            body.on_disconnect,
-            app.disconnect_grace,
-            query.stream || key.is_some(),
-        ),
-        key,
-        call,
-        request_id: request_id.0,
+        options: body.options,
+        on_disconnect: body.on_disconnect,
+        form: query.stream.then(|| Form::accepted(&headers)),
     };
-    answer(
-        &app,
-        identity,
-        new,
-        query.stream.then(|| Form::accepted(&headers)),
-    )
-    .await
+    answer(&app, asker, request).await
 }
 
 /// Asks for another answer to a session's last message.
@@ -136,13 +135,12 @@ pub async fn send(
 )]
 pub async fn regenerate(
     State(app): State<App>,
-    asking: Asking,
+    asker: Asker,
     Path(session_id): Path<String>,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
     OptionalBody(body): OptionalBody<Regenerate>,
 ) -> Result<Response, ApiError> {
-    let (identity, Extension(call), request_id) = asking;
     let session = session_in_path(&session_id)?;
     let mut checks = Checks::default();
     checks.turn(
@@ -151,29 +149,17 @@ pub async fn regenerate(
         body.options.as_ref(),
     );
     checks.finish()?;
-    let key = key_of(&headers, &format!("regenerate {session}"), &body)?;
-    let new = NewTurn {
+    let request = TurnRequest {
+        key: key_of(&headers, &format!("regenerate {session}"), &body)?,
         session,
         question: Question::Last,
         model: body.model,
         system: body.system,
-        options: body.options.unwrap_or_default(),
-        on_disconnect: disconnect_rule(
-            body.on_disconnect,
-            app.disconnect_grace,
-            query.stream || key.is_some(),
-        ),
-        key,
-        call,
-        request_id: request_id.0,
+        options: body.options,
+        on_disconnect: body.on_disconnect,
+        form: query.stream.then(|| Form::accepted(&headers)),
     };
-    answer(
-        &app,
-        identity,
-        new,
-        query.stream.then(|| Form::accepted(&headers)),
-    )
-    .await
+    answer(&app, asker, request).await
 }
 
 /// Streams an answer's events again, after `Last-Event-ID`: replayed, then live. 204 where nothing comes after it.
@@ -240,15 +226,23 @@ pub async fn cancel(
 }
 
 /// Begins the turn and answers in the form that was asked for.
-async fn answer(
-    app: &App,
-    identity: Identity,
-    new: NewTurn,
-    form: Option<Form>,
-) -> Result<Response, ApiError> {
+async fn answer(app: &App, asker: Asker, request: TurnRequest) -> Result<Response, ApiError> {
+    let (identity, Extension(call), RequestId(request_id)) = asker;
+    let TurnRequest { form, key, .. } = request;
+    let can_come_back = form.is_some() || key.is_some();
+    let new = NewTurn {
+        session: request.session,
+        question: request.question,
+        model: request.model,
+        system: request.system,
+        options: request.options.unwrap_or_default(),
+        on_disconnect: disconnect_rule(request.on_disconnect, app.disconnect_grace, can_come_back),
+        key,
+        call: call.clone(),
+        request_id: Arc::clone(&request_id),
+    };
     // From here on: the body may have taken its time.
     let Deadline(deadline) = Deadline::from_now();
-    let (call, request_id) = (new.call.clone(), Arc::clone(&new.request_id));
     let Begun { id, watch, joined } = app.turns.begin(&identity.owner, new, deadline).await?;
     if joined {
         call.give_back().await;
