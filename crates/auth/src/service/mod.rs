@@ -4,6 +4,7 @@ mod accounts;
 mod api_keys;
 mod attempts;
 mod ending;
+mod hashing;
 mod key_ring;
 mod login;
 mod operator;

@@ -1,22 +1,16 @@
-//! Passwords: what may be one, and hashing them off the async threads, as many at a time as there are cores.
+//! Passwords: what may be one, and what is kept of it.
 
-use std::{
-    num::NonZero,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier};
+use argon2::{CustomizedPasswordHasher, PasswordHash, PasswordVerifier, password_hash::phc::Salt};
 use common::identity::UserId;
-use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization;
 
-use super::AuthError;
+use super::{
+    AuthError,
+    hashing::{Hashers, InPlace, failed},
+};
 
 /// Longest password, in characters. It bounds what is hashed; nothing is ever cut.
 pub const MAX_LENGTH: usize = 128;
-/// Longest wait for a place to hash in.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The commonest passwords, one a line, lower case.
 const COMMON: &str = include_str!("common_passwords.txt");
 /// What our own users would think of first.
@@ -39,10 +33,10 @@ pub enum PasswordFault {
     Common,
 }
 
-/// The policy and the hashing.
+/// The policy, and the threads that hash.
 pub struct Passwords {
     min: usize,
-    permits: Arc<Semaphore>,
+    hashers: Hashers,
     /// Sorted, for a binary search.
     common: Vec<&'static str>,
 }
@@ -52,15 +46,22 @@ fn normal(password: &str) -> String {
     password.nfc().collect()
 }
 
+/// With today's parameters.
+fn hashed(password: &str, salt: &[u8]) -> Result<PasswordHash, AuthError> {
+    let params = argon2::Params::default();
+    InPlace
+        .hash_password_with_params(password.as_bytes(), salt, params)
+        .map_err(failed)
+}
+
 impl Passwords {
     /// A policy with that minimum length, in characters.
     pub fn new(min: usize) -> Self {
-        let permits = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut common: Vec<&str> = COMMON.lines().chain(PRODUCT).collect();
         common.sort_unstable();
         Self {
             min,
-            permits: Arc::new(Semaphore::new(permits)),
+            hashers: Hashers::new(),
             common,
         }
     }
@@ -95,35 +96,23 @@ impl Passwords {
     /// The PHC string of a password.
     pub async fn hash(&self, password: &str) -> Result<String, AuthError> {
         let password = normal(password);
-        self.run(move || {
-            let hash = Argon2::default().hash_password(password.as_bytes());
-            hash.map(|it| it.to_string())
-                .map_err(|error| AuthError::Hashing(error.to_string()))
-        })
-        .await
+        self.hashers
+            .run(move || Ok(hashed(&password, &Salt::generate())?.to_string()))
+            .await
     }
 
     /// Whether a password is the one behind `stored`. Where nothing is stored it takes as long, and is not.
     pub async fn verify(&self, password: &str, stored: Option<&str>) -> Result<bool, AuthError> {
         let (password, stored) = (normal(password), stored.map(str::to_owned));
-        self.run(move || match stored {
-            Some(stored) => {
-                let hash = PasswordHash::new(&stored)
-                    .map_err(|error| AuthError::Hashing(error.to_string()))?;
-                Ok(Argon2::default()
-                    .verify_password(password.as_bytes(), &hash)
-                    .is_ok())
-            }
-            None => {
-                let salt = [0_u8; 16];
-                let spent: Result<PasswordHash, _> =
-                    Argon2::default().hash_password_with_salt(password.as_bytes(), &salt);
-                spent
-                    .map(|_| false)
-                    .map_err(|error| AuthError::Hashing(error.to_string()))
-            }
-        })
-        .await
+        self.hashers
+            .run(move || match stored {
+                Some(stored) => {
+                    let hash = PasswordHash::new(&stored).map_err(failed)?;
+                    Ok(InPlace.verify_password(password.as_bytes(), &hash).is_ok())
+                }
+                None => hashed(&password, &[0; 16]).map(|_| false),
+            })
+            .await
     }
 
     /// Whether a stored hash was made with other parameters than today's.
@@ -137,26 +126,6 @@ impl Passwords {
             || params.map_or(true, |it| {
                 it.m_cost() < today.m_cost() || it.t_cost() < today.t_cost()
             })
-    }
-
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, AuthError> + Send + 'static,
-    ) -> Result<T, AuthError> {
-        let asked = Instant::now();
-        let permit = tokio::time::timeout(PATIENCE, self.permits.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else {
-            return Err(AuthError::Overloaded);
-        };
-        metrics::histogram!("auth_password_wait_seconds").record(asked.elapsed().as_secs_f64());
-        let done = tokio::task::spawn_blocking(move || {
-            let (_held, begun) = (permit, Instant::now());
-            let done = work();
-            metrics::histogram!("auth_password_hash_seconds").record(begun.elapsed().as_secs_f64());
-            done
-        });
-        done.await
-            .map_err(|error| AuthError::Hashing(error.to_string()))?
     }
 }
 
