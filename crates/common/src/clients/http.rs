@@ -26,9 +26,11 @@ pub fn model_server(connect_timeout: Duration) -> Result<PerThread, reqwest::Err
             .pool_idle_timeout(MODEL_IDLE)
             .build()
     };
+    let (first, own) = (make()?, ThreadLocal::new());
+    own.get_or(|| first.clone());
     Ok(PerThread(Arc::new(Clients {
-        first: make()?,
-        own: ThreadLocal::new(),
+        first,
+        own,
         make: Box::new(make),
     })))
 }
@@ -39,6 +41,7 @@ pub fn model_server(connect_timeout: Duration) -> Result<PerThread, reqwest::Err
 pub struct PerThread(Arc<Clients>);
 
 struct Clients {
+    /// The one of the thread that made them.
     first: Client,
     own: ThreadLocal<Client>,
     make: Box<dyn Fn() -> Result<Client, reqwest::Error> + Send + Sync>,

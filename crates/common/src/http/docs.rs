@@ -5,7 +5,9 @@ use axum::{
     http::{HeaderValue, header},
     middleware::map_response,
     response::Response,
+    routing::get,
 };
+use bytes::Bytes;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -17,14 +19,18 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 
 /// `/openapi.json` and `/docs`.
 pub fn routes<S: Clone + Send + Sync + 'static>(openapi: OpenApi) -> Router<S> {
+    // Only its text is kept: the description is thousands of small values, and always the same.
+    let text = Bytes::from(openapi.to_json().unwrap_or_default());
+    drop(openapi);
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    let description = get(move || std::future::ready((json, text.clone())));
     // The page would otherwise ask a validator elsewhere for its badge.
     let config = Config::new(["/openapi.json"])
         .validator_url("none")
         .try_it_out_enabled(true);
-    let page = SwaggerUi::new("/docs")
-        .url("/openapi.json", openapi)
-        .config(config);
-    Router::from(page).layer(map_response(add_policy))
+    Router::from(SwaggerUi::new("/docs").config(config))
+        .route("/openapi.json", description)
+        .layer(map_response(add_policy))
 }
 
 async fn add_policy(mut response: Response) -> Response {
