@@ -120,6 +120,17 @@ async fn a_resume_from_the_future_or_from_garbage_does_no_harm(on: Backend) {
         let reply = alice.fetch(request).await;
         assert!(reply.status < 500, "{value}: {}", reply.status);
     }
+    let largest = alice
+        .request(reqwest::Method::GET, &path)
+        .header("last-event-id", u64::MAX);
+    alice
+        .open(largest)
+        .await
+        .rest()
+        .await
+        .last()
+        .unwrap()
+        .expect_done("stop");
     let unknown = "/chat/messages/00000000-0000-7000-8000-000000000000/stream";
     alice.get(unknown).await.problem(404, "message_not_found");
     let odd = alice.get("/chat/messages/..%2f..%2fx/stream").await.status;

@@ -106,13 +106,13 @@ impl Watch {
     }
 
     /// A reader that has more than the log (its instance died before it stored the last events) still gets the ending,
-    /// under the next id.
+    /// under the next id. After the largest number there is no next one.
     fn after_the_end(&self, state: &State, take: &mut impl FnMut(u64, Kind, &str)) -> Step {
         let last = state.marks.len();
         if let Some((kind, data)) = last.checked_sub(1).and_then(|index| state.event(index))
             && (self.next > last || kind == Kind::Lost)
         {
-            take(self.next as u64 + 1, kind, data);
+            take((self.next as u64).saturating_add(1), kind, data);
         }
         Step::Ended
     }
@@ -198,6 +198,15 @@ mod tests {
     fn a_reader_that_has_more_than_the_log_gets_the_ending_under_the_next_id() {
         let (got, step) = read_all(&mut ended_log().watch(9));
         assert_eq!((got, step), (vec![(10, Kind::Done)], Some(Step::Ended)));
+    }
+
+    #[test]
+    fn a_reader_that_claims_the_largest_id_gets_the_ending() {
+        let (got, step) = read_all(&mut ended_log().watch(u64::MAX));
+        assert_eq!(
+            (got, step),
+            (vec![(u64::MAX, Kind::Done)], Some(Step::Ended))
+        );
     }
 
     #[test]
