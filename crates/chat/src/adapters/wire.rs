@@ -47,6 +47,26 @@ pub(super) fn unreachable(error: reqwest::Error) -> Refusal {
     }
 }
 
+/// The same for a request of an answer: a server that is reached and does not speak HTTP has failed.
+pub(super) fn unanswered(error: reqwest::Error) -> Refusal {
+    if is_garbage(&error) {
+        return Refusal::content(ModelError::Failed(causes(error)));
+    }
+    unreachable(error)
+}
+
+/// Whether what came in the place of an answer's head is none.
+fn is_garbage(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<hyper::Error>() {
+            return error.is_parse();
+        }
+        source = cause.source();
+    }
+    false
+}
+
 /// An error with its causes and without the address, for the log.
 pub(super) fn causes(error: reqwest::Error) -> String {
     let error = error.without_url();

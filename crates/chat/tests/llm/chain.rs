@@ -79,9 +79,11 @@ async fn nothing_is_tried_more_than_twice_and_nothing_else_is_tried_again() {
         ("404 Not Found", 1, "NotFound"),
         ("302 Found", 1, "Failed"),
         ("204 No Content", 1, "Failed"),
+        ("no HTTP at all", 1, "Failed"),
     ] {
         let server = Server::chatting(move |_| match said {
             "204 No Content" => vec![Act::Send(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec())],
+            "no HTTP at all" => vec![Act::Send(b"-ERR unknown command\r\n\r\n".to_vec())],
             said => status(said, "Location: /elsewhere\r\n"),
         })
         .await;

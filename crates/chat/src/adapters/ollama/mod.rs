@@ -197,7 +197,7 @@ impl Adapter for Ollama {
         let response = wire::traced(self.authorized(request), &ask.request_id)
             .send()
             .await
-            .map_err(wire::unreachable)?;
+            .map_err(wire::unanswered)?;
         let response = wire::accepted(response, |status, body| {
             wire::refused(ask, status, || failure(status, body, &ask.model))
         })
