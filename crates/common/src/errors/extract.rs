@@ -13,7 +13,7 @@ use crate::http::BodyError;
 
 /// A JSON body, which must be there.
 ///
-/// Refuses with `unsupported_media_type` for anything but `application/json` in UTF-8, `payload_too_large` and
+/// Refuses with `unsupported_media_type` for anything but plain `application/json` in UTF-8, `payload_too_large` and
 /// `request_timeout` for the limits of the layers, `invalid_json`, and `validation_failed` with a pointer.
 #[derive(Clone, Copy, Debug)]
 pub struct Body<T>(pub T);
@@ -86,8 +86,20 @@ async fn read(body: HttpBody) -> Result<Bytes, ApiError> {
     }
 }
 
-/// Lets pass exactly one `Content-Type: application/json`, with no `charset` but UTF-8.
+/// Lets pass exactly one `Content-Type: application/json`, with no `charset` but UTF-8 and no coding to be taken off.
 fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let is_coded =
+        |coding: &header::HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(is_coded)
+    {
+        return Err(ApiError::new(
+            Code::UnsupportedMediaType,
+            "Send the body as it is, without a Content-Encoding.",
+        ));
+    }
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
     let is_json = match (
         kinds.next().and_then(|kind| kind.to_str().ok()),

@@ -46,6 +46,25 @@ async fn a_body_must_be_json() {
 }
 
 #[tokio::test]
+async fn a_coded_body_is_refused_as_such() {
+    let site = Site::open().await;
+    let body = r#"{"message":"hi"}"#;
+    let post = |coding: &str| {
+        format!(
+            "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-encoding: {coding}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    for coding in ["gzip", "br", "identity\r\ncontent-encoding: gzip"] {
+        site.say(&post(coding))
+            .await
+            .is_problem(415, "unsupported_media_type");
+    }
+    assert_eq!(site.say(&post("Identity")).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_wrong_value_is_pointed_at() {
     let site = Site::open().await;
     site.post("/echo", "{}").await.points_at("/message");
