@@ -7,8 +7,10 @@ use axum::{
 
 const ALLOWED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("X-Request-Id, RateLimit, RateLimit-Policy, Retry-After");
+/// What a page may read beside the body: whoever repeats a request by itself must see whether and when it may.
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, X-Should-Retry",
+);
 /// How long a browser may remember a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 

@@ -256,12 +256,10 @@ async fn only_allowed_origins_may_read_answers() {
         answer.header("access-control-allow-origin"),
         Some("https://app.example")
     );
-    assert!(
-        answer
-            .header("access-control-expose-headers")
-            .unwrap()
-            .contains("RateLimit")
-    );
+    let exposed = answer.header("access-control-expose-headers").unwrap();
+    for header in ["RateLimit", "Retry-After", "X-Should-Retry"] {
+        assert!(exposed.contains(header), "{header}");
+    }
     assert_eq!(answer.header("vary"), Some("origin"));
 }
 
