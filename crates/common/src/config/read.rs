@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
                 auth_url: kind::own_service().or_none(),
                 allowed_origins: kind::origins(),
                 disconnect_grace: kind::duration(),
-                lease: kind::positive_duration(),
+                lease: kind::lease(),
                 history_messages: kind::count(),
                 max_session_messages: kind::count(),
                 session_ttl: kind::positive_duration().or_none(),

@@ -172,7 +172,7 @@ fn lists_are_comma_separated_and_durations_have_units() {
                 "CHATBOT__CHAT__ALLOWED_ORIGINS",
                 "https://App.example.com:443,http://localhost:5173",
             ),
-            ("CHATBOT__CHAT__LEASE", "250ms"),
+            ("CHATBOT__CHAT__LEASE", "750ms"),
             ("CHATBOT__CHAT__DISCONNECT_GRACE", "0s"),
             ("CHATBOT__AUTH__REFRESH_TTL", "90d"),
             ("CHATBOT__LLM__OLLAMA__QUEUE", "0"),
@@ -195,7 +195,7 @@ fn lists_are_comma_separated_and_durations_have_units() {
         settings.chat.allowed_origins,
         ["https://app.example.com", "http://localhost:5173"]
     );
-    assert_eq!(settings.chat.lease, Duration::from_millis(250));
+    assert_eq!(settings.chat.lease, Duration::from_millis(750));
     assert_eq!(settings.chat.disconnect_grace, Duration::ZERO);
     assert_eq!(settings.auth.refresh_ttl, Duration::from_secs(90 * 86_400));
     assert_eq!(settings.llm.ollama.queue, 0);

@@ -183,6 +183,13 @@ pub(in crate::config) fn lifetime() -> Kind<Duration> {
     positive_duration().and("it must be at least 1s", |lifetime| lifetime.as_secs() > 0)
 }
 
+/// How long a turn's lease lasts: it is renewed every 250 ms at most, and one that ends before would end turns that run.
+pub(in crate::config) fn lease() -> Kind<Duration> {
+    positive_duration().and("it must be at least 500ms", |lease| {
+        lease.as_millis() >= 500
+    })
+}
+
 fn show_duration(duration: &Duration) -> String {
     let ms = duration.as_millis();
     let units = [
