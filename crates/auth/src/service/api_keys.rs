@@ -67,6 +67,7 @@ impl Accounts {
                 .remove_keys(owner, &expired)
                 .add_key(owner, &id, &record, lifetime);
             if self.repository.commit(change).await? {
+                self.withdraw_beyond_limit(identity, &id).await?;
                 let about = ApiKey {
                     id,
                     name: record.name,
@@ -74,6 +75,23 @@ impl Accounts {
                     expires_at,
                 };
                 return Ok(MadeKey { about, key });
+            }
+        }
+        Err(AuthError::Contended)
+    }
+
+    /// Takes a new key back where others that were made at the same time have used up the account's number: nobody has
+    /// seen it. Whoever comes last sees all of them, so that too many never stay; of the last few, all may be refused.
+    async fn withdraw_beyond_limit(&self, identity: &Identity, id: &str) -> Result<(), AuthError> {
+        let owner = &identity.owner;
+        for _ in 0..ROUNDS {
+            let (loaded, ids) = self.load_with_keys(identity.user()).await?;
+            if self.repository.api_keys(owner, &ids).await?.len() <= MAX_KEYS {
+                return Ok(());
+            }
+            let change = Change::of(&loaded.standing).remove_keys(owner, &[id.to_owned()]);
+            if self.repository.commit(change).await? {
+                return Err(AuthError::TooManyKeys);
             }
         }
         Err(AuthError::Contended)

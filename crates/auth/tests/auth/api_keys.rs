@@ -162,3 +162,36 @@ async fn names_lifetimes_and_numbers_of_keys_have_limits() {
         .await
         .is(422, "validation_failed");
 }
+
+#[tokio::test]
+async fn keys_made_at_once_are_held_to_the_limit_too() {
+    for app in App::on_every_store(&[]).await {
+        let tokens = app.logged_in("alice", None).await;
+        let make = || {
+            app.call(
+                Method::POST,
+                "/auth/keys",
+                &tokens.access,
+                json!({"name": "k"}),
+            )
+        };
+        for _ in 0..95 {
+            make().await.ok(201);
+        }
+        let made = futures_util::future::join_all((0..20).map(|_| make())).await;
+        for refused in made.iter().filter(|answer| answer.status != 201) {
+            assert!(
+                refused.text.contains("validation_failed"),
+                "{}",
+                refused.text
+            );
+        }
+        let made = made.iter().filter(|answer| answer.status == 201).count();
+        let listed = app
+            .call(Method::GET, "/auth/keys", &tokens.access, Value::Null)
+            .await
+            .ok(200);
+        assert_eq!(listed["keys"].as_array().unwrap().len(), 95 + made);
+        assert!(made <= 5, "{made} more than there were places");
+    }
+}
