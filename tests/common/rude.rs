@@ -199,6 +199,11 @@ async fn refuses(client: &Client, method: &str, path: &str, item: &Value) {
     if method == "HEAD" && item["get"].is_object() {
         assert_ne!(reply.status, 405, "HEAD is GET without a body: {path}");
         assert!(reply.text().is_empty(), "{path}");
+        let length = reply.header("content-length");
+        if !length.is_empty() {
+            let whole = client.get(path).await;
+            assert_eq!(length, whole.header("content-length"), "{path}");
+        }
         return;
     }
     assert_eq!(reply.status, 405, "{method} {path}: {}", reply.text());

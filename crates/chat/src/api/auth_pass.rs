@@ -4,7 +4,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -72,6 +72,7 @@ async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Respon
             HeaderValue::from_str(id).map_err(ApiError::internal)?,
         );
     }
+    let is_head = parts.method == Method::HEAD;
     let sent = auth
         .client
         .request(parts.method, url)
@@ -82,6 +83,10 @@ async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Respon
         .map_err(unreachable)?;
     let status = sent.status();
     let mut headers = passed_on(sent.headers());
+    // Without a body to count, the length of the one that GET would have is in the header alone.
+    if let (true, Some(length)) = (is_head, sent.headers().get(header::CONTENT_LENGTH)) {
+        headers.insert(header::CONTENT_LENGTH, length.clone());
+    }
     // Our own layers write their own id and security headers.
     headers.remove(X_REQUEST_ID);
     let body = Body::new(http_body_util::Limited::new(
