@@ -93,7 +93,10 @@ async fn every_wire_costs_the_same_bucket(on: Backend) {
     }
     ask(&alice).await.problem(429, "rate_limited");
     socket.send(&json!({"message": "x", "ref": "b"})).await;
-    assert_eq!(socket.with_ref("b").await["code"], "rate_limited");
+    let refused = socket.with_ref("b").await;
+    assert_eq!(refused["code"], "rate_limited");
+    let wait = refused["retry_after"].as_u64().unwrap();
+    assert!((1..=100).contains(&wait), "{refused}");
 }
 
 /// How many more would pass, as an answer says.

@@ -216,6 +216,14 @@ impl ApiError {
         self
     }
 
+    /// When to come back, in whole seconds: what `Retry-After` says, where the answer has one.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        let after = self
+            .retry_after
+            .or_else(|| self.code.default_retry_after())?;
+        Some(u64::try_from(after.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX))
+    }
+
     /// The problem object, with the id of the request that it answers.
     pub fn problem(&self, request_id: &str) -> Problem {
         Problem {
@@ -236,12 +244,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
         let headers = response.headers_mut();
-        if let Some(after) = self.retry_after.or_else(|| self.code.default_retry_after()) {
-            let seconds = after.as_millis().div_ceil(1000).max(1);
-            headers.insert(
-                header::RETRY_AFTER,
-                HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)),
-            );
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

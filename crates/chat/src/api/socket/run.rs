@@ -318,6 +318,10 @@ impl Socket {
             event.data.push_str(",\"errors\":");
             event.data.push_str(&errors);
         }
+        // A socket has no headers to say it in.
+        if let Some(seconds) = error.retry_after_seconds() {
+            event.data.push_str(&format!(",\"retry_after\":{seconds}"));
+        }
         let mut out = String::new();
         wire::notice(Kind::Error, reference, &event.data, &mut out);
         self.send(Message::text(out)).await
