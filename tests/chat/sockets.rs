@@ -12,6 +12,7 @@ on_both_stores!(
     without_a_token_there_is_patience_for_five_seconds,
     foreign_origins_are_refused_at_the_handshake,
     too_many_sockets_close_with_4429,
+    a_handshake_of_another_version_is_told_ours,
     a_ref_comes_back,
     two_messages_to_one_session_keep_their_order,
     an_expiring_token_is_announced_renewed_and_enforced,
@@ -212,6 +213,19 @@ async fn too_many_sockets_close_with_4429(on: Backend) {
         closed.is_err().then_some(())
     })
     .await;
+}
+
+async fn a_handshake_of_another_version_is_told_ours(on: Backend) {
+    let app = TestApp::start(on).await;
+    let mut raw = Raw::connect(app.chat(0)).await;
+    raw.send(
+        "GET /chat/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 8\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    .await;
+    let reply = raw.read_reply().await;
+    assert_eq!(reply.status, 400, "{}", reply.head);
+    assert_eq!(reply.header("sec-websocket-version"), "13");
 }
 
 async fn a_ref_comes_back(on: Backend) {

@@ -59,6 +59,10 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
             _ => Err(ApiError::new(
                 Code::InvalidRequest,
                 "This is a WebSocket of version 13: open it with a WebSocket client.",
+            )
+            .header(
+                header::SEC_WEBSOCKET_VERSION,
+                HeaderValue::from_static("13"),
             )),
         }
     }
