@@ -242,6 +242,13 @@ async fn a_ref_comes_back(on: Backend) {
             "validation_failed"
         );
     }
+    let too_long = "r".repeat(256);
+    for kind in ["message", "cancel"] {
+        let frame = json!({"type": kind, "message": "hello", "message_id": "x", "ref": too_long});
+        socket.send(&frame).await;
+        let refused = socket.of_type("error").await;
+        assert_eq!(refused["errors"][0]["pointer"], "/ref", "{refused}");
+    }
 }
 
 async fn two_messages_to_one_session_keep_their_order(on: Backend) {

@@ -147,6 +147,13 @@ pub fn parse(text: &str) -> Result<Frame, Refused> {
     // What is no object, or has members twice, is refused below in full; here only the two members matter.
     let head: Head = serde_json::from_str(text).unwrap_or_default();
     let reference = head.reference.as_ref().and_then(reference_json);
+    if reference.is_none() && head.reference.as_ref().is_some_and(is_plain) {
+        let error = ApiError::invalid("/ref", "A ref has at most 256 bytes as JSON.");
+        return Err(Refused {
+            error: Box::new(error),
+            reference: None,
+        });
+    }
     let refused = |error| Refused {
         error: Box::new(error),
         reference: reference.clone(),
@@ -185,8 +192,11 @@ pub fn parse(text: &str) -> Result<Frame, Refused> {
 
 /// A `ref` as it is given back: JSON on one line; `None` where it is neither a short text nor a number.
 fn reference_json(value: &serde_json::Value) -> Option<String> {
-    let is_plain = value.is_string() || value.is_number();
-    Some(value.to_string()).filter(|json| is_plain && json.len() <= REFERENCE_MAX)
+    Some(value.to_string()).filter(|json| is_plain(value) && json.len() <= REFERENCE_MAX)
+}
+
+fn is_plain(value: &serde_json::Value) -> bool {
+    value.is_string() || value.is_number()
 }
 
 impl Reference {
