@@ -136,6 +136,41 @@ async fn a_deleted_account_takes_its_talks_with_it(on: Backend) {
     }
 }
 
+/// An instance that has not heard yet, or a message that waits for the turns before it, can write after the erasure.
+#[tokio::test]
+async fn what_is_written_late_for_a_deleted_account_goes_too() {
+    let app = TestApp::start(Backend::Redis).await;
+    let alice = app.login("alice").await;
+    alice.say("work", "my secret").await;
+    let set_aside = "redis.call('COPY', key, 'late:' .. key)";
+    let write = "redis.call('RENAME', key, string.sub(key, 6))";
+    let run = async |lines: &str, pattern: &str| {
+        let script = format!("for _, key in ipairs(redis.call('KEYS', ARGV[1])) do {lines} end");
+        app.redis().cli(&["EVAL", &script, "0", pattern]).await
+    };
+    run(set_aside, "c:{alice}:*").await;
+    assert_eq!(alice.delete("/auth/account").await.status, 204);
+    let stored = async |pattern: &str| {
+        let keys = app.redis().cli(&["KEYS", pattern]).await;
+        keys.as_sequence().map_or(0, <[_]>::len)
+    };
+    eventually(LIMIT, "it is erased", || async {
+        (stored("c:{alice}:0:m:*").await == 0).then_some(())
+    })
+    .await;
+    run(write, "late:*").await;
+    assert!(!keys_with(&app, "my secret").await.is_empty());
+    // A minute passes.
+    app.redis()
+        .cli(&["ZADD", "c:erased", "XX", "0", "alice:0"])
+        .await;
+    eventually(LIMIT, "nothing of it is stored", || async {
+        let gone = keys_with(&app, "my secret").await.is_empty();
+        (gone && stored("c:erased").await == 0).then_some(())
+    })
+    .await;
+}
+
 /// The keys of Redis under which that text stands.
 async fn keys_with(app: &TestApp, text: &str) -> Vec<String> {
     let dump = app.redis().dump().await;

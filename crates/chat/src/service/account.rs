@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::identity::Owner;
 use tokio::time::sleep;
 
 use super::{error::ChatError, turns::Turns};
+use crate::repository::accounts::Erasure;
 
 /// How often it is looked whether an account was deleted.
 const LOOK: Duration = Duration::from_secs(1);
@@ -22,15 +22,16 @@ impl Turns {
                 () = sleep(LOOK) => {}
             }
             // What fails now, since the store is away, is still announced at the next look.
-            for owner in self.repository.erasures().await.unwrap_or_default() {
-                if let Err(error) = self.erase(&owner).await {
+            for erasure in self.repository.erasures().await.unwrap_or_default() {
+                if let Err(error) = self.erase(&erasure).await {
                     tracing::warn!(%error, "a deleted account could not be erased yet");
                 }
             }
         }
     }
 
-    async fn erase(&self, owner: &Owner) -> Result<(), ChatError> {
+    async fn erase(&self, erasure: &Erasure) -> Result<(), ChatError> {
+        let owner = &erasure.owner;
         loop {
             let listed = self.repository.list(owner, None, STEP).await?;
             if listed.is_empty() {
@@ -44,8 +45,8 @@ impl Turns {
                 }
             }
         }
-        self.repository.erase_rest(owner).await?;
-        tracing::info!("a deleted account was erased");
+        self.repository.erase_rest(erasure).await?;
+        tracing::info!(again = erasure.is_second, "a deleted account was erased");
         Ok(())
     }
 }
