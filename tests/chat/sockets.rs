@@ -242,6 +242,15 @@ async fn a_ref_comes_back(on: Backend) {
             "validation_failed"
         );
     }
+    let nobodys = "qg7f86fs5h0f-1-9npy1bhb";
+    for kind in ["cancel", "resume"] {
+        for reference in [json!("r"), json!(7)] {
+            let frame = json!({"type": kind, "message_id": nobodys, "ref": reference});
+            socket.send(&frame).await;
+            let refused = socket.of_type("error").await;
+            assert_eq!(refused["ref"], reference, "{refused}");
+        }
+    }
     let too_long = "r".repeat(256);
     for kind in ["message", "cancel"] {
         let frame = json!({"type": kind, "message": "hello", "message_id": "x", "ref": too_long});

@@ -63,17 +63,15 @@ pub struct MessageFrame {
         deserialize_with = "present",
         skip_serializing
     )]
-    pub reference: Option<Reference>,
+    _reference: Option<Reference>,
 }
 
 /// What a client tells its frames apart by: a short text or a number, given back as it came.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-pub enum Reference {
-    /// A text.
-    Text(String),
-    /// A number.
-    Number(serde_json::Number),
+enum Reference {
+    Text(#[expect(dead_code, reason = "read only to be checked")] String),
+    Number(#[expect(dead_code, reason = "read only to be checked")] serde_json::Number),
 }
 
 /// Longest `ref`, in bytes.
@@ -142,8 +140,8 @@ impl MessageFrame {
     }
 }
 
-/// Reads a frame.
-pub fn parse(text: &str) -> Result<Frame, Refused> {
+/// Reads a frame, and its `ref` as JSON.
+pub fn parse(text: &str) -> Result<(Frame, Option<String>), Refused> {
     // What is no object, or has members twice, is refused below in full; here only the two members matter.
     let head: Head = serde_json::from_str(text).unwrap_or_default();
     let reference = head.reference.as_ref().and_then(reference_json);
@@ -158,36 +156,35 @@ pub fn parse(text: &str) -> Result<Frame, Refused> {
         error: Box::new(error),
         reference: reference.clone(),
     };
-    let bytes = text.as_bytes();
-    match head
-        .kind
-        .as_ref()
-        .map(|kind| kind.as_str().unwrap_or_default())
-    {
+    let kind = head.kind.as_ref();
+    let kind = kind.map(|kind| kind.as_str().unwrap_or_default());
+    let frame = read(kind, text.as_bytes()).map_err(refused)?;
+    Ok((frame, reference))
+}
+
+fn read(kind: Option<&str>, bytes: &[u8]) -> Result<Frame, ApiError> {
+    Ok(match kind {
         None | Some("message") => {
-            let frame: MessageFrame = json::parse(bytes).map_err(refused)?;
-            frame.check().map_err(refused)?;
-            Ok(Frame::Message(Box::new(frame)))
+            let frame: MessageFrame = json::parse(bytes)?;
+            frame.check()?;
+            Frame::Message(Box::new(frame))
         }
         Some("cancel") => {
-            let frame: CancelFrame = json::parse(bytes).map_err(refused)?;
-            message_in_path(&frame.message_id)
-                .map(Frame::Cancel)
-                .map_err(refused)
+            let frame: CancelFrame = json::parse(bytes)?;
+            Frame::Cancel(message_in_path(&frame.message_id)?)
         }
         Some("resume") => {
-            let frame: ResumeFrame = json::parse(bytes).map_err(refused)?;
-            let id = message_in_path(&frame.message_id).map_err(refused)?;
-            Ok(Frame::Resume(id, frame.last_event_id))
+            let frame: ResumeFrame = json::parse(bytes)?;
+            Frame::Resume(message_in_path(&frame.message_id)?, frame.last_event_id)
         }
-        Some("auth") => json::parse(bytes)
-            .map(|frame: AuthFrame| Frame::Auth(frame.token))
-            .map_err(refused),
-        Some(_) => Err(refused(ApiError::invalid(
-            "/type",
-            "A type is message, cancel, resume or auth.",
-        ))),
-    }
+        Some("auth") => Frame::Auth(json::parse::<AuthFrame>(bytes)?.token),
+        Some(_) => {
+            return Err(ApiError::invalid(
+                "/type",
+                "A type is message, cancel, resume or auth.",
+            ));
+        }
+    })
 }
 
 /// A `ref` as it is given back: JSON on one line; `None` where it is neither a short text nor a number.
@@ -197,14 +194,4 @@ fn reference_json(value: &serde_json::Value) -> Option<String> {
 
 fn is_plain(value: &serde_json::Value) -> bool {
     value.is_string() || value.is_number()
-}
-
-impl Reference {
-    /// As it is given back; `None` where it is too long for that.
-    pub fn json(&self) -> Option<String> {
-        serde_json::to_value(self)
-            .ok()
-            .as_ref()
-            .and_then(reference_json)
-    }
 }

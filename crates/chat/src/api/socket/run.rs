@@ -160,7 +160,7 @@ impl Socket {
         }
         match message {
             Message::Text(text) => match frames::parse(&text) {
-                Ok(frame) => self.on_frame(frame).await,
+                Ok((frame, reference)) => self.on_frame(frame, reference).await,
                 Err(Refused { error, reference }) => {
                     self.refuse_bad(&error, reference.as_deref()).await
                 }
@@ -174,17 +174,27 @@ impl Socket {
         }
     }
 
-    async fn on_frame(&mut self, frame: Frame) -> Next {
-        match frame {
-            Frame::Auth(token) => self.on_auth(&token).await,
-            _ if self.speaker.must_authenticate() => Next::Close(UNAUTHENTICATED),
-            Frame::Message(frame) => self.on_turn(*frame).await,
-            Frame::Cancel(id) => self.on_cancel(&id).await,
-            Frame::Resume(id, after) => self.on_resume(id, after).await,
-        }
+    async fn on_frame(&mut self, frame: Frame, reference: Option<String>) -> Next {
+        let refused = match frame {
+            Frame::Auth(token) => match self.on_auth(&token).await {
+                Ok(next) => return next,
+                Err(error) => error,
+            },
+            _ if self.speaker.must_authenticate() => return Next::Close(UNAUTHENTICATED),
+            Frame::Message(frame) => return self.on_turn(*frame, reference).await,
+            Frame::Cancel(id) => match self.on_cancel(&id).await {
+                Ok(()) => return Next::Go,
+                Err(error) => error.into(),
+            },
+            Frame::Resume(id, after) => match self.on_resume(id, after).await {
+                Ok(()) => return Next::Go,
+                Err(error) => error.into(),
+            },
+        };
+        self.refuse(&refused, reference.as_deref()).await
     }
 
-    async fn on_auth(&mut self, token: &str) -> Next {
+    async fn on_auth(&mut self, token: &str) -> Result<Next, ApiError> {
         let Deadline(mut deadline) = Deadline::from_now();
         match self
             .app
@@ -196,12 +206,12 @@ impl Socket {
                 Ok(()) => {
                     self.timers.authenticated(self.speaker.expires_at());
                     self.revoked = until_revoked(&self.app, self.speaker.identity());
-                    self.tell_identity().await
+                    Ok(self.tell_identity().await)
                 }
-                Err(why) => Next::Close(why.into()),
+                Err(why) => Ok(Next::Close(why.into())),
             },
-            Err(error) if error.code.status().is_server_error() => self.refuse(&error, None).await,
-            Err(_) => Next::Close(UNAUTHENTICATED),
+            Err(error) if error.code.status().is_server_error() => Err(error),
+            Err(_) => Ok(Next::Close(UNAUTHENTICATED)),
         }
     }
 
@@ -218,8 +228,7 @@ impl Socket {
         self.send(Message::text(frame.to_string())).await
     }
 
-    async fn on_turn(&mut self, frame: MessageFrame) -> Next {
-        let reference = frame.reference.as_ref().and_then(frames::Reference::json);
+    async fn on_turn(&mut self, frame: MessageFrame, reference: Option<String>) -> Next {
         if self.starting.len() + self.watches.len() >= TURNS_LIMIT {
             let error = ApiError::new(
                 Code::Overloaded,
@@ -262,40 +271,22 @@ impl Socket {
         }
     }
 
-    async fn on_cancel(&mut self, id: &MessageId) -> Next {
-        let cancelled = match self.speaker.owner_of(id) {
-            Some(owner) => {
-                self.app
-                    .turns
-                    .cancel(&owner, id, Deadline::from_now().0)
-                    .await
-            }
-            None => Err(ChatError::MessageNotFound),
-        };
-        match cancelled {
-            Ok(()) => Next::Go,
-            Err(error) => self.refuse(&error.into(), None).await,
-        }
+    async fn on_cancel(&mut self, id: &MessageId) -> Result<(), ChatError> {
+        let owner = self.speaker.owner_of(id);
+        let owner = owner.ok_or(ChatError::MessageNotFound)?;
+        let Deadline(deadline) = Deadline::from_now();
+        self.app.turns.cancel(&owner, id, deadline).await
     }
 
-    async fn on_resume(&mut self, id: MessageId, after: u64) -> Next {
-        let resumed = match self.speaker.owner_of(&id) {
-            Some(owner) => {
-                self.app
-                    .turns
-                    .resume(&owner, &id, after, Deadline::from_now().0)
-                    .await
-            }
-            None => Err(ChatError::MessageNotFound),
-        };
-        match resumed {
-            Ok(watch) if watch.is_past_the_end() => Next::Go,
-            Ok(watch) => {
-                self.watches.push(frames_of(watch, id, None));
-                Next::Go
-            }
-            Err(error) => self.refuse(&error.into(), None).await,
+    async fn on_resume(&mut self, id: MessageId, after: u64) -> Result<(), ChatError> {
+        let owner = self.speaker.owner_of(&id);
+        let owner = owner.ok_or(ChatError::MessageNotFound)?;
+        let Deadline(deadline) = Deadline::from_now();
+        let watch = self.app.turns.resume(&owner, &id, after, deadline).await?;
+        if !watch.is_past_the_end() {
+            self.watches.push(frames_of(watch, id, None));
         }
+        Ok(())
     }
 
     /// Refuses a frame that is none of ours; too many of them end the socket.
