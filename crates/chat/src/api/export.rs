@@ -22,11 +22,8 @@ use super::{
 };
 use crate::{
     models::{SessionId, records::Session},
-    service::{error::ChatError, turns::Turns},
+    service::{error::ChatError, sessions::READ_STEP, turns::Turns},
 };
-
-/// Messages that an export reads at a time.
-const EXPORT_STEP: u64 = 500;
 
 /// Exports a whole session as JSON.
 #[utoipa::path(
@@ -86,7 +83,7 @@ impl Export {
             return Ok(None);
         }
         let left = self.session.count - self.at;
-        let step = left.min(EXPORT_STEP);
+        let step = left.min(READ_STEP);
         let mut out = if self.at == 0 {
             self.head()
         } else {

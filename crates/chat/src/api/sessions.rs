@@ -224,7 +224,8 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Reads a session's messages: the newest page first, oldest first within a page.
+/// Reads a session's messages: the newest page first, oldest first within a page. A page of very long messages ends before
+/// its limit; `next_cursor` says where it goes on.
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}/messages", tag = "sessions",
     params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$"), MessagePage),

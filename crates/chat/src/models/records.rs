@@ -29,6 +29,13 @@ pub struct MessageRecord {
     pub answer: Option<AnswerFacts>,
 }
 
+impl MessageRecord {
+    /// How much text it holds, in bytes.
+    pub fn size(&self) -> usize {
+        self.content.len() + self.thinking.as_ref().map_or(0, String::len)
+    }
+}
+
 /// What an answer has beside its text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnswerFacts {

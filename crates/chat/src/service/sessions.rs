@@ -18,6 +18,12 @@ use crate::{
     repository::{Repository, deleting::Deleted, usage::DayUsage},
 };
 
+/// Messages read at a time: so few that even the longest come within a store call's patience.
+pub const READ_STEP: u64 = 50;
+
+/// Text, in bytes, at which a page of messages ends before its limit.
+const PAGE_SIZE: usize = 16 * 1024 * 1024;
+
 /// A page of something, and where the next one begins.
 #[derive(Debug)]
 pub struct Page<T> {
@@ -194,20 +200,17 @@ impl Turns {
         let end = before.map_or(session.count, |MessageCursor(before)| {
             before.min(session.count)
         });
-        let start = end.saturating_sub(limit);
-        if end == 0 {
-            return Ok(Page {
-                items: Vec::new(),
-                next_cursor: None,
-            });
+        let (repository, oldest) = (self.repository.by(deadline), end.saturating_sub(limit));
+        let (mut reads, mut start, mut size) = (Vec::new(), end, 0);
+        while start > oldest && size < PAGE_SIZE {
+            let stop = start - 1;
+            start = start.saturating_sub(READ_STEP).max(oldest);
+            let read = repository.messages(owner, id, start, stop).await?;
+            size += read.iter().map(MessageRecord::size).sum::<usize>();
+            reads.push(read);
         }
-        let items = self
-            .repository
-            .by(deadline)
-            .messages(owner, id, start, end - 1)
-            .await?;
         Ok(Page {
-            items,
+            items: reads.into_iter().rev().flatten().collect(),
             next_cursor: (start > 0).then(|| start.to_string()),
         })
     }
