@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
                 disconnect_grace: kind::duration(),
                 lease: kind::lease(),
                 history_messages: kind::count(),
-                max_session_messages: kind::count(),
+                max_session_messages: kind::number(2, kind::MOST),
                 session_ttl: kind::positive_duration().or_none(),
                 system_prompt: kind::prose().or_none(),
                 sockets_per_user: kind::count(),

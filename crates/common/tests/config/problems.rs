@@ -209,6 +209,7 @@ fn wrong_values_are_refused_and_not_bent() {
         ("CHATBOT__CHAT__ALLOWED_ORIGINS", "example.com"),
         ("CHATBOT__CHAT__HISTORY_MESSAGES", "1.5"),
         ("CHATBOT__CHAT__LEASE", "499ms"),
+        ("CHATBOT__CHAT__MAX_SESSION_MESSAGES", "1"),
         ("CHATBOT__STORE__URL", "http://localhost"),
         ("CHATBOT__STORE__URL", "localhost:6379"),
         ("CHATBOT__STORE__URL", "redis://"),
