@@ -34,8 +34,14 @@ pub fn routes<S: Clone + Send + Sync + 'static>(openapi: OpenApi) -> Router<S> {
 }
 
 async fn add_policy(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    if headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "text/html")
+    {
+        let kind = HeaderValue::from_static("text/html; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, kind);
+    }
     response
 }

@@ -131,6 +131,10 @@ async fn the_description_and_its_page_load_nothing_from_elsewhere() {
     );
     let page = site.ask("GET /docs/", &[]).await;
     assert_eq!(page.status, 200);
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
     assert!(
         !page.body.contains("http://") && !page.body.contains("https://"),
         "{}",
