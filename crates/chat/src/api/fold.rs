@@ -115,8 +115,8 @@ impl Fold {
 ///
 /// # Errors
 /// The turn's own failure; `shutting_down` where this instance stops before a turn of another one ends.
-pub async fn whole(mut watch: Watch) -> Result<SentMessage, ApiError> {
-    let mut fold = Fold::default();
+pub async fn whole(watch: Watch) -> Result<SentMessage, ApiError> {
+    let (mut watch, mut fold) = (watch.patient(), Fold::default());
     loop {
         match watch.next(|_, kind, data| fold.take(kind, data)).await {
             Step::More => {}

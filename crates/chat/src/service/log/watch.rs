@@ -60,6 +60,13 @@ impl EventLog {
 }
 
 impl Watch {
+    /// The same reader, never taken for slow: for one who gathers the whole answer, and keeps up with nobody's network.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        self.attached = usize::MAX;
+        self
+    }
+
     /// Hands every event that is there to `take` (id, kind, data), waiting for one where there is none.
     pub async fn next(&mut self, mut take: impl FnMut(u64, Kind, &str)) -> Step {
         if let Some(step) = self.take_ready(&mut take) {
@@ -207,6 +214,16 @@ mod tests {
             (got, step),
             (vec![(u64::MAX, Kind::Done)], Some(Step::Ended))
         );
+    }
+
+    #[test]
+    fn a_patient_reader_is_not_cut_however_late_it_takes() {
+        let log = EventLog::born(Instant::now() - LAG_TIME * 3);
+        let mut late = log.watch(0).patient();
+        late.took_at -= LAG_TIME * 3;
+        log.append([Event::token(&"x".repeat(LAG_LIMIT + 1))]);
+        log.state().marks[0].at -= 2000;
+        assert_eq!(read_all(&mut late).1, Some(Step::More));
     }
 
     #[test]
