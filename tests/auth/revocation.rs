@@ -7,6 +7,7 @@ use tests::{Answer, Backend, Client, Gate, TestApp, eventually};
 
 on_both_stores!(
     a_logout_reaches_calls_streams_and_sockets,
+    a_request_that_waits_ends_with_its_login,
     a_logout_of_all_ends_every_login,
     a_deleted_key_opens_nothing,
     a_deleted_account_takes_its_talks_with_it,
@@ -55,6 +56,33 @@ async fn a_logout_reaches_calls_streams_and_sockets(on: Backend) {
         "validation_failed",
         "another login goes on"
     );
+}
+
+async fn a_request_that_waits_ends_with_its_login(on: Backend) {
+    let app = TestApp::builder(on).chats(2).start().await;
+    app.model.usually(Answer::partial(["one", " two"]).hang());
+    let (alice, leaked) = (app.login("alice").await, app.login("alice").await);
+    let there = leaked.at(app.chat(app.instances() - 1));
+    let answered = tokio::spawn(async move { leaked.send("a", "who pays?").await });
+    eventually(LIMIT, "the model is asked", || async {
+        (!app.model.chats().is_empty()).then_some(())
+    })
+    .await;
+    // The second waits for the first, or comes when the login is over: it is refused alike.
+    let second = there.clone();
+    let waiting = tokio::spawn(async move { second.send("a", "and for this?").await });
+    assert_eq!(there.post_empty("/auth/logout").await.status, 204);
+    for request in [answered, waiting] {
+        let reply = tests::within(LIMIT, "the request ends", request).await;
+        reply.unwrap().problem(401, "token_revoked");
+    }
+    app.model.usually(Answer::tokens(["mine"]));
+    let mine = tests::within(
+        LIMIT,
+        "the session is free again",
+        alice.say("a", "and mine?"),
+    );
+    assert_eq!(mine.await, "mine");
 }
 
 async fn a_logout_of_all_ends_every_login(on: Backend) {

@@ -243,25 +243,32 @@ async fn answer(app: &App, asker: Asker, request: TurnRequest) -> Result<Respons
     };
     // From here on: the body may have taken its time.
     let Deadline(deadline) = Deadline::from_now();
-    let Begun { id, watch, joined } = app.turns.begin(&identity.owner, new, deadline).await?;
+    let authenticator = app.authenticator.clone();
+    let revoked = authenticator.revoked(&identity);
+    tokio::pin!(revoked);
+    let Begun { id, watch, joined } = tokio::select! {
+        biased;
+        begun = app.turns.begin(&identity.owner, new, deadline) => begun?,
+        error = &mut revoked => return Err(error),
+    };
     if joined {
         call.give_back().await;
     }
-    match form {
-        Some(form) => {
-            // The model is asked first: its answer takes longer than `start` does to be written.
-            tokio::task::yield_now().await;
-            let reader = Reader {
-                identity,
-                authenticator: app.authenticator.clone(),
-                request_id,
-            };
-            Ok(respond(watch, form, id, reader))
-        }
-        None => fold::whole(watch)
-            .await
-            .map(|answer| Json(answer).into_response()),
-    }
+    let Some(form) = form else {
+        return tokio::select! {
+            biased;
+            answer = fold::whole(watch) => answer.map(|answer| Json(answer).into_response()),
+            error = revoked => Err(error),
+        };
+    };
+    // The model is asked first: its answer takes longer than `start` does to be written.
+    tokio::task::yield_now().await;
+    let reader = Reader {
+        identity: identity.clone(),
+        authenticator: app.authenticator.clone(),
+        request_id,
+    };
+    Ok(respond(watch, form, id, reader))
 }
 
 fn key_of<T: Serialize>(
