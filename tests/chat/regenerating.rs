@@ -7,6 +7,7 @@ on_both_stores!(
     another_answer_replaces_the_last,
     a_failed_attempt_leaves_the_old_answer,
     an_empty_session_has_nothing_to_answer_again,
+    another_answer_is_given_where_prompts_look_at_one_message_alone,
 );
 
 async fn another_answer_replaces_the_last(on: Backend) {
@@ -76,4 +77,19 @@ async fn an_empty_session_has_nothing_to_answer_again(on: Backend) {
         .expect(201);
     let reply = alice.post_empty("/chat/sessions/empty/regenerate").await;
     assert!((400..500).contains(&reply.status), "{}", reply.status);
+}
+
+async fn another_answer_is_given_where_prompts_look_at_one_message_alone(on: Backend) {
+    let app = TestApp::builder(on)
+        .set("chat.history_messages", 1)
+        .start()
+        .await;
+    let alice = app.login("alice").await;
+    alice.say("work", "hello").await;
+    app.model.next(Answer::tokens(["Something", " else"]));
+    let second = alice
+        .post_empty("/chat/sessions/work/regenerate")
+        .await
+        .expect(200);
+    assert_eq!(second["reply"], "Something else");
 }

@@ -15,7 +15,7 @@ use super::{
     keyed::Known,
     lanes::Place,
     plan::Plan,
-    turns::{Begun, NewTurn, Turns},
+    turns::{Begun, NewTurn, Question, Turns},
 };
 use crate::{
     models::{SessionId, records::OpenTurn},
@@ -101,9 +101,12 @@ impl Turns {
             let plan = match planned {
                 Some(plan) if again.is_none() => plan,
                 _ => {
-                    let view = repository
-                        .view(owner, &new.session, self.limits.history_messages)
-                        .await?;
+                    // An answer that is to be replaced stands after the message that it answered.
+                    let tail = match (&new.question, &again) {
+                        (Question::Message(_), None) => self.limits.history_messages,
+                        _ => self.limits.history_messages.max(2),
+                    };
+                    let view = repository.view(owner, &new.session, tail).await?;
                     let again = again.as_ref().map(|(record, _)| record);
                     match self.plan(&new, view, again)? {
                         Some(plan) => plan,
