@@ -100,6 +100,33 @@ async fn a_demoted_redis_is_refused_and_a_promoted_one_taken() {
 }
 
 #[tokio::test]
+async fn a_key_whose_record_cannot_be_read_is_refused_at_once() {
+    let app = TestApp::start(Backend::Redis).await;
+    let alice = app.login("alice").await;
+    let once = || {
+        let body = serde_json::json!({"session_id": "work", "message": "once"});
+        let request = alice.request(reqwest::Method::POST, "/chat/message");
+        alice.fetch(request.header("idempotency-key", "key").json(&body))
+    };
+    once().await.expect(200);
+    let redis::Value::Array(keys) = app.redis().cli(&["KEYS", "c:*:k:*"]).await else {
+        panic!("no list of keys");
+    };
+    let [redis::Value::BulkString(name)] = &keys[..] else {
+        panic!("one key is remembered: {keys:?}");
+    };
+    let name = String::from_utf8(name.clone()).unwrap();
+    for record in ["garbage", "{\"v\":9}"] {
+        app.redis().cli(&["SET", &name, record]).await;
+        let begun = std::time::Instant::now();
+        once().await.problem(500, "internal");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+    assert_eq!(alice.history("work").await.len(), 2);
+    alice.say("work", "another").await;
+}
+
+#[tokio::test]
 async fn one_damaged_record_does_not_hide_the_others() {
     let app = TestApp::start(Backend::Redis).await;
     let alice = app.login("alice").await;

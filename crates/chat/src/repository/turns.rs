@@ -191,7 +191,7 @@ impl Repository {
         Err(contended())
     }
 
-    /// What an idempotency key remembers, and those bytes as stored.
+    /// What an idempotency key remembers, and those bytes as stored. One that cannot be read is no key that is free.
     pub async fn key(
         &self,
         owner: &Owner,
@@ -199,6 +199,12 @@ impl Repository {
     ) -> Result<Option<(KeyRecord, Bytes)>, StoreError> {
         let read = Read::Value(Keys::of(owner).idempotency(digest));
         let value = self.store.read(vec![read]).await?.value(0);
-        Ok(value.and_then(|value| Some((serde_json::from_slice(&value).ok()?, value))))
+        let Some(value) = value else { return Ok(None) };
+        match serde_json::from_slice::<KeyRecord>(&value) {
+            Ok(record) if record.v == VERSION => Ok(Some((record, value))),
+            _ => Err(StoreError::Corrupt(
+                "an idempotency key's record cannot be read".into(),
+            )),
+        }
     }
 }
