@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tests::{Backend, Client, Reply, TestApp};
+use tests::{Answer, Backend, Client, Mode, PATIENCE, Reply, TestApp, eventually};
 use tokio::task::JoinSet;
 
 on_both_stores!(
@@ -159,6 +159,52 @@ async fn of_turns_at_once_exactly_as_many_as_allowed_begin(on: Backend) {
         reply.problem(429, "rate_limited");
     }
     assert_eq!(app.model.chats().len(), 20);
+}
+
+#[tokio::test]
+async fn a_turn_whose_acceptance_was_not_heard_is_counted_once_and_never_refused() {
+    let app = TestApp::builder(Backend::Redis).proxied();
+    let app = app
+        .set("rate_limit.requests", 5)
+        .set("rate_limit.period", "10m");
+    let app = app.without_waiting().start().await;
+    app.wait_up().await;
+    let alice = app.login("alice").await;
+    app.model
+        .answer_to("fail", Answer::partial(["half"]).drop_connection());
+    // From here on the session is known, and a turn is counted as it is accepted; and Redis knows the script.
+    alice.say("work", "hello").await;
+    alice.say("work", "one").await;
+    for (message, expected) in [("two", 2), ("three", 1)] {
+        let reply = unheard(&app, &alice, message).await;
+        assert_eq!((reply.status, left(&reply)), (200, expected), "{message}");
+    }
+    let failed = unheard(&app, &alice, "fail").await;
+    failed.problem(502, "llm_failed");
+    assert_eq!(left(&failed), 0);
+    alice
+        .send("work", "one too many")
+        .await
+        .problem(429, "rate_limited");
+    assert_eq!(app.model.chats().len(), 5);
+}
+
+/// Sends a message whose acceptance the store does not get to say.
+async fn unheard(app: &TestApp, client: &Client, message: &str) -> Reply {
+    let wire = app.store_proxy.as_ref().unwrap();
+    let accepted = async {
+        eventually(PATIENCE, "it is accepted", || async {
+            let keys = app.redis().cli(&["KEYS", "c:*:l:*"]).await;
+            matches!(keys, redis::Value::Array(keys) if !keys.is_empty()).then_some(())
+        })
+        .await;
+        wire.cut_once().await;
+    };
+    // The connection to the store is made anew after the last cut, by the thread that will use it.
+    client.get("/readyz").await.expect(200);
+    wire.set(Mode::Swallow);
+    let (reply, ()) = tokio::join!(client.send("work", message), accepted);
+    reply
 }
 
 async fn a_refusal_of_the_limit_comes_before_any_other(on: Backend) {

@@ -81,25 +81,21 @@ impl Turns {
         accept: &Accept,
         call: &Call,
     ) -> Result<Accepted, ChatError> {
-        let mut bucket = call.uncounted();
         let mut unknown = false;
         for pause in [
             Duration::from_millis(10),
             Duration::from_millis(50),
             Duration::ZERO,
         ] {
-            let accepted = repository.accept(owner, accept, bucket.as_ref()).await;
-            // Whoever is refused now must not learn that a try before was accepted all the same.
-            bucket = None;
-            if let Ok((_, Some(admission))) = &accepted {
-                call.counted(*admission);
-            }
-            match accepted.map(|(accepted, _)| accepted) {
+            match try_accept(repository, owner, accept, call, unknown).await {
                 Ok(Accepted::Yes(session)) => return Ok(Accepted::Yes(session)),
                 Ok(refused) if !unknown => return Ok(refused),
                 // Refused for the first try's own doing, or for another's; then the first may still come late.
                 Ok(refused) => match repository.was_accepted(owner, accept).await {
-                    Ok(Some(session)) => return Ok(Accepted::Yes(Box::new(session))),
+                    Ok(Some(session)) => {
+                        call.passed().await;
+                        return Ok(Accepted::Yes(Box::new(session)));
+                    }
                     looked => {
                         self.withdraw_later(owner, accept);
                         looked?;
@@ -165,4 +161,26 @@ impl Turns {
             joined: false,
         }
     }
+}
+
+/// One try, which counts the call where that was not done yet. After one whose answer was lost it first looks whether that one
+/// was accepted, since it was then counted with it.
+async fn try_accept(
+    repository: &Repository,
+    owner: &Owner,
+    accept: &Accept,
+    call: &Call,
+    unknown: bool,
+) -> Result<Accepted, StoreError> {
+    if unknown && let Some(session) = repository.was_accepted(owner, accept).await? {
+        call.passed().await;
+        return Ok(Accepted::Yes(Box::new(session)));
+    }
+    let bucket = call.uncounted();
+    let (accepted, admission) = repository.accept(owner, accept, bucket.as_ref()).await?;
+    // A refusal after a lost answer is not the last word: that answer may have been a yes.
+    if let Some(admission) = admission.filter(|admission| admission.allowed || !unknown) {
+        call.counted(admission);
+    }
+    Ok(accepted)
 }

@@ -66,6 +66,24 @@ impl Call {
         let _ = self.0.said.set(admission);
     }
 
+    /// The request was counted and may pass, but the answer that said so was lost: looks at what is left.
+    pub async fn passed(&self) {
+        let Some(Bucket { key, quota }) = self.uncounted() else {
+            return;
+        };
+        let nothing = Admission {
+            allowed: true,
+            remaining: 0,
+            reset_after: quota.period,
+            retry_after: Duration::ZERO,
+        };
+        let left = self.0.limiter.store.admit(&key, quota, 0).await;
+        self.counted(Admission {
+            allowed: true,
+            ..left.unwrap_or(nothing)
+        });
+    }
+
     /// What the limit said; `Ok` also where it was not asked yet.
     ///
     /// # Errors
