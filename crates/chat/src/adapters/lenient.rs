@@ -33,6 +33,11 @@ pub(super) fn tokens_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Optio
     Ok(or_none(from)?.as_ref().and_then(tokens))
 }
 
+/// Whether a member says anything: some servers write one that is empty where others leave it out.
+pub(super) fn says(member: &RawValue) -> bool {
+    !matches!(member.get(), "null" | "false" | "{}" | "\"\"")
+}
+
 /// What a JSON document is read from: without the byte order mark that some put before it.
 pub(super) fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)

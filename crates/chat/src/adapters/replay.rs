@@ -263,8 +263,8 @@ fn an_odd_member_beside_the_text_spoils_no_answer() {
         said(&[HI, floats, stop]),
         Ok("Hi Stop Some((7, 3))".to_owned())
     );
-    let line = r#"{"message":{"content":"Hi","thinking":false},"done":false}"#;
-    let last = r#"{"done":true,"done_reason":5,"prompt_eval_count":7.0,"eval_count":99999999999}"#;
+    let line = r#"{"message":{"content":"Hi","thinking":false},"done":false,"error":""}"#;
+    let last = r#"{"done":true,"done_reason":5,"prompt_eval_count":7.0,"eval_count":99999999999,"error":false}"#;
     assert_eq!(
         lines_say(&[line, last]),
         Ok("Hi Stop Some((7, 0))".to_owned())

@@ -123,7 +123,7 @@ impl State {
         let line: Line<'_> = lenient::object(line).map_err(|error| {
             ModelError::Failed(format!("a line that is not understood: {error}"))
         })?;
-        if let Some(error) = line.error.filter(|error| error.get() != "null") {
+        if let Some(error) = line.error.filter(|error| lenient::says(error)) {
             return Err(self.failure(error.get()));
         }
         if let Some(message) = line.message {

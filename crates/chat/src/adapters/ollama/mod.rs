@@ -19,8 +19,10 @@ use url::Url;
 use super::{Adapter, Ask, Chunks, ModelError, ModelInfo, Refusal, reading, wire};
 
 mod answer;
+mod list;
 mod request;
 
+use list::{Tag, tags};
 pub use request::same_model;
 
 /// How long a look may spend on asking for windows.
@@ -33,30 +35,6 @@ pub struct Ollama {
     api_key: Option<SecretString>,
     /// Windows that were looked up, by name and digest: a model's window changes only with its digest.
     windows: Mutex<HashMap<(String, String), Option<u32>>>,
-}
-
-#[derive(Deserialize)]
-struct Tags {
-    #[serde(default)]
-    models: Option<Vec<Tag>>,
-}
-
-#[derive(Deserialize)]
-struct Tag {
-    name: String,
-    #[serde(default)]
-    digest: String,
-    #[serde(default)]
-    details: Option<Details>,
-    /// What is really allocated; in `/api/ps` alone.
-    #[serde(default)]
-    context_length: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct Details {
-    #[serde(default)]
-    context_length: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -95,20 +73,16 @@ impl Ollama {
             .await
             .map_err(wire::unreachable)?;
         let response = wire::accepted(response, |status, body| failure(status, body, "")).await?;
-        Ok(wire::document::<Tags>(response)
-            .await?
-            .models
-            .unwrap_or_default())
+        let answer = wire::document(response).await?;
+        tags(&answer).ok_or_else(|| {
+            Refusal::content(ModelError::Failed("a model list without models".to_owned()))
+        })
     }
 
     /// The model's own window: listed, remembered, asked for, or else what is allocated for it now.
     async fn window(&self, tag: &Tag) -> Option<u32> {
-        if let Some(window) = tag
-            .details
-            .as_ref()
-            .and_then(|details| details.context_length)
-        {
-            return Some(window);
+        if tag.window.is_some() {
+            return tag.window;
         }
         let key = (tag.name.clone(), tag.digest.clone());
         let known = self.windows().get(&key).copied();
@@ -150,7 +124,7 @@ impl Ollama {
         loaded
             .into_iter()
             .find(|tag| same_model(&tag.name, model))?
-            .context_length
+            .allocated
     }
 
     fn windows(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Option<u32>>> {

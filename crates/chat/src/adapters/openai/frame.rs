@@ -27,9 +27,8 @@ pub(super) struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// Whether it tells of a failure: with what words, where not with all of them.
     pub(super) fn failure(&self) -> Option<Option<&'a str>> {
-        let error = self.error.map(RawValue::get);
-        match error.filter(|error| !matches!(*error, "null" | "false" | "{}" | "\"\"")) {
-            Some(error) => Some(Some(error)),
+        match self.error.filter(|error| lenient::says(error)) {
+            Some(error) => Some(Some(error.get())),
             None => (self.object.map(RawValue::get) == Some("\"error\"")).then_some(None),
         }
     }
