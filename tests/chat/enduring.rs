@@ -246,6 +246,25 @@ async fn answer_without_a_store() -> (TestApp, Client, EventStream, String) {
 }
 
 #[tokio::test]
+async fn who_looks_right_after_an_outage_takes_nobody_for_dead() {
+    let (app, alice, mut stream, _) = answer_without_a_store().await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    // Its own instance comes last to the store that is back.
+    app.chat_process(0).freeze();
+    app.redis().restart().await;
+    let there = alice.at(app.chat(1));
+    let history = || async {
+        let reply = there.get("/chat/sessions/work/messages").await;
+        (reply.status == 200).then(|| reply.json())
+    };
+    let begun = eventually(PATIENCE, "the history is read again", history).await;
+    assert_eq!(begun["messages"].as_array().unwrap().len(), 1, "{begun}");
+    app.chat_process(0).thaw();
+    stream.next().await.unwrap().expect_done("stop");
+    assert_eq!(texts(&there.talk("work").await), ["count", "one two"]);
+}
+
+#[tokio::test]
 async fn an_answer_outlives_an_outage_longer_than_its_lease() {
     let (app, alice, mut stream, id) = answer_without_a_store().await;
     tokio::time::sleep(Duration::from_secs(4)).await;

@@ -14,7 +14,7 @@ use super::{
     encode,
     keys::Keys,
     sessions::{contended, signed, unchanged},
-    turns::{REPLAY, TurnState, forget, noted_since},
+    turns::{Holder, REPLAY, TurnState, forget, noted_since},
     usage::settle,
 };
 use crate::models::{
@@ -80,8 +80,8 @@ impl Repository {
                 }
                 (_, None) => return Ok(Finished::SessionGone),
                 // Whoever holds the lease lives.
-                (TurnState::Running { instance, .. }, Some(session))
-                    if !finish.dead || instance.is_none() =>
+                (TurnState::Running { holder, .. }, Some(session))
+                    if !finish.dead || holder == Holder::Nobody =>
                 {
                     session
                 }

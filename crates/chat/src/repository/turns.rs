@@ -34,12 +34,12 @@ pub struct StoredTurn {
 /// How it stands with a turn.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TurnState {
-    /// It is being answered by that instance, or by one that is dead.
+    /// It is being answered, or was when its instance died.
     Running {
         /// What its session has of it.
         open: OpenTurn,
-        /// The instance that holds its lease.
-        instance: Option<String>,
+        /// Who answers it.
+        holder: Holder,
     },
     /// It has ended, not long ago.
     Ended(TurnRecord),
@@ -48,6 +48,20 @@ pub enum TurnState {
     /// Nothing is kept of it beside what may stand in the history.
     Forgotten,
 }
+
+/// Who answers a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The instance that holds its lease.
+    Instance(String),
+    /// Its lease has lapsed, and the store was away so lately that its instance may not have been able to renew it yet.
+    Unknown,
+    /// Its instance is dead.
+    Nobody,
+}
+
+/// For how long after the store was away a lease that lapsed says nothing: by then whoever lives has taken it again.
+const RETAKE: Duration = Duration::from_secs(3);
 
 /// From when on turns that ended are still looked for, to take their events away: twice the time for which those are kept,
 /// since clocks may differ. Unix milliseconds.
@@ -77,7 +91,13 @@ impl TurnRecord {
 impl TurnState {
     /// Whether it is open and nobody runs it.
     pub fn is_dead(&self) -> bool {
-        matches!(self, Self::Running { instance: None, .. })
+        matches!(
+            self,
+            Self::Running {
+                holder: Holder::Nobody,
+                ..
+            }
+        )
     }
 }
 
@@ -128,8 +148,13 @@ impl Repository {
             .value(3)
             .and_then(|value| String::from_utf8(value.to_vec()).ok())
             .filter(|instance| self.may_live(instance));
+        let holder = match instance {
+            Some(instance) => Holder::Instance(instance),
+            None if self.store.is_shared() && self.store.was_away(RETAKE) => Holder::Unknown,
+            None => Holder::Nobody,
+        };
         let state = match (open.filter(|open| open.id == *id), record) {
-            (Some(open), _) => TurnState::Running { open, instance },
+            (Some(open), _) => TurnState::Running { open, holder },
             (None, Some(record)) if record.ending.is_some() => TurnState::Ended(record),
             (None, Some(_)) => TurnState::Withdrawn,
             (None, None) => TurnState::Forgotten,

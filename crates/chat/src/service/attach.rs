@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::{errors::Code, identity::Owner};
+use common::{errors::Code, identity::Owner, store::StoreError};
 
 use super::{
     error::ChatError,
@@ -16,7 +16,11 @@ use crate::{
         FinishReason, MessageId, Role, SessionId,
         records::{AnswerFacts, Ending, MessageRecord, TurnRecord},
     },
-    repository::{Repository, inbox::Request, turns::TurnState},
+    repository::{
+        Repository,
+        inbox::Request,
+        turns::{Holder, TurnState},
+    },
 };
 
 impl Turns {
@@ -154,15 +158,23 @@ impl Turns {
         match stored.state {
             TurnState::Ended(_) => {}
             TurnState::Running {
-                instance: Some(instance),
+                holder: Holder::Instance(instance),
                 ..
             } => {
                 repository
                     .ask(&instance, &Request::Cancel(id.clone()))
                     .await?;
             }
-            TurnState::Running { instance: None, .. } => {
-                self.close_dead(&repository, owner, &session, id).await?;
+            TurnState::Running {
+                holder: Holder::Nobody,
+                ..
+            } => self.close_dead(&repository, owner, &session, id).await?,
+            TurnState::Running {
+                holder: Holder::Unknown,
+                ..
+            } => {
+                let unknown = "who answers it is not known yet".into();
+                return Err(StoreError::Unavailable(unknown).into());
             }
             TurnState::Withdrawn | TurnState::Forgotten => {
                 let message = repository.message(owner, &session, id).await?;

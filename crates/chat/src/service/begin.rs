@@ -19,7 +19,11 @@ use super::{
 };
 use crate::{
     models::{SessionId, records::OpenTurn},
-    repository::{Repository, sessions::View, turns::TurnState},
+    repository::{
+        Repository,
+        sessions::View,
+        turns::{Holder, TurnState},
+    },
 };
 
 /// How long a message waits for the turns before it in its session.
@@ -215,13 +219,14 @@ impl Turns {
                     .await?;
                 match stored.state {
                     TurnState::Running {
-                        instance: Some(_), ..
-                    } => {}
-                    TurnState::Running { instance: None, .. } => {
+                        holder: Holder::Nobody,
+                        ..
+                    } => {
                         self.close_dead(&repository, owner, &new.session, &open.id)
                             .await?;
                         return Ok(());
                     }
+                    TurnState::Running { .. } => {}
                     _ => return Ok(()),
                 }
                 if self.shutdown.is_draining() {

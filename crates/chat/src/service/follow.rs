@@ -27,7 +27,7 @@ use crate::{
     repository::{
         Repository,
         finish::{Finish, Finished},
-        turns::TurnState,
+        turns::{Holder, TurnState},
     },
 };
 
@@ -170,8 +170,8 @@ impl Turns {
                 code: Code::SessionNotFound,
                 detail: "The session was deleted while it was answered.".into(),
             }),
-            (Some(_), TurnState::Running { instance, .. }) => {
-                if instance.is_none() {
+            (Some(_), TurnState::Running { holder, .. }) => {
+                if holder == Holder::Nobody {
                     self.close_dead(&self.repository, owner, session, id)
                         .await?;
                 }

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     models::records::{Ending, KeyRecord, TurnRecord},
-    repository::{Repository, turns::TurnState},
+    repository::{
+        Repository,
+        turns::{Holder, TurnState},
+    },
 };
 
 /// What an idempotency key led to.
@@ -83,7 +86,7 @@ impl Turns {
             TurnState::Withdrawn => Outcome::Unsettled,
             // Accepted, and about to be started or taken back here.
             TurnState::Running {
-                instance: Some(instance),
+                holder: Holder::Instance(instance),
                 ..
             } if instance == self.instance && self.local(owner, id).is_none() => Outcome::Unsettled,
             TurnState::Running { .. } | TurnState::Ended(_) | TurnState::Forgotten => {

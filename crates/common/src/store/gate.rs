@@ -17,6 +17,8 @@ pub(super) struct Gate {
     born: Instant,
     /// Milliseconds after `born`; 0 is open.
     shut_until: AtomicU64,
+    /// When a look last found the store away, likewise; 0 is never.
+    away_at: AtomicU64,
 }
 
 impl Gate {
@@ -24,6 +26,7 @@ impl Gate {
         Self {
             born: now,
             shut_until: AtomicU64::new(0),
+            away_at: AtomicU64::new(0),
         }
     }
 
@@ -62,6 +65,18 @@ impl Gate {
         if self.is_shut() {
             self.shut_until.fetch_max(self.ms(until), Ordering::Relaxed);
         }
+    }
+
+    /// A look found the store away.
+    pub(super) fn was_away(&self, now: Instant) {
+        self.away_at.store(self.ms(now), Ordering::Relaxed);
+    }
+
+    /// Whether a look found it away so lately.
+    pub(super) fn away_within(&self, time: Duration, now: Instant) -> bool {
+        let away_at = self.away_at.load(Ordering::Relaxed);
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        away_at > 0 && self.ms(now).saturating_sub(away_at) < time
     }
 
     /// The store answered something.

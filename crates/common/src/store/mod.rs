@@ -102,6 +102,12 @@ impl Store {
         matches!(self.backend, Backend::Redis(_))
     }
 
+    /// Whether the store was away within that time, as far as was seen from here: what others had to write meanwhile may be
+    /// missing.
+    pub fn was_away(&self, time: Duration) -> bool {
+        self.gate.away_within(time, Instant::now())
+    }
+
     /// The same store; calls through this handle end by then (and after 1 s at the latest).
     #[must_use]
     pub fn by(&self, deadline: Instant) -> Self {

@@ -122,6 +122,9 @@ impl Redis {
                     false
                 }
             };
+            if !healthy {
+                gate.was_away(Instant::now());
+            }
             tokio::time::sleep(if healthy { LOOK_EVERY } else { LOOK_AGAIN }).await;
         }
     }
