@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use redis::Value;
+use serde_json::json;
 use tests::{Auditor, Backend, Client, Mode, PATIENCE, RedisOptions, TestApp, eventually};
 
 #[tokio::test]
@@ -157,6 +158,24 @@ async fn a_slow_wire_makes_calls_slower_and_no_call_fails() {
         (alice.send("back", "x").await.status == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn messages_that_wait_on_their_socket_for_each_other_are_not_late() {
+    let app = TestApp::builder(Backend::Redis).proxied().start().await;
+    let alice = app.login("alice").await;
+    let mut socket = alice.socket().await;
+    let wire = app.store_proxy.as_ref().unwrap();
+    wire.set(Mode::Delay(Duration::from_millis(40)));
+    let sessions: Vec<String> = (0..30).map(|number| format!("s{number}")).collect();
+    for session in &sessions {
+        let message = json!({"session_id": session, "message": "hello", "ref": session});
+        socket.send(&message).await;
+    }
+    for session in &sessions {
+        let start = socket.with_ref(session).await;
+        assert_eq!(start["type"], "start", "{start}");
+    }
 }
 
 #[tokio::test]

@@ -239,13 +239,12 @@ impl Socket {
         let peer = self.speaker.peer();
         let (app, known) = (self.app.clone(), self.speaker.identity().cloned());
         let request_id = Arc::clone(&self.request_id);
-        let (door, Deadline(deadline)) = (self.line.next(), Deadline::from_now());
+        let door = self.line.next();
         let asked = Asked {
             known,
             peer,
             frame,
             request_id,
-            deadline,
         };
         // A task of its own: it holds places that others wait behind, and this loop stands still while its reader does.
         let shutdown = self.app.shutdown.clone();

@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use common::{
     errors::{ApiError, Code},
+    http::Deadline,
     identity::Identity,
 };
 use futures_util::stream::{BoxStream, unfold};
@@ -76,7 +77,6 @@ pub(super) struct Asked {
     pub(super) peer: IpAddr,
     pub(super) frame: MessageFrame,
     pub(super) request_id: Arc<str>,
-    pub(super) deadline: std::time::Instant,
 }
 
 /// Counts the message, says whose it is, and begins its turn.
@@ -90,10 +90,11 @@ pub(super) async fn begin(
         peer,
         frame,
         request_id,
-        deadline,
     } = asked;
     // Nothing is ever sent: the other end goes, by whatever way.
     let _gone = before.await;
+    // From here on: the messages before it may have taken their time.
+    let Deadline(deadline) = Deadline::from_now();
     let user_id = frame.user_id.as_deref();
     let (identity, call) = counted_identity(app, known, peer, user_id, deadline).await?;
     let place = app.turns.arrive(&identity.owner, &frame.session());
