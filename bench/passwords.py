@@ -69,7 +69,7 @@ def guesses(caller, pairs):
     wrong, unknown = [], []
     for number in range(pairs):
         body = {"user_id": f"user{number // TRIES}", "password": "loud-harbour-0"}
-        nobody = {"user_id": f"nobody{number}", "password": "loud-harbour-0"}
+        nobody = {"user_id": f"nobody{number // TRIES}", "password": "loud-harbour-0"}
         both = [(body, wrong), (nobody, unknown)]
         random.shuffle(both)
         for body, times in both:
