@@ -1,7 +1,7 @@
 //! Another answer to the last message.
 
-use serde_json::json;
-use tests::{Answer, Backend, TestApp, text_of};
+use serde_json::{Value, json};
+use tests::{Answer, Backend, Client, TestApp, text_of};
 
 on_both_stores!(
     another_answer_replaces_the_last,
@@ -10,16 +10,20 @@ on_both_stores!(
     another_answer_is_given_where_prompts_look_at_one_message_alone,
 );
 
+/// Another answer to the last message, which the model gives in other words.
+async fn something_else(app: &TestApp, client: &Client) -> Value {
+    app.model.next(Answer::tokens(["Something", " else"]));
+    let reply = client.post_empty("/chat/sessions/work/regenerate").await;
+    let second = reply.expect(200);
+    assert_eq!(second["reply"], "Something else");
+    second
+}
+
 async fn another_answer_replaces_the_last(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
     let first = alice.send("work", "hello").await.expect(200);
-    app.model.next(Answer::tokens(["Something", " else"]));
-    let second = alice
-        .post_empty("/chat/sessions/work/regenerate")
-        .await
-        .expect(200);
-    assert_eq!(second["reply"], "Something else");
+    let second = something_else(&app, &alice).await;
     assert_ne!(second["message_id"], first["message_id"]);
     assert_eq!(
         app.model.asked("hello").messages().len(),
@@ -86,10 +90,5 @@ async fn another_answer_is_given_where_prompts_look_at_one_message_alone(on: Bac
         .await;
     let alice = app.login("alice").await;
     alice.say("work", "hello").await;
-    app.model.next(Answer::tokens(["Something", " else"]));
-    let second = alice
-        .post_empty("/chat/sessions/work/regenerate")
-        .await
-        .expect(200);
-    assert_eq!(second["reply"], "Something else");
+    something_else(&app, &alice).await;
 }

@@ -141,6 +141,11 @@ pub(super) async fn document<T: serde::de::DeserializeOwned>(
     })
 }
 
+/// What a good answer means that holds no list of models.
+pub(super) fn no_list() -> Refusal {
+    Refusal::content(ModelError::Failed("a model list without models".to_owned()))
+}
+
 /// When the server wants to be asked again: seconds or an HTTP date; whatever else it says is not believed.
 fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;

@@ -243,8 +243,7 @@ async fn answer(app: &App, asker: Asker, request: TurnRequest) -> Result<Respons
     };
     // From here on: the body may have taken its time.
     let Deadline(deadline) = Deadline::from_now();
-    let authenticator = app.authenticator.clone();
-    let revoked = authenticator.revoked(&identity);
+    let revoked = app.authenticator.revoked(&identity);
     tokio::pin!(revoked);
     let Begun { id, watch, joined } = tokio::select! {
         biased;

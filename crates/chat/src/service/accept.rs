@@ -10,8 +10,7 @@ use super::{
     lanes::Place,
     llm::Answering,
     plan::{Plan, start_event},
-    turns::Begun,
-    turns::{NewTurn, Turn, Turns},
+    turns::{Begun, NewTurn, Turn, Turns},
 };
 use crate::{
     models::records::Session,

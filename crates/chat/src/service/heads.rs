@@ -34,9 +34,7 @@ struct Bytes;
 
 impl Weighter<(Owner, SessionId), Head> for Bytes {
     fn weight(&self, _: &(Owner, SessionId), head: &Head) -> u64 {
-        let message = |message: &Arc<MessageRecord>| {
-            RECORD + message.content.len() + message.thinking.as_ref().map_or(0, String::len)
-        };
+        let message = |message: &Arc<MessageRecord>| RECORD + message.size();
         let bytes =
             RECORD + 2 * head.session.stored.len() + head.tail.iter().map(message).sum::<usize>();
         bytes as u64

@@ -6,8 +6,7 @@ use common::{identity::Owner, store::Bytes};
 
 use super::{
     error::ChatError,
-    turns::Begun,
-    turns::{IdempotencyKey, NewTurn, Turns},
+    turns::{Begun, IdempotencyKey, NewTurn, Turns},
 };
 use crate::{
     models::records::{Ending, KeyRecord, TurnRecord},

@@ -39,13 +39,10 @@ impl Turns {
             loop {
                 let turns = self.running();
                 let parts = turns.chunks(AT_ONCE);
-                let Some(pause) = u32::try_from(parts.len())
-                    .ok()
-                    .and_then(|parts| PERIOD.checked_div(parts))
-                else {
+                let Ok(count @ 1..) = u32::try_from(parts.len()) else {
                     break;
                 };
-                let mut ticks = interval(pause);
+                let mut ticks = interval(PERIOD / count);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 for part in parts {
                     ticks.tick().await;

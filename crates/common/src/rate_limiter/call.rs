@@ -91,7 +91,7 @@ impl Call {
     pub fn verdict(&self) -> Result<(), ApiError> {
         match self.0.said.get() {
             Some(admission) if !admission.allowed => {
-                Err(self.0.limiter.refusal(&self.0.who, admission))
+                Err(RateLimiter::refusal(&self.0.who, admission))
             }
             _ => Ok(()),
         }

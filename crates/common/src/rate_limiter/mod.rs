@@ -96,18 +96,15 @@ impl RateLimiter {
         }
     }
 
-    fn refusal(&self, who: &Caller, admission: &Admission) -> ApiError {
+    /// What whoever may not pass is told; the layer adds what is left.
+    fn refusal(who: &Caller, admission: &Admission) -> ApiError {
         let detail = match who {
             Caller::User(_) => "You have sent too many requests; wait for Retry-After.",
             Caller::Address(_) => {
                 "Too many requests without a token came from this address; wait for Retry-After."
             }
         };
-        let mut error = ApiError::new(Code::RateLimited, detail).retry_after(admission.retry_after);
-        for (name, value) in self.headers(who, admission) {
-            error = error.header(name, value);
-        }
-        error
+        ApiError::new(Code::RateLimited, detail).retry_after(admission.retry_after)
     }
 
     fn headers(&self, who: &Caller, admission: &Admission) -> [(HeaderName, HeaderValue); 2] {

@@ -74,9 +74,7 @@ impl Ollama {
             .map_err(wire::unreachable)?;
         let response = wire::accepted(response, |status, body| failure(status, body, "")).await?;
         let answer = wire::document(response).await?;
-        tags(&answer).ok_or_else(|| {
-            Refusal::content(ModelError::Failed("a model list without models".to_owned()))
-        })
+        tags(&answer).ok_or_else(wire::no_list)
     }
 
     /// The model's own window: listed, remembered, asked for, or else what is allocated for it now.

@@ -78,9 +78,7 @@ impl Adapter for OpenAi {
         let response = wire::accepted(response, |status, body| failure(status, body, "")).await?;
         let answer = wire::document(response).await?;
         // LM Studio answers 200 to what it does not know.
-        list::models(&answer).ok_or_else(|| {
-            Refusal::content(ModelError::Failed("a model list without models".to_owned()))
-        })
+        list::models(&answer).ok_or_else(wire::no_list)
     }
 
     async fn ask(&self, ask: &Ask) -> Result<Chunks, Refusal> {

@@ -25,8 +25,7 @@ use crate::{
     service::{
         event::{Event, Kind},
         log::{Step, Watch},
-        turns::Begun,
-        turns::{NewTurn, Question},
+        turns::{Begun, NewTurn, Question},
     },
 };
 
