@@ -3,4 +3,4 @@
 
 use common::config::ProviderKind;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chat::fuzzed::answer(ProviderKind::Ollama, bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chat::fuzzing::answer(ProviderKind::Ollama, bytes));

@@ -3,4 +3,4 @@
 
 use common::config::ProviderKind;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chat::fuzzed::answer(ProviderKind::OpenAi, bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chat::fuzzing::answer(ProviderKind::OpenAi, bytes));

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chat::{
-    adapters,
-    api::wire,
-    service::event::{Event, Kind},
+    domain::event::{Event, Kind},
+    http::encode as wire,
+    llm::providers as adapters,
 };
 use common::{
     clock,

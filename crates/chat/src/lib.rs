@@ -3,14 +3,18 @@
 //! `api` parses and answers, `service` decides, `repository` keeps, `adapters` talk to model servers, `models` are the
 //! words they share. [`build`] puts them together.
 
-pub mod adapters;
-pub mod api;
+pub mod domain;
+pub mod erasure;
+pub mod events;
 #[cfg(fuzzing)]
-pub mod fuzzed;
-mod measured;
-pub mod models;
-pub mod repository;
-pub mod service;
+pub mod fuzzing;
+pub mod generation;
+pub mod http;
+pub mod llm;
+mod metrics;
+pub mod sessions;
+pub mod store;
+pub mod turns;
 
 use std::time::Duration;
 
@@ -32,12 +36,10 @@ use common::{
 use utoipa::openapi::OpenApi;
 
 use crate::{
-    api::{App, Parts, socket::Sockets},
-    repository::Repository,
-    service::{
-        llm::Llm,
-        turns::{Limits, Turns},
-    },
+    http::{App, Parts, ws::Sockets},
+    llm::Llm,
+    store::Repository,
+    turns::service::{Limits, Turns},
 };
 
 /// The routers of the service, ready to be served.
@@ -77,14 +79,14 @@ impl Identities {
         };
         Ok(Self {
             authenticator: Authenticator::new(verifier, keys, revocations, store.clone()),
-            passed_on: api::auth_pass::routes(api::auth_pass::RemoteAuth { url, client }),
+            passed_on: http::auth_proxy::routes(http::auth_proxy::RemoteAuth { url, client }),
         })
     }
 }
 
 /// The description of the public API.
 pub fn openapi() -> OpenApi {
-    described(api::document())
+    described(http::document())
 }
 
 /// Puts the service together.
@@ -100,8 +102,8 @@ pub fn build(
         authenticator,
         passed_on,
     } = identities;
-    measured::describe();
-    measured::watch(llm.clone(), shutdown);
+    self::metrics::describe();
+    self::metrics::watch(llm.clone(), shutdown);
     let repository = Repository::new(
         store.clone(),
         settings.chat.session_ttl,
@@ -129,16 +131,16 @@ pub fn build(
         shutdown: shutdown.clone(),
     });
     let health = health_of(store, authenticator.clone(), llm, shutdown.clone());
-    let router = api::router(&app)
+    let router = http::router(&app)
         .merge(passed_on)
         .merge(health::routes(health.clone()))
         .merge(docs::routes(openapi()))
-        .merge(api::page::routes());
+        .merge(http::web_ui::routes());
     let mut layers = Layers::new("chat", hosts(settings, authenticator), &settings.server);
     layers
         .allowed_origins
         .clone_from(&settings.chat.allowed_origins);
-    layers.error_shape = Some(api::openai::errors::shape());
+    layers.error_shape = Some(http::openai::error::shape());
     Service {
         public: wrap(router, layers),
         admin: wrap(

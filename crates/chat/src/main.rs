@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use chat::service::llm::Llm;
+use chat::llm::Llm;
 use common::{cli, config::Binary, http, store::Store};
 
 #[global_allocator]

@@ -12,7 +12,7 @@ use axum::{
     http::HeaderValue,
     middleware::map_request,
 };
-use chat::{Identities, service::llm::Llm};
+use chat::{Identities, llm::Llm};
 use common::{
     cli,
     config::Settings,

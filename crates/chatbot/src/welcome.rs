@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use chat::service::llm::Llm;
+use chat::llm::Llm;
 use common::{
     config::{LogFormat, LoginMode, ProviderKind, Settings},
     shutdown::Shutdown,

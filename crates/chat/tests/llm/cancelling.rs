@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use chat::{
-    adapters::Ask,
-    service::llm::{Progress, Prompt},
+    llm::providers::Ask,
+    llm::{Progress, Prompt},
 };
 use common::{
     config::ProviderKind::{Ollama, OpenAi},

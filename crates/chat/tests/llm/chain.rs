@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chat::adapters::ModelError;
+use chat::llm::providers::ModelError;
 use common::config::ProviderKind::{Demo, Ollama, OpenAi};
 
 use crate::{
@@ -264,8 +264,8 @@ async fn dropping_the_wait_for_the_next_progress_loses_nothing() {
             };
             for one in progress.unwrap() {
                 match one {
-                    chat::service::llm::Progress::Text(piece) => text.push_str(&piece),
-                    chat::service::llm::Progress::End { .. } => return,
+                    chat::llm::Progress::Text(piece) => text.push_str(&piece),
+                    chat::llm::Progress::End { .. } => return,
                     _ => {}
                 }
             }

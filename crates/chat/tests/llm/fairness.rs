@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use chat::adapters::ModelError;
+use chat::llm::providers::ModelError;
 use common::config::ProviderKind::{Ollama, OpenAi};
 use futures_util::future::join_all;
 

@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use chat::{
-    adapters::{Ask, ModelError, PromptMessage, ToolCall},
-    models::{FinishReason, Usage},
-    service::llm::{Answering, Llm, Progress, Prompt},
+    domain::{FinishReason, Usage},
+    llm::{
+        Answering, Llm, Progress, Prompt,
+        providers::{Ask, ModelError, PromptMessage, ToolCall},
+    },
 };
 use common::{
     config::{self, Provider, ProviderKind},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chat::adapters::ModelError;
+use chat::llm::providers::ModelError;
 use common::config::ProviderKind::{Demo, Ollama, OpenAi};
 use tokio::net::TcpListener;
 use url::Url;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chat::adapters::ModelError;
+use chat::llm::providers::ModelError;
 use common::config::{
     self, Provider,
     ProviderKind::{Ollama, OpenAi},

@@ -1,0 +1,100 @@
+//! What a request of the chat service can fail with, and what callers are told of a model server's failure.
+
+use common::{
+    errors::{ApiError, Code},
+    store::StoreError,
+};
+
+use crate::llm::providers::ModelError;
+
+/// What a request of the chat service can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum ChatError {
+    /// The user has no session of that id.
+    #[error("no such session")]
+    SessionNotFound,
+    /// The user has a session of that id.
+    #[error("the session exists")]
+    SessionExists,
+    /// The session was answering other messages for as long as one waits.
+    #[error("the session is busy")]
+    SessionBusy,
+    /// The session holds as many messages as it may.
+    #[error("the session is full: {0} messages")]
+    SessionFull(u64),
+    /// The user has no answer of that id.
+    #[error("no such message")]
+    MessageNotFound,
+    /// The message alone does not fit the model's window.
+    #[error("the message does not fit a window of {window} tokens")]
+    ContextTooLong {
+        /// The window, in tokens.
+        window: u32,
+    },
+    /// The key belongs to another request.
+    #[error("the idempotency key was used with another body")]
+    IdempotencyMismatch,
+    /// The day's quota does not hold the turn.
+    #[error("the quota of {tokens_per_day} tokens a day is used up")]
+    QuotaExceeded {
+        /// The quota.
+        tokens_per_day: u64,
+    },
+    /// The rate limit refuses the request, or cannot be asked.
+    #[error("the request was not counted")]
+    NotCounted(Box<ApiError>),
+    /// New turns are refused.
+    #[error("the service is stopping")]
+    ShuttingDown,
+    /// What ran was ended by the service's stop.
+    #[error("the service stopped")]
+    Interrupted,
+    /// A fault of ours, which the log has.
+    #[error("a fault in the service")]
+    Broken,
+    /// The model servers.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<ApiError> for ChatError {
+    fn from(refusal: ApiError) -> Self {
+        Self::NotCounted(Box::new(refusal))
+    }
+}
+
+/// What a model server's failure is called, and what the caller is told: never the server's own words.
+pub fn explain(error: &ModelError) -> (Code, String) {
+    let (code, detail) = match error {
+        ModelError::Unavailable(_) => (
+            Code::LlmUnavailable,
+            "The model server cannot be reached; try again in a moment.",
+        ),
+        ModelError::Timeout(_) => (
+            Code::LlmTimeout,
+            "The model server took too long to answer; try again.",
+        ),
+        ModelError::Failed(_) => (
+            Code::LlmFailed,
+            "The model server failed or was cut off; try again.",
+        ),
+        ModelError::NotFound(detail) => (Code::ModelNotFound, detail.as_str()),
+        ModelError::ContextTooLong(_) => (
+            Code::ContextTooLong,
+            "The conversation does not fit the model's window; shorten it or begin a new session.",
+        ),
+        ModelError::QueueFull => (
+            Code::QueueFull,
+            "Too many requests wait for the model; try again in a moment.",
+        ),
+        ModelError::Busy { .. } => (
+            Code::LlmUnavailable,
+            "The model server is busy; try again in a moment.",
+        ),
+        ModelError::Unsupported(detail) => (Code::InvalidRequest, detail.as_str()),
+    };
+    (code, detail.to_owned())
+}

@@ -1,0 +1,51 @@
+//! The models that can be asked.
+
+use axum::{Json, extract::State};
+use common::{errors::ApiError, identity::Identity};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::App;
+
+/// A model.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ModelBody {
+    /// What to name it by.
+    pub id: String,
+    /// The provider that has it.
+    pub provider: String,
+    /// The window that it is asked with, in tokens.
+    pub context_window: u32,
+    /// Whether it answers where nothing else is named.
+    pub default: bool,
+}
+
+/// All models.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ModelList {
+    /// The models, in the order of the providers.
+    pub models: Vec<ModelBody>,
+}
+
+/// Lists the models of all providers, as of the last look at each.
+#[utoipa::path(
+    get, path = "/chat/models", tag = "models",
+    responses(
+        (status = 200, body = ModelList),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn list(
+    State(app): State<App>,
+    _identity: Identity,
+) -> Result<Json<ModelList>, ApiError> {
+    let models = app.llm.models().into_iter().map(|model| ModelBody {
+        id: model.id,
+        provider: model.provider.as_str().to_owned(),
+        context_window: model.window,
+        default: model.is_default,
+    });
+    Ok(Json(ModelList {
+        models: models.collect(),
+    }))
+}

@@ -1,0 +1,187 @@
+//! The answer of a completion as OpenAI's SDKs read it.
+
+use common::clock;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    domain::{FinishReason, Usage, random_text},
+    generation::stateless::Part,
+    llm::providers::ToolCall,
+};
+
+/// A whole answer.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ChatCompletion {
+    id: String,
+    object: &'static str,
+    /// Unix seconds.
+    created: i64,
+    model: String,
+    choices: [Choice; 1],
+    usage: Tokens,
+}
+
+/// The answer itself.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Choice {
+    index: u32,
+    message: CompletionMessage,
+    /// Always null: not counted here.
+    #[schema(value_type = Option<Object>)]
+    logprobs: (),
+    /// `stop`, `length`, `tool_calls` or `content_filter`.
+    finish_reason: &'static str,
+}
+
+/// What the model said.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct CompletionMessage {
+    role: &'static str,
+    /// The text; null where there are only tool calls.
+    content: Option<String>,
+    #[schema(value_type = Option<String>)]
+    refusal: (),
+    /// The thoughts before it, of a model that thinks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call>,
+}
+
+/// A tool call.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Call {
+    /// Its place, in chunks alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: Function,
+}
+
+/// What is to be called.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Function {
+    name: String,
+    /// A JSON document as text.
+    arguments: String,
+}
+
+/// What it cost.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Tokens {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+}
+
+impl From<Usage> for Tokens {
+    fn from(usage: Usage) -> Self {
+        Self {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            total_tokens: usage.prompt_tokens.saturating_add(usage.completion_tokens),
+        }
+    }
+}
+
+impl Call {
+    pub(super) fn new(call: ToolCall, index: Option<usize>) -> Self {
+        Self {
+            index,
+            id: call.id,
+            kind: "function",
+            function: Function {
+                name: call.name,
+                arguments: call.arguments,
+            },
+        }
+    }
+}
+
+/// The word for how it ended.
+pub(super) fn finish_word(finish: FinishReason) -> &'static str {
+    match finish {
+        FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
+        FinishReason::ContentFilter => "content_filter",
+        FinishReason::Stop
+        | FinishReason::Cancelled
+        | FinishReason::Error
+        | FinishReason::Interrupted => "stop",
+    }
+}
+
+/// A new id for an answer.
+pub(super) fn new_id() -> String {
+    format!("chatcmpl-{}", random_text(26))
+}
+
+/// Gathers the parts of a completion into one answer.
+#[derive(Debug, Default)]
+pub struct Whole {
+    model: String,
+    text: String,
+    thinking: String,
+    calls: Vec<Call>,
+}
+
+impl Whole {
+    /// Takes a part in; the answer, where it was the last.
+    pub fn take(&mut self, part: Part) -> Option<ChatCompletion> {
+        match part {
+            Part::Begun { model } => self.model = model,
+            Part::Thinking(text) => self.thinking.push_str(&text),
+            Part::Text(text) => self.text.push_str(&text),
+            Part::ToolCall(call) => self.calls.push(Call::new(call, None)),
+            Part::End { finish, usage } => {
+                return Some(std::mem::take(self).answer(finish, usage));
+            }
+        }
+        None
+    }
+
+    fn answer(self, finish: FinishReason, usage: Usage) -> ChatCompletion {
+        let only_calls = self.text.is_empty() && !self.calls.is_empty();
+        let message = CompletionMessage {
+            role: "assistant",
+            content: (!only_calls).then_some(self.text),
+            reasoning_content: Some(self.thinking).filter(|thoughts| !thoughts.is_empty()),
+            tool_calls: self.calls,
+            refusal: (),
+        };
+        let choice = Choice {
+            index: 0,
+            message,
+            logprobs: (),
+            finish_reason: finish_word(finish),
+        };
+        ChatCompletion {
+            id: new_id(),
+            object: "chat.completion",
+            created: clock::now_s(),
+            model: self.model,
+            choices: [choice],
+            usage: usage.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_answer_is_an_empty_text() {
+        let end = Part::End {
+            finish: FinishReason::Stop,
+            usage: Usage::default(),
+        };
+        let answer = Whole::default().take(end);
+        assert_eq!(json!(answer)["choices"][0]["message"]["content"], "");
+    }
+}

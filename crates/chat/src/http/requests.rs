@@ -1,0 +1,262 @@
+//! What clients send, checked into the values that the service takes.
+
+use std::{fmt, time::Duration};
+
+use common::{
+    errors::{ApiError, Code},
+    identity::Identity,
+};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use sha2::{Digest as _, Sha256};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::{
+    domain::{Options, present},
+    turns::service::{IdempotencyKey, OnDisconnect},
+};
+
+/// Longest time that a turn goes on for nobody, in seconds.
+const GRACE_MAX: u64 = 24 * 3600;
+
+/// A member whose `null` takes the value away.
+fn clearable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::<String>::deserialize(from).map(Some)
+}
+
+/// What happens to an answer that nobody watches any more: `"cancel"`, `"continue"`, or seconds to come back in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum DisconnectRule {
+    /// It goes on.
+    #[serde(serialize_with = "as_continue")]
+    Continue,
+    /// It is cancelled after so many seconds.
+    After(u64),
+}
+
+fn as_continue<S: serde::Serializer>(to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str("continue")
+}
+
+impl DisconnectRule {
+    fn rule(self) -> OnDisconnect {
+        match self {
+            DisconnectRule::Continue => OnDisconnect::Continue,
+            DisconnectRule::After(seconds) => {
+                OnDisconnect::CancelAfter(Duration::from_secs(seconds))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DisconnectRule {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Rule;
+        impl de::Visitor<'_> for Rule {
+            type Value = DisconnectRule;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(
+                    f,
+                    "\"cancel\", \"continue\" or a whole number of seconds up to {GRACE_MAX}"
+                )
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<DisconnectRule, E> {
+                match text {
+                    "cancel" => Ok(DisconnectRule::After(0)),
+                    "continue" => Ok(DisconnectRule::Continue),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<DisconnectRule, E> {
+                if seconds > GRACE_MAX {
+                    return Err(E::invalid_value(de::Unexpected::Unsigned(seconds), &self));
+                }
+                Ok(DisconnectRule::After(seconds))
+            }
+        }
+        from.deserialize_any(Rule)
+    }
+}
+
+impl PartialSchema for DisconnectRule {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+        let word = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["cancel", "continue"]));
+        let seconds = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(0))
+            .maximum(Some(GRACE_MAX));
+        OneOfBuilder::new().item(word).item(seconds).into()
+    }
+}
+
+impl ToSchema for DisconnectRule {}
+
+/// A message to a session.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendMessage {
+    /// 1 to 32,768 characters, not only white space, no NUL.
+    #[schema(min_length = 1, max_length = 32768)]
+    pub message: String,
+    /// Who speaks; optional, and never other than the token's user.
+    #[serde(default, deserialize_with = "present", skip_serializing)]
+    #[schema(nullable = false)]
+    pub user_id: Option<String>,
+    /// The session; `default` where absent. It begins where the user has none of that id.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, pattern = "^[A-Za-z0-9._-]{1,64}$")]
+    pub session_id: Option<String>,
+    /// The model, for this turn.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
+    pub model: Option<String>,
+    /// The system prompt, for this turn.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, min_length = 1, max_length = 32768)]
+    pub system: Option<String>,
+    /// The sampling options, for this turn.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    pub options: Option<Options>,
+    /// What happens when nobody watches the answer any more.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    pub on_disconnect: Option<DisconnectRule>,
+}
+
+/// Another answer to the last message.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Regenerate {
+    /// The model, for this turn.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
+    pub model: Option<String>,
+    /// The system prompt, for this turn.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, min_length = 1, max_length = 32768)]
+    pub system: Option<String>,
+    /// The sampling options, for this turn.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    pub options: Option<Options>,
+    /// What happens when nobody watches the answer any more.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    pub on_disconnect: Option<DisconnectRule>,
+}
+
+/// A session to begin.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSession {
+    /// Its id; made where absent.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, pattern = "^[A-Za-z0-9._-]{1,64}$")]
+    pub session_id: Option<String>,
+    /// Its title, at most 200 characters; made from the first message where absent.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, max_length = 200)]
+    pub title: Option<String>,
+    /// The model for its turns.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
+    pub model: Option<String>,
+    /// Its system prompt.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, min_length = 1, max_length = 32768)]
+    pub system: Option<String>,
+}
+
+/// What to change of a session. `null` takes a model or a system prompt away.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeSession {
+    /// The title, at most 200 characters.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, max_length = 200)]
+    pub title: Option<String>,
+    /// The model.
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
+    pub model: Option<Option<String>>,
+    /// The system prompt.
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 32768)]
+    pub system: Option<Option<String>>,
+}
+
+/// A body's `user_id`, where it stands, is the token's.
+pub fn same_user(identity: &Identity, user_id: Option<&str>) -> Result<(), ApiError> {
+    match user_id {
+        Some(user_id) if user_id != identity.user().as_str() => Err(ApiError::new(
+            Code::UserMismatch,
+            "The body's user_id is not the user of the token; leave it out or log in as that user.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The rule that holds: what was asked for, else the grace of a stream or of a keyed request, else none.
+pub fn disconnect_rule(
+    asked: Option<DisconnectRule>,
+    grace: Duration,
+    comes_back: bool,
+) -> OnDisconnect {
+    match asked {
+        Some(rule) => rule.rule(),
+        None if comes_back => OnDisconnect::CancelAfter(grace),
+        None => OnDisconnect::CancelAfter(Duration::ZERO),
+    }
+}
+
+/// An idempotency key with the request that it stands for; `what` tells apart requests whose bodies look alike.
+pub fn idempotency_key<T: Serialize>(
+    key: &str,
+    pointer: &str,
+    what: &str,
+    body: &T,
+) -> Result<IdempotencyKey, ApiError> {
+    let visible = (1..=255).contains(&key.len()) && key.bytes().all(|c| c.is_ascii_graphic());
+    if !visible {
+        return Err(ApiError::invalid(
+            pointer,
+            "An idempotency key has 1 to 255 visible ASCII characters.",
+        ));
+    }
+    let body = serde_json::to_vec(body).map_err(ApiError::internal)?;
+    let digest = |parts: &[&[u8]]| {
+        let mut hash = Sha256::new();
+        parts.iter().for_each(|part| hash.update(part));
+        hash.finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    Ok(IdempotencyKey {
+        digest: digest(&[key.as_bytes()]),
+        body: digest(&[what.as_bytes(), b"\n", &body]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disconnect_rule_is_a_word_or_seconds() {
+        let parse = |text: &str| serde_json::from_str::<DisconnectRule>(text).ok();
+        assert_eq!(parse("\"cancel\""), Some(DisconnectRule::After(0)));
+        assert_eq!(parse("\"continue\""), Some(DisconnectRule::Continue));
+        assert_eq!(parse("5"), Some(DisconnectRule::After(5)));
+        for wrong in ["\"\"", "-1", "1.5", "86401", "null", "[]", "true"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What clients get of sessions and messages.
+
+use common::clock::rfc3339;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::domain::{
+    FinishReason, Role, SessionId, Usage,
+    records::{MessageRecord, Session},
+};
+
+/// A session.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct SessionBody {
+    /// Its id.
+    pub session_id: String,
+    /// Its title.
+    pub title: String,
+    /// The model for its turns, else that of its last turn.
+    pub model: Option<String>,
+    /// Its system prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub system: Option<String>,
+    /// When it was begun.
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    /// When it was last used.
+    #[schema(format = DateTime)]
+    pub updated_at: String,
+    /// How many messages it has.
+    pub message_count: u64,
+}
+
+/// A page of sessions, newest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct SessionList {
+    /// The sessions.
+    pub sessions: Vec<SessionBody>,
+    /// What to ask for the next page with.
+    pub next_cursor: Option<String>,
+}
+
+/// A message.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct MessageBody {
+    /// Its id.
+    pub message_id: String,
+    /// `user` or `assistant`.
+    pub role: Role,
+    /// Its text, byte for byte.
+    pub content: String,
+    /// The thoughts before an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub thinking: Option<String>,
+    /// When it was stored.
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    /// Of an answer: the message that it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reply_to: Option<String>,
+    /// Of an answer: the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub model: Option<String>,
+    /// Of an answer: the provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub provider: Option<String>,
+    /// Of an answer: how it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub finish_reason: Option<FinishReason>,
+    /// Of an answer: what it cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub usage: Option<Usage>,
+}
+
+/// A page of messages, oldest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct MessageList {
+    /// The messages.
+    pub messages: Vec<MessageBody>,
+    /// What to ask for the page before with, as `before`.
+    pub next_cursor: Option<String>,
+}
+
+/// A whole session.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct SessionExport {
+    /// The session.
+    #[serde(flatten)]
+    pub session: SessionBody,
+    /// All its messages, oldest first.
+    pub messages: Vec<MessageBody>,
+}
+
+impl SessionBody {
+    /// As clients get it.
+    pub fn new(id: &SessionId, session: Session) -> Self {
+        Self {
+            session_id: id.to_string(),
+            title: session.title,
+            model: session.model.or(session.last_model),
+            system: session.system,
+            created_at: rfc3339(session.created_at),
+            updated_at: rfc3339(session.updated_at),
+            message_count: session.count,
+        }
+    }
+}
+
+impl From<MessageRecord> for MessageBody {
+    fn from(record: MessageRecord) -> Self {
+        let answer = record.answer;
+        Self {
+            message_id: record.id.to_string(),
+            role: record.role,
+            content: record.content,
+            thinking: record.thinking,
+            created_at: rfc3339(record.at),
+            reply_to: answer.as_ref().map(|answer| answer.reply_to.to_string()),
+            finish_reason: answer.as_ref().map(|answer| answer.finish_reason),
+            usage: answer.as_ref().map(|answer| answer.usage),
+            provider: answer.as_ref().map(|answer| answer.provider.clone()),
+            model: answer.map(|answer| answer.model),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Sessions: list, begin, read, change, delete, export.
+
+use axum::{Json, extract::State, http::StatusCode};
+use common::{
+    errors::{
+        ApiError, Problem,
+        extract::{Body, OptionalBody, Path, Query},
+    },
+    http::Deadline,
+    identity::Identity,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    domain::SessionId,
+    http::{
+        App,
+        requests::{ChangeSession, CreateSession},
+        session_dto::{MessageBody, MessageList, SessionBody, SessionList},
+        validation::{Checks, session_in_path},
+    },
+    sessions::{MessageCursor, NewSession, SessionChange, SessionCursor},
+};
+
+/// Most things on a page.
+const PAGE_MAX: u16 = 500;
+
+/// Things on a page where nothing is said.
+const PAGE_DEFAULT: u16 = 100;
+
+/// A page of the list of sessions.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct SessionPage {
+    /// 1 to 500; 100 where absent.
+    #[serde(default = "page_default")]
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: u16,
+    /// A `next_cursor`.
+    cursor: Option<String>,
+}
+
+/// A page of a session's messages.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct MessagePage {
+    /// 1 to 500; 100 where absent.
+    #[serde(default = "page_default")]
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: u16,
+    /// A `next_cursor`.
+    before: Option<String>,
+}
+
+fn page_default() -> u16 {
+    PAGE_DEFAULT
+}
+
+fn page_size(limit: u16) -> Result<u16, ApiError> {
+    if (1..=PAGE_MAX).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(ApiError::invalid(
+        "/query/limit",
+        format!("This must be from 1 to {PAGE_MAX}."),
+    ))
+}
+
+fn cursor<T>(
+    text: Option<&str>,
+    name: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    let wrong = || {
+        ApiError::invalid(
+            format!("/query/{name}"),
+            "This must be a next_cursor that a page gave.",
+        )
+    };
+    parse(text).map(Some).ok_or_else(wrong)
+}
+
+/// Lists the caller's sessions, newest first.
+#[utoipa::path(
+    get, path = "/chat/sessions", tag = "sessions", params(SessionPage),
+    responses(
+        (status = 200, body = SessionList),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn list(
+    State(app): State<App>,
+    identity: Identity,
+    Deadline(deadline): Deadline,
+    Query(page): Query<SessionPage>,
+) -> Result<Json<SessionList>, ApiError> {
+    let limit = page_size(page.limit)?;
+    let cursor = cursor(page.cursor.as_deref(), "cursor", SessionCursor::parse)?;
+    let page = app
+        .turns
+        .sessions(&identity.owner, cursor, limit.into(), deadline)
+        .await?;
+    let sessions = page
+        .items
+        .into_iter()
+        .map(|(id, session)| SessionBody::new(&id, session))
+        .collect();
+    Ok(Json(SessionList {
+        sessions,
+        next_cursor: page.next_cursor,
+    }))
+}
+
+/// Begins a session without a message.
+#[utoipa::path(
+    post, path = "/chat/sessions", tag = "sessions", request_body = Option<CreateSession>,
+    responses(
+        (status = 201, body = SessionBody),
+        (status = 409, description = "`session_exists`", body = Problem),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn create(
+    State(app): State<App>,
+    identity: Identity,
+    OptionalBody(body): OptionalBody<CreateSession>,
+) -> Result<(StatusCode, Json<SessionBody>), ApiError> {
+    let Deadline(deadline) = Deadline::from_now();
+    let mut checks = Checks::default();
+    let id = checks.session(body.session_id.as_deref());
+    checks.title(body.title.as_deref());
+    checks.turn(body.model.as_deref(), body.system.as_deref(), None);
+    checks.finish()?;
+    let id = id.unwrap_or_else(SessionId::random);
+    let new = NewSession {
+        title: body.title.unwrap_or_default(),
+        model: body.model,
+        system: body.system,
+    };
+    let session = app
+        .turns
+        .create_session(&identity.owner, &id, new, deadline)
+        .await?;
+    Ok((StatusCode::CREATED, Json(SessionBody::new(&id, session))))
+}
+
+/// Reads a session.
+#[utoipa::path(
+    get, path = "/chat/sessions/{session_id}", tag = "sessions",
+    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
+    responses(
+        (status = 200, body = SessionBody),
+        (status = 404, description = "`session_not_found`", body = Problem),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn read(
+    State(app): State<App>,
+    identity: Identity,
+    Deadline(deadline): Deadline,
+    Path(session_id): Path<String>,
+) -> Result<Json<SessionBody>, ApiError> {
+    let id = session_in_path(&session_id)?;
+    let session = app.turns.session(&identity.owner, &id, deadline).await?;
+    Ok(Json(SessionBody::new(&id, session)))
+}
+
+/// Changes a session's title, model or system prompt.
+#[utoipa::path(
+    patch, path = "/chat/sessions/{session_id}", tag = "sessions", request_body = ChangeSession,
+    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
+    responses(
+        (status = 200, body = SessionBody),
+        (status = 404, description = "`session_not_found`", body = Problem),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn change(
+    State(app): State<App>,
+    identity: Identity,
+    Path(session_id): Path<String>,
+    Body(body): Body<ChangeSession>,
+) -> Result<Json<SessionBody>, ApiError> {
+    let id = session_in_path(&session_id)?;
+    let Deadline(deadline) = Deadline::from_now();
+    let mut checks = Checks::default();
+    checks.title(body.title.as_deref());
+    let (model, system) = (body.model.clone().flatten(), body.system.clone().flatten());
+    checks.turn(model.as_deref(), system.as_deref(), None);
+    checks.finish()?;
+    let change = SessionChange {
+        title: body.title,
+        model: body.model,
+        system: body.system,
+    };
+    let session = app
+        .turns
+        .change_session(&identity.owner, &id, &change, deadline)
+        .await?;
+    Ok(Json(SessionBody::new(&id, session)))
+}
+
+/// Deletes a session with all its messages; an answer that is running in it ends.
+#[utoipa::path(
+    delete, path = "/chat/sessions/{session_id}", tag = "sessions",
+    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 404, description = "`session_not_found`", body = Problem),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn delete(
+    State(app): State<App>,
+    identity: Identity,
+    Deadline(deadline): Deadline,
+    Path(session_id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    app.turns
+        .delete_session(&identity.owner, &session_in_path(&session_id)?, deadline)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads a session's messages: the newest page first, oldest first within a page. A page of very long messages ends before
+/// its limit; `next_cursor` says where it goes on.
+#[utoipa::path(
+    get, path = "/chat/sessions/{session_id}/messages", tag = "sessions",
+    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$"), MessagePage),
+    responses(
+        (status = 200, body = MessageList),
+        (status = 404, description = "`session_not_found`", body = Problem),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn messages(
+    State(app): State<App>,
+    identity: Identity,
+    Deadline(deadline): Deadline,
+    Path(session_id): Path<String>,
+    Query(page): Query<MessagePage>,
+) -> Result<Json<MessageList>, ApiError> {
+    let id = session_in_path(&session_id)?;
+    let limit = page_size(page.limit)?;
+    let before = cursor(page.before.as_deref(), "before", MessageCursor::parse)?;
+    let page = app
+        .turns
+        .messages(&identity.owner, &id, before, limit.into(), deadline)
+        .await?;
+    let messages = page.items.into_iter().map(MessageBody::from).collect();
+    Ok(Json(MessageList {
+        messages,
+        next_cursor: page.next_cursor,
+    }))
+}

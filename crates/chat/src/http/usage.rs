@@ -1,0 +1,72 @@
+//! What the caller used today, and what is left of the quota.
+
+use axum::{Json, extract::State};
+use common::{clock, errors::ApiError, http::Deadline, identity::Identity};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::App;
+
+/// What was used since midnight UTC.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Today {
+    /// Tokens read by models.
+    pub prompt_tokens: u64,
+    /// Tokens written by models.
+    pub completion_tokens: u64,
+    /// Turns.
+    pub requests: u64,
+}
+
+/// What may be used in a day.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct QuotaBody {
+    /// The day's tokens.
+    pub tokens_per_day: u64,
+    /// What is left of them; running turns count with what they reserved.
+    pub left: u64,
+    /// When the next day begins.
+    #[schema(format = DateTime)]
+    pub resets_at: String,
+}
+
+/// The day's account.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct UsageBody {
+    /// What was used.
+    pub today: Today,
+    /// The quota, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub quota: Option<QuotaBody>,
+}
+
+/// Tells what the caller used today.
+#[utoipa::path(
+    get, path = "/chat/usage", tag = "models",
+    responses(
+        (status = 200, body = UsageBody),
+    ),
+    security(("bearer" = [])),
+)]
+pub async fn read(
+    State(app): State<App>,
+    identity: Identity,
+    Deadline(deadline): Deadline,
+) -> Result<Json<UsageBody>, ApiError> {
+    let day = app.turns.usage_today(&identity.owner, deadline).await?;
+    let quota = app.tokens_per_day.map(|tokens_per_day| {
+        let until = i64::try_from(clock::until_utc_midnight().as_millis()).unwrap_or_default();
+        QuotaBody {
+            tokens_per_day,
+            left: tokens_per_day.saturating_sub(day.held),
+            resets_at: clock::rfc3339(clock::now_ms() / 1000 * 1000 + until),
+        }
+    });
+    let today = Today {
+        prompt_tokens: day.prompt,
+        completion_tokens: day.completion,
+        requests: day.requests,
+    };
+    Ok(Json(UsageBody { today, quota }))
+}

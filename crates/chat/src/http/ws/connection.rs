@@ -1,0 +1,347 @@
+//! The loop of one socket: it takes frames in, carries events out, and ends with the right code.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use common::{
+    clock,
+    errors::{ApiError, Code},
+    http::Deadline,
+    identity::Identity,
+};
+use futures_util::{
+    SinkExt as _, Stream, StreamExt as _,
+    future::BoxFuture,
+    stream::{BoxStream, FuturesUnordered, SelectAll, SplitSink},
+};
+use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tungstenite::{Error, Message, Utf8Bytes};
+
+use crate::{
+    domain::{
+        MessageId,
+        error::ChatError,
+        event::{Event, Kind},
+        records::Ending,
+    },
+    http::{
+        App, encode,
+        ws::{
+            auth::{NoSpeaker, Speaker},
+            close::{
+                Next, SHUTDOWN, SILENT, TOO_SLOW, UNAUTHENTICATED, UNSUPPORTED_FLOOD, close_for,
+                goodbye,
+            },
+            frames::{self, Frame, MessageFrame, Refused},
+            handshake::Wire,
+            limits::Frames,
+            timers::{Due, Timers},
+            turns::{Asked, Line, Out, Started, begin, frames_of},
+        },
+    },
+};
+
+/// How long a reader may take nothing.
+const SEND_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Turns that one socket may begin or watch at once.
+const TURNS_LIMIT: usize = 64;
+
+struct Socket {
+    app: App,
+    speaker: Speaker,
+    request_id: Arc<str>,
+    sink: SplitSink<Wire, Message>,
+    frames: Frames,
+    timers: Timers,
+    line: Line,
+    starting: FuturesUnordered<BoxFuture<'static, Started>>,
+    watches: SelectAll<BoxStream<'static, Out>>,
+    revoked: BoxFuture<'static, ()>,
+}
+
+/// Runs a socket to its close.
+pub async fn run(
+    app: App,
+    speaker: Speaker,
+    seated: Result<(), NoSpeaker>,
+    request_id: Arc<str>,
+    wire: Wire,
+) {
+    let (sink, mut incoming) = wire.split();
+    let mut timers = Timers::new(speaker.must_authenticate());
+    if speaker.identity().is_some() {
+        timers.authenticated(speaker.expires_at());
+    }
+    let revoked = until_revoked(&app, speaker.identity());
+    let mut socket = Socket {
+        app,
+        speaker,
+        request_id,
+        sink,
+        frames: Frames::default(),
+        timers,
+        line: Line::default(),
+        starting: FuturesUnordered::new(),
+        watches: SelectAll::new(),
+        revoked,
+    };
+    let gauge = metrics::gauge!("chat_sockets_open");
+    gauge.increment(1.0);
+    let end = match seated {
+        Ok(()) => socket.carry(&mut incoming).await,
+        Err(why) => Next::Close(why.into()),
+    };
+    // Whoever watched here leaves now, however long the goodbye takes.
+    let Socket {
+        sink,
+        watches,
+        starting,
+        ..
+    } = socket;
+    drop((watches, starting));
+    goodbye(sink, incoming, end).await;
+    gauge.decrement(1.0);
+}
+
+fn until_revoked(app: &App, identity: Option<&Identity>) -> BoxFuture<'static, ()> {
+    match identity.cloned() {
+        Some(identity) => {
+            let authenticator = app.authenticator.clone();
+            Box::pin(async move {
+                authenticator.revoked(&identity).await;
+            })
+        }
+        None => Box::pin(std::future::pending()),
+    }
+}
+
+impl Socket {
+    async fn carry<S>(&mut self, incoming: &mut S) -> Next
+    where
+        S: Stream<Item = Result<Message, Error>> + Unpin,
+    {
+        let shutdown = self.app.shutdown.clone();
+        loop {
+            let is_idle = self.starting.is_empty() && self.watches.is_empty();
+            let next = tokio::select! {
+                () = shutdown.draining(), if is_idle => Next::Close(SHUTDOWN),
+                () = &mut self.revoked => Next::Close(UNAUTHENTICATED),
+                due = self.timers.due() => self.on_time(due).await,
+                // A branch that finds its stream empty must look round again: only then is the socket seen to be idle.
+                out = self.watches.next(), if !self.watches.is_empty() => match out {
+                    Some(Out::Frames(frames)) => self.send_all(frames).await,
+                    Some(Out::TooSlow) => Next::Close(TOO_SLOW),
+                    None => Next::Go,
+                },
+                Some(started) = self.starting.next() => self.on_started(started).await,
+                message = incoming.next() => match message {
+                    Some(Ok(message)) => self.on_message(message).await,
+                    Some(Err(error)) => close_for(&error),
+                    None => Next::Gone,
+                },
+            };
+            if !matches!(next, Next::Go) {
+                return next;
+            }
+        }
+    }
+
+    async fn on_time(&mut self, due: Due) -> Next {
+        match due {
+            Due::Ping => self.send(Message::Ping(Bytes::new())).await,
+            Due::Silent => Next::Close(SILENT),
+            Due::Unknown | Due::Expired => Next::Close(UNAUTHENTICATED),
+            Due::ExpiresSoon => self.tell_identity().await,
+        }
+    }
+
+    async fn on_message(&mut self, message: Message) -> Next {
+        self.timers.heard();
+        if !self.frames.take(Instant::now()) {
+            return Next::Close(UNSUPPORTED_FLOOD);
+        }
+        match message {
+            Message::Text(text) => match frames::parse(&text) {
+                Ok((frame, reference)) => self.on_frame(frame, reference).await,
+                Err(Refused { error, reference }) => {
+                    self.refuse_bad(&error, reference.as_deref()).await
+                }
+            },
+            Message::Binary(_) => {
+                let error = ApiError::new(Code::InvalidRequest, "Frames here are JSON text.");
+                self.refuse_bad(&error, None).await
+            }
+            Message::Ping(_) | Message::Pong(_) => Next::Go,
+            Message::Close(_) | Message::Frame(_) => Next::Gone,
+        }
+    }
+
+    async fn on_frame(&mut self, frame: Frame, reference: Option<String>) -> Next {
+        let refused = match frame {
+            Frame::Auth(token) => match self.on_auth(&token).await {
+                Ok(next) => return next,
+                Err(error) => error,
+            },
+            _ if self.speaker.must_authenticate() => return Next::Close(UNAUTHENTICATED),
+            Frame::Message(frame) => return self.on_turn(*frame, reference).await,
+            Frame::Cancel(id) => match self.on_cancel(&id).await {
+                Ok(()) => return Next::Go,
+                Err(error) => error.into(),
+            },
+            Frame::Resume(id, after) => match self.on_resume(id, after).await {
+                Ok(()) => return Next::Go,
+                Err(error) => error.into(),
+            },
+        };
+        self.refuse(&refused, reference.as_deref()).await
+    }
+
+    async fn on_auth(&mut self, token: &str) -> Result<Next, ApiError> {
+        let Deadline(mut deadline) = Deadline::from_now();
+        match self
+            .app
+            .authenticator
+            .authenticate(token, &mut deadline)
+            .await
+        {
+            Ok(identity) => match self.speaker.authenticated(identity) {
+                Ok(()) => {
+                    self.timers.authenticated(self.speaker.expires_at());
+                    self.revoked = until_revoked(&self.app, self.speaker.identity());
+                    Ok(self.tell_identity().await)
+                }
+                Err(why) => Ok(Next::Close(why.into())),
+            },
+            Err(error) if error.code.status().is_server_error() => Err(error),
+            Err(_) => Ok(Next::Close(UNAUTHENTICATED)),
+        }
+    }
+
+    /// Says who speaks and until when.
+    async fn tell_identity(&mut self) -> Next {
+        let Some(identity) = self.speaker.identity() else {
+            return Next::Go;
+        };
+        let expires_at = self
+            .speaker
+            .expires_at()
+            .map(|at| clock::rfc3339(at.saturating_mul(1000)));
+        let frame = serde_json::json!({ "type": "auth", "user_id": identity.user().as_str(), "expires_at": expires_at });
+        self.send(Message::text(frame.to_string())).await
+    }
+
+    async fn on_turn(&mut self, frame: MessageFrame, reference: Option<String>) -> Next {
+        if self.starting.len() + self.watches.len() >= TURNS_LIMIT {
+            let error = ApiError::new(
+                Code::Overloaded,
+                "Too many answers share this socket; wait for one to end.",
+            );
+            return self.refuse(&error, reference.as_deref()).await;
+        }
+        let peer = self.speaker.peer();
+        let (app, known) = (self.app.clone(), self.speaker.identity().cloned());
+        let request_id = Arc::clone(&self.request_id);
+        let door = self.line.next();
+        let asked = Asked {
+            known,
+            peer,
+            frame,
+            request_id,
+        };
+        // A task of its own: it holds places that others wait behind, and this loop stands still while its reader does.
+        let shutdown = self.app.shutdown.clone();
+        let beginning = shutdown.spawn(async move { begin(&app, door, asked).await });
+        let beginning = AbortOnDropHandle::new(beginning);
+        self.starting.push(Box::pin(async move {
+            let outcome = beginning
+                .await
+                .unwrap_or_else(|_| Err(ChatError::Broken.into()));
+            Started { reference, outcome }
+        }));
+        Next::Go
+    }
+
+    async fn on_started(&mut self, Started { reference, outcome }: Started) -> Next {
+        match outcome {
+            Ok((identity, id, watch)) => {
+                self.speaker.has_begun(&identity.owner, &id);
+                self.watches.push(frames_of(watch, id, reference));
+                Next::Go
+            }
+            Err(error) => self.refuse(&error, reference.as_deref()).await,
+        }
+    }
+
+    async fn on_cancel(&mut self, id: &MessageId) -> Result<(), ChatError> {
+        let owner = self.speaker.owner_of(id);
+        let owner = owner.ok_or(ChatError::MessageNotFound)?;
+        let Deadline(deadline) = Deadline::from_now();
+        self.app.turns.cancel(&owner, id, deadline).await
+    }
+
+    async fn on_resume(&mut self, id: MessageId, after: u64) -> Result<(), ChatError> {
+        let owner = self.speaker.owner_of(&id);
+        let owner = owner.ok_or(ChatError::MessageNotFound)?;
+        let Deadline(deadline) = Deadline::from_now();
+        let watch = self.app.turns.resume(&owner, &id, after, deadline).await?;
+        if !watch.is_past_the_end() {
+            self.watches.push(frames_of(watch, id, None));
+        }
+        Ok(())
+    }
+
+    /// Refuses a frame that is none of ours; too many of them end the socket.
+    async fn refuse_bad(&mut self, error: &ApiError, reference: Option<&str>) -> Next {
+        match self.refuse(error, reference).await {
+            Next::Go if !self.frames.take_bad(Instant::now()) => Next::Close(UNSUPPORTED_FLOOD),
+            next => next,
+        }
+    }
+
+    async fn refuse(&mut self, error: &ApiError, reference: Option<&str>) -> Next {
+        let ending = Ending::Error {
+            code: error.code,
+            detail: error.detail.clone(),
+        };
+        let mut event = Event::ending(&ending, &self.request_id);
+        if let Ok(errors) = serde_json::to_string(&error.errors)
+            && !error.errors.is_empty()
+        {
+            event.data.push_str(",\"errors\":");
+            event.data.push_str(&errors);
+        }
+        // A socket has no headers to say it in.
+        if let Some(seconds) = error.retry_after_seconds() {
+            event.data.push_str(&format!(",\"retry_after\":{seconds}"));
+        }
+        let mut out = String::new();
+        encode::notice(Kind::Error, reference, &event.data, &mut out);
+        self.send(Message::text(out)).await
+    }
+
+    async fn send_all(&mut self, frames: Vec<Utf8Bytes>) -> Next {
+        for frame in frames {
+            // Fed, not sent: what is there at once goes out at once.
+            match patiently(self.sink.feed(Message::Text(frame))).await {
+                Next::Go => {}
+                end => return end,
+            }
+        }
+        patiently(self.sink.flush()).await
+    }
+
+    async fn send(&mut self, message: Message) -> Next {
+        patiently(self.sink.send(message)).await
+    }
+}
+
+/// What writing to a reader comes to, who may take nothing for a while.
+async fn patiently(write: impl Future<Output = Result<(), Error>>) -> Next {
+    match timeout(SEND_PATIENCE, write).await {
+        Ok(Ok(())) => Next::Go,
+        Ok(Err(_)) => Next::Gone,
+        Err(_) => Next::Close(TOO_SLOW),
+    }
+}

@@ -1,0 +1,77 @@
+//! Bytes to lines: cut at LF wherever the reads fell, with a cap.
+
+use memchr::memchr;
+
+use crate::llm::providers::{ModelError, lenient_json};
+
+/// The longest line, or event, that is read from a model server, in bytes.
+pub(super) const MAX_LINE: usize = 8 * 1024 * 1024;
+
+/// Whether more is wanted.
+pub(super) type GoOn = bool;
+
+/// The error of a line past the cap.
+pub(super) fn too_long() -> ModelError {
+    ModelError::Failed(format!("a line of more than {MAX_LINE} bytes"))
+}
+
+/// Collects the part of a line that a read left over.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    /// Calls `each` with every line that is complete now, without its LF or CRLF, until it wants no more. Empty lines are
+    /// left out.
+    pub(super) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        mut each: impl FnMut(&[u8]) -> Result<GoOn, ModelError>,
+    ) -> Result<GoOn, ModelError> {
+        while let Some(at) = memchr(b'\n', bytes) {
+            let (head, rest) = bytes.split_at(at);
+            bytes = rest.get(1..).unwrap_or_default();
+            let go_on = if self.partial.is_empty() {
+                one(head, &mut each)?
+            } else {
+                self.keep(head)?;
+                let go_on = one(&self.partial, &mut each);
+                self.partial.clear();
+                go_on?
+            };
+            if !go_on {
+                return Ok(false);
+            }
+        }
+        self.keep(bytes)?;
+        Ok(true)
+    }
+
+    /// Calls `each` with what the last line left without its end, if anything.
+    pub(super) fn finish(
+        &mut self,
+        mut each: impl FnMut(&[u8]) -> Result<GoOn, ModelError>,
+    ) -> Result<GoOn, ModelError> {
+        one(&std::mem::take(&mut self.partial), &mut each)
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+        if self.partial.len() + bytes.len() > MAX_LINE {
+            return Err(too_long());
+        }
+        self.partial.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+fn one(
+    line: &[u8],
+    each: &mut impl FnMut(&[u8]) -> Result<GoOn, ModelError>,
+) -> Result<GoOn, ModelError> {
+    match lenient_json::without_bom(line.trim_ascii()) {
+        [] => Ok(true),
+        _ if line.len() > MAX_LINE => Err(too_long()),
+        line => each(line),
+    }
+}

@@ -1,0 +1,317 @@
+//! A request in Ollama's words.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::llm::providers::{Ask, ModelError, PromptMessage};
+
+/// Whether two names mean the same model: `gemma3` is `gemma3:latest`.
+pub fn same_model(one: &str, other: &str) -> bool {
+    fn parts(name: &str) -> (&str, &str) {
+        // A colon before the last slash belongs to a registry's port.
+        match name.rsplit_once(':') {
+            Some((base, tag)) if !tag.contains('/') => (base, tag),
+            _ => (name, "latest"),
+        }
+    }
+    parts(one) == parts(other)
+}
+
+/// The body of `/api/chat`.
+#[derive(Serialize)]
+pub(super) struct Body<'a> {
+    model: &'a str,
+    messages: Vec<Sent<'a>>,
+    stream: bool,
+    options: Value,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+/// A message: nearly every one is plain, and nothing of it is copied.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Sent<'a> {
+    Plain { role: &'a str, content: &'a str },
+    Made(Value),
+}
+
+/// What is sent for that request.
+pub(super) fn body(ask: &Ask) -> Result<Body<'_>, ModelError> {
+    let mut names = Map::new();
+    let messages = ask
+        .messages
+        .iter()
+        .map(|message| translate(message, &mut names))
+        .collect::<Result<_, _>>()?;
+    let mut more = Map::new();
+    let mut set = |name: &str, value: Value| more.insert(name.to_owned(), value);
+    if ask.untrimmed {
+        set("truncate", Value::from(false));
+        set("shift", Value::from(false));
+    }
+    if let Some(think) = think(ask) {
+        set("think", think);
+    }
+    if let Some(format) = ask.extra.get("response_format").and_then(format) {
+        set("format", format);
+    }
+    // There is no `tool_choice`: not to offer the tools is how to forbid them.
+    let tools = ask
+        .extra
+        .get("tools")
+        .filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty()));
+    if let (Some(tools), false) = (tools, ask.extra.get("tool_choice") == Some(&json!("none"))) {
+        set("tools", tools.clone());
+    }
+    Ok(Body {
+        model: &ask.model,
+        messages,
+        stream: true,
+        options: options(ask),
+        more,
+    })
+}
+
+fn options(ask: &Ask) -> Value {
+    let asked = &ask.options;
+    let room = ask.window.saturating_sub(ask.prompt_estimate);
+    // An estimate may be too high; only what we trimmed by it is known to leave so little.
+    let least = if ask.untrimmed { ask.window / 4 } else { 1 };
+    let room = room.max(least).max(1);
+    let mut options =
+        json!({ "num_ctx": ask.window, "num_predict": asked.max_tokens.unwrap_or(room) });
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            options[name] = value;
+        }
+    };
+    set("temperature", asked.temperature.map(Value::from));
+    set("top_p", asked.top_p.map(Value::from));
+    set("top_k", asked.top_k.map(Value::from));
+    set("seed", asked.seed.map(Value::from));
+    set("stop", asked.stop.clone().map(Value::from));
+    for name in ["presence_penalty", "frequency_penalty"] {
+        set(
+            name,
+            ask.extra
+                .get(name)
+                .filter(|value| value.is_number())
+                .cloned(),
+        );
+    }
+    options
+}
+
+/// Sent only where somebody asked: a model that cannot think refuses it.
+fn think(ask: &Ask) -> Option<Value> {
+    if let Some(think) = ask.options.think {
+        return Some(Value::from(think));
+    }
+    match ask.extra.get("reasoning_effort")?.as_str()? {
+        "none" => Some(Value::from(false)),
+        "minimal" => Some(Value::from("low")),
+        effort @ ("low" | "medium" | "high") => Some(Value::from(effort)),
+        "xhigh" => Some(Value::from("high")),
+        _ => None,
+    }
+}
+
+fn format(response_format: &Value) -> Option<Value> {
+    match response_format.get("type")?.as_str()? {
+        "json_object" => Some(Value::from("json")),
+        "json_schema" => response_format.pointer("/json_schema/schema").cloned(),
+        _ => None,
+    }
+}
+
+/// A message in Ollama's form; `names` remembers which function a tool call's id named.
+fn translate<'a>(
+    message: &'a PromptMessage,
+    names: &mut Map<String, Value>,
+) -> Result<Sent<'a>, ModelError> {
+    let role = match message.role.as_str() {
+        "developer" => "system",
+        "function" => "tool",
+        role => role,
+    };
+    let Some(extra) = &message.extra else {
+        return Ok(Sent::Plain {
+            role,
+            content: &message.content,
+        });
+    };
+    let mut translated = json!({ "role": role, "content": message.content });
+    match extra.get("content") {
+        Some(Value::String(text)) => translated["content"] = Value::from(text.as_str()),
+        Some(Value::Array(parts)) => {
+            let (text, images) = content_parts(parts)?;
+            translated["content"] = Value::from(text);
+            if !images.is_empty() {
+                translated["images"] = Value::from(images);
+            }
+        }
+        _ => {}
+    }
+    if let Some(thoughts) = extra.get("reasoning_content").and_then(Value::as_str) {
+        translated["thinking"] = Value::from(thoughts);
+    }
+    if let (Some(name), "function") = (extra.get("name"), message.role.as_str()) {
+        translated["tool_name"] = name.clone();
+    }
+    if let Some(calls) = extra.get("tool_calls").and_then(Value::as_array) {
+        translated["tool_calls"] = calls.iter().map(|call| tool_call(call, names)).collect();
+    }
+    if let Some(id) = extra.get("tool_call_id").and_then(Value::as_str) {
+        translated["tool_call_id"] = Value::from(id);
+        if let Some(name) = names.get(id).or_else(|| extra.get("name")) {
+            translated["tool_name"] = name.clone();
+        }
+    }
+    Ok(Sent::Made(translated))
+}
+
+fn tool_call(call: &Value, names: &mut Map<String, Value>) -> Value {
+    let function = call.get("function");
+    let name = function
+        .and_then(|function| function.get("name"))
+        .cloned()
+        .unwrap_or_default();
+    let arguments = match function.and_then(|function| function.get("arguments")) {
+        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_else(|_| json!({})),
+        Some(object @ Value::Object(_)) => object.clone(),
+        _ => json!({}),
+    };
+    let mut translated = json!({ "function": { "name": name, "arguments": arguments } });
+    if let Some(id) = call.get("id").and_then(Value::as_str) {
+        names.insert(id.to_owned(), name);
+        translated["id"] = Value::from(id);
+    }
+    translated
+}
+
+/// The text of content parts, and their images in base64.
+fn content_parts(parts: &[Value]) -> Result<(String, Vec<&str>), ModelError> {
+    let (mut text, mut images) = (String::new(), Vec::new());
+    for part in parts {
+        match part.get("type").and_then(Value::as_str) {
+            Some("text" | "refusal") => {
+                let piece = part.get("text").or_else(|| part.get("refusal"));
+                text.push_str(piece.and_then(Value::as_str).unwrap_or_default());
+            }
+            Some("image_url") => images.push(image(part).ok_or_else(|| {
+                ModelError::Unsupported("Images must be sent as base64 `data:` URLs.".to_owned())
+            })?),
+            _ => {
+                return Err(ModelError::Unsupported(
+                    "Only text and images can be sent to this model.".to_owned(),
+                ));
+            }
+        }
+    }
+    Ok((text, images))
+}
+
+fn image(part: &Value) -> Option<&str> {
+    let image = part.get("image_url")?;
+    let url = image.as_str().or_else(|| image.get("url")?.as_str())?;
+    let (head, base64) = url.strip_prefix("data:")?.split_once(',')?;
+    head.ends_with(";base64").then_some(base64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Options;
+
+    fn ask() -> Ask {
+        let said = PromptMessage {
+            role: "user".to_owned(),
+            content: "Hi".to_owned(),
+            extra: None,
+        };
+        Ask {
+            model: "m".to_owned(),
+            messages: vec![said],
+            window: 4096,
+            prompt_estimate: 100,
+            ..Ask::default()
+        }
+    }
+
+    fn sent(ask: &Ask) -> Value {
+        serde_json::to_value(body(ask).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_model_without_a_tag_is_its_latest() {
+        assert!(same_model("gemma3", "gemma3:latest"));
+        assert!(same_model("host:5000/gemma3", "host:5000/gemma3:latest"));
+        assert!(!same_model("gemma3", "gemma3:1b"));
+        assert!(!same_model("Gemma3", "gemma3"));
+    }
+
+    #[test]
+    fn the_answer_may_take_what_the_prompt_leaves_unless_the_caller_said_less() {
+        assert_eq!(
+            sent(&ask())["options"],
+            json!({ "num_ctx": 4096, "num_predict": 3996 })
+        );
+        let full = Ask {
+            prompt_estimate: 5000,
+            ..ask()
+        };
+        assert_eq!(sent(&full)["options"]["num_predict"], 1);
+        let options = Options {
+            max_tokens: Some(7),
+            stop: Some(vec!["x".to_owned()]),
+            ..Options::default()
+        };
+        let sent = sent(&Ask { options, ..ask() });
+        assert_eq!(
+            sent["options"],
+            json!({ "num_ctx": 4096, "num_predict": 7, "stop": ["x"] })
+        );
+        assert_eq!(sent["stream"], true);
+        assert_eq!(sent.get("think"), None);
+    }
+
+    #[test]
+    fn tool_messages_and_images_are_translated() {
+        let extra = |value: Value| value.as_object().cloned();
+        let message = |role: &str, value| PromptMessage {
+            role: role.to_owned(),
+            content: String::new(),
+            extra: extra(value),
+        };
+        let call = json!({ "tool_calls": [{ "id": "c1", "type": "function", "function": { "name": "f", "arguments": "{\"a\":1}" } }] });
+        let parts = json!({ "content": [{ "type": "text", "text": "look" },
+            { "type": "image_url", "image_url": { "url": "data:image/png;base64,AAAA" } }] });
+        let messages = vec![
+            message("user", parts),
+            message("assistant", call),
+            message("tool", json!({ "tool_call_id": "c1", "content": "42" })),
+        ];
+        let sent = sent(&Ask { messages, ..ask() });
+        assert_eq!(
+            sent["messages"][0],
+            json!({ "role": "user", "content": "look", "images": ["AAAA"] })
+        );
+        assert_eq!(
+            sent["messages"][1]["tool_calls"],
+            json!([{ "function": { "name": "f", "arguments": { "a": 1 } }, "id": "c1" }])
+        );
+        assert_eq!(
+            sent["messages"][2],
+            json!({ "role": "tool", "content": "42", "tool_call_id": "c1", "tool_name": "f" })
+        );
+        let remote = json!({ "content": [{ "type": "image_url", "image_url": { "url": "http://elsewhere/x.png" } }] });
+        assert!(matches!(
+            body(&Ask {
+                messages: vec![message("user", remote)],
+                ..ask()
+            }),
+            Err(ModelError::Unsupported(_))
+        ));
+    }
+}

@@ -1,0 +1,123 @@
+//! A request in OpenAI's words.
+
+use serde_json::{Map, Value, json};
+
+use crate::llm::providers::{Ask, PromptMessage};
+
+/// The body of `/v1/chat/completions`. OpenAI itself refuses members that it does not know.
+pub(super) fn body(ask: &Ask, is_openai: bool) -> Value {
+    let mut body = ask.extra.clone();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            body.insert(name.to_owned(), value);
+        }
+    };
+    let asked = &ask.options;
+    set("model", Some(Value::from(ask.model.as_str())));
+    set(
+        "messages",
+        Some(
+            ask.messages
+                .iter()
+                .map(|said| message(said, is_openai))
+                .collect(),
+        ),
+    );
+    set("stream", Some(Value::from(true)));
+    set("stream_options", Some(json!({ "include_usage": true })));
+    set("temperature", asked.temperature.map(Value::from));
+    set("top_p", asked.top_p.map(Value::from));
+    // OpenAI's newer models refuse the old name, and some other servers do not know the new one.
+    let max_tokens = if is_openai {
+        "max_completion_tokens"
+    } else {
+        "max_tokens"
+    };
+    set(max_tokens, asked.max_tokens.map(Value::from));
+    set("seed", asked.seed.map(Value::from));
+    set("stop", asked.stop.clone().map(Value::from));
+    if !is_openai {
+        set("top_k", asked.top_k.map(Value::from));
+        set(
+            "chat_template_kwargs",
+            asked.think.map(|think| json!({ "enable_thinking": think })),
+        );
+    }
+    Value::Object(body)
+}
+
+fn message(message: &PromptMessage, is_openai: bool) -> Value {
+    let mut sent = Map::new();
+    let role = match message.role.as_str() {
+        // Chat templates of open models do not know it.
+        "developer" if !is_openai => "system",
+        role => role,
+    };
+    sent.insert("role".to_owned(), Value::from(role));
+    sent.insert("content".to_owned(), Value::from(message.content.as_str()));
+    for (name, value) in message
+        .extra
+        .iter()
+        .flatten()
+        .filter(|(name, _)| *name != "role")
+    {
+        sent.insert(name.clone(), value.clone());
+    }
+    Value::Object(sent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Options;
+
+    #[test]
+    fn only_what_the_caller_asked_for_is_sent() {
+        let said = PromptMessage {
+            role: "user".to_owned(),
+            content: "Hi".to_owned(),
+            extra: None,
+        };
+        let ask = Ask {
+            model: "m".to_owned(),
+            messages: vec![said],
+            window: 4096,
+            ..Ask::default()
+        };
+        let plain = json!({ "model": "m", "messages": [{ "role": "user", "content": "Hi" }], "stream": true,
+            "stream_options": { "include_usage": true } });
+        assert_eq!(body(&ask, false), plain);
+        let options = Options {
+            max_tokens: Some(5),
+            top_k: Some(1),
+            think: Some(false),
+            ..Options::default()
+        };
+        let sent = body(&Ask { options, ..ask }, false);
+        assert_eq!(
+            (&sent["max_tokens"], &sent["top_k"]),
+            (&json!(5), &json!(1))
+        );
+        assert_eq!(sent["chat_template_kwargs"]["enable_thinking"], false);
+    }
+
+    #[test]
+    fn what_v1_passes_on_cannot_turn_the_stream_off() {
+        let extra = json!({ "stream": false, "tools": [1], "model": "other" })
+            .as_object()
+            .cloned()
+            .unwrap();
+        let sent = body(
+            &Ask {
+                model: "m".to_owned(),
+                extra,
+                ..Ask::default()
+            },
+            true,
+        );
+        assert_eq!(
+            (&sent["stream"], &sent["model"], &sent["tools"]),
+            (&json!(true), &json!("m"), &json!([1]))
+        );
+    }
+}

@@ -1,0 +1,440 @@
+//! Recorded answers, cut at every byte: the parsers must not care where a read ends.
+
+use std::{fs, path::Path};
+
+use proptest::prelude::*;
+
+use crate::llm::providers::{Ask, Chunk, ModelError, ollama, openai, response_stream::Parser};
+
+/// What a parser makes of an answer that comes in these pieces: its chunks, neighbours of a kind joined, and its error.
+fn read<'a>(
+    mut parser: impl Parser,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<Chunk>, Option<String>) {
+    let mut chunks = Vec::new();
+    let is_over = |chunks: &[Chunk]| matches!(chunks.last(), Some(Chunk::End { .. }));
+    let mut failed = None;
+    for piece in pieces {
+        failed = parser.feed(piece, &mut chunks).err();
+        if failed.is_some() || is_over(&chunks) {
+            break;
+        }
+    }
+    if failed.is_none() && !is_over(&chunks) {
+        failed = parser.finish(&mut chunks).err();
+    }
+    assert_eq!(
+        failed.is_none(),
+        is_over(&chunks),
+        "an end or an error, and not both"
+    );
+    (
+        chunks.into_iter().map(without_made_ids).collect(),
+        failed.map(|error| kind(&error)),
+    )
+}
+
+/// Ids that are made here differ each time.
+fn without_made_ids(chunk: Chunk) -> Chunk {
+    match chunk {
+        Chunk::ToolCall(mut call) if call.id.len() == 37 => {
+            call.id = "made".to_owned();
+            Chunk::ToolCall(call)
+        }
+        chunk => chunk,
+    }
+}
+
+fn kind(error: &ModelError) -> String {
+    error.to_string()
+}
+
+fn bodies(folder: &str, ending: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures")
+        .join(folder);
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let chosen = files.filter(|path| path.to_string_lossy().ends_with(ending));
+    chosen
+        .map(|path| (path.display().to_string(), fs::read(&path).unwrap()))
+        .collect()
+}
+
+fn check_every_cut<P: Parser>(bodies: Vec<(String, Vec<u8>)>, parser: impl Fn() -> P) {
+    assert!(bodies.len() >= 10);
+    for (name, body) in bodies {
+        let whole = read(parser(), [body.as_slice()]);
+        assert_eq!(
+            read(parser(), body.chunks(1)),
+            whole,
+            "{name}, byte by byte"
+        );
+        for at in 0..=body.len() {
+            let (head, tail) = body.split_at(at);
+            assert_eq!(read(parser(), [head, tail]), whole, "{name}, cut at {at}");
+        }
+    }
+}
+
+fn ollama_answer() -> impl Parser {
+    ollama::parser(&Ask {
+        model: "m".to_owned(),
+        ..Ask::default()
+    })
+}
+
+#[test]
+fn ollama_answers_read_the_same_wherever_they_are_cut() {
+    check_every_cut(bodies("ollama", ".ndjson"), ollama_answer);
+}
+
+#[test]
+fn openai_answers_read_the_same_wherever_they_are_cut() {
+    check_every_cut(bodies("openai", ".sse"), || openai::parser("m"));
+}
+
+#[test]
+fn a_frame_may_be_anything_that_json_can_be_without_a_panic() {
+    for value in [
+        "null",
+        "1",
+        "\"x\"",
+        "[]",
+        "{}",
+        "[{}]",
+        "{\"choices\":1}",
+        "{\"choices\":[null]}",
+        "{\"choices\":[{}]}",
+        "{\"choices\":[{\"delta\":null,\"finish_reason\":null}]}",
+        "{\"message\":null}",
+        "{\"message\":{\"content\":null}}",
+        "{\"message\":{\"content\":7}}",
+        "{\"choices\":[{\"delta\":{\"content\":7}}]}",
+        "{\"error\":{}}",
+        "{\"error\":7}",
+    ] {
+        let (_, failed) = read(ollama_answer(), [value.as_bytes()]);
+        assert!(failed.is_some(), "{value}");
+        let (_, failed) = read(
+            openai::parser("m"),
+            [format!("data: {value}\n\n").as_bytes()],
+        );
+        assert!(failed.is_some(), "{value}");
+    }
+}
+
+#[test]
+fn tool_calls_are_told_apart_by_index_and_by_id() {
+    let calls = |deltas: &[&str]| {
+        let mut body: String = deltas
+            .iter()
+            .map(|delta| {
+                format!("data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{delta}]}}}}]}}\n\n")
+            })
+            .collect();
+        body.push_str("data: [DONE]\n\n");
+        let (chunks, failed) = read(openai::parser("m"), [body.as_bytes()]);
+        assert_eq!(failed, None);
+        chunks
+            .into_iter()
+            .filter_map(|chunk| match chunk {
+                Chunk::ToolCall(call) => Some((call.id, call.name, call.arguments)),
+                _ => None,
+            })
+            .map(|(id, name, arguments)| format!("{id} {name} {arguments}"))
+            .collect::<Vec<_>>()
+    };
+    let two = ["a f {\"x\":1}", "b g {}"];
+    // Every call under index 0, as some servers number them.
+    assert_eq!(
+        calls(&[
+            r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\":1}"}}"#,
+            r#"{"index":0,"id":"b","function":{"name":"g","arguments":"{}"}}"#,
+        ]),
+        two
+    );
+    // No index, later parts with an empty name, or with their id again.
+    assert_eq!(
+        calls(&[
+            r#"{"id":"a","function":{"name":"f","arguments":"{\"x\""}}"#,
+            r#"{"function":{"name":"","arguments":":1}"}}"#,
+            r#"{"id":"b","function":{"name":"g"}}"#,
+            r#"{"id":"b","function":{"arguments":{}}}"#,
+        ]),
+        two
+    );
+    // Parts that take turns.
+    assert_eq!(
+        calls(&[
+            r#"{"index":0,"id":"a","function":{"name":"f","arguments":""}}"#,
+            r#"{"index":1,"id":"b","function":{"name":"g","arguments":"{"}}"#,
+            r#"{"index":0,"id":"","function":{"arguments":"{\"x\":1}"}}"#,
+            r#"{"index":1,"id":null,"function":{"name":null,"arguments":"}"}}"#,
+        ]),
+        two
+    );
+    assert_eq!(
+        calls(&[r#"{"index":0,"function":{"name":"f"}}"#]),
+        ["made f {}"]
+    );
+    // Whole calls without index and id: in one delta, in two, and all under index 0.
+    let f = r#"{"function":{"name":"f","arguments":"{\"x\":1}"}}"#;
+    let g = r#"{"function":{"name":"f","arguments":"{\"x\":2}"}}"#;
+    let both = ["made f {\"x\":1}", "made f {\"x\":2}"];
+    assert_eq!(calls(&[&format!("{f},{g}")]), both);
+    assert_eq!(calls(&[f, g]), both);
+    let numbered = |call: &str| call.replacen('{', r#"{"index":0,"#, 1);
+    assert_eq!(calls(&[&numbered(f), &numbered(g)]), both);
+    // A name that is said again with every part, and an id or an index of the wrong type.
+    assert_eq!(
+        calls(&[
+            r#"{"index":0,"function":{"name":"f","arguments":"{\"x\""}}"#,
+            r#"{"index":0,"function":{"name":"f","arguments":":1}"}}"#,
+            r#"{"index":0,"function":{"name":"f","arguments":""}}"#,
+        ]),
+        ["made f {\"x\":1}"]
+    );
+    assert_eq!(
+        calls(&[r#"{"index":"0","id":7,"function":{"name":"f"}}"#, "null"]),
+        ["made f {}"]
+    );
+}
+
+/// What an OpenAI-compatible answer of these frames says: thoughts in brackets, text, calls, the finish and the usage.
+fn said(frames: &[&str]) -> Result<String, String> {
+    let mut body: String = frames
+        .iter()
+        .map(|frame| format!("data: {frame}\n\n"))
+        .collect();
+    body.push_str("data: [DONE]\n\n");
+    told(read(openai::parser("m"), [body.as_bytes()]))
+}
+
+/// The same of Ollama's lines.
+fn lines_say(lines: &[&str]) -> Result<String, String> {
+    let body = lines.join("\n");
+    told(read(ollama_answer(), [body.as_bytes()]))
+}
+
+fn told((chunks, failed): (Vec<Chunk>, Option<String>)) -> Result<String, String> {
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let piece = |chunk: Chunk| match chunk {
+        Chunk::Thinking(text) => format!("({text})"),
+        Chunk::Text(text) => text,
+        Chunk::ToolCall(call) => format!("<{} {}>", call.name, call.arguments),
+        Chunk::End { finish, usage } => {
+            let usage = usage.map(|usage| (usage.prompt_tokens, usage.completion_tokens));
+            format!(" {finish:?} {usage:?}")
+        }
+    };
+    Ok(chunks.into_iter().map(piece).collect())
+}
+
+const HI: &str = r#"{"choices":[{"delta":{"content":"Hi"}}]}"#;
+
+#[test]
+fn an_odd_member_beside_the_text_spoils_no_answer() {
+    let stop = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+    for odd in [
+        r#"{"usage":"none"}"#,
+        r#"{"usage":[7,3]}"#,
+        r#"{"usage":true}"#,
+        r#"{"usage":{"prompt_tokens":-7,"completion_tokens":3}}"#,
+        r#"{"usage":{"prompt_tokens":9223372036854775808,"completion_tokens":3}}"#,
+        r#"{"choices":[null]}"#,
+        r#"{"choices":[{"index":"0","delta":{"reasoning":false,"reasoning_content":{"x":1}}}]}"#,
+        r#"{"choices":[{"delta":null,"finish_reason":false}]}"#,
+        r#"{"choices":[{"delta":{"tool_calls":[null]},"finish_reason":{"type":"stop"}}]}"#,
+        r#"{"error":false,"choices":[]}"#,
+        r#"{"error":{},"object":null}"#,
+    ] {
+        assert_eq!(
+            said(&[HI, odd, stop]),
+            Ok("Hi Stop None".to_owned()),
+            "{odd}"
+        );
+    }
+    let floats = r#"{"choices":[],"usage":{"prompt_tokens":7.0,"completion_tokens":3.0}}"#;
+    assert_eq!(
+        said(&[HI, floats, stop]),
+        Ok("Hi Stop Some((7, 3))".to_owned())
+    );
+    let line = r#"{"message":{"content":"Hi","thinking":false},"done":false,"error":""}"#;
+    let last = r#"{"done":true,"done_reason":5,"prompt_eval_count":7.0,"eval_count":99999999999,"error":false}"#;
+    assert_eq!(
+        lines_say(&[line, last]),
+        Ok("Hi Stop Some((7, 0))".to_owned())
+    );
+}
+
+#[test]
+fn what_says_everything_again_beside_its_delta_is_heard_once() {
+    let frame = r#"{"choices":[{"message":{"content":"Hi"},"delta":{"content":"Hi"}}]}"#;
+    let last = r#"{"choices":[{"message":{"content":"Hi you"},"delta":{"content":" you"},"finish_reason":"stop"}]}"#;
+    assert_eq!(said(&[frame, last]), Ok("Hi you Stop None".to_owned()));
+}
+
+#[test]
+fn thoughts_are_understood_in_every_dialect() {
+    for delta in [
+        r#"{"reasoning":"Hm"}"#,
+        r#"{"reasoning_content":"Hm"}"#,
+        r#"{"reasoning":"Hm","reasoning_content":"Hm"}"#,
+        r#"{"reasoning":"Hm","reasoning_details":[{"type":"reasoning.text","text":"Hm"}]}"#,
+        r#"{"reasoning":null,"reasoning_details":[{"type":"reasoning.summary","summary":"Hm"}]}"#,
+        r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"Hm"}]}]}"#,
+        r#"{"content":[{"type":"thinking","thinking":"Hm"}]}"#,
+    ] {
+        let frame = format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
+        assert_eq!(
+            said(&[&frame, HI]),
+            Ok("(Hm)Hi Stop None".to_owned()),
+            "{delta}"
+        );
+    }
+}
+
+#[test]
+fn every_word_for_a_full_answer_is_length() {
+    for word in ["length", "max_tokens", "MAX_TOKENS", "model_length"] {
+        let last = format!(r#"{{"choices":[{{"finish_reason":"{word}"}}]}}"#);
+        assert_eq!(said(&[HI, &last]), Ok("Hi Length None".to_owned()));
+    }
+}
+
+#[test]
+fn a_call_that_nobody_can_make_is_not_told_as_one() {
+    let called = r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#;
+    assert_eq!(said(&[HI, called]), Ok("Hi Stop None".to_owned()));
+    let nameless =
+        r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}}]}"#;
+    assert!(said(&[nameless, called]).is_err());
+}
+
+#[test]
+fn an_error_object_without_the_member_error_is_a_failure() {
+    let error = r#"{"object":"error","message":"out of memory","code":500}"#;
+    assert!(said(&[HI, error]).unwrap_err().contains("out of memory"));
+}
+
+#[test]
+fn a_list_is_not_taken_for_an_object() {
+    assert!(said(&[HI, r#"[null,[]]"#]).is_err());
+    assert!(lines_say(&[r#"[{"content":"Hi"},false]"#, r#"{"done":true}"#]).is_err());
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_an_answer() {
+    let document =
+        "\u{feff} {\"choices\":[{\"message\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}";
+    let lines = "\u{feff}{\"message\":{\"content\":\"Hi\"}}\n{\"done\":true}";
+    let events =
+        "\t \u{feff}\tdata: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\ndata: [DONE]\n\n";
+    for size in [1, 2, 3, 1000] {
+        let heard = told(read(openai::parser("m"), events.as_bytes().chunks(size)));
+        assert_eq!(heard, Ok("Hi Stop None".to_owned()));
+        let heard = told(read(openai::parser("m"), document.as_bytes().chunks(size)));
+        assert_eq!(heard, Ok("Hi Stop None".to_owned()));
+        let heard = told(read(ollama_answer(), lines.as_bytes().chunks(size)));
+        assert_eq!(heard, Ok("Hi Stop None".to_owned()));
+    }
+}
+
+#[test]
+fn a_whole_document_needs_no_finish_reason() {
+    let document = r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":null}]}"#;
+    let heard = told(read(openai::parser("m"), [document.as_bytes()]));
+    assert_eq!(heard, Ok("Hi Stop None".to_owned()));
+    for document in ["{}", r#"{"choices":[]}"#] {
+        assert!(told(read(openai::parser("m"), [document.as_bytes()])).is_err());
+    }
+}
+
+#[test]
+fn arguments_that_ollama_sends_as_a_text_are_not_packed_twice() {
+    let call = |arguments: &str| {
+        let line = format!(
+            r#"{{"message":{{"tool_calls":[{{"id":5,"function":{{"name":"f"{arguments}}}}}]}}}}"#
+        );
+        lines_say(&[&line, r#"{"done":true}"#]).unwrap()
+    };
+    assert_eq!(
+        call(r#","arguments":{"x":1}"#),
+        "<f {\"x\":1}> ToolCalls None"
+    );
+    assert_eq!(
+        call(r#","arguments":"{\"x\":1}""#),
+        "<f {\"x\":1}> ToolCalls None"
+    );
+    for nothing in ["", r#","arguments":null"#, r#","arguments":"""#] {
+        assert_eq!(call(nothing), "<f {}> ToolCalls None");
+    }
+}
+
+proptest! {
+    #[test]
+    fn text_comes_through_unaltered_however_it_is_cut(
+        texts in prop::collection::vec("[a-zé€😀\u{0}-\u{1f}<\"\\\\]{1,8}", 1..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+    ) {
+        let line = |text: &String| format!("{}\n", serde_json::json!({ "message": { "content": text }, "done": false }));
+        let frame = |text: &String| format!("data: {}\r\n\r\n", serde_json::json!({ "choices": [{ "delta": { "content": text } }] }));
+        let lines = texts.iter().map(line).collect::<String>() + "{\"done\":true}";
+        let frames = texts.iter().map(frame).collect::<String>() + "data:[DONE]";
+        let said: String = texts.concat();
+        for (body, is_ollama) in [(lines, true), (frames, false)] {
+            let bytes = body.as_bytes();
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
+            cuts.sort_unstable();
+            let pieces: Vec<_> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+            let (chunks, failed) = if is_ollama { read(ollama_answer(), pieces) } else { read(openai::parser("m"), pieces) };
+            prop_assert_eq!(failed, None);
+            let heard: String = chunks.iter().filter_map(|chunk| match chunk {
+                Chunk::Text(text) => Some(text.as_str()),
+                _ => None,
+            }).collect();
+            prop_assert_eq!(&heard, &said);
+        }
+    }
+
+    #[test]
+    fn any_bytes_end_in_an_end_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        read(ollama_answer(), bytes.chunks(7));
+        read(openai::parser("m"), bytes.chunks(7));
+    }
+}
+
+#[test]
+fn a_very_long_line_is_read_whole() {
+    let said = "ü".repeat(1 << 20);
+    let line = format!(
+        "{}\n{{\"done\":true}}\n",
+        serde_json::json!({ "message": { "content": said } })
+    );
+    let frame = format!(
+        "data: {}\n\ndata: [DONE]\n\n",
+        serde_json::json!({ "choices": [{ "delta": { "content": said } }] })
+    );
+    let pieces = |text: &str| {
+        text.as_bytes()
+            .chunks(8191)
+            .map(<[u8]>::to_vec)
+            .collect::<Vec<_>>()
+    };
+    let check = |(chunks, failed): (Vec<Chunk>, Option<String>)| {
+        assert_eq!(failed, None);
+        assert!(chunks.first() == Some(&Chunk::Text(said.clone())));
+    };
+    check(read(
+        ollama_answer(),
+        pieces(&line).iter().map(Vec::as_slice),
+    ));
+    check(read(
+        openai::parser("m"),
+        pieces(&frame).iter().map(Vec::as_slice),
+    ));
+}
