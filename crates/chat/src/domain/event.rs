@@ -1,6 +1,6 @@
 //! The events of a turn: what each says, and the line that keeps it in the store.
 
-use common::errors::Code;
+use common::errors::{Code, status_of};
 use serde::Serialize;
 
 use crate::domain::{Context, FinishReason, Usage, records::Ending};
@@ -200,7 +200,7 @@ impl Event {
                 let failed = Failed {
                     kind: "about:blank",
                     title: code.title(),
-                    status: code.status().as_u16(),
+                    status: status_of(*code).as_u16(),
                     detail,
                     code: *code,
                     request_id,
