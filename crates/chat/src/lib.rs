@@ -23,7 +23,7 @@ use axum::Router;
 use common::{
     config::{LoginMode, Settings},
     http::{
-        Hosts, Layers, admin, described, docs,
+        HostPolicy, Layers, admin, complete_openapi, docs,
         health::{self, Health},
         metrics::PrometheusHandle,
         wrap,
@@ -86,7 +86,7 @@ impl Identities {
 
 /// The description of the public API.
 pub fn openapi() -> OpenApi {
-    described(http::document())
+    complete_openapi(http::document())
 }
 
 /// Puts the service together.
@@ -151,9 +151,9 @@ pub fn build(
 }
 
 /// Names are guarded while bound to loopback, or while `auth` says that login is open.
-fn hosts(settings: &Settings, authenticator: Authenticator) -> Hosts {
+fn hosts(settings: &Settings, authenticator: Authenticator) -> HostPolicy {
     let is_loopback = settings.chat.listen.ip().is_loopback();
-    Hosts::guarded(settings.server.allowed_hosts.clone(), move || {
+    HostPolicy::guarded(settings.server.allowed_hosts.clone(), move || {
         is_loopback || authenticator.login_mode() == LoginMode::Open
     })
 }

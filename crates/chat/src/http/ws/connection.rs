@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use common::{
     clock,
-    errors::{ApiError, Code},
+    errors::{ApiError, Code, status_of},
     http::Deadline,
     identity::Identity,
 };
@@ -214,7 +214,7 @@ impl Socket {
                 }
                 Err(why) => Ok(Next::Close(why.into())),
             },
-            Err(error) if error.code.status().is_server_error() => Err(error),
+            Err(error) if status_of(error.code).is_server_error() => Err(error),
             Err(_) => Ok(Next::Close(UNAUTHENTICATED)),
         }
     }
