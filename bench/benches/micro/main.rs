@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chat::{
     domain::event::{Event, Kind},
     http::encode as wire,
-    llm::providers as adapters,
+    llm::providers,
 };
 use common::{
     clock,
@@ -79,11 +79,11 @@ fn answer(line: &str, end: &str) -> Vec<u8> {
 }
 
 fn read(bencher: Bencher<'_, '_>, kind: ProviderKind, bytes: &[u8]) {
-    let chunks = adapters::read(kind, [bytes]).expect("an answer");
+    let chunks = providers::parse(kind, [bytes]).expect("an answer");
     assert_eq!(chunks.len(), TOKENS + 1);
     bencher
         .counter(TOKENS)
-        .bench_local(|| adapters::read(kind, [black_box(bytes)]));
+        .bench_local(|| providers::parse(kind, [black_box(bytes)]));
 }
 
 /// Ollama's lines, by the token.

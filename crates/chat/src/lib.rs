@@ -37,7 +37,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::{
     http::{App, Parts, ws::Sockets},
-    llm::Llm,
+    llm::LlmService,
     store::Repository,
     turns::service::{Limits, Turns},
 };
@@ -93,7 +93,7 @@ pub fn openapi() -> OpenApi {
 pub fn build(
     settings: &Settings,
     store: Store,
-    llm: Llm,
+    llm: LlmService,
     identities: Identities,
     metrics: PrometheusHandle,
     shutdown: &Shutdown,
@@ -158,7 +158,12 @@ fn hosts(settings: &Settings, authenticator: Authenticator) -> HostPolicy {
     })
 }
 
-fn health_of(store: Store, authenticator: Authenticator, llm: Llm, shutdown: Shutdown) -> Health {
+fn health_of(
+    store: Store,
+    authenticator: Authenticator,
+    llm: LlmService,
+    shutdown: Shutdown,
+) -> Health {
     let eviction = Eviction::watch(store.clone(), &shutdown);
     Health::new("Chat", shutdown)
         .gate("store", move || {

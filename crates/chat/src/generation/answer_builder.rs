@@ -9,7 +9,7 @@ use crate::{
         records::{AnswerFacts, Ending, MessageRecord, OpenTurn, VERSION},
     },
     events::log::{EventLog, Page},
-    llm::Progress,
+    llm::Chunk,
 };
 
 /// Longest text of one answer, and of its thoughts, in bytes; past it the answer ends as `length`.
@@ -56,13 +56,13 @@ impl Texts {
 
 impl Draft {
     /// Takes in what happened, tells it, and returns the finish where that was it.
-    pub(crate) fn take(&mut self, step: Progress, page: &mut Page<'_>) -> Option<FinishReason> {
+    pub(crate) fn take(&mut self, step: Chunk, page: &mut Page<'_>) -> Option<FinishReason> {
         match step {
-            Progress::Queued { position } => {
+            Chunk::Queued { position } => {
                 let event = Event::queued(position);
                 page.push(event.kind, &event.data);
             }
-            Progress::Generating {
+            Chunk::Started {
                 provider,
                 model,
                 window,
@@ -78,21 +78,21 @@ impl Draft {
                     context,
                 });
             }
-            Progress::Text(text) => {
+            Chunk::Text(text) => {
                 let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.said));
                 self.said += piece.len();
                 page.push(Kind::Token, piece);
                 return full.then_some(FinishReason::Length);
             }
-            Progress::Thinking(text) => {
+            Chunk::Thinking(text) => {
                 let (piece, full) = clip(&text, TEXT_LIMIT.saturating_sub(self.thought));
                 self.thought += piece.len();
                 page.push(Kind::Thinking, piece);
                 return full.then_some(FinishReason::Length);
             }
             // Tools are asked for on `/v1` alone, which has no turns.
-            Progress::ToolCall(_) => {}
-            Progress::End { finish, usage } => {
+            Chunk::ToolCall(_) => {}
+            Chunk::End { finish, usage } => {
                 self.usage = usage;
                 return Some(match finish {
                     FinishReason::Length => FinishReason::Length,
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn an_answer_past_the_limit_ends_as_length() {
         let (mut draft, log) = (Draft::default(), EventLog::new());
-        let mut take = |text: String| log.write(|page| draft.take(Progress::Text(text), page));
+        let mut take = |text: String| log.write(|page| draft.take(Chunk::Text(text), page));
         assert_eq!(take("x".repeat(TEXT_LIMIT)), None);
         assert_eq!(take("x".into()), Some(FinishReason::Length));
         assert_eq!(Texts::of(&log).answer.len(), TEXT_LIMIT);

@@ -31,7 +31,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{llm::Llm, turns::service::Turns};
+use crate::{llm::LlmService, turns::service::Turns};
 
 /// What the handlers need. Cheap to clone: each request does.
 #[derive(Clone)]
@@ -57,7 +57,7 @@ pub struct Parts {
     /// The turns.
     pub turns: Arc<Turns>,
     /// The model servers.
-    pub llm: Llm,
+    pub llm: LlmService,
     /// Who calls.
     pub authenticator: Authenticator,
     /// How often they may.

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::{
     domain::{error::ChatError, records::Session},
-    llm::Answering,
+    llm::Generation,
     store::{
         Repository,
         accept::{Accept, Accepted},
@@ -23,7 +23,7 @@ use crate::{
 pub(crate) struct Ready {
     pub(crate) plan: Plan,
     pub(crate) accept: Accept,
-    pub(crate) answering: Answering,
+    pub(crate) answering: Generation,
     pub(crate) place: Place,
 }
 

@@ -16,7 +16,7 @@ use crate::{
         records::{Ending, MessageRecord, Session},
     },
     generation::answer_builder::ServedBy,
-    llm::providers::ModelError,
+    llm::ModelError,
     store::finish::{Finish, Finished},
     turns::{
         prompt::Conversation,

@@ -10,10 +10,7 @@ use std::{
 
 use crate::{
     domain::{Options, Role, Usage, records::MessageRecord},
-    llm::{
-        Prompt,
-        providers::{Ask, PromptMessage},
-    },
+    llm::{ChatRequest, Prompt, PromptMessage},
 };
 
 /// Tokens that a message costs beside its text: its role and the template's marks.
@@ -187,7 +184,7 @@ pub(crate) fn default_room(window: u32) -> u32 {
 }
 
 impl Prompt for Conversation {
-    fn fit(&self, model: &str, window: u32) -> Ask {
+    fn fit(&self, model: &str, window: u32) -> ChatRequest {
         let ratio = self.estimates.ratio(model);
         let base = self.base_cost(ratio);
         let room = self
@@ -235,7 +232,7 @@ impl Prompt for Conversation {
         }
         let prompt_estimate = base.saturating_add(estimate);
         self.last_estimate.store(prompt_estimate, Ordering::Relaxed);
-        Ask {
+        ChatRequest {
             model: model.to_owned(),
             messages,
             options: self.options.clone(),

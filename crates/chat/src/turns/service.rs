@@ -22,7 +22,7 @@ use crate::{
         log::{EventLog, Watch},
         remote_tail::Follower,
     },
-    llm::Llm,
+    llm::LlmService,
     store::Repository,
     turns::{prompt::Estimates, session_cache::Heads, session_queue::Lanes},
 };
@@ -200,7 +200,7 @@ impl Limits {
 /// All turns of this instance.
 pub struct Turns {
     pub(crate) repository: Repository,
-    pub(crate) llm: Llm,
+    pub(crate) llm: LlmService,
     pub(crate) limits: Limits,
     pub(crate) shutdown: Shutdown,
     pub(crate) lanes: Lanes,
@@ -215,7 +215,12 @@ pub struct Turns {
 
 impl Turns {
     /// The turns of a new instance, with the tasks that keep their events and erase deleted accounts.
-    pub fn new(repository: Repository, llm: Llm, limits: Limits, shutdown: Shutdown) -> Arc<Self> {
+    pub fn new(
+        repository: Repository,
+        llm: LlmService,
+        limits: Limits,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
         let turns = Arc::new(Self {
             instance: repository.instance().to_owned(),
             repository,

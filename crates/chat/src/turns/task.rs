@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::{
     domain::Usage,
     generation::answer_builder::{Draft, ServedBy, Texts, answer_record},
-    llm::{Answering, Prompt},
+    llm::{Generation, Prompt},
     turns::{
         finalize::{Outcome, ending_of},
         prompt::Conversation,
@@ -29,7 +29,7 @@ impl Turns {
     pub(crate) async fn run(
         self: Arc<Self>,
         turn: Arc<Turn>,
-        answering: Answering,
+        answering: Generation,
         conversation: Arc<Conversation>,
         place: Place,
     ) {
@@ -64,7 +64,7 @@ impl Turns {
     async fn answer(
         &self,
         turn: &Turn,
-        mut answering: Answering,
+        mut answering: Generation,
         conversation: &Arc<Conversation>,
         draft: &mut Draft,
     ) -> Outcome {

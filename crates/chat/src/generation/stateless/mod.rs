@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::{
     domain::{FinishReason, Options, Usage, error::ChatError, random_text},
     generation::stateless::{request::Request, task::Job},
-    llm::providers::{PromptMessage, ToolCall},
+    llm::{PromptMessage, ToolCall},
     store::reservations::Reservation,
     turns::service::Turns,
 };
@@ -112,7 +112,7 @@ impl Turns {
         if estimate / CLEARLY > window {
             return Err(ChatError::ContextTooLong { window });
         }
-        let answering = self.llm.enter(&route, &owner.user)?;
+        let answering = self.llm.enqueue(&route, &owner.user)?;
         let tokens = match self.limits.tokens_per_day {
             Some(_) => request.reservation(estimate, window),
             None => 0,

@@ -9,10 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     domain::{Options, Usage},
-    llm::{
-        Prompt,
-        providers::{Ask, PromptMessage},
-    },
+    llm::{ChatRequest, Prompt, PromptMessage},
     turns::prompt::{Estimates, MESSAGE_OVERHEAD, default_room},
 };
 
@@ -86,10 +83,10 @@ impl Request {
 }
 
 impl Prompt for Request {
-    fn fit(&self, model: &str, window: u32) -> Ask {
+    fn fit(&self, model: &str, window: u32) -> ChatRequest {
         let prompt_estimate = self.estimate(model);
         self.last_estimate.store(prompt_estimate, Ordering::Relaxed);
-        Ask {
+        ChatRequest {
             model: model.to_owned(),
             messages: self.messages.clone(),
             options: self.options.clone(),

@@ -22,7 +22,7 @@ use crate::{
         answer_builder::{TEXT_LIMIT, clip},
         stateless::{Part, request::Request},
     },
-    llm::{Answering, Progress, Prompt, providers::ModelError},
+    llm::{Chunk, Generation, ModelError, Prompt},
     store::reservations::Reservation,
     turns::{
         finalize::{FINISH_PATIENCE, FINISH_PAUSE},
@@ -69,7 +69,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) async fn run(self, answering: Answering, deadline: Instant) {
+    pub(crate) async fn run(self, answering: Generation, deadline: Instant) {
         if let Err(error) = self.reserve(deadline).await {
             let _ = self.parts.send(Err(error)).await;
             return;
@@ -92,7 +92,7 @@ impl Job {
         }
     }
 
-    async fn answer(&self, mut answering: Answering) {
+    async fn answer(&self, mut answering: Generation) {
         let mut tally = Tally::default();
         let outcome = AssertUnwindSafe(self.listen(&mut answering, &mut tally))
             .catch_unwind()
@@ -180,7 +180,7 @@ impl Job {
     }
 
     /// Listens to the model until it is done, or nobody listens to us.
-    async fn listen(&self, answering: &mut Answering, tally: &mut Tally) -> Outcome {
+    async fn listen(&self, answering: &mut Generation, tally: &mut Tally) -> Outcome {
         let prompt: Arc<dyn Prompt> = Arc::clone(&self.request) as _;
         answering.begin(prompt);
         let stopping = self.turns.shutdown.stopping();
@@ -214,20 +214,16 @@ impl Job {
     }
 
     /// What the caller is told of what happened, and the finish where that was it.
-    fn take(
-        &self,
-        progress: Vec<Progress>,
-        tally: &mut Tally,
-    ) -> (Vec<Part>, Option<FinishReason>) {
+    fn take(&self, progress: Vec<Chunk>, tally: &mut Tally) -> (Vec<Part>, Option<FinishReason>) {
         let mut parts = Vec::with_capacity(progress.len());
         for step in progress {
             match step {
-                Progress::Queued { .. } => {}
-                Progress::Generating { model, .. } => {
+                Chunk::Queued { .. } => {}
+                Chunk::Started { model, .. } => {
                     tally.model = Some(model.clone());
                     parts.push(Part::Begun { model });
                 }
-                Progress::Text(text) => {
+                Chunk::Text(text) => {
                     let full = piece(&text, &mut tally.text, &mut tally.written, |piece| {
                         parts.push(Part::Text(piece));
                     });
@@ -235,7 +231,7 @@ impl Job {
                         return (parts, Some(FinishReason::Length));
                     }
                 }
-                Progress::Thinking(text) => {
+                Chunk::Thinking(text) => {
                     let full = piece(&text, &mut tally.thinking, &mut tally.written, |piece| {
                         parts.push(Part::Thinking(piece));
                     });
@@ -243,7 +239,7 @@ impl Job {
                         return (parts, Some(FinishReason::Length));
                     }
                 }
-                Progress::ToolCall(call) => {
+                Chunk::ToolCall(call) => {
                     let size = call.name.len() + call.arguments.len();
                     let full = tally.text + size > TEXT_LIMIT;
                     if full {
@@ -254,7 +250,7 @@ impl Job {
                     tally.written.add(&call.arguments);
                     parts.push(Part::ToolCall(call));
                 }
-                Progress::End { finish, usage } => {
+                Chunk::End { finish, usage } => {
                     tally.counted = usage;
                     return (parts, Some(finish));
                 }

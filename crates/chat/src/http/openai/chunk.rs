@@ -153,7 +153,7 @@ mod tests {
     use crate::{
         domain::{FinishReason, Usage},
         http::openai::response::Whole,
-        llm::providers::ToolCall,
+        llm::ToolCall,
     };
 
     fn call(name: &str) -> Part {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::{
     domain::{FinishReason, Usage, random_text},
     generation::stateless::Part,
-    llm::providers::ToolCall,
+    llm::ToolCall,
 };
 
 /// A whole answer.
