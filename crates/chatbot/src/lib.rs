@@ -55,7 +55,8 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
         authenticator: auth.authenticator,
         passed_on: passed_on(auth.public.clone()),
     };
-    let llm = LlmService::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
+    let llm =
+        LlmService::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
     let chat = chat::build(
         &settings,
         store,

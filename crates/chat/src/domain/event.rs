@@ -11,7 +11,9 @@ use super::{Ending, MessageId, SessionId};
 pub enum Event {
     Start(Start),
     /// The turn waits for the model server; so many turns are ahead.
-    Queued { position: usize },
+    Queued {
+        position: usize,
+    },
     /// A piece of the answer.
     Token(String),
     /// A piece of the thoughts before it.
@@ -68,7 +70,9 @@ impl Event {
     pub fn as_ref(&self) -> EventRef<'_> {
         match self {
             Self::Start(start) => EventRef::Start(start),
-            Self::Queued { position } => EventRef::Queued { position: *position },
+            Self::Queued { position } => EventRef::Queued {
+                position: *position,
+            },
             Self::Token(text) => EventRef::Token(text),
             Self::Thinking(text) => EventRef::Thinking(text),
             Self::End(end) => EventRef::End(end),

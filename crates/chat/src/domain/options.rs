@@ -36,4 +36,3 @@ pub struct Options {
     #[schema(nullable = false)]
     pub think: Option<bool>,
 }
-

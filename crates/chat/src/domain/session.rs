@@ -29,7 +29,11 @@ pub struct Session {
     /// The fencing number of its last turn: how many turns were ever accepted.
     pub fence: u64,
     /// The turn that is being answered. A value that is no turn of ours could never be closed, and counts as none.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "turn_or_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "turn_or_none"
+    )]
     pub open: Option<OpenTurn>,
     /// Whether its keys were given a time to live.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -102,8 +102,7 @@ impl Ending {
 
     /// The ending of a turn whose process died or was stopped.
     pub fn interrupted() -> Self {
-        let detail =
-            "The answer was interrupted; what there is of it is kept. Send the message again to go on.";
+        let detail = "The answer was interrupted; what there is of it is kept. Send the message again to go on.";
         Self::error(Code::Interrupted, detail)
     }
 
@@ -132,7 +131,13 @@ impl Ending {
     }
 
     pub fn is_interrupted(&self) -> bool {
-        matches!(self, Self::Error { code: Code::Interrupted, .. })
+        matches!(
+            self,
+            Self::Error {
+                code: Code::Interrupted,
+                ..
+            }
+        )
     }
 }
 

@@ -83,7 +83,8 @@ impl TurnStore<'_> {
         let (txn, after, quota_check) = self.accept_txn(&keys, accept)?;
         let (admission, committed) = match bucket {
             Some(bucket) => {
-                let (admission, committed) = self.context.store.admit_and_commit(bucket, txn).await?;
+                let (admission, committed) =
+                    self.context.store.admit_and_commit(bucket, txn).await?;
                 (Some(admission), committed)
             }
             None => (None, Some(self.context.store.commit(txn).await?)),
@@ -91,14 +92,25 @@ impl TurnStore<'_> {
         let accepted = match committed {
             None => Accepted::RateLimited,
             Some(Committed::Applied) => Accepted::Yes(Box::new(after)),
-            Some(Committed::Refused(check)) if Some(check) == quota_check => Accepted::QuotaExceeded,
+            Some(Committed::Refused(check)) if Some(check) == quota_check => {
+                Accepted::QuotaExceeded
+            }
             Some(Committed::Refused(_)) => Accepted::Changed,
         };
         Ok((accepted, admission))
     }
 
-    fn accept_txn(&self, keys: &Keys, accept: &Accept) -> Result<(Txn, StoredSession, Option<usize>), StoreError> {
-        let Accept { session_id: id, before, open, .. } = accept;
+    fn accept_txn(
+        &self,
+        keys: &Keys,
+        accept: &Accept,
+    ) -> Result<(Txn, StoredSession, Option<usize>), StoreError> {
+        let Accept {
+            session_id: id,
+            before,
+            open,
+            ..
+        } = accept;
         let mut txn = Txn::durable()
             .check(before.unchanged(keys, id))
             // A withdrawn turn stays withdrawn.
@@ -107,15 +119,27 @@ impl TurnStore<'_> {
             .op(touch(keys, id, &accept.after));
         if before.is_new() {
             // Remains of an expired session with this id must not be seen in the new one.
-            txn.ops.extend([keys.messages(id), keys.system_prompt(id)].map(Op::Delete));
+            txn.ops
+                .extend([keys.messages(id), keys.system_prompt(id)].map(Op::Delete));
         } else {
-            txn.checks.push(Check::LengthIs(keys.messages(id), before.session.message_count));
+            txn.checks.push(Check::LengthIs(
+                keys.messages(id),
+                before.session.message_count,
+            ));
         }
         if let Some(message) = &accept.message {
-            txn.ops.push(Op::Push(keys.messages(id), encode(&**message)?));
+            txn.ops
+                .push(Op::Push(keys.messages(id), encode(&**message)?));
         }
         // A session that is being answered is in use, however long that takes.
-        let after = self.context.keep(keys, id, before, accept.after.clone(), RUNNING_TTL, &mut txn)?;
+        let after = self.context.keep(
+            keys,
+            id,
+            before,
+            accept.after.clone(),
+            RUNNING_TTL,
+            &mut txn,
+        )?;
         let mut first = EventBatch::default();
         first.push(1, crate::domain::event::EventRef::Start(&accept.start));
         txn.ops.extend([
@@ -123,7 +147,8 @@ impl TurnStore<'_> {
             Op::Expire(keys.events(&open.id), Some(RUNNING_TTL)),
         ]);
         remember_key(keys, accept, &mut txn)?;
-        let entered = Reservation::of_turn(open).enter(self.context, keys, accept.quota, &mut txn)?;
+        let entered =
+            Reservation::of_turn(open).enter(self.context, keys, accept.quota, &mut txn)?;
         Ok((txn, after, entered.quota_check))
     }
 
@@ -131,7 +156,11 @@ impl TurnStore<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn was_accepted(&self, owner: &Owner, accept: &Accept) -> Result<Option<StoredSession>, StoreError> {
+    pub async fn was_accepted(
+        &self,
+        owner: &Owner,
+        accept: &Accept,
+    ) -> Result<Option<StoredSession>, StoreError> {
         let stored = self.sessions().get(owner, &accept.session_id).await?;
         Ok(stored.filter(|stored| stored.session.open.as_ref() == Some(&accept.open)))
     }
@@ -157,7 +186,9 @@ impl TurnStore<'_> {
                 Committed::Refused(_) => Err(late()),
             };
         }
-        let txn = Txn::durable().check(Check::Absent(keys.turn(&accept.open.id))).op(bar);
+        let txn = Txn::durable()
+            .check(Check::Absent(keys.turn(&accept.open.id)))
+            .op(bar);
         self.context.store.commit(txn).await?;
         // It may have come between the two: then the next try takes it back.
         match self.was_accepted(owner, accept).await? {
@@ -166,20 +197,36 @@ impl TurnStore<'_> {
         }
     }
 
-    fn undo_txn(&self, keys: &Keys, accept: &Accept, accepted: &StoredSession) -> Result<Txn, StoreError> {
+    fn undo_txn(
+        &self,
+        keys: &Keys,
+        accept: &Accept,
+        accepted: &StoredSession,
+    ) -> Result<Txn, StoreError> {
         let (id, open) = (&accept.session_id, &accept.open);
         let reservation = Reservation::of_turn(open);
         let mut undo = Txn::durable().check(accepted.unchanged(keys, id));
         if accept.before.is_new() {
             let incarnation = keys.incarnation(&accepted.session.incarnation);
-            let all = [keys.session(id), keys.messages(id), keys.system_prompt(id), incarnation];
+            let all = [
+                keys.session(id),
+                keys.messages(id),
+                keys.system_prompt(id),
+                incarnation,
+            ];
             undo.ops.extend(all.map(Op::Delete));
-            undo.ops.push(Op::MemberDelete(keys.sessions(), id.to_string()));
+            undo.ops
+                .push(Op::MemberDelete(keys.sessions(), id.to_string()));
         } else {
-            undo.ops.extend(accept.message.as_ref().map(|_| Op::Pop(keys.messages(id))));
+            undo.ops
+                .extend(accept.message.as_ref().map(|_| Op::Pop(keys.messages(id))));
             // The turn before is the last of its session again.
-            let session = Session { fence: accept.before.session.fence, ..without_turn(&accepted.session) };
-            self.context.keep(keys, id, accepted, session, Duration::ZERO, &mut undo)?;
+            let session = Session {
+                fence: accept.before.session.fence,
+                ..without_turn(&accepted.session)
+            };
+            self.context
+                .keep(keys, id, accepted, session, Duration::ZERO, &mut undo)?;
         }
         undo.ops.push(Op::Delete(keys.events(&open.id)));
         undo.ops.extend(reservation.leave(keys));
@@ -187,7 +234,11 @@ impl TurnStore<'_> {
         if let Some(KeyChange { digest, before, .. }) = &accept.key {
             let key = keys.idempotency(digest);
             undo.ops.push(match before {
-                Some(before) => Op::Set { key, value: encode(before)?, ttl: Some(KEY_TTL) },
+                Some(before) => Op::Set {
+                    key,
+                    value: encode(before)?,
+                    ttl: Some(KEY_TTL),
+                },
                 None => Op::Delete(key),
             });
         }
@@ -196,13 +247,22 @@ impl TurnStore<'_> {
 }
 
 fn remember_key(keys: &Keys, accept: &Accept, txn: &mut Txn) -> Result<(), StoreError> {
-    if let Some(KeyChange { digest, before, after }) = &accept.key {
+    if let Some(KeyChange {
+        digest,
+        before,
+        after,
+    }) = &accept.key
+    {
         let key = keys.idempotency(digest);
         txn.checks.push(match before {
             Some(before) => Check::Equals(key.clone(), encode(before)?),
             None => Check::Absent(key.clone()),
         });
-        txn.ops.push(Op::Set { key, value: encode(after)?, ttl: Some(KEY_TTL) });
+        txn.ops.push(Op::Set {
+            key,
+            value: encode(after)?,
+            ttl: Some(KEY_TTL),
+        });
     }
     Ok(())
 }

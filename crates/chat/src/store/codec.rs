@@ -11,7 +11,8 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
     let start = VERSION.len() - 1;
     let mut json = Vec::with_capacity(256);
     json.extend_from_slice(VERSION.get(..start).unwrap_or_default());
-    serde_json::to_writer(&mut json, record).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    serde_json::to_writer(&mut json, record)
+        .map_err(|error| StoreError::Corrupt(error.to_string()))?;
     // The record's own opening brace becomes the comma behind the version.
     if let Some(brace) = json.get_mut(start) {
         *brace = b',';
@@ -21,7 +22,9 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
 
 /// The record, if it can be read and is of our version.
 pub(super) fn decode<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
-    json.starts_with(VERSION).then(|| serde_json::from_slice(json).ok()).flatten()
+    json.starts_with(VERSION)
+        .then(|| serde_json::from_slice(json).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -37,11 +40,18 @@ mod tests {
 
     #[test]
     fn a_record_is_decoded_as_it_was_encoded_and_other_versions_are_not() {
-        let record = Record { text: "a\"b".into() };
+        let record = Record {
+            text: "a\"b".into(),
+        };
         let json = encode(&record).unwrap();
         assert_eq!(json, br#"{"v":2,"text":"a\"b"}"#.as_slice());
         assert_eq!(decode(&json), Some(record));
-        for other in [br#"{"v":1,"text":"a"}"#.as_slice(), b"", b"{\"v\":2,", b"[]"] {
+        for other in [
+            br#"{"v":1,"text":"a"}"#.as_slice(),
+            b"",
+            b"{\"v\":2,",
+            b"[]",
+        ] {
             assert_eq!(decode::<Record>(other), None);
         }
     }

@@ -56,7 +56,11 @@ impl ControlStore<'_> {
     /// [`StoreError::Unavailable`].
     pub async fn receive(&self) -> Result<Vec<InboxRequest>, StoreError> {
         let key = keys::inbox(&self.context.instance);
-        let read = Read::Items { key: key.clone(), start: 0, stop: -1 };
+        let read = Read::Items {
+            key: key.clone(),
+            start: 0,
+            stop: -1,
+        };
         let items = self.context.store.read(vec![read]).await?.items(0);
         if !items.is_empty() {
             // Refused where more came meanwhile: then all of it is read again.
@@ -74,7 +78,11 @@ impl ControlStore<'_> {
     /// [`StoreError::Unavailable`].
     pub async fn mark_watched(&self, owner: &Owner, id: &MessageId) -> Result<(), StoreError> {
         let key = Keys::of(owner).watched(id);
-        let op = Op::Set { key, value: Bytes::from_static(b"1"), ttl: Some(WATCHED_TTL) };
+        let op = Op::Set {
+            key,
+            value: Bytes::from_static(b"1"),
+            ttl: Some(WATCHED_TTL),
+        };
         self.context.store.apply(vec![op]).await.map(drop)
     }
 
@@ -84,6 +92,12 @@ impl ControlStore<'_> {
     /// [`StoreError::Unavailable`].
     pub async fn is_watched(&self, owner: &Owner, id: &MessageId) -> Result<bool, StoreError> {
         let read = Read::Value(Keys::of(owner).watched(id));
-        Ok(self.context.store.read(vec![read]).await?.value(0).is_some())
+        Ok(self
+            .context
+            .store
+            .read(vec![read])
+            .await?
+            .value(0)
+            .is_some())
     }
 }

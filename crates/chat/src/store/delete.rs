@@ -50,7 +50,8 @@ impl SessionStore<'_> {
             if let Some(session) = &session {
                 let incarnation = &session.incarnation;
                 txn.ops.push(Op::Delete(keys.incarnation(incarnation)));
-                txn.ops.extend(self.forget_events(&keys, id, incarnation).await?);
+                txn.ops
+                    .extend(self.forget_events(&keys, id, incarnation).await?);
             }
             // Its lease and reservation stay: its task, or whoever finds the lease lapsed, settles what it used.
             let open = session.and_then(|session| session.open);

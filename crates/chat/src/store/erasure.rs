@@ -34,19 +34,26 @@ pub struct ErasureStore<'a> {
 
 impl ErasureStore<'_> {
     /// The accounts whose data are to be erased: announced by `auth`, and gone by their state; or erased a while ago.
-    pub async fn erasures(&self) -> Result<Vec<Erasure>, StoreError> {
+    pub async fn pending(&self) -> Result<Vec<Erasure>, StoreError> {
         let since = |key: &str| Read::Since {
             key: key.to_owned(),
             score: 0,
             limit: ROUND,
         };
-        let announced = self.context.store.read(vec![since(ERASE)]).await?.members(0);
+        let announced = self
+            .context
+            .store
+            .read(vec![since(ERASE)])
+            .await?
+            .members(0);
         let mut erasures = Vec::new();
         for owner in announced
             .iter()
             .filter_map(|(member, _)| owner_from(member))
         {
-            let found = self.context.store
+            let found = self
+                .context
+                .store
                 .read(vec![Read::Fields(state(&owner.user))])
                 .await?
                 .fields(0);
@@ -70,7 +77,7 @@ impl ErasureStore<'_> {
     }
 
     /// Erases what is left of an account once its sessions are deleted, and takes the announcement back.
-    pub async fn erase_rest(&self, erasure: &Erasure) -> Result<(), StoreError> {
+    pub async fn finish(&self, erasure: &Erasure) -> Result<(), StoreError> {
         const DAY_MS: i64 = 24 * 3600 * 1000;
         let Erasure { owner, is_second } = erasure;
         let (keys, now) = (Keys::of(owner), clock::now_ms());

@@ -46,7 +46,10 @@ pub struct StoredEvents {
 
 impl StoredEvents {
     pub(super) fn decode(batches: &[Bytes]) -> Self {
-        let lines = batches.iter().filter_map(|batch| std::str::from_utf8(batch).ok()).flat_map(str::lines);
+        let lines = batches
+            .iter()
+            .filter_map(|batch| std::str::from_utf8(batch).ok())
+            .flat_map(str::lines);
         Self {
             batches: batches.len(),
             events: lines.filter_map(parse).collect(),
@@ -61,7 +64,9 @@ fn parse(line: &str) -> Option<(u64, Event)> {
     let (kind, json) = (parts.next()?, parts.next()?);
     let event = match kind {
         "start" => Event::Start(serde_json::from_str(json).ok()?),
-        "queued" => Event::Queued { position: json.parse().ok()? },
+        "queued" => Event::Queued {
+            position: json.parse().ok()?,
+        },
         "token" => Event::Token(serde_json::from_str(json).ok()?),
         "thinking" => Event::Thinking(serde_json::from_str(json).ok()?),
         "end" => Event::End(serde_json::from_str::<End>(json).ok()?),
@@ -85,7 +90,12 @@ mod tests {
         let texts = ["", "a b\nc", "\u{2028}data: x\r\n\n", "\"\\", "\u{1}\u{7f}"];
         let mut events: Vec<Event> = texts
             .iter()
-            .flat_map(|text| [Event::Token((*text).into()), Event::Thinking((*text).into())])
+            .flat_map(|text| {
+                [
+                    Event::Token((*text).into()),
+                    Event::Thinking((*text).into()),
+                ]
+            })
             .collect();
         events.push(Event::Queued { position: 3 });
         events.push(Event::end(Ending::interrupted(), &"r".into()));

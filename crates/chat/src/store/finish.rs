@@ -20,7 +20,10 @@ use crate::{
         reservations::Reservation,
         sessions::StoredSession,
         signed,
-        turns::{LeaseHolder, REPLAY, TurnRecord, TurnState, TurnStore, forget, replayable_since, without_turn},
+        turns::{
+            LeaseHolder, REPLAY, TurnRecord, TurnState, TurnStore, forget, replayable_since,
+            without_turn,
+        },
         usage::count,
     },
 };
@@ -62,7 +65,8 @@ impl TurnStore<'_> {
         let keys = Keys::of(owner);
         let (mut session, mut settles, mut is_first) = (finish.session.clone(), true, true);
         for _ in 0..ATTEMPTS {
-            let (txn, after, reservation_check) = self.finish_txn(&keys, finish, &session, settles)?;
+            let (txn, after, reservation_check) =
+                self.finish_txn(&keys, finish, &session, settles)?;
             match self.context.store.commit(txn).await? {
                 Committed::Applied => return Ok(Finished::Yes(is_first.then(|| Box::new(after)))),
                 // Somebody took us for dead and settled the reservation.
@@ -80,12 +84,21 @@ impl TurnStore<'_> {
     }
 
     /// The session to try again with, which others may have changed without touching the turn; or how the turn was closed.
-    async fn after_refusal(&self, owner: &Owner, finish: &Finish) -> Result<Result<StoredSession, Finished>, StoreError> {
+    async fn after_refusal(
+        &self,
+        owner: &Owner,
+        finish: &Finish,
+    ) -> Result<Result<StoredSession, Finished>, StoreError> {
         let stored = self.get(owner, &finish.session_id, &finish.open.id).await?;
         Ok(match (stored.state, stored.session) {
             (TurnState::Ended(record), _) => {
-                let is_ours = record.ending.as_ref() == Some(&finish.ending) && !finish.for_dead_instance;
-                Err(if is_ours { Finished::Yes(None) } else { Finished::Stale(record.ending) })
+                let is_ours =
+                    record.ending.as_ref() == Some(&finish.ending) && !finish.for_dead_instance;
+                Err(if is_ours {
+                    Finished::Yes(None)
+                } else {
+                    Finished::Stale(record.ending)
+                })
             }
             (_, None) => Err(Finished::SessionGone),
             // Whoever holds the lease lives.
@@ -105,7 +118,11 @@ impl TurnStore<'_> {
         before: &StoredSession,
         settles: bool,
     ) -> Result<(Txn, StoredSession, Option<usize>), StoreError> {
-        let Finish { session_id: id, open, .. } = finish;
+        let Finish {
+            session_id: id,
+            open,
+            ..
+        } = finish;
         let reservation = Reservation::of_turn(open);
         let mut txn = Txn::durable().check(before.unchanged(keys, id));
         let reservation_check = settles.then_some(txn.checks.len());
@@ -123,7 +140,11 @@ impl TurnStore<'_> {
             let record = encode(answer)?;
             match &open.replaces {
                 Some(old) => {
-                    txn.ops.push(Op::ItemSet(keys.messages(id), signed(old.position()), record));
+                    txn.ops.push(Op::ItemSet(
+                        keys.messages(id),
+                        signed(old.position()),
+                        record,
+                    ));
                     txn.ops.extend(forget(keys, old));
                 }
                 None => {
@@ -132,7 +153,9 @@ impl TurnStore<'_> {
                 }
             }
         }
-        let after = self.context.keep(keys, id, before, after, Duration::ZERO, &mut txn)?;
+        let after = self
+            .context
+            .keep(keys, id, before, after, Duration::ZERO, &mut txn)?;
         let record = TurnRecord::new(id, open, Some(finish.ending.clone()));
         txn.ops.extend([
             Op::Set {
@@ -147,7 +170,8 @@ impl TurnStore<'_> {
             txn.ops.extend(note_recent(keys, open));
         }
         if settles {
-            txn.ops.extend(count(keys, &open.day, open.reserved, finish.usage));
+            txn.ops
+                .extend(count(keys, &open.day, open.reserved, finish.usage));
         }
         Ok((txn, after, reservation_check))
     }

@@ -55,14 +55,26 @@ impl ChatStore {
     /// last renewed it.
     pub fn new(store: Store, session_ttl: Option<Duration>, lease: Duration) -> Self {
         let instance = random_text(16).into();
-        Self { context: Context { store, instance, session_ttl, lease } }
+        Self {
+            context: Context {
+                store,
+                instance,
+                session_ttl,
+                lease,
+            },
+        }
     }
 
     /// The same store, whose calls end by that time.
     #[must_use]
     pub fn by(&self, deadline: Instant) -> Self {
         let store = self.context.store.by(deadline);
-        Self { context: Context { store, ..self.context.clone() } }
+        Self {
+            context: Context {
+                store,
+                ..self.context.clone()
+            },
+        }
     }
 
     /// This process among all that share the store.
@@ -76,23 +88,33 @@ impl ChatStore {
     }
 
     pub fn sessions(&self) -> SessionStore<'_> {
-        SessionStore { context: &self.context }
+        SessionStore {
+            context: &self.context,
+        }
     }
 
     pub fn turns(&self) -> TurnStore<'_> {
-        TurnStore { context: &self.context }
+        TurnStore {
+            context: &self.context,
+        }
     }
 
     pub fn reservations(&self) -> ReservationStore<'_> {
-        ReservationStore { context: &self.context }
+        ReservationStore {
+            context: &self.context,
+        }
     }
 
     pub fn control(&self) -> ControlStore<'_> {
-        ControlStore { context: &self.context }
+        ControlStore {
+            context: &self.context,
+        }
     }
 
     pub fn erasure(&self) -> ErasureStore<'_> {
-        ErasureStore { context: &self.context }
+        ErasureStore {
+            context: &self.context,
+        }
     }
 }
 

@@ -17,7 +17,6 @@ use crate::{
         Context,
         codec::{decode, encode},
         keys::Keys,
-        signed,
         usage::{count, hold, release},
     },
 };
@@ -67,12 +66,27 @@ impl Reservation {
     }
 
     fn entry(&self) -> Result<Bytes, StoreError> {
-        let Self { day, tokens, prompt, .. } = self;
-        encode(&Entry { day: day.clone(), tokens: *tokens, prompt: *prompt })
+        let Self {
+            day,
+            tokens,
+            prompt,
+            ..
+        } = self;
+        encode(&Entry {
+            day: day.clone(),
+            tokens: *tokens,
+            prompt: *prompt,
+        })
     }
 
     /// Adds what makes the entry and its lease.
-    pub(super) fn enter(&self, context: &Context, keys: &Keys, quota: Option<u64>, txn: &mut Txn) -> Result<Entered, StoreError> {
+    pub(super) fn enter(
+        &self,
+        context: &Context,
+        keys: &Keys,
+        quota: Option<u64>,
+        txn: &mut Txn,
+    ) -> Result<Entered, StoreError> {
         txn.ops.extend([
             context.lease_op(keys, &self.id),
             Op::FieldSet(keys.reservations(), self.id.clone(), self.entry()?),
@@ -84,7 +98,11 @@ impl Reservation {
 
     /// That it is not settled yet.
     pub(super) fn is_held(&self, keys: &Keys) -> Result<Check, StoreError> {
-        Ok(Check::FieldEquals(keys.reservations(), self.id.clone(), self.entry()?))
+        Ok(Check::FieldEquals(
+            keys.reservations(),
+            self.id.clone(),
+            self.entry()?,
+        ))
     }
 
     /// What removes the entry and its lease.
@@ -116,19 +134,33 @@ impl ReservationStore<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: it may be held, now or later; see [`Self::withdraw`].
-    pub async fn reserve(&self, owner: &Owner, reservation: &Reservation, quota: Option<u64>) -> Result<bool, StoreError> {
+    pub async fn reserve(
+        &self,
+        owner: &Owner,
+        reservation: &Reservation,
+        quota: Option<u64>,
+    ) -> Result<bool, StoreError> {
         if self.try_reserve(owner, reservation, quota).await? {
             return Ok(true);
         }
         // Dead processes must not hold quota.
-        Ok(self.settle_dead(owner).await? > 0 && self.try_reserve(owner, reservation, quota).await?)
+        Ok(self.settle_dead(owner).await? > 0
+            && self.try_reserve(owner, reservation, quota).await?)
     }
 
-    async fn try_reserve(&self, owner: &Owner, reservation: &Reservation, quota: Option<u64>) -> Result<bool, StoreError> {
+    async fn try_reserve(
+        &self,
+        owner: &Owner,
+        reservation: &Reservation,
+        quota: Option<u64>,
+    ) -> Result<bool, StoreError> {
         let keys = Keys::of(owner);
         let mut txn = Txn::relaxed()
             .check(Check::Absent(keys.lease(&reservation.id)))
-            .check(Check::FieldAbsent(keys.reservations(), reservation.id.clone()));
+            .check(Check::FieldAbsent(
+                keys.reservations(),
+                reservation.id.clone(),
+            ));
         let entered = reservation.enter(self.context, &keys, quota, &mut txn)?;
         Ok(match self.context.store.commit(txn).await? {
             Committed::Applied => true,
@@ -153,7 +185,12 @@ impl ReservationStore<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: it may be settled, now or later.
-    pub async fn settle(&self, owner: &Owner, reservation: &Reservation, usage: Usage) -> Result<(), StoreError> {
+    pub async fn settle(
+        &self,
+        owner: &Owner,
+        reservation: &Reservation,
+        usage: Usage,
+    ) -> Result<(), StoreError> {
         self.close(&Keys::of(owner), reservation, usage).await
     }
 
@@ -168,33 +205,60 @@ impl ReservationStore<'_> {
         self.settle_dead_of(&keys, entries).await
     }
 
-    pub(super) async fn settle_dead_of(&self, keys: &Keys, entries: HashMap<String, Bytes>) -> Result<usize, StoreError> {
+    pub(super) async fn settle_dead_of(
+        &self,
+        keys: &Keys,
+        entries: HashMap<String, Bytes>,
+    ) -> Result<usize, StoreError> {
         if entries.is_empty() {
             return Ok(0);
         }
         let entries: Vec<_> = entries.into_iter().collect();
-        let leases = entries.iter().map(|(id, _)| Read::Value(keys.lease(id))).collect();
+        let leases = entries
+            .iter()
+            .map(|(id, _)| Read::Value(keys.lease(id)))
+            .collect();
         let mut leases = self.context.store.read(leases).await?;
         let mut dead = 0;
         for (at, (id, stored)) in entries.into_iter().enumerate() {
-            let Some(Entry { day, tokens, prompt }) = decode(&stored) else {
+            let Some(Entry {
+                day,
+                tokens,
+                prompt,
+            }) = decode(&stored)
+            else {
                 let gone = Op::FieldDelete(keys.reservations(), id);
                 self.context.store.apply(vec![gone]).await?;
                 continue;
             };
-            let holder = leases.value(at).and_then(|holder| String::from_utf8(holder.to_vec()).ok());
+            let holder = leases
+                .value(at)
+                .and_then(|holder| String::from_utf8(holder.to_vec()).ok());
             if holder.is_some_and(|holder| self.context.may_live(&holder)) {
                 continue;
             }
-            let usage = Usage { prompt_tokens: prompt, completion_tokens: 0 };
-            let reservation = Reservation { id, day, tokens, prompt };
+            let usage = Usage {
+                prompt_tokens: prompt,
+                completion_tokens: 0,
+            };
+            let reservation = Reservation {
+                id,
+                day,
+                tokens,
+                prompt,
+            };
             self.close(keys, &reservation, usage).await?;
             dead += 1;
         }
         Ok(dead)
     }
 
-    async fn close(&self, keys: &Keys, reservation: &Reservation, usage: Usage) -> Result<(), StoreError> {
+    async fn close(
+        &self,
+        keys: &Keys,
+        reservation: &Reservation,
+        usage: Usage,
+    ) -> Result<(), StoreError> {
         let Reservation { day, tokens, .. } = reservation;
         let mut txn = Txn::relaxed()
             .check(reservation.is_held(keys)?)
@@ -205,7 +269,12 @@ impl ReservationStore<'_> {
         match self.context.store.commit(txn).await? {
             Committed::Applied => Ok(()),
             // It was settled by a try whose answer was lost, or there is nothing to settle.
-            Committed::Refused(_) => self.context.store.apply(reservation.leave(keys).to_vec()).await.map(drop),
+            Committed::Refused(_) => self
+                .context
+                .store
+                .apply(reservation.leave(keys).to_vec())
+                .await
+                .map(drop),
         }
     }
 
@@ -213,19 +282,30 @@ impl ReservationStore<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: to be repeated.
-    pub async fn withdraw(&self, owner: &Owner, reservation: &Reservation) -> Result<(), StoreError> {
+    pub async fn withdraw(
+        &self,
+        owner: &Owner,
+        reservation: &Reservation,
+    ) -> Result<(), StoreError> {
         let keys = Keys::of(owner);
         let id = &reservation.id;
-        let bar = Op::Set { key: keys.lease(id), value: WITHDRAWN, ttl: Some(WITHDRAWN_TTL) };
+        let bar = Op::Set {
+            key: keys.lease(id),
+            value: WITHDRAWN,
+            ttl: Some(WITHDRAWN_TTL),
+        };
         let mut undo = Txn::relaxed()
             .check(reservation.is_held(&keys)?)
             .op(Op::FieldDelete(keys.reservations(), id.clone()))
             .op(bar.clone());
-        undo.ops.extend(release(&keys, &reservation.day, reservation.tokens));
+        undo.ops
+            .extend(release(&keys, &reservation.day, reservation.tokens));
         if self.context.store.commit(undo).await? == Committed::Applied {
             return Ok(());
         }
-        let txn = Txn::relaxed().check(Check::FieldAbsent(keys.reservations(), id.clone())).op(bar);
+        let txn = Txn::relaxed()
+            .check(Check::FieldAbsent(keys.reservations(), id.clone()))
+            .op(bar);
         match self.context.store.commit(txn).await? {
             Committed::Applied => Ok(()),
             // It came between the two: the next try takes it back.

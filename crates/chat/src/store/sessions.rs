@@ -103,15 +103,30 @@ impl SessionStore<'_> {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] where the record cannot be read.
-    pub async fn get(&self, owner: &Owner, id: &SessionId) -> Result<Option<StoredSession>, StoreError> {
+    pub async fn get(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+    ) -> Result<Option<StoredSession>, StoreError> {
         Ok(self.read(owner, id, 0).await?.session)
     }
 
     /// A session with its newest messages, at least one if it has any. Reads in steps whose size follows from the messages
     /// read before, so that long messages make no long reads.
-    pub async fn with_tail(&self, owner: &Owner, id: &SessionId, limit: TailLimit) -> Result<SessionTail, StoreError> {
-        let mut tail = self.read(owner, id, limit.messages.min(FIRST_TAIL_READ)).await?;
-        let Some(count) = tail.session.as_ref().map(|stored| stored.session.message_count) else {
+    pub async fn with_tail(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        limit: TailLimit,
+    ) -> Result<SessionTail, StoreError> {
+        let mut tail = self
+            .read(owner, id, limit.messages.min(FIRST_TAIL_READ))
+            .await?;
+        let Some(count) = tail
+            .session
+            .as_ref()
+            .map(|stored| stored.session.message_count)
+        else {
             return Ok(tail);
         };
         let mut start = count.saturating_sub(limit.messages.min(FIRST_TAIL_READ) as u64);
@@ -129,7 +144,12 @@ impl SessionStore<'_> {
         Ok(tail)
     }
 
-    async fn read(&self, owner: &Owner, id: &SessionId, tail: usize) -> Result<SessionTail, StoreError> {
+    async fn read(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        tail: usize,
+    ) -> Result<SessionTail, StoreError> {
         let keys = Keys::of(owner);
         let mut reads = vec![
             Read::Value(keys.session(id)),
@@ -138,20 +158,40 @@ impl SessionStore<'_> {
         ];
         if tail > 0 {
             let start = i64::try_from(tail).map_or(i64::MIN + 1, |tail| -tail);
-            reads.push(Read::Items { key: keys.messages(id), start, stop: -1 });
+            reads.push(Read::Items {
+                key: keys.messages(id),
+                start,
+                stop: -1,
+            });
         }
         let mut found = self.context.store.read(reads).await?;
         let Some(record) = found.value(0) else {
-            return Ok(SessionTail { session: None, messages: Vec::new() });
+            return Ok(SessionTail {
+                session: None,
+                messages: Vec::new(),
+            });
         };
         let session = StoredSession::decode(record, found.value(2), found.count(1))
             .ok_or_else(|| StoreError::Corrupt("a session cannot be read".into()))?;
-        let messages = if tail > 0 { decode_messages(found.items(3)).map(Arc::new).collect() } else { Vec::new() };
-        Ok(SessionTail { session: Some(session), messages })
+        let messages = if tail > 0 {
+            decode_messages(found.items(3)).map(Arc::new).collect()
+        } else {
+            Vec::new()
+        };
+        Ok(SessionTail {
+            session: Some(session),
+            messages,
+        })
     }
 
     /// Messages from position `start` to `stop`, both included.
-    pub async fn messages(&self, owner: &Owner, id: &SessionId, start: u64, stop: u64) -> Result<Vec<Message>, StoreError> {
+    pub async fn messages(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        start: u64,
+        stop: u64,
+    ) -> Result<Vec<Message>, StoreError> {
         let read = Read::Items {
             key: Keys::of(owner).messages(id),
             start: signed(start),
@@ -161,21 +201,35 @@ impl SessionStore<'_> {
     }
 
     /// The message of that id; `None` where it is gone or was replaced.
-    pub async fn message(&self, owner: &Owner, session: &SessionId, id: &MessageId) -> Result<Option<Message>, StoreError> {
+    pub async fn message(
+        &self,
+        owner: &Owner,
+        session: &SessionId,
+        id: &MessageId,
+    ) -> Result<Option<Message>, StoreError> {
         let at = id.position();
         let found = self.messages(owner, session, at, at).await?;
         Ok(found.into_iter().find(|message| message.id == *id))
     }
 
     /// The session that a message's id belongs to; `None` where it is gone.
-    pub async fn of_message(&self, owner: &Owner, id: &MessageId) -> Result<Option<SessionId>, StoreError> {
+    pub async fn of_message(
+        &self,
+        owner: &Owner,
+        id: &MessageId,
+    ) -> Result<Option<SessionId>, StoreError> {
         let read = Read::Value(Keys::of(owner).incarnation(id.incarnation()));
         let value = self.context.store.read(vec![read]).await?.value(0);
         Ok(value.and_then(|value| SessionId::parse(std::str::from_utf8(&value).ok()?)))
     }
 
     /// Creates a session. `None`: it exists already.
-    pub async fn create(&self, owner: &Owner, id: &SessionId, new: NewSession) -> Result<Option<Session>, StoreError> {
+    pub async fn create(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        new: NewSession,
+    ) -> Result<Option<Session>, StoreError> {
         let keys = Keys::of(owner);
         let stored = StoredSession::begin(new);
         let mut txn = Txn::durable()
@@ -185,14 +239,30 @@ impl SessionStore<'_> {
             // Remains of an expired session with this id must not be seen in the new one.
             .op(Op::Delete(keys.messages(id)));
         set_system_prompt(&keys, id, &stored.session, &mut txn);
-        let kept = self.context.keep(&keys, id, &stored, stored.session.clone(), Duration::ZERO, &mut txn)?;
+        let kept = self.context.keep(
+            &keys,
+            id,
+            &stored,
+            stored.session.clone(),
+            Duration::ZERO,
+            &mut txn,
+        )?;
         Ok((self.context.store.commit(txn).await? == Committed::Applied).then_some(kept.session))
     }
 
     /// Sessions by last use, newest first, after `before` (the time of last use and the id of the last row seen).
-    pub async fn list(&self, owner: &Owner, before: Option<(i64, String)>, limit: usize) -> Result<Vec<ListedSession>, StoreError> {
+    pub async fn list(
+        &self,
+        owner: &Owner,
+        before: Option<(i64, String)>,
+        limit: usize,
+    ) -> Result<Vec<ListedSession>, StoreError> {
         let keys = Keys::of(owner);
-        let read = Read::Newest { key: keys.sessions(), before, limit };
+        let read = Read::Newest {
+            key: keys.sessions(),
+            before,
+            limit,
+        };
         let members = self.context.store.read(vec![read]).await?.members(0);
         let ids: Vec<(SessionId, i64)> = members
             .into_iter()
@@ -203,7 +273,12 @@ impl SessionStore<'_> {
         }
         let reads = ids
             .iter()
-            .flat_map(|(id, _)| [Read::Value(keys.session(id)), Read::Length(keys.messages(id))])
+            .flat_map(|(id, _)| {
+                [
+                    Read::Value(keys.session(id)),
+                    Read::Length(keys.messages(id)),
+                ]
+            })
             .collect();
         let mut found = self.context.store.read(reads).await?;
         let mut session = |i: usize| {
@@ -211,7 +286,11 @@ impl SessionStore<'_> {
             Some(stored.session)
         };
         let sessions: Vec<Option<Session>> = (0..ids.len()).map(&mut session).collect();
-        let listed: Vec<ListedSession> = ids.into_iter().zip(sessions).map(|((id, at), session)| (id, at, session)).collect();
+        let listed: Vec<ListedSession> = ids
+            .into_iter()
+            .zip(sessions)
+            .map(|((id, at), session)| (id, at, session))
+            .collect();
         self.forget_expired(&keys, &listed).await;
         Ok(listed)
     }
@@ -229,7 +308,12 @@ impl SessionStore<'_> {
     }
 
     /// Changes a session's own values. `None`: there is no such session.
-    pub async fn change(&self, owner: &Owner, id: &SessionId, change: &SessionChange) -> Result<Option<Session>, StoreError> {
+    pub async fn change(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        change: &SessionChange,
+    ) -> Result<Option<Session>, StoreError> {
         let keys = Keys::of(owner);
         for _ in 0..ATTEMPTS {
             let Some(stored) = self.get(owner, id).await? else {
@@ -237,7 +321,11 @@ impl SessionStore<'_> {
             };
             let mut session = stored.session.clone();
             let mut txn = Txn::durable().check(stored.unchanged(&keys, id));
-            let SessionChange { title, model, system } = change.clone();
+            let SessionChange {
+                title,
+                model,
+                system,
+            } = change.clone();
             session.title = title.unwrap_or(session.title);
             session.model = model.unwrap_or(session.model);
             if let Some(system) = system {
@@ -245,8 +333,13 @@ impl SessionStore<'_> {
                 session.system_version += 1;
                 set_system_prompt(&keys, id, &session, &mut txn);
             }
-            let more = session.open.as_ref().map_or(Duration::ZERO, |_| RUNNING_TTL);
-            let kept = self.context.keep(&keys, id, &stored, session, more, &mut txn)?;
+            let more = session
+                .open
+                .as_ref()
+                .map_or(Duration::ZERO, |_| RUNNING_TTL);
+            let kept = self
+                .context
+                .keep(&keys, id, &stored, session, more, &mut txn)?;
             if self.context.store.commit(txn).await? == Committed::Applied {
                 return Ok(Some(kept.session));
             }
@@ -273,9 +366,17 @@ impl Context {
         let version = encode(&session)?;
         let incarnation = keys.incarnation(&session.incarnation);
         if before.is_new() {
-            txn.ops.push(Op::Set { key: incarnation.clone(), value: id.to_string().into(), ttl });
+            txn.ops.push(Op::Set {
+                key: incarnation.clone(),
+                value: id.to_string().into(),
+                ttl,
+            });
         }
-        txn.ops.push(Op::Set { key: keys.session(id), value: version.clone(), ttl });
+        txn.ops.push(Op::Set {
+            key: keys.session(id),
+            value: version.clone(),
+            ttl,
+        });
         // All at one moment: nobody may find one of them without the others.
         if session.expires || expired {
             let keys = [keys.messages(id), incarnation, keys.system_prompt(id)];
@@ -293,7 +394,11 @@ pub(super) fn touch(keys: &Keys, id: &SessionId, session: &Session) -> Op {
 fn set_system_prompt(keys: &Keys, id: &SessionId, session: &Session, txn: &mut Txn) {
     let key = keys.system_prompt(id);
     txn.ops.push(match &session.system {
-        Some(system) => Op::Set { key, value: system.clone().into(), ttl: None },
+        Some(system) => Op::Set {
+            key,
+            value: system.clone().into(),
+            ttl: None,
+        },
         None => Op::Delete(key),
     });
 }

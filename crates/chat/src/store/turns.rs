@@ -75,7 +75,13 @@ pub enum TurnState {
 impl TurnState {
     /// Whether it is open and nobody runs it.
     pub fn is_dead(&self) -> bool {
-        matches!(self, Self::Running { holder: LeaseHolder::Nobody, .. })
+        matches!(
+            self,
+            Self::Running {
+                holder: LeaseHolder::Nobody,
+                ..
+            }
+        )
     }
 }
 
@@ -101,14 +107,21 @@ pub struct TurnStore<'a> {
 
 impl TurnStore<'_> {
     pub(super) fn sessions(&self) -> SessionStore<'_> {
-        SessionStore { context: self.context }
+        SessionStore {
+            context: self.context,
+        }
     }
 
     /// The state of a turn of that session.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn get(&self, owner: &Owner, session: &SessionId, id: &MessageId) -> Result<StoredTurn, StoreError> {
+    pub async fn get(
+        &self,
+        owner: &Owner,
+        session: &SessionId,
+        id: &MessageId,
+    ) -> Result<StoredTurn, StoreError> {
         Ok(self.read(owner, session, id, false).await?.0)
     }
 
@@ -140,18 +153,29 @@ impl TurnStore<'_> {
             Read::Value(keys.lease(id.as_str())),
         ];
         if with_events {
-            reads.push(Read::Items { key: keys.events(id), start: 0, stop: -1 });
+            reads.push(Read::Items {
+                key: keys.events(id),
+                start: 0,
+                stop: -1,
+            });
         }
         let mut found = self.context.store.read(reads).await?;
         let session = found
             .value(0)
             .and_then(|record| StoredSession::decode(record, None, found.count(1)))
             .filter(|stored| stored.session.incarnation == id.incarnation());
-        let open = session.as_ref().and_then(|stored| stored.session.open.clone());
+        let open = session
+            .as_ref()
+            .and_then(|stored| stored.session.open.clone());
         let record: Option<TurnRecord> = found.value(2).and_then(|value| decode(&value));
-        let instance = found.value(3).and_then(|value| String::from_utf8(value.to_vec()).ok());
+        let instance = found
+            .value(3)
+            .and_then(|value| String::from_utf8(value.to_vec()).ok());
         let state = match (open.filter(|open| open.id == *id), record) {
-            (Some(open), _) => TurnState::Running { open, holder: self.holder(instance) },
+            (Some(open), _) => TurnState::Running {
+                open,
+                holder: self.holder(instance),
+            },
             (None, Some(record)) if record.ending.is_some() => TurnState::Ended(record),
             (None, Some(_)) => TurnState::Withdrawn,
             (None, None) => TurnState::Forgotten,
@@ -173,10 +197,21 @@ impl TurnStore<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn events(&self, owner: &Owner, id: &MessageId, from_batch: usize) -> Result<StoredEvents, StoreError> {
+    pub async fn events(
+        &self,
+        owner: &Owner,
+        id: &MessageId,
+        from_batch: usize,
+    ) -> Result<StoredEvents, StoreError> {
         let start = i64::try_from(from_batch).unwrap_or(i64::MAX);
-        let read = Read::Items { key: Keys::of(owner).events(id), start, stop: -1 };
-        Ok(StoredEvents::decode(&self.context.store.read(vec![read]).await?.items(0)))
+        let read = Read::Items {
+            key: Keys::of(owner).events(id),
+            start,
+            stop: -1,
+        };
+        Ok(StoredEvents::decode(
+            &self.context.store.read(vec![read]).await?.items(0),
+        ))
     }
 
     /// Appends events and renews leases of running turns, all in one pipeline. Returns for each change whether its key
@@ -186,7 +221,9 @@ impl TurnStore<'_> {
     /// [`StoreError::Unavailable`]: any of them may have been applied.
     pub async fn replicate(&self, changes: &[Replication]) -> Result<Vec<bool>, StoreError> {
         let ops = changes.iter().map(|change| match change {
-            Replication::Events(owner, id, batch) => Op::PushExisting(Keys::of(owner).events(id), batch.bytes()),
+            Replication::Events(owner, id, batch) => {
+                Op::PushExisting(Keys::of(owner).events(id), batch.bytes())
+            }
             Replication::Lease(owner, id) => {
                 Op::Expire(Keys::of(owner).lease(id.as_str()), Some(self.context.lease))
             }
@@ -198,18 +235,26 @@ impl TurnStore<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn retake_lease(&self, owner: &Owner, id: &SessionId, open: &OpenTurn) -> Result<bool, StoreError> {
+    pub async fn retake_lease(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        open: &OpenTurn,
+    ) -> Result<bool, StoreError> {
         let keys = Keys::of(owner);
         for _ in 0..ATTEMPTS {
             let stored = self.sessions().get(owner, id).await?;
-            let Some(stored) = stored.filter(|stored| stored.session.open.as_ref() == Some(open)) else {
+            let Some(stored) = stored.filter(|stored| stored.session.open.as_ref() == Some(open))
+            else {
                 return Ok(false);
             };
-            let txn = Txn::relaxed().check(stored.unchanged(&keys, id)).op(Op::Set {
-                key: keys.lease(open.id.as_str()),
-                value: self.context.instance.to_string().into(),
-                ttl: Some(self.context.lease),
-            });
+            let txn = Txn::relaxed()
+                .check(stored.unchanged(&keys, id))
+                .op(Op::Set {
+                    key: keys.lease(open.id.as_str()),
+                    value: self.context.instance.to_string().into(),
+                    ttl: Some(self.context.lease),
+                });
             if self.context.store.commit(txn).await? == Committed::Applied {
                 return Ok(true);
             }
@@ -221,12 +266,17 @@ impl TurnStore<'_> {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] where the record cannot be read: the key does not count as unused then.
-    pub async fn idempotency(&self, owner: &Owner, digest: &str) -> Result<Option<IdempotencyRecord>, StoreError> {
+    pub async fn idempotency(
+        &self,
+        owner: &Owner,
+        digest: &str,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
         let read = Read::Value(Keys::of(owner).idempotency(digest));
         let Some(value) = self.context.store.read(vec![read]).await?.value(0) else {
             return Ok(None);
         };
-        let unreadable = || StoreError::Corrupt("an idempotency key's record cannot be read".into());
+        let unreadable =
+            || StoreError::Corrupt("an idempotency key's record cannot be read".into());
         decode(&value).map(Some).ok_or_else(unreadable)
     }
 }
@@ -244,5 +294,8 @@ pub(super) fn forget(keys: &Keys, id: &MessageId) -> [Op; 2] {
 
 /// A session with its open turn removed.
 pub(super) fn without_turn(session: &Session) -> Session {
-    Session { open: None, ..session.clone() }
+    Session {
+        open: None,
+        ..session.clone()
+    }
 }

@@ -35,7 +35,10 @@ impl ReservationStore<'_> {
     /// [`StoreError::Unavailable`].
     pub async fn usage(&self, owner: &Owner, day: &str) -> Result<DayUsage, StoreError> {
         let keys = Keys::of(owner);
-        let read = vec![Read::Fields(keys.usage(day)), Read::Fields(keys.reservations())];
+        let read = vec![
+            Read::Fields(keys.usage(day)),
+            Read::Fields(keys.reservations()),
+        ];
         let mut found = self.context.store.read(read.clone()).await?;
         let mut fields = found.fields(0);
         if self.settle_dead_of(&keys, found.fields(1)).await? > 0 {
@@ -51,7 +54,13 @@ impl ReservationStore<'_> {
 }
 
 /// Holds tokens of the day's quota; returns which check guards it, if there is a quota.
-pub(super) fn hold(keys: &Keys, day: &str, tokens: u64, quota: Option<u64>, txn: &mut Txn) -> Option<usize> {
+pub(super) fn hold(
+    keys: &Keys,
+    day: &str,
+    tokens: u64,
+    quota: Option<u64>,
+    txn: &mut Txn,
+) -> Option<usize> {
     let (key, tokens) = (keys.usage(day), signed(tokens));
     let check = quota.map(|quota| {
         txn.checks.push(Check::FieldAtMost(
@@ -93,7 +102,9 @@ pub(super) fn count(keys: &Keys, day: &str, held: u64, usage: Usage) -> [Op; 5] 
 
 /// A counter; one below zero, which a withdrawn turn may cause for a moment, counts as zero.
 fn number(fields: &HashMap<String, Bytes>, name: &str) -> u64 {
-    let text = fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
+    let text = fields
+        .get(name)
+        .and_then(|value| std::str::from_utf8(value).ok());
     let number: i64 = text.and_then(|text| text.parse().ok()).unwrap_or_default();
     u64::try_from(number).unwrap_or_default()
 }

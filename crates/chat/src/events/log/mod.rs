@@ -54,7 +54,9 @@ enum EntryKind {
 
 impl State {
     fn text_end(&self, entries: usize) -> usize {
-        let last = entries.checked_sub(1).and_then(|last| self.entries.get(last));
+        let last = entries
+            .checked_sub(1)
+            .and_then(|last| self.entries.get(last));
         last.map_or(0, |entry| entry.end)
     }
 
@@ -65,7 +67,10 @@ impl State {
             EntryKind::Token => text().map(EventRef::Token),
             EntryKind::Thinking => text().map(EventRef::Thinking),
             EntryKind::Other => {
-                let at = self.others.binary_search_by_key(&index, |(at, _)| *at).ok()?;
+                let at = self
+                    .others
+                    .binary_search_by_key(&index, |(at, _)| *at)
+                    .ok()?;
                 self.others.get(at).map(|(_, event)| event.as_ref())
             }
         }
@@ -109,7 +114,10 @@ impl EventLog {
         let at = u32::try_from(self.created.elapsed().as_millis()).unwrap_or(u32::MAX);
         let mut state = self.state();
         let before = state.entries.len();
-        let written = write(&mut Writer { state: &mut state, at });
+        let written = write(&mut Writer {
+            state: &mut state,
+            at,
+        });
         let grown = state.entries.len() > before;
         drop(state);
         if grown {

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{EventLog, FRAME_OVERHEAD, State};
+use super::{EventLog, State};
 use crate::domain::event::EventRef;
 
 /// Unread bytes at which a subscriber is cut off: of what was appended since it subscribed.
@@ -86,7 +86,10 @@ impl Subscriber {
     }
 
     /// Passes what is available now; `None` where there is nothing yet.
-    pub fn read_available(&mut self, take: &mut impl FnMut(u64, EventRef<'_>)) -> Option<ReadResult> {
+    pub fn read_available(
+        &mut self,
+        take: &mut impl FnMut(u64, EventRef<'_>),
+    ) -> Option<ReadResult> {
         let state = self.log.state();
         if self.lags(&state) {
             return Some(ReadResult::Lagging);
@@ -107,7 +110,11 @@ impl Subscriber {
         }
         self.read_at = Instant::now();
         let is_all = self.next >= state.entries.len();
-        Some(if state.ended && is_all { ReadResult::Ended } else { ReadResult::More })
+        Some(if state.ended && is_all {
+            ReadResult::Ended
+        } else {
+            ReadResult::More
+        })
     }
 
     /// A reader that has more than the log, whose instance died before it stored its last events, still gets the ending, under
@@ -124,7 +131,9 @@ impl Subscriber {
     fn lags(&self, state: &State) -> bool {
         let all = state.entries.len();
         let read = state.size_before(self.next.min(all));
-        let unread = state.size_before(all).saturating_sub(read.max(self.size_at_start));
+        let unread = state
+            .size_before(all)
+            .saturating_sub(read.max(self.size_at_start));
         unread > LAG_LIMIT && self.idle_since(state).elapsed() > LAG_TIME
     }
 
@@ -209,7 +218,11 @@ mod tests {
         slow.read_at -= LAG_TIME * 3;
         waiting.read_at -= LAG_TIME * 3;
         log.append(text());
-        assert_eq!(read_all(&mut waiting).1, Some(ReadResult::More), "there was nothing to read before");
+        assert_eq!(
+            read_all(&mut waiting).1,
+            Some(ReadResult::More),
+            "there was nothing to read before"
+        );
         log.state().entries[0].at -= 2000;
         assert_eq!(read_all(&mut slow).1, Some(ReadResult::Lagging));
         assert_eq!(read_all(&mut log.subscribe(0)).1, Some(ReadResult::More));

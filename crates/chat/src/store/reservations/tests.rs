@@ -47,8 +47,8 @@ async fn what_is_repeated_is_counted_once() {
     let one = reservation("one");
     for _ in 0..2 {
         assert!(
-            chat
-                .reservations().reserve(&owner, &one, Some(100))
+            chat.reservations()
+                .reserve(&owner, &one, Some(100))
                 .await
                 .unwrap()
         );
@@ -57,7 +57,10 @@ async fn what_is_repeated_is_counted_once() {
     let fits = chat.reservations().reserve(&owner, &other, Some(100)).await;
     assert!(!fits.unwrap(), "60 of 100 are held");
     for _ in 0..2 {
-        chat.reservations().settle(&owner, &one, SPENT).await.unwrap();
+        chat.reservations()
+            .settle(&owner, &one, SPENT)
+            .await
+            .unwrap();
     }
     let counted = DayUsage {
         prompt: 3,
@@ -65,7 +68,10 @@ async fn what_is_repeated_is_counted_once() {
         requests: 1,
         held: 7,
     };
-    assert_eq!(chat.reservations().usage(&owner, DAY).await.unwrap(), counted);
+    assert_eq!(
+        chat.reservations().usage(&owner, DAY).await.unwrap(),
+        counted
+    );
 }
 
 #[tokio::test]
@@ -75,12 +81,18 @@ async fn what_is_withdrawn_never_counts_however_late_it_comes() {
     for (id, came) in [("before", true), ("after", false)] {
         let it = reservation(id);
         if came {
-            chat.reservations().reserve(&owner, &it, None).await.unwrap();
+            chat.reservations()
+                .reserve(&owner, &it, None)
+                .await
+                .unwrap();
         }
         for _ in 0..2 {
             chat.reservations().withdraw(&owner, &it).await.unwrap();
         }
-        chat.reservations().reserve(&owner, &it, None).await.unwrap();
+        chat.reservations()
+            .reserve(&owner, &it, None)
+            .await
+            .unwrap();
         let counted = chat.reservations().usage(&owner, DAY).await.unwrap();
         assert_eq!(counted, DayUsage::default(), "{id}");
     }
@@ -91,10 +103,16 @@ async fn nothing_is_settled_for_an_account_that_was_erased() {
     let shutdown = Shutdown::new();
     let (chat, owner) = chat_store(&shutdown);
     let it = reservation("it");
-    chat.reservations().reserve(&owner, &it, None).await.unwrap();
+    chat.reservations()
+        .reserve(&owner, &it, None)
+        .await
+        .unwrap();
     let erase = Op::Delete(Keys::of(&owner).usage(DAY));
     chat.context.store.apply(vec![erase]).await.unwrap();
-    chat.reservations().settle(&owner, &it, SPENT).await.unwrap();
+    chat.reservations()
+        .settle(&owner, &it, SPENT)
+        .await
+        .unwrap();
     let counted = chat.reservations().usage(&owner, DAY).await.unwrap();
     assert_eq!(counted, DayUsage::default());
 }
@@ -104,7 +122,10 @@ async fn what_a_dead_process_set_aside_is_settled_by_whoever_looks() {
     let shutdown = Shutdown::new();
     let (chat, owner) = chat_store(&shutdown);
     let it = reservation("it");
-    chat.reservations().reserve(&owner, &it, None).await.unwrap();
+    chat.reservations()
+        .reserve(&owner, &it, None)
+        .await
+        .unwrap();
     let counted = chat.reservations().usage(&owner, DAY).await.unwrap();
     assert_eq!(counted.held, 60, "its own process is not dead");
     // Nothing but this process can have the store open: whoever was there before is dead.
@@ -113,7 +134,10 @@ async fn what_a_dead_process_set_aside_is_settled_by_whoever_looks() {
         assert_eq!(other.reservations().usage(&owner, DAY).await.unwrap(), DEAD);
     }
     // Whoever was taken for dead is not counted twice.
-    chat.reservations().settle(&owner, &it, SPENT).await.unwrap();
+    chat.reservations()
+        .settle(&owner, &it, SPENT)
+        .await
+        .unwrap();
     assert_eq!(other.reservations().usage(&owner, DAY).await.unwrap(), DEAD);
 }
 
@@ -122,11 +146,15 @@ async fn what_a_dead_process_set_aside_is_in_nobodys_way() {
     let shutdown = Shutdown::new();
     let (chat, owner) = chat_store(&shutdown);
     let (it, next) = (reservation("it"), reservation("next"));
-    chat.reservations().reserve(&owner, &it, None).await.unwrap();
+    chat.reservations()
+        .reserve(&owner, &it, None)
+        .await
+        .unwrap();
     let fits = chat.reservations().reserve(&owner, &next, Some(100)).await;
     assert!(!fits.unwrap(), "60 of 100 are held, and it lives");
     let fits = other(&chat)
-        .reservations().reserve(&owner, &next, Some(100))
+        .reservations()
+        .reserve(&owner, &next, Some(100))
         .await;
     assert!(fits.unwrap());
 }
@@ -136,7 +164,10 @@ async fn a_lease_that_is_renewed_does_not_lapse() {
     let shutdown = Shutdown::new();
     let (chat, owner) = chat_store(&shutdown);
     let it = reservation("it");
-    chat.reservations().reserve(&owner, &it, None).await.unwrap();
+    chat.reservations()
+        .reserve(&owner, &it, None)
+        .await
+        .unwrap();
     let lapse = Op::Delete(Keys::of(&owner).lease("it"));
     chat.context.store.apply(vec![lapse.clone()]).await.unwrap();
     chat.reservations().renew(&owner, &it).await.unwrap();
