@@ -1,7 +1,7 @@
 //! The words of the chat service: what a turn, an answer and its parts are.
 
 pub use crate::domain::ids::{MessageId, SessionId, new_incarnation, random_text};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub mod error;
@@ -64,66 +64,29 @@ pub struct Context {
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// 0 to 2.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(nullable = false, minimum = 0, maximum = 2)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
     /// Above 0, up to 1.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(nullable = false, exclusive_minimum = 0, maximum = 1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
     /// At least 1.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(nullable = false, minimum = 1, maximum = 1000)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
     pub top_k: Option<u32>,
     /// Longest answer in tokens, at least 1.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(nullable = false, minimum = 1, maximum = 1_000_000)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
     pub max_tokens: Option<u32>,
     /// Makes sampling repeatable where the server can.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
     /// Texts that end the answer, at most 16 of at most 256 characters.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(nullable = false, max_items = 16)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 16)]
     pub stop: Option<Vec<String>>,
     /// Whether a thinking model thinks.
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub think: Option<bool>,
-}
-
-/// An optional member that, where it stands, has a value: `null` is a wrong type, not another way to leave it out.
-pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    from: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(from).map(Some)
 }

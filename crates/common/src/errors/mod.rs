@@ -2,11 +2,10 @@
 
 mod code;
 pub mod extract;
+mod fault;
 pub mod json;
 mod query;
 mod response;
-mod strict;
-mod valid;
 
 pub use self::{
     code::Code,

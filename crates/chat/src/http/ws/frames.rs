@@ -4,7 +4,7 @@ use common::errors::{ApiError, json};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::{MessageId, Options, SessionId, present},
+    domain::{MessageId, Options, SessionId},
     http::{
         requests::DisconnectRule,
         validation::{Checks, message_in_path},
@@ -37,34 +37,19 @@ pub struct Refused {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MessageFrame {
-    #[serde(
-        rename = "type",
-        default,
-        deserialize_with = "present",
-        skip_serializing
-    )]
+    #[serde(rename = "type", skip_serializing)]
     _kind: Option<String>,
     pub message: String,
-    #[serde(default, deserialize_with = "present", skip_serializing)]
+    #[serde(skip_serializing)]
     pub user_id: Option<String>,
-    #[serde(default, deserialize_with = "present")]
     pub session_id: Option<String>,
-    #[serde(default, deserialize_with = "present")]
     pub model: Option<String>,
-    #[serde(default, deserialize_with = "present")]
     pub system: Option<String>,
-    #[serde(default, deserialize_with = "present")]
     pub options: Option<Options>,
-    #[serde(default, deserialize_with = "present")]
     pub on_disconnect: Option<DisconnectRule>,
-    #[serde(default, deserialize_with = "present", skip_serializing)]
+    #[serde(skip_serializing)]
     pub idempotency_key: Option<String>,
-    #[serde(
-        rename = "ref",
-        default,
-        deserialize_with = "present",
-        skip_serializing
-    )]
+    #[serde(rename = "ref", skip_serializing)]
     _reference: Option<Reference>,
 }
 
@@ -104,8 +89,7 @@ struct ResumeFrame {
     #[serde(rename = "type")]
     _kind: String,
     message_id: String,
-    #[serde(default)]
-    last_event_id: u64,
+    last_event_id: Option<u64>,
     #[serde(rename = "ref", default)]
     _reference: Option<Reference>,
 }
@@ -177,7 +161,10 @@ fn read(kind: Option<&str>, bytes: &[u8]) -> Result<Frame, ApiError> {
         }
         Some("resume") => {
             let frame: ResumeFrame = json::parse(bytes)?;
-            Frame::Resume(message_in_path(&frame.message_id)?, frame.last_event_id)
+            Frame::Resume(
+                message_in_path(&frame.message_id)?,
+                frame.last_event_id.unwrap_or(0),
+            )
         }
         Some("auth") => Frame::Auth(json::parse::<AuthFrame>(bytes)?.token),
         Some(_) => {
