@@ -1,45 +1,49 @@
 //! The settings: one small struct a section, layered from the compiled-in files to the environment, checked whole.
 
-mod kinds;
-mod layer;
+mod fields;
 mod layers;
-mod load;
 mod ollama_host;
 mod problem;
-mod read;
 mod rules;
+mod sections;
 mod variables;
 
-use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration,
+};
 
 use secrecy::SecretString;
+use serde::Deserialize;
 use url::Url;
 
-pub use self::{
-    load::Loaded,
-    problem::{Problem, Problems},
-    rules::readable_by_all,
-};
+pub use self::problem::{Problem, Problems};
+use self::sections::Reader;
 
 /// Which program asks for its settings: all accept the whole schema, each needs its own part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binary {
-    /// Accounts and tokens.
     Auth,
-    /// Messages, sessions, streams.
     Chat,
-    /// Both in one process.
     Chatbot,
 }
 
 impl Binary {
-    /// The program's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Binary::Auth => "auth",
             Binary::Chat => "chat",
             Binary::Chatbot => "chatbot",
         }
+    }
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dev => "dev",
+            Self::Stg => "stg",
+            Self::Prod => "prod",
+        })
     }
 }
 
@@ -54,45 +58,28 @@ pub enum Environment {
     Prod,
 }
 
-/// Every setting of all three binaries.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Which defaults these were laid over.
     pub environment: Environment,
-    /// Accounts and tokens.
     pub auth: Auth,
-    /// Messages, sessions, streams.
     pub chat: Chat,
-    /// Where everything is kept.
     pub store: StoreSettings,
-    /// The model servers.
     pub llm: Llm,
-    /// How much a user may ask.
     pub rate_limit: RateLimit,
-    /// The listeners' own limits.
     pub server: Server,
-    /// Logs.
     pub telemetry: Telemetry,
 }
 
-/// Accounts and tokens.
 #[derive(Clone, Debug)]
 pub struct Auth {
-    /// The public listener.
     pub listen: SocketAddr,
-    /// Metrics and health.
     pub admin_listen: SocketAddr,
-    /// Whether a user id alone logs in.
     pub login: LoginMode,
-    /// Who may register.
     pub registration: Registration,
-    /// Where the signing keys are.
     pub keys_dir: PathBuf,
-    /// `iss` of every token.
     pub issuer: String,
-    /// `aud` of every token.
     pub audience: String,
-    /// How long an access token lives.
     pub access_ttl: Duration,
     /// How long a login can be refreshed, counted from the login.
     pub refresh_ttl: Duration,
@@ -100,30 +87,25 @@ pub struct Auth {
     pub password_min: usize,
 }
 
-/// Whether a user id alone logs in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LoginMode {
     /// It does, unless that account has a password.
     Open,
-    /// A password is needed.
     Password,
 }
 
-/// Who may register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Registration {
-    /// Anybody.
     Open,
     /// Nobody but the operator.
     Closed,
 }
 
-/// Messages, sessions, streams.
 #[derive(Clone, Debug)]
 pub struct Chat {
-    /// The public listener.
     pub listen: SocketAddr,
-    /// Metrics and health.
     pub admin_listen: SocketAddr,
     /// Where `auth` is; `None` only in `chatbot`, which hands keys over in memory.
     pub auth_url: Option<Url>,
@@ -133,59 +115,42 @@ pub struct Chat {
     pub disconnect_grace: Duration,
     /// How long a session waits for a dead instance.
     pub lease: Duration,
-    /// The newest messages looked at for a prompt.
     pub history_messages: usize,
-    /// Most messages a session keeps.
     pub max_session_messages: u64,
     /// How long an unused session lives; `None` for ever.
     pub session_ttl: Option<Duration>,
     /// The system prompt where neither request nor session has one.
     pub system_prompt: Option<String>,
-    /// Most sockets a user may have open on one instance.
     pub sockets_per_user: usize,
 }
 
-/// Where everything is kept.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {
-    /// The address; it may hold a password.
     pub url: StoreUrl,
 }
 
 /// Where everything is kept: one of the closed set of backends.
 #[derive(Clone, Debug)]
 pub enum StoreUrl {
-    /// `redis://` or `rediss://`.
     Redis(SecretString),
-    /// `embedded:DIR`.
     Embedded(PathBuf),
-    /// `memory:`.
     Memory,
 }
 
-/// The model servers.
 #[derive(Clone, Debug)]
 pub struct Llm {
-    /// Which are asked, in that order.
     pub providers: Vec<ProviderKind>,
-    /// The model where nothing else names one.
     pub model: String,
-    /// Ollama, over its own API.
     pub ollama: Provider,
-    /// Any OpenAI-compatible server.
     pub openai: Provider,
-    /// The Hugging Face router.
     pub huggingface: Provider,
 }
 
-/// A kind of model server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ProviderKind {
-    /// Ollama.
     Ollama,
-    /// OpenAI-compatible.
     OpenAi,
-    /// The Hugging Face router.
     HuggingFace,
     /// Built in; no model.
     Demo,
@@ -203,7 +168,6 @@ impl ProviderKind {
     }
 }
 
-/// One model server.
 #[derive(Clone)]
 pub struct Provider {
     /// Where it is, without the API's own path (`/api`, `/v1` is accepted and kept for OpenAI-compatible ones).
@@ -218,7 +182,6 @@ pub struct Provider {
     pub max_concurrency: NonZeroU32,
     /// Turns that may wait for a place, on this instance.
     pub queue: u32,
-    /// Time to connect.
     pub connect_timeout: Duration,
     /// Time from the request to the first token; loading a model is in it.
     pub first_token_timeout: Duration,
@@ -234,14 +197,13 @@ impl fmt::Debug for Provider {
     /// Without whoever is named in the address, and without the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider")
-            .field("base_url", &kinds::masked(&self.base_url))
+            .field("base_url", &fields::mask_url(&self.base_url))
             .field("model", &self.model)
             .field("context_window", &self.context_window)
             .finish_non_exhaustive()
     }
 }
 
-/// How much a user may ask.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
     /// A full bucket.
@@ -252,35 +214,79 @@ pub struct RateLimit {
     pub tokens_per_day: Option<u64>,
 }
 
-/// The listeners' own limits.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Open connections of a listener.
     pub max_connections: usize,
-    /// Open connections from one address.
     pub max_connections_per_address: usize,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// Further names accepted in `Host`.
     pub allowed_hosts: Vec<String>,
     /// How long running answers get at a stop.
     pub drain_timeout: Duration,
 }
 
-/// Logs.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
-    /// How a line looks.
     pub log_format: LogFormat,
     /// What is logged: `RUST_LOG`'s grammar.
     pub log_filter: String,
 }
 
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// The settings, and what `check-config` prints of them.
+pub struct Loaded {
+    pub settings: Settings,
+    printed: String,
+}
+
+impl Settings {
+    /// The settings of a binary in this environment (the process's variables, by value), or every problem they have.
+    ///
+    /// Reads the files that the variables name (`CONFIG_DIR`, `NAME_FILE`) and, in production, the modes of the signing keys.
+    pub fn load(binary: Binary, variables: &BTreeMap<String, String>) -> Result<Self, Problems> {
+        Loaded::load(binary, variables).map(|loaded| loaded.settings)
+    }
+}
+
+impl Loaded {
+    /// As [`Settings::load`], keeping where each value came from.
+    pub fn load(binary: Binary, variables: &BTreeMap<String, String>) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        let layered = layers::collect(binary, variables, &mut problems);
+        let mut reader = Reader::new(&layered.values, &layered.fallback, &mut problems);
+        let settings = reader.settings(layered.environment);
+        let printed = reader.printed;
+        let Some(settings) = settings else {
+            return Err(Problems(problems));
+        };
+        for (setting, wrong) in rules::broken(&settings, binary) {
+            // Another value stands in for one that is wrong by itself: no rule can be checked on it.
+            if !problems.iter().any(|problem| problem.setting == setting) {
+                let origin = layered.values.get(setting).and_then(|value| value.origin());
+                problems.push(Problem::new(setting, origin, wrong));
+            }
+        }
+        match problems.is_empty() {
+            true => Ok(Self { settings, printed }),
+            false => Err(Problems(problems)),
+        }
+    }
+}
+
+/// The effective settings as TOML, secrets masked, with where each value that is not a default came from.
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "# ENVIRONMENT = {}\n{}",
+            self.settings.environment, self.printed
+        )
+    }
 }

@@ -72,38 +72,13 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     known
         .map(|candidate| {
-            // A right name in the wrong section is near too.
-            let whole = distance(name, candidate);
-            (
-                if last(name) == last(candidate) {
-                    whole.min(2)
-                } else {
-                    whole
-                },
-                whole,
-                candidate,
-            )
+            let whole = strsim::levenshtein(name, candidate);
+            // A right name in the wrong section is near, too.
+            let is_misplaced = last(name) == last(candidate);
+            let near = if is_misplaced { whole.min(2) } else { whole };
+            (near, whole, candidate)
         })
         .min()
         .filter(|(near, _, candidate)| *near <= candidate.len() / 3)
         .map(|(_, _, candidate)| candidate)
-}
-
-/// How many characters must be put in, taken out or changed to make one text of the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (n, a) in from.chars().enumerate() {
-        let mut next = vec![n + 1];
-        for ((b, above), diagonal) in to.iter().zip(row.iter().skip(1)).zip(&row) {
-            let left = next.last().copied().unwrap_or_default();
-            next.push(
-                (diagonal + usize::from(a != *b))
-                    .min(above + 1)
-                    .min(left + 1),
-            );
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
+use config::Value;
+
 use super::{
+    layers::Layer,
     ollama_host,
     problem::{Problem, nearest},
 };
@@ -28,16 +31,16 @@ const WELL_KNOWN: [(&str, &str); 6] = [
     ("RUST_LOG", "telemetry.log_filter"),
 ];
 
-/// A variable's text and the name that it was given under.
+/// A variable's text, and the name under which it was given.
 pub(super) struct Given {
     pub(super) text: String,
     pub(super) origin: String,
 }
 
-/// A setting's value as a layer gives it.
-pub(super) struct Assigned {
-    pub(super) key: String,
-    pub(super) given: Given,
+impl Given {
+    fn value(self) -> Value {
+        Value::new(Some(&self.origin), self.text)
+    }
 }
 
 /// The environment of the process, by value.
@@ -88,83 +91,68 @@ impl<'a> Variables<'a> {
     }
 
     /// What the well-known names set. An empty one sets nothing.
-    pub(super) fn well_known(&self, problems: &mut Vec<Problem>) -> Vec<Assigned> {
-        let mut assigned = Vec::new();
+    pub(super) fn well_known(&self, problems: &mut Vec<Problem>) -> Layer {
+        let mut values = Vec::new();
         for (name, key) in WELL_KNOWN {
-            let Some(mut given) = self
-                .get(name, key, problems)
-                .filter(|given| !given.text.trim().is_empty())
-            else {
+            let given = self.get(name, key, problems);
+            let Some(mut given) = given.filter(|given| !given.text.trim().is_empty()) else {
                 continue;
             };
             if name == "OLLAMA_HOST" {
-                match ollama_host::base_url(&given.text) {
-                    Some(url) => given.text = url,
-                    None => {
-                        let wrong = "not an address of Ollama; allowed: host, host:port, http://host:port/path or https://…";
-                        problems.push(Problem::new(key, Some(name), wrong));
-                        continue;
-                    }
-                }
+                let Some(url) = ollama_host::base_url(&given.text) else {
+                    let wrong = "not an address of Ollama; allowed: host, host:port, http://host:port/path or https://…";
+                    problems.push(Problem::new(key, Some(name), wrong));
+                    continue;
+                };
+                given.text = url;
             }
-            assigned.push(Assigned {
-                key: key.to_owned(),
-                given,
-            });
+            values.push((key.to_owned(), given.value()));
         }
-        assigned
+        values.into_iter().collect()
     }
 
     /// What `CHATBOT__SECTION__KEY` sets; names of that look which mean no setting are problems.
-    pub(super) fn prefixed(
-        &self,
-        known: &BTreeSet<String>,
-        problems: &mut Vec<Problem>,
-    ) -> Vec<Assigned> {
-        let mut assigned = Vec::new();
-        let mut names = BTreeSet::new();
-        for key in known {
-            let name = variable(key);
-            if let Some(given) = self.get(&name, key, problems) {
-                assigned.push(Assigned {
-                    key: key.clone(),
-                    given,
-                });
+    pub(super) fn prefixed(&self, known: &BTreeSet<String>, problems: &mut Vec<Problem>) -> Layer {
+        let names: BTreeMap<String, &String> =
+            known.iter().map(|key| (variable(key), key)).collect();
+        let mut values = Vec::new();
+        for (name, key) in &names {
+            if let Some(given) = self.get(name, key, problems) {
+                values.push(((*key).clone(), given.value()));
             }
-            names.insert(name);
         }
         for name in self.all.keys() {
             let plain = name.strip_suffix(FILE).unwrap_or(name);
-            if looks_like_ours(plain, &names) && !names.contains(plain) {
+            if looks_like_ours(plain, &names) && !names.contains_key(plain) {
                 problems.push(unknown(name, plain, &names));
             }
         }
-        assigned
+        values.into_iter().collect()
     }
 }
 
 /// The variable that sets a setting.
-pub(super) fn variable(key: &str) -> String {
+fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
 /// Whether a name is meant for us: `CHATBOT__…` in any case, and a known name with wrong underscores. Others that
 /// only begin like it are left alone: Kubernetes sets `CHATBOT_SERVICE_HOST` and its like by itself.
-fn looks_like_ours(name: &str, known: &BTreeSet<String>) -> bool {
+fn looks_like_ours(name: &str, known: &BTreeMap<String, &String>) -> bool {
     let upper = name.to_ascii_uppercase();
     let squeezed = |name: &str| name.replace('_', "");
     upper.starts_with("CHATBOT_")
         && (upper.contains("__")
             || known
-                .iter()
+                .keys()
                 .any(|known| squeezed(known) == squeezed(&upper)))
 }
 
-fn unknown(name: &str, plain: &str, known: &BTreeSet<String>) -> Problem {
+fn unknown(name: &str, plain: &str, known: &BTreeMap<String, &String>) -> Problem {
     let mut wrong = "no setting has this name".to_owned();
     if let Some(near) = nearest(
         &plain.to_ascii_uppercase(),
-        known.iter().map(String::as_str),
+        known.keys().map(String::as_str),
     ) {
         let file = if name == plain { "" } else { FILE };
         wrong.push_str(&format!("; did you mean {near}{file}?"));
