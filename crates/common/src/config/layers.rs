@@ -73,13 +73,13 @@ pub(super) fn collect(
         files.check_folder(folder, environment);
     }
     let mut layers = vec![default];
-    layers.extend(files.from_folder(folder, "default.toml"));
+    layers.extend(files.read_file(folder, "default.toml"));
     let (name, text) = match environment {
         Environment::Dev => ("dev.toml", DEV),
         Environment::Stg => ("stg.toml", STG),
         Environment::Prod => ("prod.toml", PROD),
     };
-    let own = files.from_folder(folder, name);
+    let own = files.read_file(folder, name);
     layers.push(own.unwrap_or_else(|| {
         let mut layer = files.parse(text, &format!("config/{name}, built in"));
         if binary == Binary::Chatbot {
@@ -151,7 +151,7 @@ impl Files<'_> {
         }
     }
 
-    fn from_folder(&mut self, folder: Option<&Path>, name: &str) -> Option<Layer> {
+    fn read_file(&mut self, folder: Option<&Path>, name: &str) -> Option<Layer> {
         let path = folder?.join(name);
         let origin = path.display().to_string();
         match std::fs::read_to_string(&path) {

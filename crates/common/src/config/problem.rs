@@ -1,4 +1,4 @@
-//! What is wrong with the settings: every problem at once, each with its name, where it came from and what is allowed.
+//! Problems with settings: each has the name, the origin of the value, and what is allowed.
 
 use std::fmt;
 

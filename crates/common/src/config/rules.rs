@@ -1,4 +1,4 @@
-//! What must hold between settings: what a binary needs, and what production refuses.
+//! Rules between settings: what a binary needs, and what production refuses.
 
 use std::{
     net::SocketAddr,

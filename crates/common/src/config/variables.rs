@@ -1,4 +1,4 @@
-//! The environment's share of the settings: well-known names, `CHATBOT__…`, and `NAME_FILE` for each of them.
+//! Settings from environment variables: well-known names, `CHATBOT__SECTION__KEY`, and `NAME_FILE` for each of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,10 +18,10 @@ use super::{
 const PREFIX: &str = "CHATBOT__";
 const FILE: &str = "_FILE";
 
-/// Longest value that a file may hold, in bytes; a device or a pipe has no end.
-const LONGEST_FILE: u64 = 64 * 1024;
+/// In bytes; a device or a pipe has no end.
+const MAX_FILE: u64 = 64 * 1024;
 
-/// Names that people already have in their environment, and the setting that each one sets.
+/// Variables that people already have in their environment, and the setting of each.
 const WELL_KNOWN: [(&str, &str); 6] = [
     ("REDIS_URL", "store.url"),
     ("OLLAMA_HOST", "llm.ollama.base_url"),
@@ -164,10 +164,10 @@ fn unknown(name: &str, plain: &str, known: &BTreeMap<String, &String>) -> Proble
 fn content(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let read = File::open(path)?
-        .take(LONGEST_FILE + 1)
+        .take(MAX_FILE + 1)
         .read_to_string(&mut text)?;
-    if read as u64 > LONGEST_FILE {
-        let wrong = format!("it has more than {LONGEST_FILE} bytes");
+    if read as u64 > MAX_FILE {
+        let wrong = format!("it has more than {MAX_FILE} bytes");
         return Err(io::Error::new(ErrorKind::FileTooLarge, wrong));
     }
     if text.ends_with('\n') {

@@ -34,11 +34,12 @@ pub(super) enum ParseError {
 }
 
 type Parsed<T> = Result<T, ParseError>;
+type ParseFn<T> = Box<dyn Fn(&ValueKind) -> Parsed<T>>;
 
 /// How the text or value of one setting becomes a `T`.
 pub(super) struct FieldParser<T> {
     allowed: String,
-    parse: Box<dyn Fn(&ValueKind) -> Parsed<T>>,
+    parse: ParseFn<T>,
     /// Hides the secret in a text. A setting without one is printed, and quoted when it is wrong, as it is.
     mask: Option<fn(&str) -> String>,
 }
