@@ -42,7 +42,10 @@ use crate::{
     llm::LlmService,
     sessions::SessionService,
     store::ChatStore,
-    turns::service::{TurnLimits, TurnParts, TurnService},
+    turns::{
+        request::TurnLimits,
+        service::{TurnParts, TurnService},
+    },
     usage::UsageService,
 };
 

@@ -31,7 +31,7 @@ use crate::{
         sse::{Reader, StreamFormat, StreamedEvent, respond},
         validation::{Checks, message_in_path, session_in_path},
     },
-    turns::service::{StartedTurn, TurnRequest},
+    turns::request::{StartedTurn, TurnRequest},
 };
 
 /// How an answer is wanted.

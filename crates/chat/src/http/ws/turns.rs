@@ -19,7 +19,7 @@ use crate::{
         requests::{disconnect_rule, idempotency_key},
         ws::{auth::counted_identity, frames::MessageFrame},
     },
-    turns::service::{StartedTurn, TurnRequest},
+    turns::request::{StartedTurn, TurnRequest},
 };
 
 /// What a watched turn sends: frames that are ready, or the end of the watch.
