@@ -1,5 +1,7 @@
 //! The models, as OpenAI's SDKs read them.
 
+use std::sync::Arc;
+
 use std::collections::HashSet;
 
 use axum::{Json, extract::State};
@@ -11,8 +13,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    http::{App, openai::error::ErrorBody},
+    http::openai::error::ErrorBody,
     llm::{self, providers::ollama::same_model},
+    state::AppState,
 };
 
 /// A model.
@@ -45,7 +48,7 @@ impl From<llm::Model> for ModelObject {
 }
 
 /// Each model once, of the provider that answers for it.
-fn objects(app: &App) -> Vec<ModelObject> {
+fn objects(app: &Arc<AppState>) -> Vec<ModelObject> {
     let mut known = HashSet::new();
     let mut models = app.llm.models();
     models.retain(|model| known.insert(model.id.clone()));
@@ -61,7 +64,7 @@ fn objects(app: &App) -> Vec<ModelObject> {
     ),
     security(("bearer" = [])),
 )]
-pub async fn list(State(app): State<App>, _identity: Identity) -> Json<ModelObjects> {
+pub async fn list(State(app): State<Arc<AppState>>, _identity: Identity) -> Json<ModelObjects> {
     Json(ModelObjects {
         object: "list",
         data: objects(&app),
@@ -79,7 +82,7 @@ pub async fn list(State(app): State<App>, _identity: Identity) -> Json<ModelObje
     security(("bearer" = [])),
 )]
 pub async fn read(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     _identity: Identity,
     Path(id): Path<String>,
 ) -> Result<Json<ModelObject>, ApiError> {
@@ -88,14 +91,14 @@ pub async fn read(
 
 /// The same for an id whose slashes came as they are.
 pub async fn read_parts(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     _identity: Identity,
     Path((first, rest)): Path<(String, String)>,
 ) -> Result<Json<ModelObject>, ApiError> {
     find(&app, &format!("{first}/{rest}"))
 }
 
-fn find(app: &App, id: &str) -> Result<Json<ModelObject>, ApiError> {
+fn find(app: &Arc<AppState>, id: &str) -> Result<Json<ModelObject>, ApiError> {
     let models = objects(app);
     let found = models
         .iter()
