@@ -128,7 +128,7 @@ impl State {
         if let Some(waiter) = line.pop_front() {
             self.waiting -= 1;
             self.running += 1;
-            waiter.moved_to(ADMITTED);
+            waiter.move_to(ADMITTED);
         }
         if line.is_empty() {
             self.lines.remove(&user);
@@ -164,7 +164,7 @@ impl State {
                 let Some(waiter) = line.next() else {
                     return false;
                 };
-                waiter.moved_to(position);
+                waiter.move_to(position);
                 position += 1;
                 true
             });
@@ -173,7 +173,7 @@ impl State {
 }
 
 impl Waiter {
-    fn moved_to(&self, position: usize) {
+    fn move_to(&self, position: usize) {
         if self.position.swap(position, Ordering::AcqRel) != position {
             self.changed.notify_one();
         }
@@ -186,7 +186,7 @@ impl Waiter {
 
 impl SchedulerPermit {
     /// Resolves when the position is another than the one `shown`: how many wait ahead, or `None` when the turn has come.
-    pub(super) async fn moved(&self, shown: Option<usize>) -> Option<usize> {
+    pub(super) async fn changed(&self, shown: Option<usize>) -> Option<usize> {
         loop {
             let position = self.waiter.position();
             if position.is_none() || position != shown {

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::{
     http::{App, openai::error::ErrorBody},
-    llm::{self, providers::ollama::same_model},
+    llm,
 };
 
 /// A model.
@@ -45,11 +45,11 @@ impl From<llm::Model> for ModelObject {
 }
 
 /// Each model once, of the provider that answers for it.
-fn objects(app: &App) -> Vec<ModelObject> {
+fn models(app: &App) -> Vec<llm::Model> {
     let mut known = HashSet::new();
     let mut models = app.llm.models();
     models.retain(|model| known.insert(model.id.clone()));
-    models.into_iter().map(ModelObject::from).collect()
+    models
 }
 
 /// Lists the models of all providers, as of the last look at each.
@@ -64,7 +64,7 @@ fn objects(app: &App) -> Vec<ModelObject> {
 pub async fn list(State(app): State<App>, _identity: Identity) -> Json<ModelObjects> {
     Json(ModelObjects {
         object: "list",
-        data: objects(&app),
+        data: models(&app).into_iter().map(ModelObject::from).collect(),
     })
 }
 
@@ -96,15 +96,18 @@ pub async fn read_parts(
 }
 
 fn find(app: &App, id: &str) -> Result<Json<ModelObject>, ApiError> {
-    let models = objects(app);
+    let models = models(app);
     let found = models
         .iter()
         .find(|model| model.id == id)
-        .or_else(|| models.iter().find(|model| same_model(&model.id, id)));
-    found.cloned().map(Json).ok_or_else(|| {
-        ApiError::new(
-            Code::ModelNotFound,
-            "No model has that id; GET /v1/models lists those that there are.",
-        )
-    })
+        .or_else(|| models.iter().find(|model| app.llm.same_model(model, id)));
+    found
+        .cloned()
+        .map(|model| Json(model.into()))
+        .ok_or_else(|| {
+            ApiError::new(
+                Code::ModelNotFound,
+                "No model has that id; GET /v1/models lists those that there are.",
+            )
+        })
 }

@@ -10,7 +10,7 @@ fn user(name: &str) -> UserId {
 }
 
 fn position(permit: &SchedulerPermit) -> Option<usize> {
-    permit.moved(None).now_or_never().unwrap()
+    permit.changed(None).now_or_never().unwrap()
 }
 
 #[test]
@@ -65,12 +65,12 @@ async fn whoever_waits_hears_of_every_step_forward_and_of_the_turn() {
         scheduler.enqueue(&user("b")).unwrap(),
     );
     let third = scheduler.enqueue(&user("c")).unwrap();
-    assert_eq!(third.moved(None).await, Some(1));
-    assert!(third.moved(Some(1)).now_or_never().is_none());
+    assert_eq!(third.changed(None).await, Some(1));
+    assert!(third.changed(Some(1)).now_or_never().is_none());
     drop(first);
-    assert_eq!(third.moved(Some(1)).await, Some(0));
+    assert_eq!(third.changed(Some(1)).await, Some(0));
     drop(second);
-    assert_eq!(third.moved(Some(0)).await, None);
+    assert_eq!(third.changed(Some(0)).await, None);
 }
 
 #[test]
