@@ -14,7 +14,9 @@ use std::sync::Arc;
 use axum::{Router, middleware::from_fn_with_state};
 use common::{
     config::{Environment, LoginMode, Settings},
-    http::{Hosts, Layers, admin, docs, health, health::Health, metrics::PrometheusHandle, wrap},
+    http::{
+        HostPolicy, Layers, admin, docs, health, health::Health, metrics::PrometheusHandle, wrap,
+    },
     identity::{Authenticator, Revocations, Verifier, identify},
     rate_limiter::{RateLimiter, limit},
     shutdown::Shutdown,
@@ -142,6 +144,6 @@ fn public(
         .merge(health::routes(health))
         .merge(docs::routes(openapi()));
     let guarded = settings.auth.listen.ip().is_loopback() || settings.auth.login == LoginMode::Open;
-    let hosts = Hosts::guarded(settings.server.allowed_hosts.clone(), move || guarded);
+    let hosts = HostPolicy::guarded(settings.server.allowed_hosts.clone(), move || guarded);
     wrap(router, Layers::new("auth", hosts, &settings.server))
 }

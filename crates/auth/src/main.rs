@@ -15,7 +15,10 @@ fn main() -> ExitCode {
         let store = Store::open(&settings.store.url, &shutdown)?;
         let service = auth::build(&settings, store, metrics, &shutdown).await?;
         let (public, admin) = ((public, service.public), (admin, service.admin));
-        Ok(http::serve_pair("auth", public, admin, &settings.server, &shutdown).await?)
+        Ok(
+            http::serve_public_and_admin("auth", public, admin, &settings.server, &shutdown)
+                .await?,
+        )
     };
     cli::run_with(Binary::Auth, auth::openapi_json, serve, auth::cli::run)
 }

@@ -19,6 +19,9 @@ fn main() -> ExitCode {
         let llm = LlmService::new(&settings.llm, &shutdown)?;
         let service = chat::build(&settings, store, llm, identities, metrics, &shutdown);
         let (public, admin) = ((public, service.public), (admin, service.admin));
-        Ok(http::serve_pair("chat", public, admin, &settings.server, &shutdown).await?)
+        Ok(
+            http::serve_public_and_admin("chat", public, admin, &settings.server, &shutdown)
+                .await?,
+        )
     })
 }

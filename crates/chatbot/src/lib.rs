@@ -16,7 +16,7 @@ use chat::{Identities, llm::LlmService};
 use common::{
     cli,
     config::Settings,
-    http::{RequestId, X_REQUEST_ID, metrics, serve_pair},
+    http::{RequestId, X_REQUEST_ID, metrics, serve_public_and_admin},
     shutdown::Shutdown,
     store::Store,
 };
@@ -55,7 +55,8 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
         authenticator: auth.authenticator,
         passed_on: passed_on(auth.public.clone()),
     };
-    let llm = LlmService::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
+    let llm =
+        LlmService::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
     let chat = chat::build(
         &settings,
         store,
@@ -75,14 +76,14 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
         chat: chat_at,
     } = listeners;
     tokio::try_join!(
-        serve_pair(
+        serve_public_and_admin(
             "auth",
             (auth_at.0, auth.public),
             (auth_at.1, auth.admin),
             &settings.server,
             &shutdown
         ),
-        serve_pair(
+        serve_public_and_admin(
             "chat",
             (chat_at.0, chat.public),
             (chat_at.1, chat.admin),

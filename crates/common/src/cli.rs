@@ -23,7 +23,7 @@ use crate::{
     config::{Binary, Loaded, LogFormat, Settings},
     shutdown::{self, Shutdown, Signals},
     telemetry,
-    workers::Workers,
+    workers::WorkerPool,
 };
 
 /// Settings are wrong: `EX_CONFIG` of sysexits.
@@ -94,7 +94,7 @@ pub fn run_with<X: Subcommand>(
     let loaded = match Loaded::load(binary, &variables()) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            complain(&problems.to_string());
+            print_error(&problems.to_string());
             return ExitCode::from(WRONG_SETTINGS);
         }
     };
@@ -103,7 +103,7 @@ pub fn run_with<X: Subcommand>(
         Command::Openapi => print(&openapi()),
         Command::Healthcheck => finish(binary, healthcheck(binary, &loaded.settings)),
         Command::Serve => started(binary, loaded.settings, |runtime, settings| {
-            until_told(binary, runtime, settings, serve)
+            run_until_signal(binary, runtime, settings, serve)
         }),
         Command::Extra(command) => started(binary, loaded.settings, |runtime, settings| {
             finish(binary, runtime.block_on(extra(command, settings)))
@@ -172,7 +172,7 @@ fn started(
 }
 
 /// Serves until done or told to end by signals.
-fn until_told(
+fn run_until_signal(
     binary: Binary,
     runtime: &Runtime,
     settings: Settings,
@@ -180,7 +180,7 @@ fn until_told(
 ) -> ExitCode {
     let drain_timeout = settings.server.drain_timeout;
     let log_format = settings.telemetry.log_format;
-    let workers = match Workers::start(runtime.handle()) {
+    let workers = match WorkerPool::start(runtime.handle()) {
         Ok(workers) => workers,
         Err(error) => return finish(binary, Err(error.into())),
     };
@@ -224,7 +224,7 @@ fn finish(binary: Binary, result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&telemetry::one_line(&format!(
+            print_error(&telemetry::one_line(&format!(
                 "{}: {error:#}",
                 binary.as_str()
             )));
@@ -243,7 +243,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// What went wrong before or beside the log.
-fn complain(text: &str) {
+fn print_error(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 

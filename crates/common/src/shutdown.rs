@@ -12,7 +12,7 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use crate::workers::Workers;
+use crate::workers::WorkerPool;
 
 /// How long a stopping process says at least that it drains: proxies that look several times a second see it and send
 /// nothing to a listener that is about to be gone.
@@ -25,7 +25,7 @@ pub struct Shutdown {
     stopping: CancellationToken,
     tasks: TaskTracker,
     work: TaskTracker,
-    workers: Workers,
+    workers: WorkerPool,
 }
 
 /// Work in progress, such as a running turn or a request being answered: a drain waits for it, up to its limit.
@@ -42,7 +42,7 @@ impl Shutdown {
     }
 
     /// The same, with threads to spawn on.
-    pub fn with_workers(workers: Workers) -> Self {
+    pub fn with_workers(workers: WorkerPool) -> Self {
         Self {
             workers,
             ..Self::default()

@@ -18,10 +18,10 @@ const MOST: usize = 8;
 
 /// The threads. Cheap to clone; the default has none, and everything then runs where it is spawned.
 #[derive(Clone, Debug, Default)]
-pub struct Workers(Arc<Crew>);
+pub struct WorkerPool(Arc<Threads>);
 
 #[derive(Debug, Default)]
-struct Crew {
+struct Threads {
     runtimes: Vec<Handle>,
     /// The main thread's.
     main: Option<Handle>,
@@ -30,30 +30,30 @@ struct Crew {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-impl Workers {
+impl WorkerPool {
     /// Starts a thread for each core that this process may use, 8 at most, beside the main thread with its runtime.
     ///
     /// # Errors
     /// Where the system gives no thread, or no event queue for one.
     pub fn start(main: &Handle) -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST));
-        let mut crew = Crew {
+        let mut pool = Threads {
             main: Some(main.clone()),
-            ..Crew::default()
+            ..Threads::default()
         };
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            crew.runtimes.push(runtime.handle().clone());
-            threads.push(start(number, runtime, crew.end.clone())?);
+            pool.runtimes.push(runtime.handle().clone());
+            threads.push(start(number, runtime, pool.end.clone())?);
         }
-        crew.threads = Mutex::new(threads);
-        Ok(Self(Arc::new(crew)))
+        pool.threads = Mutex::new(threads);
+        Ok(Self(Arc::new(pool)))
     }
 
     /// The thread whose turn it is; `None` where there are none.
     pub(crate) fn next(&self) -> Option<&Handle> {
-        let Crew { runtimes, next, .. } = &*self.0;
+        let Threads { runtimes, next, .. } = &*self.0;
         let turn = next.fetch_add(1, Ordering::Relaxed);
         runtimes.get(turn.checked_rem(runtimes.len())?)
     }
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn work_goes_round_the_threads_and_ends_with_them() {
         let main = Builder::new_current_thread().build().unwrap();
-        let workers = Workers::start(main.handle()).unwrap();
+        let workers = WorkerPool::start(main.handle()).unwrap();
         let here = thread::current().id();
         let (send, receive) = std::sync::mpsc::channel();
         for _ in 0..64 {
@@ -125,6 +125,6 @@ mod tests {
 
     #[test]
     fn without_threads_there_is_no_turn() {
-        assert!(Workers::default().next().is_none());
+        assert!(WorkerPool::default().next().is_none());
     }
 }

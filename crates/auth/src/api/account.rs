@@ -8,7 +8,7 @@ use common::{
         ApiError, Code, Problem,
         extract::{Body, OptionalBody},
     },
-    http::Peer,
+    http::ClientIp,
     identity::{Identity, UserId},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -49,7 +49,7 @@ pub(super) struct Registered {
 )]
 pub(super) async fn register(
     State(accounts): State<Arc<Accounts>>,
-    peer: Peer,
+    client_ip: ClientIp,
     identity: Option<Identity>,
     Body(register): Body<Register>,
 ) -> Result<(StatusCode, Json<Registered>), ApiError> {
@@ -68,7 +68,7 @@ pub(super) async fn register(
             &user_id,
             password.expose_secret(),
             identity.as_ref(),
-            peer.0,
+            client_ip.0,
         )
         .await;
     counted("auth_registrations_total", made)?;
@@ -103,7 +103,7 @@ pub(super) struct ChangePassword {
 )]
 pub(super) async fn change_password(
     State(accounts): State<Arc<Accounts>>,
-    peer: Peer,
+    client_ip: ClientIp,
     identity: Identity,
     Body(change): Body<ChangePassword>,
 ) -> Result<StatusCode, ApiError> {
@@ -113,7 +113,7 @@ pub(super) async fn change_password(
     );
     let revoke_keys = change.revoke_keys.unwrap_or(false);
     accounts
-        .change_password(&identity, passwords, revoke_keys, peer.0)
+        .change_password(&identity, passwords, revoke_keys, client_ip.0)
         .await
         .map_err(at("/new_password"))?;
     Ok(StatusCode::NO_CONTENT)
@@ -143,11 +143,11 @@ pub(super) struct DeleteAccount {
 )]
 pub(super) async fn delete_account(
     State(accounts): State<Arc<Accounts>>,
-    peer: Peer,
+    client_ip: ClientIp,
     identity: Identity,
     OptionalBody(deletion): OptionalBody<DeleteAccount>,
 ) -> Result<StatusCode, ApiError> {
     let password = deletion.password.as_ref().map(ExposeSecret::expose_secret);
-    accounts.delete(&identity, password, peer.0).await?;
+    accounts.delete(&identity, password, client_ip.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,7 +8,7 @@ use common::{
         ApiError, Problem,
         extract::{Body, OptionalBody},
     },
-    http::Peer,
+    http::ClientIp,
     identity::{Identity, UserId},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -72,7 +72,7 @@ impl From<Grant> for Granted {
 )]
 pub(super) async fn login(
     State(accounts): State<Arc<Accounts>>,
-    Peer(from): Peer,
+    ClientIp(from): ClientIp,
     Body(login): Body<Login>,
 ) -> Result<Json<Granted>, ApiError> {
     let password = login.password.as_ref().map(ExposeSecret::expose_secret);

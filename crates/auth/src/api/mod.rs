@@ -16,7 +16,7 @@ use axum::{
     middleware::map_response,
     response::Response,
 };
-use common::http::described;
+use common::http::complete_openapi;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -61,7 +61,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         .merge(identified())
         .merge(free())
         .into_openapi();
-    described(document)
+    complete_openapi(document)
 }
 
 fn identified() -> OpenApiRouter<Arc<Accounts>> {

@@ -10,7 +10,7 @@ use axum::{
 };
 use common::{
     errors::{ApiError, Code},
-    http::{Peer, RequestId, X_REQUEST_ID},
+    http::{ClientIp, RequestId, X_REQUEST_ID},
 };
 use url::Url;
 
@@ -60,7 +60,7 @@ async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Respon
     let mut headers = passed_on(&parts.headers);
     headers.remove(FORWARDED_FOR);
     headers.remove(header::FORWARDED);
-    if let Some(Peer(address)) = parts.extensions.get::<Peer>() {
+    if let Some(ClientIp(address)) = parts.extensions.get::<ClientIp>() {
         headers.insert(
             FORWARDED_FOR,
             HeaderValue::from_str(&address.to_string()).map_err(ApiError::internal)?,

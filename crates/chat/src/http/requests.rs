@@ -10,10 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use sha2::{Digest as _, Sha256};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{
-    domain::{Options, present},
-    turns::service::{IdempotencyKey, OnDisconnect},
-};
+use crate::domain::{IdempotencyKey, OnDisconnect, Options};
 
 /// Longest time that a turn goes on for nobody, in seconds.
 const GRACE_MAX: u64 = 24 * 3600;
@@ -105,27 +102,27 @@ pub struct SendMessage {
     #[schema(min_length = 1, max_length = 32768)]
     pub message: String,
     /// Who speaks; optional, and never other than the token's user.
-    #[serde(default, deserialize_with = "present", skip_serializing)]
+    #[serde(default, skip_serializing)]
     #[schema(nullable = false)]
     pub user_id: Option<String>,
     /// The session; `default` where absent. It begins where the user has none of that id.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false, pattern = "^[A-Za-z0-9._-]{1,64}$")]
     pub session_id: Option<String>,
     /// The model, for this turn.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// The system prompt, for this turn.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false, min_length = 1, max_length = 32768)]
     pub system: Option<String>,
     /// The sampling options, for this turn.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false)]
     pub options: Option<Options>,
     /// What happens when nobody watches the answer any more.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false)]
     pub on_disconnect: Option<DisconnectRule>,
 }
@@ -135,19 +132,19 @@ pub struct SendMessage {
 #[serde(deny_unknown_fields)]
 pub struct Regenerate {
     /// The model, for this turn.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// The system prompt, for this turn.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false, min_length = 1, max_length = 32768)]
     pub system: Option<String>,
     /// The sampling options, for this turn.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false)]
     pub options: Option<Options>,
     /// What happens when nobody watches the answer any more.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false)]
     pub on_disconnect: Option<DisconnectRule>,
 }
@@ -157,19 +154,19 @@ pub struct Regenerate {
 #[serde(deny_unknown_fields)]
 pub struct CreateSession {
     /// Its id; made where absent.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false, pattern = "^[A-Za-z0-9._-]{1,64}$")]
     pub session_id: Option<String>,
     /// Its title, at most 200 characters; made from the first message where absent.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false, max_length = 200)]
     pub title: Option<String>,
     /// The model for its turns.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// Its system prompt.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false, min_length = 1, max_length = 32768)]
     pub system: Option<String>,
 }
@@ -179,7 +176,7 @@ pub struct CreateSession {
 #[serde(deny_unknown_fields)]
 pub struct ChangeSession {
     /// The title, at most 200 characters.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(nullable = false, max_length = 200)]
     pub title: Option<String>,
     /// The model.

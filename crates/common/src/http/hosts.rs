@@ -8,20 +8,20 @@ use crate::errors::{ApiError, Code};
 
 /// Which names a listener answers to.
 #[derive(Clone)]
-pub struct Hosts {
+pub struct HostPolicy {
     allowed: Vec<String>,
     guarded: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
-impl fmt::Debug for Hosts {
+impl fmt::Debug for HostPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hosts")
+        f.debug_struct("HostPolicy")
             .field("allowed", &self.allowed)
             .finish_non_exhaustive()
     }
 }
 
-impl Hosts {
+impl HostPolicy {
     /// Every name is answered to.
     pub fn any() -> Self {
         Self {
@@ -106,7 +106,7 @@ fn is_host_and_port(authority: &Authority) -> bool {
 mod tests {
     use super::*;
 
-    fn check(hosts: &Hosts, uri: &str, names: &[&str], version: Version) -> Result<(), Code> {
+    fn check(hosts: &HostPolicy, uri: &str, names: &[&str], version: Version) -> Result<(), Code> {
         let mut request = Request::builder().uri(uri).version(version);
         for name in names {
             request = request.header(header::HOST, *name);
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn only_addresses_dotless_names_and_named_ones_pass_while_guarded() {
-        let hosts = Hosts::guarded(vec!["chat.example.org".into()], || true);
+        let hosts = HostPolicy::guarded(vec!["chat.example.org".into()], || true);
         for ours in [
             "localhost",
             "chat:9002",
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn an_absolute_address_is_held_to_the_rule_as_well() {
-        let hosts = Hosts::guarded(vec![], || true);
+        let hosts = HostPolicy::guarded(vec![], || true);
         let foreign = check(
             &hosts,
             "http://evil.example/",
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn http_1_1_needs_exactly_one_well_formed_host() {
-        let hosts = Hosts::any();
+        let hosts = HostPolicy::any();
         for names in [
             &[][..],
             &["a", "a"],

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tracing::Instrument;
 
 use super::{
-    Deadline, ErrorShape, Hosts, Peer, RequestId, RequestLimits, X_REQUEST_ID,
+    ClientIp, Deadline, ErrorShape, HostPolicy, RequestId, RequestLimits, X_REQUEST_ID,
     access_log::{Audience, Record},
     cors::Cors,
     metrics, problem,
@@ -30,7 +30,7 @@ pub struct Layers {
     /// The service's name in logs and metrics.
     pub service: &'static str,
     /// Which names it answers to.
-    pub hosts: Hosts,
+    pub hosts: HostPolicy,
     /// Browser origins that may read answers, beside its own.
     pub allowed_origins: Vec<String>,
     /// Whose `X-Forwarded-For` is believed.
@@ -44,7 +44,7 @@ pub struct Layers {
 
 impl Layers {
     /// The layers of a public listener; no cross-origin calls and no other error shape unless set.
-    pub fn new(service: &'static str, hosts: Hosts, server: &config::Server) -> Self {
+    pub fn new(service: &'static str, hosts: HostPolicy, server: &config::Server) -> Self {
         Self {
             hosts,
             trusted_proxies: server.trusted_proxies.clone(),
@@ -57,7 +57,7 @@ impl Layers {
     pub fn admin(service: &'static str) -> Self {
         Self {
             service,
-            hosts: Hosts::any(),
+            hosts: HostPolicy::any(),
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             limits: RequestLimits::default(),
@@ -72,7 +72,7 @@ impl Layers {
     }
 }
 
-/// Puts the common layers round every route of the router, its 404 and its 405. Outermost first: request id, [`Peer`]
+/// Puts the common layers round every route of the router, its 404 and its 405. Outermost first: request id, [`ClientIp`]
 /// and [`Deadline`]; access log and metrics; security headers and CORS; the body of every error; panic guard; limits;
 /// Host rule.
 pub fn wrap(router: Router, layers: Layers) -> Router {
@@ -98,14 +98,14 @@ async fn outermost(
 ) -> Response {
     let Outermost { layers, cors } = &*common;
     let id = RequestId::of(request.headers());
-    let peer = Peer::of(
+    let client_ip = ClientIp::of(
         request.extensions(),
         request.headers(),
         &layers.trusted_proxies,
     );
     let extensions = request.extensions_mut();
     extensions.insert(id.clone());
-    extensions.insert(peer);
+    extensions.insert(client_ip);
     extensions.insert(Deadline::from_now());
     let record = Record::begin(layers.service, layers.audience, &request, &id);
     let origin = cors.origin(request.headers());

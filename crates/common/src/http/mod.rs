@@ -2,37 +2,37 @@
 //!
 //! A service makes a router, [`wrap`]s it in the common layers and [`serve`]s it:
 //! * `serve`, `door`, `patience`, `pipelined`: connections, their caps, and an end to every wait for the other side;
-//! * `layers` and its rules: `request_id`, `peer`, `deadline`, `access_log`, `limits`, `hosts`, `cors`, `problem`;
+//! * `layers` and its rules: `request_id`, `client_ip`, `deadline`, `access_log`, `limits`, `hosts`, `cors`, `problem`;
 //! * [`health`], [`admin`], [`docs`], [`metrics`]: routes and measurements that both services have.
 
 mod access_log;
 pub mod admin;
+mod client_ip;
+mod connection_limiter;
 mod cors;
 mod deadline;
-mod described;
 pub mod docs;
-mod door;
 pub mod health;
 mod hosts;
 mod layers;
 mod limits;
+mod listeners;
 pub mod metrics;
-mod pair;
-mod patience;
-mod peer;
-mod pipelined;
+mod openapi;
 mod problem;
+mod request_boundary;
 mod request_id;
 mod serve;
+mod timeout_io;
 
+pub use client_ip::ClientIp;
+pub(crate) use connection_limiter::network;
 pub use deadline::Deadline;
-pub use described::described;
-pub(crate) use door::network;
-pub use hosts::Hosts;
+pub use hosts::HostPolicy;
 pub use layers::{Layers, wrap};
 pub use limits::{BodyError, RequestLimits};
-pub use pair::serve_pair;
-pub use peer::Peer;
+pub use listeners::serve_public_and_admin;
+pub use openapi::complete_openapi;
 pub use problem::ErrorShape;
 pub use request_id::{RequestId, X_REQUEST_ID};
 pub use serve::{ConnectionLimits, serve};

@@ -9,7 +9,7 @@ use axum::{
 };
 
 use super::RequestId;
-use crate::errors::{ApiError, Code, Problem};
+use crate::errors::{ApiError, Code, Problem, status_of};
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -74,7 +74,7 @@ pub(super) fn write(
         Some(value) => (JSON, serde_json::to_vec(&value)),
         None => (PROBLEM_JSON, serde_json::to_vec(&problem)),
     };
-    *response.status_mut() = error.code.status();
+    *response.status_mut() = status_of(error.code);
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, kind);

@@ -28,8 +28,8 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use super::{
-    door::{Door, Place},
-    patience::{Answering, Patient, Talk},
+    connection_limiter::{ConnectionLimiter, ConnectionPermit},
+    timeout_io::{ConnState, ResponseGuard, TimeoutIo},
 };
 use crate::{config, shutdown::Shutdown};
 
@@ -61,7 +61,7 @@ pub struct ConnectionLimits {
     pub idle: Duration,
     /// How long a client may take nothing of what is written to it.
     pub write_stall: Duration,
-    /// What a connection gets to end once running work is told to end.
+    /// What a connection gets to end once running work is conn_state to end.
     pub farewell: Duration,
 }
 
@@ -90,7 +90,7 @@ impl From<&config::Server> for ConnectionLimits {
     }
 }
 
-/// Serves the router on that listener until running work is told to end ([`Shutdown::stopping`]).
+/// Serves the router on that listener until running work is conn_state to end ([`Shutdown::stopping`]).
 ///
 /// While draining it still accepts and answers (a probe must see the 503), each answer closing its connection.
 /// Then connections have `limits.farewell` to end and are dropped.
@@ -104,9 +104,9 @@ pub async fn serve(
     shutdown: Shutdown,
 ) -> io::Result<()> {
     let farewell = limits.farewell;
-    let site = Site {
+    let site = Listener {
         router,
-        door: Door::new(limits.clone()),
+        limiter: ConnectionLimiter::new(limits.clone()),
         limits: Arc::new(limits),
         shutdown: shutdown.clone(),
     };
@@ -120,8 +120,8 @@ pub async fn serve(
         };
         match accepted {
             Ok((socket, address)) => {
-                if let Some(place) = site.door.admit(address.ip().to_canonical()) {
-                    let connection = site.clone().moved(socket, address, place);
+                if let Some(permit) = site.limiter.admit(address.ip().to_canonical()) {
+                    let connection = site.clone().moved(socket, address, permit);
                     shutdown.spawn_on_worker(connections.track_future(connection));
                 } else {
                     metrics::counter!("http_connections_refused_total").increment(1);
@@ -151,59 +151,59 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// What every connection of a listener needs.
 #[derive(Clone)]
-struct Site {
+struct Listener {
     router: Router,
-    door: Arc<Door>,
+    limiter: Arc<ConnectionLimiter>,
     limits: Arc<ConnectionLimits>,
     shutdown: Shutdown,
 }
 
-impl Site {
+impl Listener {
     /// Serves a connection on the thread that this runs on, which need not be the one that accepted it.
     fn moved(
         self,
         socket: TcpStream,
         address: SocketAddr,
-        place: Place,
+        permit: ConnectionPermit,
     ) -> impl Future<Output = ()> {
         let socket = socket.into_std();
         async move {
             match socket.and_then(TcpStream::from_std) {
-                Ok(socket) => self.connection(socket, address, place).await,
+                Ok(socket) => self.connection(socket, address, permit).await,
                 Err(error) => tracing::debug!(error = %error, "cannot serve a connection"),
             }
         }
     }
 
-    async fn connection(self, socket: TcpStream, address: SocketAddr, place: Place) {
+    async fn connection(self, socket: TcpStream, address: SocketAddr, permit: ConnectionPermit) {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         tune(&socket, &self.limits);
-        let talk = Talk::new();
-        let io = TokioIo::new(Patient::new(
+        let state = ConnState::new();
+        let io = TokioIo::new(TimeoutIo::new(
             socket,
-            talk.clone(),
+            state.clone(),
             self.limits.clone(),
-            place,
+            permit,
         ));
-        let Site {
+        let Listener {
             router,
             limits,
             shutdown,
             ..
         } = self;
         let stop = shutdown.stop_token();
-        let told = talk.clone();
+        let conn_state = state.clone();
         let service = service_fn(move |request| {
             answer(
                 router.clone(),
                 request,
                 address,
-                told.clone(),
+                conn_state.clone(),
                 shutdown.is_draining(),
             )
         });
         let connection = http1::Builder::new()
-            .header_read_timeout(None) // `Patient` tells a head from an idle wait; hyper's own cannot
+            .header_read_timeout(None) // `TimeoutIo` tells a head from an idle wait; hyper's own cannot
             .max_buf_size(READ_BUFFER)
             .max_headers(READ_HEADERS)
             .serve_connection(io, service)
@@ -213,7 +213,7 @@ impl Site {
             ended = connection.as_mut() => return log_end(ended),
             () = stop.cancelled() => {}
         }
-        talk.linger(false);
+        state.linger(false);
         connection.as_mut().graceful_shutdown();
         if let Ok(ended) = timeout(limits.farewell, connection).await {
             log_end(ended);
@@ -248,34 +248,34 @@ async fn answer(
     mut router: Router,
     mut request: Request<Incoming>,
     address: SocketAddr,
-    talk: Arc<Talk>,
+    state: Arc<ConnState>,
     draining: bool,
-) -> Result<Response<Answer>, Infallible> {
-    let mut answering = talk.begin(request.body().size_hint().exact());
+) -> Result<Response<GuardedBody>, Infallible> {
+    let mut guard = state.begin(request.body().size_hint().exact());
     request.extensions_mut().insert(ConnectInfo(address));
     let mut response = router.call(request).await?;
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        answering = answering.for_ever();
+        guard = guard.for_ever();
     } else if draining {
         response
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    talk.linger(status.as_u16() >= 400);
-    Ok(response.map(|body| Answer {
+    state.linger(status.as_u16() >= 400);
+    Ok(response.map(|body| GuardedBody {
         body,
-        _answering: answering,
+        _guard: guard,
     }))
 }
 
 /// An answer's body, whose end is the end of the request.
-struct Answer {
+struct GuardedBody {
     body: Body,
-    _answering: Answering,
+    _guard: ResponseGuard,
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for GuardedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

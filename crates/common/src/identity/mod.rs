@@ -14,7 +14,7 @@ mod authenticator;
 mod bearer;
 mod cache;
 #[cfg(fuzzing)]
-pub mod fuzzed;
+pub mod fuzzing;
 mod key_set;
 mod opaque;
 mod remote;

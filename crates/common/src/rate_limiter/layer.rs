@@ -8,7 +8,7 @@ use axum::{
 
 use super::{Call, Caller, RateLimiter};
 use crate::{
-    http::{Deadline, Peer},
+    http::{ClientIp, Deadline},
     identity::{Identity, UserId},
 };
 
@@ -55,7 +55,9 @@ fn call_of(limiter: &RateLimiter, request: &Request) -> Call {
         None => Caller::Address(
             extensions
                 .get()
-                .map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer: &Peer| peer.0),
+                .map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer: &ClientIp| {
+                    peer.0
+                }),
         ),
     };
     limiter.call(who)

@@ -8,7 +8,7 @@ use axum::{
     routing::get,
 };
 use common::{
-    http::{ConnectionLimits, Hosts, Layers, health, wrap},
+    http::{ConnectionLimits, HostPolicy, Layers, health, wrap},
     shutdown::Shutdown,
 };
 use tokio::{io::AsyncReadExt, time::sleep};
@@ -24,7 +24,7 @@ async fn while_draining_it_answers_and_closes_and_then_it_ends() {
     let health = health::Health::new("Chat", shutdown.clone()).build();
     let router = wrap(
         health::routes(health),
-        Layers::new("test", Hosts::any(), &server_settings()),
+        Layers::new("test", HostPolicy::any(), &server_settings()),
     );
     let site = Site::serving(router, ConnectionLimits::default(), shutdown).await;
     let mut kept = site.connect().await;
@@ -88,7 +88,7 @@ async fn a_websocket_is_held_to_no_limit_of_requests_and_keeps_its_place() {
     };
     let router = wrap(
         Router::new().route("/ws", socket),
-        Layers::new("test", Hosts::any(), &server_settings()),
+        Layers::new("test", HostPolicy::any(), &server_settings()),
     );
     let site = Site::serving(router, limits, Shutdown::new()).await;
     let mut raw = site.connect().await;

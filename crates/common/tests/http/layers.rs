@@ -1,7 +1,7 @@
 //! What every request goes through: ids, hosts, origins, sizes, times, panics, and the shape of every refusal.
 
 use axum::http::StatusCode;
-use common::http::Hosts;
+use common::http::HostPolicy;
 use serde_json::json;
 
 use crate::site::Site;
@@ -187,7 +187,7 @@ impl Site {
 
 #[tokio::test]
 async fn a_guarded_listener_answers_to_its_own_names_alone() {
-    let hosts = Hosts::guarded(vec!["chat.example.org".into()], || true);
+    let hosts = HostPolicy::guarded(vec!["chat.example.org".into()], || true);
     let site = Site::with_layers(|layers| layers.hosts = hosts).await;
     let ask = async |host: &str| {
         site.say(&format!("GET /who HTTP/1.0\r\nhost: {host}\r\n\r\n"))

@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{
-    http::{ConnectionLimits, Hosts, Layers, admin, docs, health::Health, metrics, wrap},
+    http::{ConnectionLimits, HostPolicy, Layers, admin, docs, health::Health, metrics, wrap},
     shutdown::Shutdown,
 };
 use utoipa::openapi::{InfoBuilder, OpenApiBuilder};
@@ -118,7 +118,7 @@ async fn the_description_and_its_page_load_nothing_from_elsewhere() {
         .build();
     let router = wrap(
         docs::routes(openapi),
-        Layers::new("test", Hosts::any(), &server_settings()),
+        Layers::new("test", HostPolicy::any(), &server_settings()),
     );
     let site = Site::serving(router, ConnectionLimits::default(), Shutdown::new()).await;
     assert_eq!(

@@ -12,7 +12,7 @@ use axum::{
 use common::{
     config::StoreUrl,
     errors::{ApiError, Code},
-    http::{ConnectionLimits, Hosts, Layers, wrap},
+    http::{ConnectionLimits, HostPolicy, Layers, wrap},
     identity::{Credential, Identity, Owner, UserId},
     rate_limiter::{RateLimiter, limit},
     shutdown::Shutdown,
@@ -53,7 +53,7 @@ async fn site(burst: u32, period: Duration) -> Site {
         .layer(from_fn_with_state(limiter, limit))
         .layer(from_fn(identify))
         .route("/free", get(async || "free"));
-    let layers = Layers::new("test", Hosts::any(), &server_settings());
+    let layers = Layers::new("test", HostPolicy::any(), &server_settings());
     Site::serving(
         wrap(router, layers),
         ConnectionLimits::default(),

@@ -11,7 +11,7 @@ use common::{
         ApiError, Code,
         extract::{Body, OptionalBody, Path, Query},
     },
-    http::{Deadline, Peer, RequestId},
+    http::{ClientIp, Deadline, RequestId},
 };
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,11 @@ async fn number(Path(n): Path<u8>) -> Json<u8> {
     Json(n)
 }
 
-async fn who(Peer(address): Peer, id: RequestId, Deadline(deadline): Deadline) -> Json<Value> {
+async fn who(
+    ClientIp(address): ClientIp,
+    id: RequestId,
+    Deadline(deadline): Deadline,
+) -> Json<Value> {
     let left = deadline.saturating_duration_since(std::time::Instant::now());
     Json(json!({"address": address, "request_id": id.as_str(), "store_ms": left.as_millis()}))
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::Router;
 use common::{
-    http::{ConnectionLimits, Hosts, Layers, serve, wrap},
+    http::{ConnectionLimits, HostPolicy, Layers, serve, wrap},
     shutdown::Shutdown,
 };
 use serde_json::Value;
@@ -38,7 +38,7 @@ impl Site {
     }
 
     pub async fn with(change: impl FnOnce(&mut Layers), limits: ConnectionLimits) -> Self {
-        let mut layers = Layers::new("test", Hosts::any(), &server_settings());
+        let mut layers = Layers::new("test", HostPolicy::any(), &server_settings());
         change(&mut layers);
         Self::serving(wrap(routes(), layers), limits, Shutdown::new()).await
     }

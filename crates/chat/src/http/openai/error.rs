@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use common::{
-    errors::{ApiError, Code, FieldError, Problem},
+    errors::{ApiError, Code, FieldError, Problem, status_of},
     http::ErrorShape,
 };
 use serde::Serialize;
@@ -89,7 +89,7 @@ pub async fn advise_on_retrying(mut response: Response) -> Response {
 }
 
 fn kind(code: Code) -> &'static str {
-    match code.status().as_u16() {
+    match status_of(code).as_u16() {
         401 => "authentication_error",
         403 => "permission_error",
         429 if code == Code::QuotaExceeded => "insufficient_quota",
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn every_code_has_a_kind_that_fits_its_status() {
         for &code in Code::ALL {
-            let is_server = code.status().is_server_error();
+            let is_server = status_of(code).is_server_error();
             assert_eq!(kind(code) == "server_error", is_server, "{code:?}");
         }
     }

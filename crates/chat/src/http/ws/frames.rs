@@ -4,7 +4,7 @@ use common::errors::{ApiError, json};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::{MessageId, Options, SessionId, present},
+    domain::{MessageId, Options, SessionId},
     http::{
         requests::DisconnectRule,
         validation::{Checks, message_in_path},
@@ -37,34 +37,24 @@ pub struct Refused {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MessageFrame {
-    #[serde(
-        rename = "type",
-        default,
-        deserialize_with = "present",
-        skip_serializing
-    )]
+    #[serde(rename = "type", default, skip_serializing)]
     _kind: Option<String>,
     pub message: String,
-    #[serde(default, deserialize_with = "present", skip_serializing)]
+    #[serde(default, skip_serializing)]
     pub user_id: Option<String>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub session_id: Option<String>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub model: Option<String>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub system: Option<String>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub options: Option<Options>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     pub on_disconnect: Option<DisconnectRule>,
-    #[serde(default, deserialize_with = "present", skip_serializing)]
+    #[serde(default, skip_serializing)]
     pub idempotency_key: Option<String>,
-    #[serde(
-        rename = "ref",
-        default,
-        deserialize_with = "present",
-        skip_serializing
-    )]
+    #[serde(rename = "ref", default, skip_serializing)]
     _reference: Option<Reference>,
 }
 

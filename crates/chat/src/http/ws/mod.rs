@@ -38,8 +38,8 @@ use axum::{
     response::Response,
 };
 use common::{
-    errors::{ApiError, Code},
-    http::{Deadline, Peer, RequestId},
+    errors::{ApiError, Code, status_of},
+    http::{ClientIp, Deadline, RequestId},
     identity::{Credential, Identity, Owner},
 };
 
@@ -120,7 +120,7 @@ pub async fn connect(
     State(app): State<App>,
     identity: Result<Identity, ApiError>,
     Deadline(mut deadline): Deadline,
-    Peer(peer): Peer,
+    ClientIp(peer): ClientIp,
     RequestId(request_id): RequestId,
     headers: HeaderMap,
     upgrade: Result<Upgrade, ApiError>,
@@ -136,7 +136,7 @@ pub async fn connect(
     let handshake = match found {
         Ok(identity) => Handshake::Known(identity),
         Err(refusal) if refusal.code == Code::MissingToken => Handshake::Open,
-        Err(refusal) if refusal.code.status().is_server_error() => return Err(refusal),
+        Err(refusal) if status_of(refusal.code).is_server_error() => return Err(refusal),
         // Told by a close code, since a browser cannot see the status of a handshake.
         Err(_) => Handshake::Refused,
     };

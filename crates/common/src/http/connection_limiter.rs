@@ -10,75 +10,77 @@ use super::ConnectionLimits;
 
 /// Counts open connections against the caps of [`ConnectionLimits`].
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct ConnectionLimiter {
     limits: ConnectionLimits,
     // std: held for a few instructions, never across an await.
-    census: Mutex<Census>,
+    open_connections: Mutex<OpenConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Census {
+struct OpenConnections {
     open: usize,
     by_network: HashMap<IpAddr, usize>,
 }
 
-impl Door {
+impl ConnectionLimiter {
     pub(super) fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            census: Mutex::default(),
+            open_connections: Mutex::default(),
         })
     }
 
     /// A place for one more connection; `None` where a cap is reached.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let trusted = self
             .limits
             .trusted_proxies
             .iter()
             .any(|net| net.contains(&address));
         let counted = (!trusted).then(|| network(address));
-        let mut census = self.census();
-        if census.open >= self.limits.max_connections {
+        let mut open_connections = self.open_connections();
+        if open_connections.open >= self.limits.max_connections {
             return None;
         }
         if let Some(network) = counted {
-            let open = census.by_network.entry(network).or_insert(0);
+            let open = open_connections.by_network.entry(network).or_insert(0);
             if *open >= self.limits.max_connections_per_address {
                 return None;
             }
             *open += 1;
         }
-        census.open += 1;
+        open_connections.open += 1;
         metrics::gauge!("http_connections_open").increment(1.0);
-        Some(Place {
-            door: self.clone(),
+        Some(ConnectionPermit {
+            limiter: self.clone(),
             counted,
         })
     }
 
-    fn census(&self) -> MutexGuard<'_, Census> {
-        self.census.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open_connections(&self) -> MutexGuard<'_, OpenConnections> {
+        self.open_connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One open connection; dropping it makes room for another.
 #[derive(Debug)]
-pub(super) struct Place {
-    door: Arc<Door>,
+pub(super) struct ConnectionPermit {
+    limiter: Arc<ConnectionLimiter>,
     counted: Option<IpAddr>,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut census = self.door.census();
-        census.open -= 1;
+        let mut open_connections = self.limiter.open_connections();
+        open_connections.open -= 1;
         metrics::gauge!("http_connections_open").decrement(1.0);
         let Some(network) = self.counted else { return };
-        if let Some(open) = census.by_network.get_mut(&network) {
+        if let Some(open) = open_connections.by_network.get_mut(&network) {
             *open -= 1;
             if *open == 0 {
-                census.by_network.remove(&network);
+                open_connections.by_network.remove(&network);
             }
         }
     }
@@ -99,8 +101,8 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn door(total: usize, each: usize, trusted: &[&str]) -> Arc<Door> {
-        Door::new(ConnectionLimits {
+    fn limiter(total: usize, each: usize, trusted: &[&str]) -> Arc<ConnectionLimiter> {
+        ConnectionLimiter::new(ConnectionLimits {
             max_connections: total,
             max_connections_per_address: each,
             trusted_proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
@@ -114,32 +116,32 @@ mod tests {
 
     #[test]
     fn an_address_at_its_cap_is_refused_until_one_of_its_connections_ends() {
-        let door = door(10, 2, &[]);
-        let first = door.admit(ip("192.0.2.1")).unwrap();
-        let _second = door.admit(ip("192.0.2.1")).unwrap();
-        assert!(door.admit(ip("192.0.2.1")).is_none());
-        assert!(door.admit(ip("192.0.2.2")).is_some());
+        let limiter = limiter(10, 2, &[]);
+        let first = limiter.admit(ip("192.0.2.1")).unwrap();
+        let _second = limiter.admit(ip("192.0.2.1")).unwrap();
+        assert!(limiter.admit(ip("192.0.2.1")).is_none());
+        assert!(limiter.admit(ip("192.0.2.2")).is_some());
         drop(first);
-        assert!(door.admit(ip("192.0.2.1")).is_some());
+        assert!(limiter.admit(ip("192.0.2.1")).is_some());
     }
 
     #[test]
     fn a_trusted_proxy_is_held_by_the_cap_of_all_alone() {
-        let door = door(3, 1, &["10.0.0.0/8"]);
-        let places: Vec<_> = (0..3)
-            .map(|_| door.admit(ip("10.1.2.3")).unwrap())
+        let limiter = limiter(3, 1, &["10.0.0.0/8"]);
+        let permits: Vec<_> = (0..3)
+            .map(|_| limiter.admit(ip("10.1.2.3")).unwrap())
             .collect();
-        assert!(door.admit(ip("10.1.2.3")).is_none());
-        drop(places);
-        assert!(door.census().by_network.is_empty());
-        assert_eq!(door.census().open, 0);
+        assert!(limiter.admit(ip("10.1.2.3")).is_none());
+        drop(permits);
+        assert!(limiter.open_connections().by_network.is_empty());
+        assert_eq!(limiter.open_connections().open, 0);
     }
 
     #[test]
     fn the_addresses_of_one_ipv6_network_count_as_one() {
-        let door = door(10, 1, &[]);
-        let _place = door.admit(ip("2001:db8::1")).unwrap();
-        assert!(door.admit(ip("2001:db8::2")).is_none());
-        assert!(door.admit(ip("2001:db8:0:1::2")).is_some());
+        let limiter = limiter(10, 1, &[]);
+        let _permit = limiter.admit(ip("2001:db8::1")).unwrap();
+        assert!(limiter.admit(ip("2001:db8::2")).is_none());
+        assert!(limiter.admit(ip("2001:db8:0:1::2")).is_some());
     }
 }

@@ -4,7 +4,7 @@ use memchr::memchr_iter;
 
 /// Follows what is read of a request: where its head ends, and how much came after that.
 #[derive(Debug)]
-pub(super) struct Ahead {
+pub(super) struct RequestBoundary {
     /// The request line has begun; empty lines before it mean nothing.
     begun: bool,
     /// Nothing has come yet of the head's line that is being read.
@@ -17,7 +17,7 @@ pub(super) struct Ahead {
     ends_empty: bool,
 }
 
-impl Default for Ahead {
+impl Default for RequestBoundary {
     fn default() -> Self {
         Self {
             begun: false,
@@ -29,7 +29,7 @@ impl Default for Ahead {
     }
 }
 
-impl Ahead {
+impl RequestBoundary {
     /// These bytes were read, while a head was awaited or after it.
     pub(super) fn read(&mut self, bytes: &[u8], head_awaited: bool) {
         if bytes.is_empty() {
@@ -87,17 +87,17 @@ impl Ahead {
 
 #[cfg(test)]
 mod tests {
-    use super::Ahead;
+    use super::RequestBoundary;
 
     /// Whether a part of another request came with one that was read in these pieces.
     fn part(pieces: &[&str], body: Option<u64>) -> bool {
-        let mut ahead = Ahead::default();
+        let mut boundary = RequestBoundary::default();
         let mut head = String::new();
         for piece in pieces {
-            ahead.read(piece.as_bytes(), !head.contains("\r\n\r\n"));
+            boundary.read(piece.as_bytes(), !head.contains("\r\n\r\n"));
             head += piece;
         }
-        ahead.next_request(body)
+        boundary.next_request(body)
     }
 
     const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -125,10 +125,10 @@ mod tests {
     #[test]
     fn what_follows_several_whole_requests_is_seen_after_the_last_of_them() {
         for (rest, is_part) in [("", false), ("GET /", true), ("GET / HTTP/1.1\r\n", true)] {
-            let mut ahead = Ahead::default();
-            ahead.read(format!("{GET}{GET}{rest}").as_bytes(), true);
-            assert!(ahead.next_request(Some(0)));
-            assert_eq!(ahead.next_request(Some(0)), is_part, "{rest}");
+            let mut boundary = RequestBoundary::default();
+            boundary.read(format!("{GET}{GET}{rest}").as_bytes(), true);
+            assert!(boundary.next_request(Some(0)));
+            assert_eq!(boundary.next_request(Some(0)), is_part, "{rest}");
         }
     }
 
@@ -136,11 +136,11 @@ mod tests {
     fn a_head_that_was_begun_with_the_last_request_ends_where_it_does() {
         for cut in 1..GET.len() {
             let (first, second) = GET.split_at(cut);
-            let mut ahead = Ahead::default();
-            ahead.read(format!("{GET}{first}").as_bytes(), true);
-            assert!(ahead.next_request(Some(0)));
-            ahead.read(second.as_bytes(), true);
-            let after = ahead.next_request(Some(0));
+            let mut boundary = RequestBoundary::default();
+            boundary.read(format!("{GET}{first}").as_bytes(), true);
+            assert!(boundary.next_request(Some(0)));
+            boundary.read(second.as_bytes(), true);
+            let after = boundary.next_request(Some(0));
             // Cut within the empty line there is no telling it from one that stands before a request.
             assert!(!after || cut == GET.len() - 1, "{first:?}");
         }

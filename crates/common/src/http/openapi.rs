@@ -3,7 +3,7 @@
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, path::Operation, schema::Schema};
 
 use super::health;
-use crate::errors::Code;
+use crate::errors::{Code, status_of};
 
 const PROBLEM_JSON: &str = "application/problem+json";
 const PROBLEM: &str = "#/components/schemas/Problem";
@@ -20,7 +20,7 @@ const WITH_BODY: &[u16] = &[408, 413, 415, 422];
 /// The description with the health calls and every refusal in it: each problem as `application/problem+json`, with the codes of its status.
 /// An operation that has a `default` response is another API's (its errors have another shape) and stays as it is.
 #[must_use]
-pub fn described(mut openapi: OpenApi) -> OpenApi {
+pub fn complete_openapi(mut openapi: OpenApi) -> OpenApi {
     openapi.merge(<health::Document as utoipa::OpenApi>::openapi());
     for item in openapi.paths.paths.values_mut() {
         let operations = [
@@ -32,14 +32,14 @@ pub fn described(mut openapi: OpenApi) -> OpenApi {
         ];
         for operation in operations.into_iter().flatten() {
             if !operation.responses.responses.contains_key("default") {
-                complete(operation);
+                complete_operation(operation);
             }
         }
     }
     openapi
 }
 
-fn complete(operation: &mut Operation) {
+fn complete_operation(operation: &mut Operation) {
     let mut statuses = ANY.to_vec();
     if operation.security.is_some() {
         statuses.extend(IDENTIFIED);
@@ -98,7 +98,7 @@ fn is_problem(content: &RefOr<Content>) -> bool {
 fn codes_of(status: &str) -> String {
     let codes = Code::ALL
         .iter()
-        .filter(|code| code.status().as_str() == status)
+        .filter(|code| status_of(**code).as_str() == status)
         .map(|code| format!("`{}`", code.as_str()));
     codes.collect::<Vec<_>>().join(", ")
 }
@@ -114,7 +114,7 @@ mod tests {
     fn described_operation(operation: OperationBuilder) -> Operation {
         let item = PathItem::new(HttpMethod::Get, operation);
         let paths = PathsBuilder::new().path("/x", item).build();
-        let openapi = described(OpenApi::new(utoipa::openapi::Info::new("x", "1"), paths));
+        let openapi = complete_openapi(OpenApi::new(utoipa::openapi::Info::new("x", "1"), paths));
         openapi.paths.paths["/x"].get.clone().unwrap()
     }
 

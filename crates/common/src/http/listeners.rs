@@ -12,7 +12,7 @@ use crate::{config, shutdown::Shutdown};
 ///
 /// # Errors
 /// Where a listener has no address.
-pub async fn serve_pair(
+pub async fn serve_public_and_admin(
     service: &'static str,
     public: (TcpListener, Router),
     admin: (TcpListener, Router),

@@ -15,9 +15,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The client's address that is believed. IPv4 addresses written as IPv6 stand here as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer(pub IpAddr);
+pub struct ClientIp(pub IpAddr);
 
-impl Peer {
+impl ClientIp {
     /// Starts at the socket's address and goes through `X-Forwarded-For` from the right for as long as the address that
     /// vouches for the entry is trusted. An entry that is no address ends the walk at whoever sent it.
     pub fn of(extensions: &Extensions, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
@@ -51,7 +51,7 @@ impl Peer {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Peer {
+impl<S: Sync> FromRequestParts<S> for ClientIp {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
@@ -87,7 +87,7 @@ mod tests {
             headers.append(X_FORWARDED_FOR, line.parse().unwrap());
         }
         let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
-        Peer::of(&extensions, &headers, &trusted).0.to_string()
+        ClientIp::of(&extensions, &headers, &trusted).0.to_string()
     }
 
     #[test]

@@ -18,7 +18,9 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{ConnectionLimits, door::Place, pipelined::Ahead};
+use super::{
+    ConnectionLimits, connection_limiter::ConnectionPermit, request_boundary::RequestBoundary,
+};
 
 /// How long a refused upload is read and thrown away, so that its sender gets to see the refusal and not a reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -27,7 +29,7 @@ const LINGER: Duration = Duration::from_secs(1);
 ///
 /// Even: a head is awaited (0: the first one). Odd: a request is being answered, or the connection was upgraded.
 #[derive(Debug)]
-pub(super) struct Talk {
+pub(super) struct ConnState {
     born: Instant,
     turn: AtomicU32,
     linger: AtomicBool,
@@ -41,7 +43,7 @@ pub(super) struct Talk {
 /// A body whose length nobody said.
 const UNKNOWN: u64 = u64::MAX;
 
-impl Talk {
+impl ConnState {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             born: Instant::now(),
@@ -55,12 +57,12 @@ impl Talk {
 
     /// A head has arrived, and says of its body that it has this length. Until the answer's last byte is handed over the
     /// socket sets no limit on reading.
-    pub(super) fn begin(self: &Arc<Self>, body: Option<u64>) -> Answering {
+    pub(super) fn begin(self: &Arc<Self>, body: Option<u64>) -> ResponseGuard {
         self.body.store(body.unwrap_or(UNKNOWN), Ordering::Relaxed);
         let turn = self.turn.load(Ordering::Acquire) | 1;
         self.turn.store(turn, Ordering::Release);
-        Answering {
-            talk: self.clone(),
+        ResponseGuard {
+            state: self.clone(),
             turn,
         }
     }
@@ -82,37 +84,37 @@ impl Talk {
 
 /// One request's answer under way; dropped with the answer's body.
 #[derive(Debug)]
-pub(super) struct Answering {
-    talk: Arc<Talk>,
+pub(super) struct ResponseGuard {
+    state: Arc<ConnState>,
     turn: u32,
 }
 
-impl Answering {
+impl ResponseGuard {
     /// The connection speaks another protocol from here on: its reads are not ours to limit.
     pub(super) fn for_ever(mut self) -> Self {
         self.turn = 0;
-        self.talk.upgraded.store(true, Ordering::Relaxed);
+        self.state.upgraded.store(true, Ordering::Relaxed);
         self
     }
 }
 
-impl Drop for Answering {
+impl Drop for ResponseGuard {
     fn drop(&mut self) {
         if self.turn != 0 {
             let next = self.turn.wrapping_add(1).max(2);
-            let since_birth = self.talk.born.elapsed().as_millis();
+            let since_birth = self.state.born.elapsed().as_millis();
             let ended = u64::try_from(since_birth).unwrap_or(0);
-            self.talk.ended.store(ended, Ordering::Relaxed);
-            self.talk.turn.store(next, Ordering::Release);
+            self.state.ended.store(ended, Ordering::Relaxed);
+            self.state.turn.store(next, Ordering::Release);
         }
     }
 }
 
 /// A timer that is armed only where something is pending, and rearmed lazily.
 #[derive(Debug, Default)]
-struct Alarm(Option<Pin<Box<Sleep>>>);
+struct Timer(Option<Pin<Box<Sleep>>>);
 
-impl Alarm {
+impl Timer {
     /// Whether the moment has passed; if not, the task is woken then.
     fn passed(&mut self, moment: Instant, cx: &mut Context<'_>) -> bool {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(moment)));
@@ -131,68 +133,68 @@ impl Alarm {
 
 /// The socket of one connection, through HTTP and whatever follows an upgrade.
 #[derive(Debug)]
-pub(super) struct Patient {
+pub(super) struct TimeoutIo {
     socket: TcpStream,
-    talk: Arc<Talk>,
+    state: Arc<ConnState>,
     limits: Arc<ConnectionLimits>,
     /// The turn that `head_due` belongs to; odd before the first read.
     turn: u32,
-    ahead: Ahead,
+    boundary: RequestBoundary,
     head_begun: bool,
     head_due: Instant,
-    read_alarm: Alarm,
+    read_timer: Timer,
     write_due: Option<Instant>,
-    write_alarm: Alarm,
+    write_timer: Timer,
     linger_due: Option<Instant>,
-    _place: Place,
+    _permit: ConnectionPermit,
 }
 
-impl Patient {
+impl TimeoutIo {
     pub(super) fn new(
         socket: TcpStream,
-        talk: Arc<Talk>,
+        state: Arc<ConnState>,
         limits: Arc<ConnectionLimits>,
-        place: Place,
+        permit: ConnectionPermit,
     ) -> Self {
         Self {
             socket,
-            talk,
+            state,
             limits,
             turn: 1,
-            ahead: Ahead::default(),
+            boundary: RequestBoundary::default(),
             head_begun: false,
             head_due: Instant::now(),
-            read_alarm: Alarm::default(),
+            read_timer: Timer::default(),
             write_due: None,
-            write_alarm: Alarm::default(),
+            write_timer: Timer::default(),
             linger_due: None,
-            _place: place,
+            _permit: permit,
         }
     }
 
     /// Starts the clock of a new wait: for the first head, or for the next request.
     fn await_head(&mut self, turn: u32) {
         self.turn = turn;
-        self.head_begun = turn == 0 || self.ahead.next_request(self.talk.body());
+        self.head_begun = turn == 0 || self.boundary.next_request(self.state.body());
         let patience = if self.head_begun {
             self.limits.head
         } else {
             self.limits.idle
         };
-        self.head_due = self.talk.waits_since() + patience;
+        self.head_due = self.state.waits_since() + patience;
     }
 
     /// Looks again in time. The end of an answer does not wake whoever waits here for bytes, and from it on time counts.
     fn look_again(&mut self, cx: &mut Context<'_>) {
-        if !self.talk.upgraded.load(Ordering::Relaxed) {
+        if !self.state.upgraded.load(Ordering::Relaxed) {
             let soon = Instant::now() + self.limits.head.min(self.limits.idle);
-            self.read_alarm.passed(soon, cx);
+            self.read_timer.passed(soon, cx);
         }
     }
 
     /// Whether the socket ends for what was read of a head: hyper has refused it by itself.
     fn is_within_head(&self) -> bool {
-        self.ahead.has_begun() && self.turn == self.talk.turn.load(Ordering::Acquire)
+        self.boundary.has_begun() && self.turn == self.state.turn.load(Ordering::Acquire)
     }
 
     fn wrote(
@@ -206,7 +208,7 @@ impl Patient {
         }
         let stall = self.limits.write_stall;
         let due = *self.write_due.get_or_insert_with(|| Instant::now() + stall);
-        if self.write_alarm.passed(due, cx) {
+        if self.write_timer.passed(due, cx) {
             return Poll::Ready(Err(io::Error::new(
                 ErrorKind::TimedOut,
                 "the client takes nothing",
@@ -216,13 +218,13 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for TimeoutIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let turn = self.talk.turn.load(Ordering::Acquire);
+        let turn = self.state.turn.load(Ordering::Acquire);
         let waits = turn.is_multiple_of(2);
         if waits && self.turn != turn {
             self.await_head(turn);
@@ -230,7 +232,7 @@ impl AsyncRead for Patient {
         let before = buf.filled().len();
         if let Poll::Ready(result) = Pin::new(&mut self.socket).poll_read(cx, buf) {
             let came = buf.filled().get(before..).unwrap_or_default();
-            self.ahead.read(came, waits);
+            self.boundary.read(came, waits);
             if waits && !self.head_begun && !came.is_empty() {
                 self.head_begun = true;
                 self.head_due = Instant::now() + self.limits.head;
@@ -242,14 +244,14 @@ impl AsyncRead for Patient {
             return Poll::Pending;
         }
         let due = self.head_due;
-        if self.read_alarm.passed(due, cx) {
+        if self.read_timer.passed(due, cx) {
             return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "no request came")));
         }
         Poll::Pending
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for TimeoutIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -283,7 +285,7 @@ impl AsyncWrite for Patient {
             Some(due) => due,
             None => {
                 ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
-                if !self.talk.linger.load(Ordering::Acquire) && !self.is_within_head() {
+                if !self.state.linger.load(Ordering::Acquire) && !self.is_within_head() {
                     return Poll::Ready(Ok(()));
                 }
                 *self.linger_due.insert(Instant::now() + LINGER)
@@ -291,7 +293,7 @@ impl AsyncWrite for Patient {
         };
         let mut scratch = [0; 4096];
         loop {
-            if self.read_alarm.passed(due, cx) {
+            if self.read_timer.passed(due, cx) {
                 return Poll::Ready(Ok(()));
             }
             let mut buf = ReadBuf::new(&mut scratch);
