@@ -12,11 +12,7 @@ use common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    http::openai::error::ErrorBody,
-    llm::{self, providers::ollama::same_model},
-    state::AppState,
-};
+use crate::{http::openai::error::ErrorBody, llm, state::AppState};
 
 /// A model.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -48,11 +44,11 @@ impl From<llm::Model> for ModelObject {
 }
 
 /// Each model once, of the provider that answers for it.
-fn objects(app: &Arc<AppState>) -> Vec<ModelObject> {
+fn models(app: &Arc<AppState>) -> Vec<llm::Model> {
     let mut known = HashSet::new();
     let mut models = app.llm.models();
     models.retain(|model| known.insert(model.id.clone()));
-    models.into_iter().map(ModelObject::from).collect()
+    models
 }
 
 /// Lists the models of all providers, as of the last look at each.
@@ -67,7 +63,7 @@ fn objects(app: &Arc<AppState>) -> Vec<ModelObject> {
 pub async fn list(State(app): State<Arc<AppState>>, _identity: Identity) -> Json<ModelObjects> {
     Json(ModelObjects {
         object: "list",
-        data: objects(&app),
+        data: models(&app).into_iter().map(ModelObject::from).collect(),
     })
 }
 
@@ -99,15 +95,18 @@ pub async fn read_parts(
 }
 
 fn find(app: &Arc<AppState>, id: &str) -> Result<Json<ModelObject>, ApiError> {
-    let models = objects(app);
+    let models = models(app);
     let found = models
         .iter()
         .find(|model| model.id == id)
-        .or_else(|| models.iter().find(|model| same_model(&model.id, id)));
-    found.cloned().map(Json).ok_or_else(|| {
-        ApiError::new(
-            Code::ModelNotFound,
-            "No model has that id; GET /v1/models lists those that there are.",
-        )
-    })
+        .or_else(|| models.iter().find(|model| app.llm.same_model(model, id)));
+    found
+        .cloned()
+        .map(|model| Json(model.into()))
+        .ok_or_else(|| {
+            ApiError::new(
+                Code::ModelNotFound,
+                "No model has that id; GET /v1/models lists those that there are.",
+            )
+        })
 }
