@@ -101,6 +101,12 @@ impl TurnStore<'_> {
                 })
             }
             (_, None) => Err(Finished::SessionGone),
+            // A later turn replaced the answer that our own step stored, and forgot this turn.
+            (TurnState::Forgotten, Some(session))
+                if !finish.for_dead_instance && session.session.fence > finish.open.fence =>
+            {
+                Err(Finished::Yes(None))
+            }
             // Whoever holds the lease lives.
             (TurnState::Running { holder, .. }, Some(session))
                 if !finish.for_dead_instance || holder == LeaseHolder::Nobody =>

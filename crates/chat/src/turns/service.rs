@@ -161,11 +161,7 @@ impl TurnService {
                 .plan(&store, &request, cached.take(), again.as_ref())
                 .await?
             else {
-                // It failed, but is no longer the last of its session: its ending is all that there is.
-                return match &again {
-                    Some(record) => self.join(&store, &request, record).await,
-                    None => Err(ChatError::MessageNotFound),
-                };
+                return self.join_latest(&store, &request).await;
             };
             if self
                 .wait_for_slot(&mut permit, &store, &request, &plan, give_up)
@@ -307,6 +303,23 @@ impl TurnService {
         timeout_at(give_up, closed)
             .await
             .unwrap_or(Err(ChatError::SessionBusy))
+    }
+
+    /// Joins the turn that the request's key refers to now: it failed and is no longer the last of its session, or was run
+    /// again meanwhile.
+    async fn join_latest(
+        &self,
+        store: &ChatStore,
+        request: &TurnRequest,
+    ) -> Result<StartedTurn, ChatError> {
+        let digest = request
+            .key
+            .as_ref()
+            .map(|key| key.digest.as_str())
+            .unwrap_or_default();
+        let record = store.turns().idempotency(&request.owner, digest).await?;
+        self.join(store, request, &record.ok_or(ChatError::MessageNotFound)?)
+            .await
     }
 
     /// Joins the turn of an idempotency key. A replay costs nothing of the rate limit.
