@@ -126,8 +126,10 @@ impl Replicator {
     }
 
     async fn read_inbox(&self) {
-        for InboxRequest::Cancel(id) in self.store.control().receive().await.unwrap_or_default() {
-            self.registry.stop(&id, StopReason::Cancelled);
+        for InboxRequest::Cancel { message_id } in
+            self.store.control().receive().await.unwrap_or_default()
+        {
+            self.registry.stop(&message_id, StopReason::Cancelled);
         }
     }
 }

@@ -117,7 +117,12 @@ impl TurnFinder {
                 LeaseHolder::Instance(instance) => {
                     store
                         .control()
-                        .send(&instance, &InboxRequest::Cancel(id.clone()))
+                        .send(
+                            &instance,
+                            &InboxRequest::Cancel {
+                                message_id: id.clone(),
+                            },
+                        )
                         .await?;
                 }
                 LeaseHolder::Nobody => {

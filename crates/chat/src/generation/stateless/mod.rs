@@ -190,7 +190,12 @@ struct ChannelSink<'a> {
 }
 
 impl Sink for ChannelSink<'_> {
-    async fn deliver(&mut self, chunks: Vec<Chunk>) -> Result<(), Outcome> {
+    async fn deliver(&mut self, mut chunks: Vec<Chunk>) -> Result<(), Outcome> {
+        // No API without sessions tells its clients about the queue.
+        chunks.retain(|chunk| !matches!(chunk, Chunk::Queued { .. }));
+        if chunks.is_empty() {
+            return Ok(());
+        }
         tokio::select! {
             biased;
             sent = timeout(READER_TIMEOUT, self.chunks.send(Ok(chunks))) => match sent {
