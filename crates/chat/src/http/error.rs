@@ -53,7 +53,7 @@ impl From<ChatError> for ApiError {
                 ),
             )
             .retry_after(common::clock::until_utc_midnight()),
-            ChatError::NotCounted(refusal) => *refusal,
+            ChatError::RateLimited(error) => error.into(),
             ChatError::ShuttingDown => new(
                 Code::ShuttingDown,
                 "The service is stopping; send the request again.".into(),

@@ -15,7 +15,7 @@ use common::{
     },
     http::{Deadline, RequestId},
     identity::Identity,
-    rate_limiter::Call,
+    rate_limiter::RateLimitTicket,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
@@ -54,7 +54,7 @@ pub struct ResumeQuery {
 }
 
 /// Who asks for a turn, and the request as it is counted and traced.
-type Asker = (Identity, Extension<Call>, RequestId);
+type Asker = (Identity, Extension<RateLimitTicket>, RequestId);
 
 /// What was asked for, checked.
 struct TurnRequest {
@@ -251,7 +251,7 @@ async fn answer(app: &App, asker: Asker, request: TurnRequest) -> Result<Respons
         error = &mut revoked => return Err(error),
     };
     if joined {
-        call.give_back().await;
+        call.refund().await;
     }
     let Some(form) = form else {
         return tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::{identity::Owner, rate_limiter::Call, store::StoreError};
+use common::{identity::Owner, rate_limiter::RateLimitTicket, store::StoreError};
 use tokio::time::sleep;
 
 use crate::{
@@ -54,7 +54,7 @@ impl Turns {
                 }
                 Accepted::Changed => Ok(Launched::Changed(ready.place)),
                 Accepted::NotAdmitted => {
-                    new.call.verdict()?;
+                    new.call.result()?;
                     Ok(Launched::Changed(ready.place))
                 }
                 // What the dead have set aside is in nobody's way.
@@ -77,7 +77,7 @@ impl Turns {
         repository: &Repository,
         owner: &Owner,
         accept: &Accept,
-        call: &Call,
+        call: &RateLimitTicket,
     ) -> Result<Accepted, ChatError> {
         let mut unknown = false;
         for pause in [
@@ -91,7 +91,7 @@ impl Turns {
                 // Refused for the first try's own doing, or for another's; then the first may still come late.
                 Ok(refused) => match repository.was_accepted(owner, accept).await {
                     Ok(Some(session)) => {
-                        call.passed().await;
+                        call.record_lost().await;
                         return Ok(Accepted::Yes(Box::new(session)));
                     }
                     looked => {
@@ -167,18 +167,18 @@ async fn try_accept(
     repository: &Repository,
     owner: &Owner,
     accept: &Accept,
-    call: &Call,
+    call: &RateLimitTicket,
     unknown: bool,
 ) -> Result<Accepted, StoreError> {
     if unknown && let Some(session) = repository.was_accepted(owner, accept).await? {
-        call.passed().await;
+        call.record_lost().await;
         return Ok(Accepted::Yes(Box::new(session)));
     }
-    let bucket = call.uncounted();
+    let bucket = call.pending_bucket();
     let (accepted, admission) = repository.accept(owner, accept, bucket.as_ref()).await?;
     // A refusal after a lost answer is not the last word: that answer may have been a yes.
     if let Some(admission) = admission.filter(|admission| admission.allowed || !unknown) {
-        call.counted(admission);
+        call.record(admission);
     }
     Ok(accepted)
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use common::{config, identity::Owner, rate_limiter::Call, shutdown::Shutdown};
+use common::{config, identity::Owner, rate_limiter::RateLimitTicket, shutdown::Shutdown};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +72,7 @@ pub struct NewTurn {
     /// The idempotency key.
     pub key: Option<IdempotencyKey>,
     /// The request as the rate limit sees it, counted or not.
-    pub call: Call,
+    pub call: RateLimitTicket,
     /// The id of the request, for the log and the `error` event.
     pub request_id: Arc<str>,
 }

@@ -82,7 +82,7 @@ impl Turns {
             Some(_) => None,
         };
         if planned.is_none() {
-            new.call.count(deadline).await?;
+            new.call.check(deadline).await?;
         }
         loop {
             if self.shutdown.is_draining() {

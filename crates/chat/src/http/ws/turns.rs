@@ -115,7 +115,7 @@ pub(super) async fn begin(
         .begin_at(place, &identity.owner, new, deadline)
         .await?;
     if joined {
-        call.give_back().await;
+        call.refund().await;
     }
     Ok((identity, id, watch))
 }
