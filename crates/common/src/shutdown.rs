@@ -29,7 +29,7 @@ pub struct Shutdown {
 
 /// Work in progress, such as a running turn or a request being answered: a drain waits until this is dropped.
 #[derive(Debug)]
-pub struct Work {
+pub struct WorkGuard {
     _held: TaskTrackerToken,
 }
 
@@ -104,8 +104,8 @@ impl Shutdown {
 
     /// Registers work that a drain waits for. What only waits for requests (an idle connection, a background loop)
     /// registers nothing.
-    pub fn work(&self) -> Work {
-        Work {
+    pub fn work(&self) -> WorkGuard {
+        WorkGuard {
             _held: self.work.token(),
         }
     }

@@ -1,12 +1,8 @@
 //! What a request of the chat service can fail with, and what callers are told of a model server's failure.
 
-use common::{
-    errors::Code,
-    rate_limiter::RateLimitError,
-    store::StoreError,
-};
+use common::{errors::Code, rate_limiter::RateLimitError, store::StoreError};
 
-use crate::llm::providers::ModelError;
+use crate::llm::ModelError;
 
 /// What a request of the chat service can fail with.
 #[derive(Debug, thiserror::Error)]

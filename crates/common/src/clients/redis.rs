@@ -39,9 +39,9 @@ pub struct Link {
 
 /// Where Redis is, and each thread's connection to it while there is one.
 #[derive(Clone)]
-pub struct Connector(Arc<Inner>);
+pub struct Connector(Arc<Connections>);
 
-struct Inner {
+struct Connections {
     client: Client,
     own: ThreadLocal<ThreadConnection>,
 }
@@ -76,7 +76,7 @@ impl Connector {
             .set_protocol(ProtocolVersion::RESP3);
         let tcp = TcpSettings::default().set_nodelay(true);
         let client = Client::open(info.set_redis_settings(login).set_tcp_settings(tcp))?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Connections {
             client,
             own: ThreadLocal::new(),
         })))

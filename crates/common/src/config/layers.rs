@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     Binary, Environment,
-    problem::{Problem, nearest},
+    invalid_setting::{InvalidSetting, nearest},
     variables::Variables,
 };
 
@@ -45,17 +45,11 @@ impl Source for Layer {
     }
 }
 
-impl FromIterator<(String, Value)> for Layer {
-    fn from_iter<I: IntoIterator<Item = (String, Value)>>(values: I) -> Self {
-        Self(values.into_iter().collect())
-    }
-}
-
 /// Reads and merges all layers. What cannot be read or is unknown goes into `problems`; the rest stands.
 pub(super) fn collect(
     binary: Binary,
     all: &BTreeMap<String, String>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<InvalidSetting>,
 ) -> Layered {
     let variables = Variables::new(all);
     let environment = environment(&variables, problems);
@@ -88,8 +82,8 @@ pub(super) fn collect(
         layer
     }));
     let Files { known, .. } = files;
-    layers.push(variables.well_known(problems));
-    layers.push(variables.prefixed(&known, problems));
+    layers.push(Layer(variables.well_known(problems)));
+    layers.push(Layer(variables.prefixed(&known, problems)));
     Layered {
         environment,
         values: merge(layers, problems),
@@ -97,7 +91,7 @@ pub(super) fn collect(
     }
 }
 
-fn environment(variables: &Variables<'_>, problems: &mut Vec<Problem>) -> Environment {
+fn environment(variables: &Variables<'_>, problems: &mut Vec<InvalidSetting>) -> Environment {
     let Some(given) = variables.get("ENVIRONMENT", "ENVIRONMENT", problems) else {
         return Environment::Dev;
     };
@@ -107,7 +101,11 @@ fn environment(variables: &Variables<'_>, problems: &mut Vec<Problem>) -> Enviro
         "prod" => Environment::Prod,
         other => {
             let wrong = format!("{other:?} is no environment; allowed: dev, stg, prod");
-            problems.push(Problem::new("ENVIRONMENT", Some(&given.origin), wrong));
+            problems.push(InvalidSetting::new(
+                "ENVIRONMENT",
+                Some(&given.origin),
+                wrong,
+            ));
             Environment::Dev
         }
     }
@@ -123,7 +121,7 @@ fn forget_the_network(layer: &mut Layer) {
 struct Files<'a> {
     /// The settings that there are.
     known: BTreeSet<String>,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Vec<InvalidSetting>,
 }
 
 impl Files<'_> {
@@ -147,7 +145,8 @@ impl Files<'_> {
         let wanted = ["default.toml", &format!("{environment}.toml")];
         if !wanted.iter().any(|name| folder.join(name).exists()) {
             let wrong = format!("{folder:?} holds neither default.toml nor {environment}.toml");
-            self.problems.push(Problem::new("CONFIG_DIR", None, wrong));
+            self.problems
+                .push(InvalidSetting::new("CONFIG_DIR", None, wrong));
         }
     }
 
@@ -159,7 +158,7 @@ impl Files<'_> {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => {
                 let wrong = format!("cannot be read: {error}");
-                self.problems.push(Problem::new(origin, None, wrong));
+                self.problems.push(InvalidSetting::new(origin, None, wrong));
                 None
             }
         }
@@ -174,7 +173,7 @@ impl Files<'_> {
                 let before = error.span().and_then(|span| text.get(..span.start));
                 let line = before.unwrap_or_default().matches('\n').count() + 1;
                 let wrong = format!("line {line} is not TOML: {}", error.message());
-                self.problems.push(Problem::new(origin, None, wrong));
+                self.problems.push(InvalidSetting::new(origin, None, wrong));
             }
         }
         layer
@@ -207,7 +206,8 @@ impl Files<'_> {
                     None => "no setting has this name".to_owned(),
                 },
             };
-            self.problems.push(Problem::new(path, Some(origin), wrong));
+            self.problems
+                .push(InvalidSetting::new(path, Some(origin), wrong));
         }
     }
 }
@@ -222,7 +222,7 @@ fn names(table: &toml::Table, prefix: &str, known: &mut BTreeSet<String>) {
     }
 }
 
-fn merge(layers: Vec<Layer>, problems: &mut Vec<Problem>) -> BTreeMap<String, Value> {
+fn merge(layers: Vec<Layer>, problems: &mut Vec<InvalidSetting>) -> BTreeMap<String, Value> {
     let mut builder = Config::builder();
     for layer in layers {
         builder = builder.add_source(layer);
@@ -230,7 +230,7 @@ fn merge(layers: Vec<Layer>, problems: &mut Vec<Problem>) -> BTreeMap<String, Va
     let mut values = BTreeMap::new();
     match builder.build() {
         Ok(merged) => leaves(merged.cache, "", &mut values),
-        Err(error) => problems.push(Problem::new("settings", None, error.to_string())),
+        Err(error) => problems.push(InvalidSetting::new("settings", None, error.to_string())),
     }
     values
 }

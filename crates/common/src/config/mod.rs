@@ -1,9 +1,9 @@
 //! Settings: one struct a section, layered from the compiled-in files to the environment. Every problem is reported at once.
 
 mod fields;
+mod invalid_setting;
 mod layers;
 mod ollama_host;
-mod problem;
 mod reader;
 mod rules;
 mod settings;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use self::reader::Reader;
 pub use self::{
-    problem::{Problem, Problems},
+    invalid_setting::{InvalidSetting, InvalidSettings},
     settings::{Auth, Chat, Llm, Provider, RateLimit, Server, Settings, StoreSettings, Telemetry},
 };
 
@@ -123,32 +123,38 @@ impl Settings {
     /// The settings of a binary in this environment (the process's variables, by value), or every problem they have.
     ///
     /// Reads the files that the variables name (`CONFIG_DIR`, `NAME_FILE`) and, in production, the modes of the signing keys.
-    pub fn load(binary: Binary, variables: &BTreeMap<String, String>) -> Result<Self, Problems> {
+    pub fn load(
+        binary: Binary,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Self, InvalidSettings> {
         Loaded::load(binary, variables).map(|loaded| loaded.settings)
     }
 }
 
 impl Loaded {
     /// As [`Settings::load`], keeping where each value came from.
-    pub fn load(binary: Binary, variables: &BTreeMap<String, String>) -> Result<Self, Problems> {
+    pub fn load(
+        binary: Binary,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Self, InvalidSettings> {
         let mut problems = Vec::new();
         let layered = layers::collect(binary, variables, &mut problems);
         let mut reader = Reader::new(&layered.values, &layered.fallback, &mut problems);
         let settings = Settings::read(&mut reader, layered.environment);
         let printed = reader.printed;
         let Some(settings) = settings else {
-            return Err(Problems(problems));
+            return Err(InvalidSettings(problems));
         };
         for (setting, wrong) in rules::broken(&settings, binary) {
             // Another value stands in for one that is wrong by itself: no rule can be checked on it.
             if !problems.iter().any(|problem| problem.setting == setting) {
                 let origin = layered.values.get(setting).and_then(|value| value.origin());
-                problems.push(Problem::new(setting, origin, wrong));
+                problems.push(InvalidSetting::new(setting, origin, wrong));
             }
         }
         match problems.is_empty() {
             true => Ok(Self { settings, printed }),
-            false => Err(Problems(problems)),
+            false => Err(InvalidSettings(problems)),
         }
     }
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use config::Value;
 
-use super::{fields::FieldParser, layers::DEFAULT_ORIGIN, problem::Problem};
+use super::{fields::FieldParser, invalid_setting::InvalidSetting, layers::DEFAULT_ORIGIN};
 
 /// The merged layers, what was found wrong in them, and what `check-config` prints of them.
 pub(super) struct Reader<'a> {
     values: &'a BTreeMap<String, Value>,
     /// Where every value is good: one of these stands in for a wrong one, so that the rest can be checked, too.
     fallback: &'a BTreeMap<String, Value>,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Vec<InvalidSetting>,
     section: String,
     pub(super) printed: String,
 }
@@ -20,7 +20,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(
         values: &'a BTreeMap<String, Value>,
         fallback: &'a BTreeMap<String, Value>,
-        problems: &'a mut Vec<Problem>,
+        problems: &'a mut Vec<InvalidSetting>,
     ) -> Self {
         Self {
             values,
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
             }
             Err(wrong) => {
                 let fallback = self.fallback.get(&name);
-                self.problems.push(Problem::new(name, origin, wrong));
+                self.problems.push(InvalidSetting::new(name, origin, wrong));
                 parser.parse(fallback).ok()
             }
         }

@@ -7,12 +7,11 @@ use std::{
     path::Path,
 };
 
-use config::Value;
+use config::{Map, Value};
 
 use super::{
-    layers::Layer,
+    invalid_setting::{InvalidSetting, nearest},
     ollama_host,
-    problem::{Problem, nearest},
 };
 
 const PREFIX: &str = "CHATBOT__";
@@ -53,12 +52,12 @@ impl<'a> Variables<'a> {
         Self { all }
     }
 
-    /// The variable, from itself or from the file that `NAME_FILE` names. Problems speak of `setting`.
+    /// The variable, from itself or from the file that `NAME_FILE` names. InvalidSettings speak of `setting`.
     pub(super) fn get(
         &self,
         name: &str,
         setting: &str,
-        problems: &mut Vec<Problem>,
+        problems: &mut Vec<InvalidSetting>,
     ) -> Option<Given> {
         let file_name = format!("{name}{FILE}");
         let text = self.all.get(name);
@@ -66,7 +65,7 @@ impl<'a> Variables<'a> {
         match (text, file) {
             (Some(text), Some(_)) if !text.is_empty() => {
                 let wrong = format!("{name} and {file_name} are both set; set one of them");
-                problems.push(Problem::new(setting, Some(name), wrong));
+                problems.push(InvalidSetting::new(setting, Some(name), wrong));
                 None
             }
             (_, Some(path)) => match content(Path::new(path)) {
@@ -75,7 +74,7 @@ impl<'a> Variables<'a> {
                     origin: file_name,
                 }),
                 Err(error) => {
-                    problems.push(Problem::new(
+                    problems.push(InvalidSetting::new(
                         setting,
                         Some(&file_name),
                         format!("cannot read the file {path:?}: {error}"),
@@ -91,7 +90,7 @@ impl<'a> Variables<'a> {
     }
 
     /// What the well-known names set. An empty one sets nothing.
-    pub(super) fn well_known(&self, problems: &mut Vec<Problem>) -> Layer {
+    pub(super) fn well_known(&self, problems: &mut Vec<InvalidSetting>) -> Map<String, Value> {
         let mut values = Vec::new();
         for (name, key) in WELL_KNOWN {
             let given = self.get(name, key, problems);
@@ -101,7 +100,7 @@ impl<'a> Variables<'a> {
             if name == "OLLAMA_HOST" {
                 let Some(url) = ollama_host::base_url(&given.text) else {
                     let wrong = "not an address of Ollama; allowed: host, host:port, http://host:port/path or https://…";
-                    problems.push(Problem::new(key, Some(name), wrong));
+                    problems.push(InvalidSetting::new(key, Some(name), wrong));
                     continue;
                 };
                 given.text = url;
@@ -112,7 +111,11 @@ impl<'a> Variables<'a> {
     }
 
     /// What `CHATBOT__SECTION__KEY` sets; names of that look which mean no setting are problems.
-    pub(super) fn prefixed(&self, known: &BTreeSet<String>, problems: &mut Vec<Problem>) -> Layer {
+    pub(super) fn prefixed(
+        &self,
+        known: &BTreeSet<String>,
+        problems: &mut Vec<InvalidSetting>,
+    ) -> Map<String, Value> {
         let names: BTreeMap<String, &String> =
             known.iter().map(|key| (variable(key), key)).collect();
         let mut values = Vec::new();
@@ -148,7 +151,7 @@ fn looks_like_ours(name: &str, known: &BTreeMap<String, &String>) -> bool {
                 .any(|known| squeezed(known) == squeezed(&upper)))
 }
 
-fn unknown(name: &str, plain: &str, known: &BTreeMap<String, &String>) -> Problem {
+fn unknown(name: &str, plain: &str, known: &BTreeMap<String, &String>) -> InvalidSetting {
     let mut wrong = "no setting has this name".to_owned();
     if let Some(near) = nearest(
         &plain.to_ascii_uppercase(),
@@ -157,7 +160,7 @@ fn unknown(name: &str, plain: &str, known: &BTreeMap<String, &String>) -> Proble
         let file = if name == plain { "" } else { FILE };
         wrong.push_str(&format!("; did you mean {near}{file}?"));
     }
-    Problem::new(name, None, wrong)
+    InvalidSetting::new(name, None, wrong)
 }
 
 /// A file's text without one trailing newline: what a secret mounted as a file means.

@@ -1,4 +1,4 @@
-//! JSON bodies into values: what is no JSON is told apart from JSON that says something else than was asked for.
+//! Parses JSON bodies: `invalid_json` for what is not JSON, `validation_failed` with a pointer for JSON of another type.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ApiError, Code,
-    fault::{Fault, shorten},
+    decode_error::{DecodeError, shorten},
 };
 
 /// The value of a JSON text.
@@ -85,7 +85,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 /// member by member, so that `["hello"]` would pass for `{"message": "hello"}`.
 struct Typed(Value);
 
-impl IntoDeserializer<'_, Fault> for Typed {
+impl IntoDeserializer<'_, DecodeError> for Typed {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -94,9 +94,9 @@ impl IntoDeserializer<'_, Fault> for Typed {
 }
 
 impl<'de> Deserializer<'de> for Typed {
-    type Error = Fault;
+    type Error = DecodeError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.0 {
             Value::Null => visitor.visit_unit(),
             Value::Bool(yes) => visitor.visit_bool(yes),
@@ -118,7 +118,7 @@ impl<'de> Deserializer<'de> for Typed {
         }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.0 {
             Value::Null => visitor.visit_none(),
             _ => visitor.visit_some(self),
@@ -130,10 +130,10 @@ impl<'de> Deserializer<'de> for Typed {
         _name: &'static str,
         _fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, DecodeError> {
         match self.0 {
             Value::Object(_) => self.deserialize_any(visitor),
-            _ => Err(Fault::Expected("an object".to_owned())),
+            _ => Err(DecodeError::Expected("an object".to_owned())),
         }
     }
 
@@ -141,7 +141,7 @@ impl<'de> Deserializer<'de> for Typed {
         self,
         _name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -150,10 +150,10 @@ impl<'de> Deserializer<'de> for Typed {
         _name: &'static str,
         known: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, DecodeError> {
         match self.0 {
             Value::String(name) => visitor.visit_enum(name.into_deserializer()),
-            _ => Err(Fault::Expected(known.join(" or "))),
+            _ => Err(DecodeError::Expected(known.join(" or "))),
         }
     }
 

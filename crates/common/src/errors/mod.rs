@@ -1,8 +1,8 @@
 //! Refusals and failures: a closed list of codes, problem documents (RFC 9457), and extractors that refuse with them.
 
 mod code;
+mod decode_error;
 pub mod extract;
-mod fault;
 pub mod json;
 mod query;
 mod response;

@@ -1,4 +1,4 @@
-//! Query strings into values, each parameter once and spelled as the contract has it.
+//! Parses query strings strictly: each parameter once, flags `true` or `false`, unknown names refused.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde::de::{
     value::MapDeserializer,
 };
 
-use super::{ApiError, Code, fault::Fault};
+use super::{ApiError, Code, decode_error::DecodeError};
 
 /// The value of a query string (without its `?`).
 ///
@@ -19,7 +19,7 @@ pub fn parse<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     let fields = pairs
         .iter()
         .map(|(name, value)| (name.as_ref(), Value(value.as_ref())));
-    let map: MapDeserializer<'_, _, Fault> = MapDeserializer::new(fields);
+    let map: MapDeserializer<'_, _, DecodeError> = MapDeserializer::new(fields);
     serde_path_to_error::deserialize(map).map_err(|error| error.inner().at("/query", error.path()))
 }
 
@@ -72,7 +72,7 @@ fn hex(digit: u8) -> Option<u8> {
 #[derive(Clone, Copy)]
 struct Value<'a>(&'a str);
 
-impl<'de> IntoDeserializer<'de, Fault> for Value<'de> {
+impl<'de> IntoDeserializer<'de, DecodeError> for Value<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -82,31 +82,31 @@ impl<'de> IntoDeserializer<'de, Fault> for Value<'de> {
 
 macro_rules! numbers {
     ($($method:ident)* => $visit:ident $kind:ty) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
             match self.0.parse::<$kind>() {
                 Ok(number) => visitor.$visit(number),
-                Err(_) => Err(Fault::invalid_type(Unexpected::Str(self.0), &visitor)),
+                Err(_) => Err(DecodeError::invalid_type(Unexpected::Str(self.0), &visitor)),
             }
         }
     )*};
 }
 
 impl<'de> Deserializer<'de> for Value<'de> {
-    type Error = Fault;
+    type Error = DecodeError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_borrowed_str(self.0)
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.0 {
             "true" => visitor.visit_bool(true),
             "false" => visitor.visit_bool(false),
-            _ => Err(Fault::Flag),
+            _ => Err(DecodeError::Flag),
         }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_some(self)
     }
 
@@ -114,7 +114,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
         self,
         _name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -123,7 +123,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
         _name: &'static str,
         _variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_enum(self.0.into_deserializer())
     }
 

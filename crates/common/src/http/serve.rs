@@ -216,7 +216,7 @@ impl Listener {
             ended = connection.as_mut() => return log_result(ended),
             () = stop.cancelled() => {}
         }
-        state.linger(false);
+        state.discard_rest(false);
         connection.as_mut().graceful_shutdown();
         if let Ok(ended) = timeout(limits.close_timeout, connection).await {
             log_result(ended);
@@ -266,7 +266,7 @@ async fn answer(
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    state.linger(status.as_u16() >= 400);
+    state.discard_rest(status.as_u16() >= 400);
     Ok(response.map(|body| GuardedBody {
         body,
         _guard: guard,

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// How long the rest of a refused upload is read and discarded, so that its sender sees the refusal and not a reset.
-const LINGER: Duration = Duration::from_secs(1);
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// The state of a connection, set by the service and read by the socket that has to choose a timeout.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct ConnState {
     /// Counts requests. Even: a head is awaited (0: the first one). Odd: a request is being answered, or the connection
     /// was upgraded.
     phase: AtomicU32,
-    linger: AtomicBool,
+    discard_rest: AtomicBool,
     upgraded: AtomicBool,
     /// The length of the last request's body.
     body: AtomicU64,
@@ -41,14 +41,14 @@ pub(super) struct ConnState {
 }
 
 /// The length of a chunked body.
-const UNKNOWN: u64 = u64::MAX;
+const CHUNKED: u64 = u64::MAX;
 
 impl ConnState {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             opened: Instant::now(),
             phase: AtomicU32::new(0),
-            linger: AtomicBool::new(false),
+            discard_rest: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             body: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -58,7 +58,7 @@ impl ConnState {
     /// Notes that a head has arrived, with a body of this length. Until the guard is dropped, that is, until the
     /// response's last byte is handed over, reading has no timeout here.
     pub(super) fn begin(self: &Arc<Self>, body: Option<u64>) -> ResponseGuard {
-        self.body.store(body.unwrap_or(UNKNOWN), Ordering::Relaxed);
+        self.body.store(body.unwrap_or(CHUNKED), Ordering::Relaxed);
         let phase = self.phase.load(Ordering::Acquire) | 1;
         self.phase.store(phase, Ordering::Release);
         ResponseGuard {
@@ -73,12 +73,12 @@ impl ConnState {
     }
 
     fn body(&self) -> Option<u64> {
-        Some(self.body.load(Ordering::Relaxed)).filter(|length| *length != UNKNOWN)
+        Some(self.body.load(Ordering::Relaxed)).filter(|length| *length != CHUNKED)
     }
 
     /// Sets whether to read on for a moment before closing, since the request may have been refused before its body was read.
-    pub(super) fn linger(&self, refused: bool) {
-        self.linger.store(refused, Ordering::Release);
+    pub(super) fn discard_rest(&self, refused: bool) {
+        self.discard_rest.store(refused, Ordering::Release);
     }
 }
 
@@ -145,7 +145,7 @@ pub(super) struct TimeoutIo {
     read_timer: Timer,
     write_due: Option<Instant>,
     write_timer: Timer,
-    linger_due: Option<Instant>,
+    discard_until: Option<Instant>,
     _permit: ConnectionPermit,
 }
 
@@ -167,7 +167,7 @@ impl TimeoutIo {
             read_timer: Timer::default(),
             write_due: None,
             write_timer: Timer::default(),
-            linger_due: None,
+            discard_until: None,
             _permit: permit,
         }
     }
@@ -284,14 +284,14 @@ impl AsyncWrite for TimeoutIo {
     /// Ends our side. After a refusal it reads on for a moment: closing with unread bytes would reset the connection, and
     /// the client might not see the refusal.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let due = match self.linger_due {
+        let due = match self.discard_until {
             Some(due) => due,
             None => {
                 ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
-                if !self.state.linger.load(Ordering::Acquire) && !self.is_within_head() {
+                if !self.state.discard_rest.load(Ordering::Acquire) && !self.is_within_head() {
                     return Poll::Ready(Ok(()));
                 }
-                *self.linger_due.insert(Instant::now() + LINGER)
+                *self.discard_until.insert(Instant::now() + DISCARD_TIME)
             }
         };
         let mut scratch = [0; 4096];

@@ -1,10 +1,10 @@
-//! Problems with settings: each has the name, the origin of the value, and what is allowed.
+//! InvalidSettings with settings: each has the name, the origin of the value, and what is allowed.
 
 use std::fmt;
 
 /// One wrong setting. Its text never holds the value of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct InvalidSetting {
     /// The setting's dotted name (`auth.login`), or a variable's or file's name where no setting is meant.
     pub setting: String,
     /// The file or variable that it came from; `None` where nothing sets it.
@@ -13,7 +13,7 @@ pub struct Problem {
     pub wrong: String,
 }
 
-impl Problem {
+impl InvalidSetting {
     pub(super) fn new(
         setting: impl Into<String>,
         origin: Option<&str>,
@@ -27,7 +27,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = self.setting.clone();
         if let Some(origin) = self
@@ -53,9 +53,9 @@ impl fmt::Display for Problem {
 
 /// Every problem that the settings have, in the order of the layers and then of the schema. Never empty.
 #[derive(Debug, thiserror::Error)]
-pub struct Problems(pub Vec<Problem>);
+pub struct InvalidSettings(pub Vec<InvalidSetting>);
 
-impl fmt::Display for Problems {
+impl fmt::Display for InvalidSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, problem) in self.0.iter().enumerate() {
             if n > 0 {

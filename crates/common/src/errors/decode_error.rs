@@ -12,7 +12,7 @@ const MAX_DETAIL: usize = 300;
 
 /// Why a value is not what was asked for. It never holds the value itself, which may be long, or secret.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum DecodeError {
     Missing(&'static str),
     Unknown(&'static [&'static str]),
     Expected(String),
@@ -20,70 +20,70 @@ pub(super) enum Fault {
     Other(String),
 }
 
-impl Fault {
+impl DecodeError {
     /// The refusal of a value at this path below `prefix`.
     pub(super) fn at(&self, prefix: &str, path: &Path) -> ApiError {
         let mut pointer = format!("{prefix}{}", pointer(path));
-        if let Fault::Flag = self {
+        if let DecodeError::Flag = self {
             return ApiError::new(
                 Code::InvalidRequest,
                 format!("{path} is either true or false."),
             );
         }
-        if let Fault::Missing(name) = self {
+        if let DecodeError::Missing(name) = self {
             push(&mut pointer, name);
         }
         ApiError::invalid(pointer, shorten(&self.to_string()))
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Missing(_) => f.write_str("This field is missing."),
-            Fault::Unknown(known) => {
+            DecodeError::Missing(_) => f.write_str("This field is missing."),
+            DecodeError::Unknown(known) => {
                 write!(
                     f,
                     "This field is not known here; known: {}.",
                     known.join(", ")
                 )
             }
-            Fault::Expected(what) => write!(f, "Expected {what}."),
-            Fault::Flag => f.write_str("A flag is either true or false."),
-            Fault::Other(message) => f.write_str(message),
+            DecodeError::Expected(what) => write!(f, "Expected {what}."),
+            DecodeError::Flag => f.write_str("A flag is either true or false."),
+            DecodeError::Other(message) => f.write_str(message),
         }
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for DecodeError {}
 
-impl de::Error for Fault {
+impl de::Error for DecodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Fault::Other(message.to_string())
+        DecodeError::Other(message.to_string())
     }
 
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Fault::Expected(in_words(expected))
+        DecodeError::Expected(in_words(expected))
     }
 
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Fault::Expected(in_words(expected))
+        DecodeError::Expected(in_words(expected))
     }
 
     fn invalid_length(_: usize, expected: &dyn Expected) -> Self {
-        Fault::Expected(in_words(expected))
+        DecodeError::Expected(in_words(expected))
     }
 
     fn unknown_variant(_: &str, known: &'static [&'static str]) -> Self {
-        Fault::Expected(known.join(" or "))
+        DecodeError::Expected(known.join(" or "))
     }
 
     fn unknown_field(_: &str, known: &'static [&'static str]) -> Self {
-        Fault::Unknown(known)
+        DecodeError::Unknown(known)
     }
 
     fn missing_field(name: &'static str) -> Self {
-        Fault::Missing(name)
+        DecodeError::Missing(name)
     }
 }
 
