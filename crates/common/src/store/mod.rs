@@ -20,6 +20,7 @@ mod gate;
 mod plan;
 mod quota;
 mod redis;
+mod shard;
 mod snapshot;
 mod txn;
 
@@ -36,10 +37,11 @@ use self::{embedded::Embedded, gate::Gate, redis::Redis};
 pub use self::{
     eviction::Eviction,
     quota::{Admission, Bucket, Quota},
+    shard::{SHARDS, shard},
     snapshot::{Found, Read, Snapshot},
     txn::{Check, Committed, Op, Txn},
 };
-use crate::{config::StoreUrl, shutdown::Shutdown};
+use crate::{clock::Clock, config::StoreUrl, shutdown::Shutdown};
 
 /// A key as it stands in the store: `family:{tag}:…`. Only repositories spell one.
 pub type Key = String;
@@ -66,6 +68,7 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(1);
 pub struct Store {
     backend: Backend,
     gate: Arc<Gate>,
+    clock: Clock,
     deadline: Option<Instant>,
 }
 
@@ -84,15 +87,25 @@ impl Store {
     /// A Redis address that is none; an embedded file that cannot be made, is damaged, or is held by another process.
     /// No error text holds a password.
     pub fn open(url: &StoreUrl, shutdown: &Shutdown) -> Result<Self, StoreError> {
+        Self::open_with_clock(url, Clock::system(), shutdown)
+    }
+
+    /// As [`Self::open`], by that clock: the embedded store goes by it; where Redis is used, it is set by Redis' time.
+    pub fn open_with_clock(
+        url: &StoreUrl,
+        clock: Clock,
+        shutdown: &Shutdown,
+    ) -> Result<Self, StoreError> {
         let gate = Arc::new(Gate::new(Instant::now()));
         let backend = match url {
             StoreUrl::Redis(url) => Backend::Redis(Redis::open(url, gate.clone(), shutdown)?),
-            StoreUrl::Embedded(dir) => Backend::Embedded(Embedded::open(dir)?),
-            StoreUrl::Memory => Backend::Embedded(Embedded::memory()?),
+            StoreUrl::Embedded(dir) => Backend::Embedded(Embedded::open(dir, clock.clone())?),
+            StoreUrl::Memory => Backend::Embedded(Embedded::memory(clock.clone())?),
         };
         Ok(Self {
             backend,
             gate,
+            clock,
             deadline: None,
         })
     }
@@ -117,18 +130,50 @@ impl Store {
         }
     }
 
-    /// Reads, all at one moment of the store's clock; costs one round trip.
+    /// The store's clock as far as this process knows it: every read corrects it.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Reads, all at one moment of the store's clock, in one round trip. All keys share one hash tag.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; [`StoreError::Corrupt`] where a key has another type than is read.
     pub async fn read(&self, reads: Vec<Read>) -> Result<Snapshot, StoreError> {
         let call = async {
             match &self.backend {
-                Backend::Redis(redis) => redis.read(&reads).await,
+                Backend::Redis(redis) => redis.read(&reads, true).await,
                 Backend::Embedded(embedded) => embedded.read(reads).await,
             }
         };
-        self.call("read", Box::pin(call)).await
+        self.call_read("read", Box::pin(call)).await
+    }
+
+    /// Independent reads in one round trip, each at a moment of its own; their keys may lie in any slot.
+    ///
+    /// # Errors
+    /// As of [`Self::read`]; the first that there was.
+    pub async fn read_each(&self, reads: Vec<Read>) -> Result<Snapshot, StoreError> {
+        let call = async {
+            match &self.backend {
+                Backend::Redis(redis) => redis.read(&reads, false).await,
+                Backend::Embedded(embedded) => embedded.read(reads).await,
+            }
+        };
+        self.call_read("read_each", Box::pin(call)).await
+    }
+
+    async fn call_read(
+        &self,
+        op: &'static str,
+        call: Pin<Box<dyn Future<Output = Result<Snapshot, StoreError>> + Send + '_>>,
+    ) -> Result<Snapshot, StoreError> {
+        let asked = self.clock.elapsed();
+        let snapshot = self.call(op, call).await?;
+        if self.is_shared() {
+            self.clock.follow(snapshot.now, asked);
+        }
+        Ok(snapshot)
     }
 
     /// Applies a transaction whole, or not at all.

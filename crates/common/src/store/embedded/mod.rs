@@ -6,7 +6,6 @@
 //! take back what was relaxed and not yet on disk. Rate limits are kept in memory alone.
 
 mod buckets;
-mod clock;
 mod entry;
 mod file;
 mod reading;
@@ -24,12 +23,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::{
     buckets::Buckets,
-    clock::Clock,
     file::{Fault, File},
     work::{Request, Work},
     writer::Writer,
 };
 use super::{Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, plan};
+use crate::clock::Clock;
 
 /// Writes that may wait for the writer; further callers wait for a place within their own deadline.
 const WAITING: usize = 1024;
@@ -38,7 +37,7 @@ const WAITING: usize = 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Embedded {
     file: Arc<File>,
-    clock: Arc<Clock>,
+    clock: Clock,
     buckets: Arc<Buckets>,
     places: Arc<Semaphore>,
     writer: Arc<Writer>,
@@ -46,21 +45,21 @@ pub(super) struct Embedded {
 
 impl Embedded {
     /// Opens or makes the file in `dir`, which is made too; both are for their owner alone.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::on(File::open(dir)?)
+    pub(super) fn open(dir: &Path, clock: Clock) -> Result<Self, StoreError> {
+        Self::on(File::open(dir)?, clock)
     }
 
-    pub(super) fn memory() -> Result<Self, StoreError> {
-        Self::on(File::memory()?)
+    pub(super) fn memory(clock: Clock) -> Result<Self, StoreError> {
+        Self::on(File::memory()?, clock)
     }
 
-    fn on(file: File) -> Result<Self, StoreError> {
-        let (file, clock) = (Arc::new(file), Arc::new(Clock::default()));
+    fn on(file: File, clock: Clock) -> Result<Self, StoreError> {
+        let file = Arc::new(file);
         let writer = Writer::start(file.clone(), clock.clone())?;
         Ok(Self {
             file,
+            buckets: Arc::new(Buckets::new(clock.clone())),
             clock,
-            buckets: Arc::new(Buckets::default()),
             places: Arc::new(Semaphore::new(WAITING)),
             writer: Arc::new(writer),
         })

@@ -13,13 +13,12 @@ use std::{
 use redb::Durability;
 
 use super::{
-    clock::Clock,
     file::{Fault, File},
     sweep,
     tables::Tables,
     work::{Request, Work, copy},
 };
-use crate::store::StoreError;
+use crate::{clock::Clock, store::StoreError};
 
 /// Relaxed changes are on disk after that long.
 pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -41,7 +40,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(file: Arc<File>, clock: Arc<Clock>) -> Result<Self, StoreError> {
+    pub(super) fn start(file: Arc<File>, clock: Clock) -> Result<Self, StoreError> {
         let (requests, receiver) = mpsc::channel();
         let mut desk = Desk::new(file, clock);
         let thread = std::thread::Builder::new()
@@ -77,7 +76,7 @@ impl Drop for Writer {
 /// The writer's own state.
 struct Desk {
     file: Arc<File>,
-    clock: Arc<Clock>,
+    clock: Clock,
     /// When the oldest relaxed change that is not on disk was made.
     dirty: Option<Instant>,
     swept: Instant,
@@ -87,7 +86,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn new(file: Arc<File>, clock: Arc<Clock>) -> Self {
+    fn new(file: Arc<File>, clock: Clock) -> Self {
         Self {
             file,
             clock,

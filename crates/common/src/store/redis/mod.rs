@@ -145,8 +145,12 @@ impl Redis {
         futures_util::future::join_all(looks).await;
     }
 
-    pub(super) async fn read(&self, reads: &[Read]) -> Result<Snapshot, StoreError> {
-        let (pipeline, sizes) = reading::pipeline(reads, true);
+    pub(super) async fn read(
+        &self,
+        reads: &[Read],
+        at_one_moment: bool,
+    ) -> Result<Snapshot, StoreError> {
+        let (pipeline, sizes) = reading::pipeline(reads, at_one_moment);
         // Reading twice does no harm, so a connection that broke meanwhile costs the caller nothing.
         let values = match self.send_pipeline(&pipeline).await {
             Err(Failure::Lost(_)) => self.send_pipeline(&pipeline).await,
