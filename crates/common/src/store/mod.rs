@@ -14,9 +14,10 @@
 //!   deleted or set in between. A time to live counts in whole milliseconds, at least 1.
 //! * After one time-out, calls fail at once for 250 ms at a time, so that a frozen store costs no caller a full wait.
 
+mod circuit_breaker;
 mod embedded;
 mod eviction;
-mod gate;
+
 mod plan;
 mod quota;
 mod redis;
@@ -33,7 +34,7 @@ use std::{
 
 pub use bytes::Bytes;
 
-use self::{embedded::Embedded, gate::Gate, redis::Redis};
+use self::{circuit_breaker::CircuitBreaker, embedded::Embedded, redis::Redis};
 pub use self::{
     eviction::Eviction,
     quota::{Admission, Bucket, Quota},
@@ -47,7 +48,7 @@ use crate::{clock::Clock, config::StoreUrl, shutdown::Shutdown};
 pub type Key = String;
 
 /// What a store call can fail with.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// It could not be reached, did not answer in time, is loading, read-only, or refuses us. For a write: unknown.
     #[error("the store is unavailable: {0}")]
@@ -67,7 +68,7 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Store {
     backend: Backend,
-    gate: Arc<Gate>,
+    breaker: Arc<CircuitBreaker>,
     clock: Clock,
     deadline: Option<Instant>,
 }
@@ -96,15 +97,15 @@ impl Store {
         clock: Clock,
         shutdown: &Shutdown,
     ) -> Result<Self, StoreError> {
-        let gate = Arc::new(Gate::new(Instant::now()));
+        let breaker = Arc::new(CircuitBreaker::new(Instant::now()));
         let backend = match url {
-            StoreUrl::Redis(url) => Backend::Redis(Redis::open(url, gate.clone(), shutdown)?),
+            StoreUrl::Redis(url) => Backend::Redis(Redis::open(url, breaker.clone(), shutdown)?),
             StoreUrl::Embedded(dir) => Backend::Embedded(Embedded::open(dir, clock.clone())?),
             StoreUrl::Memory => Backend::Embedded(Embedded::memory(clock.clone())?),
         };
         Ok(Self {
             backend,
-            gate,
+            breaker,
             clock,
             deadline: None,
         })
@@ -118,7 +119,7 @@ impl Store {
     /// Whether the store was away within that time, as far as was seen from here: what others had to write meanwhile may be
     /// missing.
     pub fn was_away(&self, time: Duration) -> bool {
-        self.gate.away_within(time, Instant::now())
+        self.breaker.unreachable_within(time, Instant::now())
     }
 
     /// The same store; calls through this handle end by then (and after 1 s at the latest).
@@ -292,7 +293,7 @@ impl Store {
         }
     }
 
-    /// The frame round every call: the gate, one deadline over everything that it does, and the metrics. The call is boxed:
+    /// The frame round every call: the breaker, one deadline over everything that it does, and the metrics. The call is boxed:
     /// every future that waits for the store would otherwise have room for it, twice over for each one that it is passed
     /// through, and most of them wait for something else most of the time.
     async fn call<T>(
@@ -307,14 +308,14 @@ impl Store {
         let result = if end <= begun {
             // Nothing may go out for a caller who has no time left to hear of it.
             Err(StoreError::Unavailable("no time was left".into()))
-        } else if self.gate.pass(begun) {
+        } else if self.breaker.allow(begun) {
             match tokio::time::timeout_at(end.into(), call).await {
                 Ok(result) => {
-                    self.gate.answered();
+                    self.breaker.record_reply();
                     result
                 }
                 Err(_) => {
-                    self.gate.timed_out(begun, Instant::now());
+                    self.breaker.record_timeout(begun, Instant::now());
                     Err(StoreError::Unavailable("no answer in time".into()))
                 }
             }

@@ -17,18 +17,18 @@ const SWEEP_AT_LEAST: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Buckets {
     clock: Clock,
-    held: Mutex<Held>,
+    held: Mutex<BucketTable>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct BucketTable {
     full_at: HashMap<String, i64>,
     sweep_at: usize,
 }
 
 impl Buckets {
     pub(super) fn new(clock: Clock) -> Self {
-        let held = Held {
+        let held = BucketTable {
             full_at: HashMap::new(),
             sweep_at: SWEEP_AT_LEAST,
         };

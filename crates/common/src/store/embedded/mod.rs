@@ -7,14 +7,15 @@
 
 mod buckets;
 mod entry;
+mod fault;
 mod file;
+mod job;
 mod reading;
 mod sweep;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod transaction;
-mod work;
 mod writer;
 
 use std::{path::Path, sync::Arc};
@@ -23,8 +24,9 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::{
     buckets::Buckets,
-    file::{Fault, File},
-    work::{Request, Work},
+    fault::Fault,
+    file::File,
+    job::{Job, QueuedJob},
     writer::Writer,
 };
 use super::{Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, plan};
@@ -77,14 +79,14 @@ impl Embedded {
 
     pub(super) async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
         plan::guards(&txn)?;
-        self.write(|answer| Work::Commit(txn, answer)).await
+        self.write(|answer| Job::Commit(txn, answer)).await
     }
 
     pub(super) async fn apply(&self, ops: Vec<Op>) -> Result<Vec<bool>, StoreError> {
         if ops.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(|answer| Work::Apply(ops, answer)).await
+        self.write(|answer| Job::Apply(ops, answer)).await
     }
 
     pub(super) fn admit(&self, key: &str, quota: Quota, cost: i64) -> Admission {
@@ -105,12 +107,12 @@ impl Embedded {
 
     /// Asks the writer: it is the part that can be stuck.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        self.write(Work::Ping).await
+        self.write(Job::Ping).await
     }
 
     async fn write<T>(
         &self,
-        work: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Work,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
     ) -> Result<T, StoreError> {
         let ended = || StoreError::Unavailable("the writer has ended".into());
         let place = self
@@ -120,8 +122,8 @@ impl Embedded {
             .await
             .map_err(|_| ended())?;
         let (answer, answered) = oneshot::channel();
-        if !self.writer.send(Request {
-            work: work(answer),
+        if !self.writer.send(QueuedJob {
+            job: job(answer),
             _place: place,
         }) {
             return Err(ended());
