@@ -71,7 +71,7 @@ done
 forbid "chat's http asks services, not the store's keys" 'store::keys' $src/http
 
 # Keys are spelled in the stores, in identity (`i:`), and in the rate limiter.
-spelled='format!\("[aci]:|"[aci]:[a-z]+"'
+spelled='format!\("[aci]:|"[aci]:[a-z]{3,}'
 # shellcheck disable=SC2086
 forbid "a key is spelled outside the stores" "$spelled" $services $src/http $src/llm $src/domain crates/chatbot/src \
   crates/common/src/http crates/common/src/store crates/common/src/clients crates/common/src/errors crates/common/src/config

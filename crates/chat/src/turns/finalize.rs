@@ -7,7 +7,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    domain::{Ending, FinishReason, Message, StopReason, Usage, error::explain, event::Event},
+    domain::{Ending, FinishReason, Message, StopReason, Usage, event::Event},
+    error::explain,
     events::{
         answer::{AnswerText, answer_message},
         registry::RunningTurn,

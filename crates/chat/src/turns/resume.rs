@@ -5,7 +5,8 @@ use std::sync::Arc;
 use common::{identity::Owner, store::StoreError};
 
 use crate::{
-    domain::{MessageId, StopReason, error::ChatError},
+    domain::{MessageId, StopReason},
+    error::ChatError,
     events::{
         log::{EventLog, Subscriber},
         recovery::Recovery,

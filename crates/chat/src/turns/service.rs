@@ -6,7 +6,8 @@ use common::{identity::Owner, shutdown::Shutdown};
 use tokio::time::{sleep, timeout_at};
 
 use crate::{
-    domain::{IdempotencyRecord, MessageId, OpenTurn, SessionId, error::ChatError},
+    domain::{IdempotencyRecord, MessageId, OpenTurn, SessionId},
+    error::ChatError,
     events::{
         log::Subscriber, recovery::Recovery, registry::Registry, remote_tail::RemoteTail,
         replicator::Replicator,
@@ -139,7 +140,7 @@ impl TurnService {
             .then(|| self.plan_from_cache(&request))
             .flatten();
         if cached.is_none() {
-            request.ticket.count(deadline).await?;
+            request.ticket.check(deadline).await?;
         }
         loop {
             if self.shutdown.is_draining() {
@@ -333,7 +334,7 @@ impl TurnService {
             .finder
             .subscribe(store, &request.owner, &record.id, 0)
             .await?;
-        request.ticket.give_back().await;
+        request.ticket.refund().await;
         Ok(StartedTurn {
             id: record.id.clone(),
             events,

@@ -10,11 +10,8 @@ use serde_json::{Map, Value};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    domain::{
-        FinishReason, Options, Usage,
-        error::{ChatError, explain},
-        random_text,
-    },
+    domain::{FinishReason, Options, Usage, random_text},
+    error::{ChatError, explain},
     generation::{
         Outcome, Sink,
         answer::AnswerBuilder,
