@@ -28,8 +28,8 @@ impl AnswerText {
     }
 }
 
-/// The answer as it is stored; `None` for a failure without text or thoughts, and where an attempt that failed or has no text must
-/// not replace an earlier answer. A complete answer is stored even if it is empty: its id was given out.
+/// The answer as it is stored; `None` where it was cut off before any text or thoughts, and where an attempt that failed or has no
+/// text must not replace an earlier answer. A complete answer is stored even if it is empty: its id was given out.
 pub(crate) fn answer_message(
     open: &OpenTurn,
     served_by: ServedBy,
@@ -46,7 +46,8 @@ pub(crate) fn answer_message(
         Ending::Error { code, .. } => (FinishReason::Error, Some(*code)),
     };
     let is_empty = text.answer.is_empty();
-    let is_nothing = is_empty && text.thinking.is_empty() && code.is_some();
+    let is_complete = matches!(finish_reason, FinishReason::Stop | FinishReason::Length);
+    let is_nothing = is_empty && text.thinking.is_empty() && !is_complete;
     let spoils_an_earlier_one =
         open.replaces.is_some() && (is_empty || (code.is_some() && open.regenerates));
     if is_nothing || spoils_an_earlier_one {
