@@ -16,7 +16,7 @@ use crate::{
 pub const READ_STEP: u64 = 8;
 
 /// Text, in bytes, at which a page of messages ends before its limit.
-const PAGE_SIZE: usize = 4 * 1024 * 1024;
+const PAGE_SIZE: usize = 8 * 1024 * 1024;
 
 /// A page of something, and where the next one begins.
 #[derive(Debug)]
