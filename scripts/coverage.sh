@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs every test with instrumented binaries and writes coverage/: a summary, lcov.info, and pages to look at.
 # Needs cargo-llvm-cov and the toolchain's llvm-tools; installs what else is missing.
-# What is killed in a story (kill -9) leaves no counts.
+# What is killed in a test (kill -9) leaves no counts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/tools.sh
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/coverage"
-# Binaries that a story starts are counted too, since they are built under these variables.
+# Binaries that a test starts are counted too, since they are built under these variables.
 eval "$(cargo llvm-cov show-env --sh)"
 # Thousands of processes: a few files that they merge their counts into, not one for each.
 export LLVM_PROFILE_FILE="${LLVM_PROFILE_FILE//%p-/}"

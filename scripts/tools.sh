@@ -22,11 +22,11 @@ need redis-server redis-server
 need haproxy haproxy
 # Instances whose clocks are wrong.
 need faketime faketime
-# The official OpenAI SDKs are clients of some stories.
+# The official OpenAI SDKs are clients of some end-to-end tests.
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv python3-pip)
 need nodejs node
 need npm npm
-# The page's stories.
+# Browser tests of the page.
 [ -n "${CHROMIUM:-}" ] || need chromium chromium chromium-browser google-chrome
 
 if [ "${#missing[@]}" -gt 0 ]; then

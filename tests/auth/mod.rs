@@ -1,9 +1,9 @@
-//! Stories in which `auth` matters to somebody else.
+//! Tokens and accounts where both services are involved.
 
-mod absence;
+mod auth_outage;
 mod clocks;
-mod crowd;
-mod forgeries;
+mod concurrency;
+mod forged_tokens;
 mod revocation;
 mod rotation;
 mod tokens;

@@ -18,7 +18,7 @@ fn configuration() -> String {
     let text = std::fs::read_to_string(file).unwrap();
     text.replace("AUTH_PASSWORD_SHA256", &sha256("for-auth"))
         .replace("CHAT_PASSWORD_SHA256", &sha256("for-chat"))
-        // The story looks after the store.
+        // The test looks after the store.
         .replace("user default off", "")
 }
 

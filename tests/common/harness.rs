@@ -1,4 +1,4 @@
-//! The harness keeps its own promises: a story can only be believed if its tools can.
+//! The harness keeps its own promises: a test can only be believed if its tools can.
 
 use std::time::{Duration, Instant};
 

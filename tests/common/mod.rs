@@ -1,19 +1,18 @@
-//! Stories of what both services share.
+//! What both services share.
 
 mod bodies;
-mod described;
 mod harness;
 mod harness_forge;
 mod health;
-mod measured;
+mod metrics;
+mod openapi;
 mod origins;
 mod problems;
-mod rude;
 mod secrets;
-mod starting;
+mod slowloris;
+mod startup;
 
 use tests::{Client, TestApp};
-
 /// The two services, each with a path that takes a body.
 async fn doors(app: &TestApp) -> [(Client, &'static str); 2] {
     let alice = app.login("alice").await;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the official OpenAI SDKs, at the versions pinned beside this file, into the folder named: clients for the
-# stories of `tests/chat/sdks.rs`. Does nothing where they are there already.
+# end-to-end tests of `tests/chat/sdks.rs`. Does nothing where they are there already.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 to="${1:?usage: install.sh FOLDER}"

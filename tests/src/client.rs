@@ -178,7 +178,7 @@ impl Client {
             .await
     }
 
-    /// The same with a body of the story's own.
+    /// The same with a body of its own.
     pub async fn stream_body(&self, body: &Value) -> EventStream {
         self.open(
             self.request(Method::POST, "/chat/message?stream=true")

@@ -1,4 +1,4 @@
-//! The events of an answer, read strictly: whatever the grammar or the order of api.md forbids fails the story.
+//! The events of an answer, read strictly: whatever the grammar or the order of api.md forbids fails the test.
 
 use std::time::Duration;
 
@@ -142,7 +142,7 @@ impl EventStream {
         self.next_within(PATIENCE).await
     }
 
-    /// The same with a patience of the story's own.
+    /// The same with a patience of its own.
     pub async fn next_within(&mut self, limit: Duration) -> Option<Event> {
         within(limit, "the next event of a stream", self.read()).await
     }

@@ -1,4 +1,4 @@
-//! An HAProxy of a story's own, with the project's configuration for it.
+//! An HAProxy of its own, with the project's configuration for it.
 
 use std::{
     io::ErrorKind,

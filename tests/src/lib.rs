@@ -1,5 +1,5 @@
 //! The harness: real processes of ours, a throw-away Redis, model servers that misbehave on request, and clients that
-//! check what they read. A story in `auth/`, `chat/` or `common/` is written with these and knows nothing of the code inside.
+//! check what they read. A test in `auth/`, `chat/` or `common/` is written with these and knows nothing of the code inside.
 //!
 //! * [`TestApp`]: `auth` and any number of `chat`, or `chatbot`, as child processes; [`Process`] is one of them
 //! * [`Redis`]: a redis-server of its own; [`Proxy`]: the wire to it, or to a model server, that can be cut
@@ -8,7 +8,7 @@
 //! * [`Haproxy`]: a proxy in front of two instances, as the project deploys it
 //! * [`Forge`]: tokens nobody should accept; [`Auditor`]: what was acknowledged against what is stored
 //!
-//! A story is a function in the file of its subject, named as a claim, and in the list at that file's head:
+//! A test is a function in the file of its feature, named as a claim, and in the list at that file's head:
 //!
 //! ```text
 //! on_both_stores!(a_message_is_answered);
@@ -21,7 +21,7 @@
 //! }
 //! ```
 //!
-//! It shares nothing with any other story: store, processes, ports and model server are its own. It waits with
+//! It shares nothing with any other test: store, processes, ports and model server are its own. It waits with
 //! [`eventually`] or [`within`], never by sleeping for luck.
 #![allow(
     clippy::unwrap_used,

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::eventually;
 
-/// A running (or ended) binary of the workspace; killed when dropped, and its log shown when the story failed.
+/// A running (or ended) binary of the workspace; killed when dropped, and its log shown when the test failed.
 pub struct Process {
     name: String,
     child: Mutex<Child>,
@@ -236,7 +236,7 @@ pub fn free_port() -> u16 {
 }
 
 fn binary_path(name: &str) -> PathBuf {
-    // …/target/debug/deps/stories-<hash> -> …/target/debug/<name>
+    // …/target/debug/deps/end-to-end tests-<hash> -> …/target/debug/<name>
     let mut folder = std::env::current_exe().unwrap();
     folder.pop();
     if folder.ends_with("deps") {

@@ -1,4 +1,4 @@
-//! The wire between a service and what it depends on, which a story can slow down, freeze or cut.
+//! The wire between a service and what it depends on, which a test can slow down, freeze or cut.
 
 use std::{net::SocketAddr, time::Duration};
 

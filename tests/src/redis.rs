@@ -1,4 +1,4 @@
-//! A redis-server of a story's own: started in a temporary folder, frozen, killed and started again at will.
+//! A redis-server of its own: started in a temporary folder, frozen, killed and started again at will.
 
 use std::{
     process::{Child, Command, Stdio},

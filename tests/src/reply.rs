@@ -1,4 +1,4 @@
-//! An answer that was read to its end, with the checks that every story makes.
+//! An answer that was read to its end, with the checks that every test makes.
 
 use reqwest::{Response, header::HeaderMap};
 use serde_json::Value;

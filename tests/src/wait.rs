@@ -1,11 +1,11 @@
-//! Waiting for something with an end to the patience: nothing in a story sleeps for luck.
+//! Waiting for something with an end to the patience: nothing in a test sleeps for luck.
 
 use std::{
     future::Future,
     time::{Duration, Instant},
 };
 
-/// How long a story waits for what should take milliseconds; generous because the machine may be busy.
+/// How long a test waits for what should take milliseconds; generous because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Asks again and again until there is an answer, and gives it back.

@@ -1,4 +1,4 @@
-// Starts what the stories need (model server, chatbot, a proxy that can cut connections, Chromium) and ends it again.
+// Starts what the end-to-end tests need (model server, chatbot, a proxy that can cut connections, Chromium) and ends it again.
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -12,7 +12,7 @@ const PATIENCE_MS = 20_000;
 const ROOT = path.resolve(import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname), '../..');
 const BINARIES = path.join(path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target'), 'debug');
 
-/** One place for a file's stories: `open()` gives a page in a browser of its own. */
+/** One place for a file's end-to-end tests: `open()` gives a page in a browser of its own. */
 export function place({ environment = {}, durable = false } = {}) {
   const here = { contexts: [] };
   before(async () => {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the stories of the chat page: the built binaries, a model server that repeats what it is told, and Chromium.
+# Runs the end-to-end tests of the chat page: the built binaries, a model server that repeats what it is told, and Chromium.
 # Build first: cargo build --workspace --bins. Installs what is missing.
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -1,4 +1,4 @@
-//! What is unusual about the processes of a story, said before they start.
+//! What is unusual about the processes of a test, said before they start.
 
 use std::collections::BTreeMap;
 

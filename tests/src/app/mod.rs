@@ -1,4 +1,4 @@
-//! The whole thing as a story sees it: processes with a store and a model server of their own.
+//! The whole thing as a test sees it: processes with a store and a model server of their own.
 
 mod builder;
 
@@ -13,7 +13,7 @@ use crate::{
     Client, FakeModel, Forge, PATIENCE, Process, Proxy, Redis, eventually, models::MODEL, raw,
 };
 
-/// What a story runs on.
+/// What a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// `auth` and `chat` on Redis.
@@ -36,7 +36,7 @@ pub struct TestApp {
     backend: Backend,
     /// The Redis, where there is one.
     pub redis: Option<Redis>,
-    /// The wire to Redis, where the story asked for one.
+    /// The wire to Redis, where the test asked for one.
     pub store_proxy: Option<Proxy>,
     /// The model server: an Ollama.
     pub model: FakeModel,
@@ -96,9 +96,9 @@ impl TestApp {
     /// The Redis.
     ///
     /// # Panics
-    /// When the story runs on the embedded store.
+    /// When the test runs on the embedded store.
     pub fn redis(&self) -> &Redis {
-        self.redis.as_ref().expect("a story on Redis")
+        self.redis.as_ref().expect("a test on Redis")
     }
 
     /// Where the signing keys are.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
-/// Holds tokens back until the story lets them go.
+/// Holds tokens back until the test lets them go.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<Semaphore>);
 

@@ -1,6 +1,6 @@
 //! Frames that a WebSocket refuses: each has its error or its close code.
 
-use super::sockets::SOON;
+use super::websocket::SOON;
 use serde_json::{Value, json};
 use tests::{Backend, TestApp, raw::Raw};
 

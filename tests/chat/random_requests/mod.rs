@@ -17,13 +17,13 @@ use model::{End, Plays, Step, Talk, Told, script, step};
 
 const SESSIONS: [&str; 2] = ["a", "b"];
 
-struct Story<'a> {
+struct Scenario<'a> {
     app: &'a TestApp,
     alice: Client,
     talk: Talk,
 }
 
-impl Story<'_> {
+impl Scenario<'_> {
     async fn take(&mut self, step: &Step) {
         match *step {
             Step::Send(s, text, key, plays) => {
@@ -216,14 +216,14 @@ fn random_talk_agrees_with_the_model(on: Backend, cases: u32) {
         let user = format!("user-{}", number.get());
         let talk = async {
             let alice = app.login(&user).await;
-            let mut story = Story {
+            let mut test = Scenario {
                 app: &app,
                 alice,
                 talk: Talk::default(),
             };
             for step in &steps {
-                story.take(step).await;
-                story.check().await;
+                test.take(step).await;
+                test.check().await;
             }
         };
         let told =
