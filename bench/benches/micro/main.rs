@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chat::{
-    domain::event::{Event, Kind},
-    http::encode as wire,
-    llm::providers as adapters,
+    domain::event::EventRef,
+    http::encode,
+    llm::providers,
+    store::events::EventBatch,
 };
 use common::{
     clock,
@@ -30,44 +31,37 @@ fn main() {
     divan::main();
 }
 
-/// The same event dressed for server-sent events.
+/// An event encoded as a server-sent event.
 #[divan::bench]
 fn event_as_sse(bencher: Bencher<'_, '_>) {
-    let event = Event::token(TOKEN);
+    let event = EventRef::Token(TOKEN);
     bencher.bench_local(|| {
         let mut out = String::with_capacity(128);
-        wire::sse(black_box(1234), Kind::Token, &event.data, &mut out);
+        encode::sse(black_box(1234), event, &mut out);
         out
     });
 }
 
-/// The same event as a WebSocket's frame.
+/// An event encoded as a WebSocket frame.
 #[divan::bench]
 fn event_as_json(bencher: Bencher<'_, '_>) {
-    let event = Event::token(TOKEN);
+    let event = EventRef::Token(TOKEN);
     bencher.bench_local(|| {
         let mut out = String::with_capacity(192);
         let id = "0193b1c1-7a3e-7c63-8f2c-2b4a1d0c9e55";
-        wire::json(
-            black_box(1234),
-            Kind::Token,
-            id,
-            None,
-            &event.data,
-            &mut out,
-        );
+        encode::json(black_box(1234), event, id, None, &mut out);
         out
     });
 }
 
-/// The same event as a line for the store.
+/// An event encoded for the store.
 #[divan::bench]
 fn event_for_the_store(bencher: Bencher<'_, '_>) {
-    let event = Event::token(TOKEN);
+    let event = EventRef::Token(TOKEN);
     bencher.bench_local(|| {
-        let mut out = String::with_capacity(128);
-        Event::write_line(black_box(1234), Kind::Token, &event.data, &mut out);
-        out
+        let mut batch = EventBatch::default();
+        batch.push(black_box(1234), event);
+        batch
     });
 }
 
@@ -79,11 +73,11 @@ fn answer(line: &str, end: &str) -> Vec<u8> {
 }
 
 fn read(bencher: Bencher<'_, '_>, kind: ProviderKind, bytes: &[u8]) {
-    let chunks = adapters::read(kind, [bytes]).expect("an answer");
+    let chunks = providers::parse(kind, [bytes]).expect("an answer");
     assert_eq!(chunks.len(), TOKENS + 1);
     bencher
         .counter(TOKENS)
-        .bench_local(|| adapters::read(kind, [black_box(bytes)]));
+        .bench_local(|| providers::parse(kind, [black_box(bytes)]));
 }
 
 /// Ollama's lines, by the token.

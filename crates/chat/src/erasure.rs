@@ -1,30 +1,49 @@
-//! Erasing what a deleted account owned.
+//! Erases the data of deleted accounts.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
+use common::shutdown::Shutdown;
 use tokio::time::sleep;
 
-use crate::{domain::error::ChatError, store::erasure::Erasure, turns::service::Turns};
+use crate::{
+    domain::error::ChatError,
+    sessions::SessionService,
+    store::{ChatStore, erasure::Erasure},
+};
 
-/// How often it is looked whether an account was deleted.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often deleted accounts are looked for.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sessions deleted at a time.
-const STEP: usize = 100;
+/// Sessions listed at a time.
+const PAGE: usize = 100;
 
-impl Turns {
-    /// Erases the data of deleted accounts until the service stops. Every instance does it: erasing twice is harmless.
-    pub(crate) async fn erase_deleted_accounts(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = self.shutdown.stopping() => return,
-                () = sleep(LOOK) => {}
-            }
-            // What fails now, since the store is away, is still announced at the next look.
-            for erasure in self.repository.erasures().await.unwrap_or_default() {
-                if let Err(error) = self.erase(&erasure).await {
-                    tracing::warn!(%error, "a deleted account could not be erased yet");
+/// Erases accounts until the service stops. Every instance does it: erasing twice is harmless.
+pub struct ErasureService {
+    store: ChatStore,
+    sessions: SessionService,
+}
+
+impl ErasureService {
+    /// Starts the service.
+    pub fn spawn(store: ChatStore, sessions: SessionService, shutdown: &Shutdown) {
+        let service = Self { store, sessions };
+        let stopping = shutdown.clone();
+        shutdown.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stopping.stopping() => return,
+                    () = sleep(INTERVAL) => {}
                 }
+                service.erase_deleted().await;
+            }
+        });
+    }
+
+    async fn erase_deleted(&self) {
+        // What fails now, since the store is away, is still announced the next time.
+        for erasure in self.store.erasure().pending().await.unwrap_or_default() {
+            if let Err(error) = self.erase(&erasure).await {
+                tracing::warn!(%error, "a deleted account could not be erased yet");
             }
         }
     }
@@ -32,20 +51,20 @@ impl Turns {
     async fn erase(&self, erasure: &Erasure) -> Result<(), ChatError> {
         let owner = &erasure.owner;
         loop {
-            let listed = self.repository.list(owner, None, STEP).await?;
+            let listed = self.store.sessions().list(owner, None, PAGE).await?;
             if listed.is_empty() {
                 break;
             }
             for (id, _, _) in listed {
-                match self.remove_session(&self.repository, owner, &id).await {
+                match self.sessions.erase(owner, &id).await {
                     // It had expired.
                     Ok(()) | Err(ChatError::SessionNotFound) => {}
                     Err(error) => return Err(error),
                 }
             }
         }
-        self.repository.erase_rest(erasure).await?;
-        tracing::info!(again = erasure.is_second, "a deleted account was erased");
+        self.store.erasure().finish(erasure).await?;
+        tracing::info!(again = erasure.is_second, "erased a deleted account");
         Ok(())
     }
 }

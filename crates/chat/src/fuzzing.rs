@@ -5,7 +5,7 @@ use common::config::ProviderKind;
 
 use crate::{
     http,
-    llm::providers::{self, Chunk},
+    llm::{Chunk, providers},
     sessions::{MessageCursor, SessionCursor},
 };
 

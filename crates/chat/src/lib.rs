@@ -1,7 +1,6 @@
 //! The chat service: messages, sessions, streams, and the model servers behind them.
 //!
-//! `api` parses and answers, `service` decides, `repository` keeps, `adapters` talk to model servers, `models` are the
-//! words they share. [`build`] puts them together.
+//! [`build`] puts the parts together; docs/architecture.md says what each module owns.
 
 pub mod domain;
 pub mod erasure;
@@ -9,37 +8,42 @@ pub mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod generation;
+mod health;
 pub mod http;
 pub mod llm;
 mod metrics;
 pub mod sessions;
 pub mod store;
 pub mod turns;
+pub mod usage;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
 use common::{
     config::{LoginMode, Settings},
     http::{
-        HostPolicy, Layers, admin, complete_openapi, docs,
-        health::{self, Health},
-        metrics::PrometheusHandle,
-        wrap,
+        HostPolicy, Layers, admin, complete_openapi, docs, health as health_routes,
+        metrics::PrometheusHandle, wrap,
     },
     identity::{Authenticator, KeySet, Revocations, Verifier},
     rate_limiter::RateLimiter,
     shutdown::Shutdown,
-    store::{Eviction, Quota, Store},
+    store::{Quota, Store},
 };
 use utoipa::openapi::OpenApi;
 
 use crate::{
+    erasure::ErasureService,
+    events::{recovery::Recovery, registry::Registry},
+    generation::{stateless::CompletionService, tokens::TokenEstimates},
     http::{App, Parts, ws::Sockets},
-    llm::Llm,
-    store::Repository,
-    turns::service::{Limits, Turns},
+    llm::LlmService,
+    sessions::SessionService,
+    store::ChatStore,
+    turns::service::{TurnLimits, TurnParts, TurnService},
+    usage::UsageService,
 };
 
 /// The routers of the service, ready to be served.
@@ -93,7 +97,7 @@ pub fn openapi() -> OpenApi {
 pub fn build(
     settings: &Settings,
     store: Store,
-    llm: Llm,
+    llm: LlmService,
     identities: Identities,
     metrics: PrometheusHandle,
     shutdown: &Shutdown,
@@ -104,23 +108,41 @@ pub fn build(
     } = identities;
     self::metrics::describe();
     self::metrics::watch(llm.clone(), shutdown);
-    let repository = Repository::new(
+    let chat_store = ChatStore::new(
         store.clone(),
         settings.chat.session_ttl,
         settings.chat.lease,
     );
-    let turns = Turns::new(
-        repository,
+    let estimates = TokenEstimates::default();
+    let recovery = Recovery::new(estimates.clone());
+    let registry = Arc::new(Registry::default());
+    let sessions = SessionService::new(chat_store.clone(), Arc::clone(&registry), recovery.clone());
+    ErasureService::spawn(chat_store.clone(), sessions.clone(), shutdown);
+    let completions = CompletionService::new(
+        chat_store.clone(),
         llm.clone(),
-        Limits::from_settings(settings),
+        estimates.clone(),
+        settings.rate_limit.tokens_per_day,
         shutdown.clone(),
     );
+    let turns = TurnService::new(TurnParts {
+        store: chat_store.clone(),
+        llm: llm.clone(),
+        limits: turn_limits(settings),
+        estimates,
+        registry,
+        recovery,
+        shutdown: shutdown.clone(),
+    });
     let quota = Quota {
         burst: settings.rate_limit.requests.get(),
         period: settings.rate_limit.period,
     };
     let app = App::new(Parts {
         turns,
+        completions,
+        sessions,
+        usage: UsageService::new(chat_store),
         llm: llm.clone(),
         authenticator: authenticator.clone(),
         limiter: RateLimiter::new(store.clone(), quota, "c"),
@@ -130,10 +152,10 @@ pub fn build(
         sockets: Sockets::new(settings.chat.sockets_per_user),
         shutdown: shutdown.clone(),
     });
-    let health = health_of(store, authenticator.clone(), llm, shutdown.clone());
+    let health = health::build(store, authenticator.clone(), llm, shutdown.clone());
     let router = http::router(&app)
         .merge(passed_on)
-        .merge(health::routes(health.clone()))
+        .merge(health_routes::routes(health.clone()))
         .merge(docs::routes(openapi()))
         .merge(http::web_ui::routes());
     let mut layers = Layers::new("chat", hosts(settings, authenticator), &settings.server);
@@ -150,51 +172,19 @@ pub fn build(
     }
 }
 
+fn turn_limits(settings: &Settings) -> TurnLimits {
+    TurnLimits {
+        history_messages: settings.chat.history_messages,
+        max_session_messages: settings.chat.max_session_messages,
+        system_prompt: settings.chat.system_prompt.clone(),
+        tokens_per_day: settings.rate_limit.tokens_per_day,
+    }
+}
+
 /// Names are guarded while bound to loopback, or while `auth` says that login is open.
 fn hosts(settings: &Settings, authenticator: Authenticator) -> HostPolicy {
     let is_loopback = settings.chat.listen.ip().is_loopback();
     HostPolicy::guarded(settings.server.allowed_hosts.clone(), move || {
         is_loopback || authenticator.login_mode() == LoginMode::Open
     })
-}
-
-fn health_of(store: Store, authenticator: Authenticator, llm: Llm, shutdown: Shutdown) -> Health {
-    let eviction = Eviction::watch(store.clone(), &shutdown);
-    Health::new("Chat", shutdown)
-        .gate("store", move || {
-            let store = store.by(std::time::Instant::now() + Duration::from_millis(400));
-            async move {
-                store
-                    .ping()
-                    .await
-                    .map_err(|_| "cannot be reached".to_owned())
-            }
-        })
-        .gate("keys", move || {
-            let has_keys = authenticator.has_keys();
-            async move {
-                if has_keys {
-                    Ok(())
-                } else {
-                    Err("none from auth yet".to_owned())
-                }
-            }
-        })
-        .report("eviction", move || std::future::ready(eviction.check()))
-        .report("llm", move || {
-            let down: Vec<&str> = llm
-                .status()
-                .into_iter()
-                .filter(|status| status.up == Some(false) || status.breaker_open)
-                .map(|status| status.provider.as_str())
-                .collect();
-            async move {
-                if down.is_empty() {
-                    Ok(())
-                } else {
-                    Err(format!("cannot be reached: {}", down.join(", ")))
-                }
-            }
-        })
-        .build()
 }

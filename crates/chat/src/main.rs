@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use chat::llm::Llm;
+use chat::llm::LlmService;
 use common::{cli, config::Binary, http, store::Store};
 
 #[global_allocator]
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         let metrics = http::metrics::install(&shutdown);
         let store = Store::open(&settings.store.url, &shutdown)?;
         let identities = chat::Identities::remote(&settings, &store, &shutdown)?;
-        let llm = Llm::new(&settings.llm, &shutdown)?;
+        let llm = LlmService::new(&settings.llm, &shutdown)?;
         let service = chat::build(&settings, store, llm, identities, metrics, &shutdown);
         let (public, admin) = ((public, service.public), (admin, service.admin));
         Ok(

@@ -7,7 +7,7 @@ use metrics::{
     describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram,
 };
 
-use crate::llm::Llm;
+use crate::llm::LlmService;
 
 /// How often model servers are looked at: the breaker's rest is 5 s.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ pub(crate) fn describe() {
 }
 
 /// Keeps the state of the model servers measured until the stop.
-pub(crate) fn watch(llm: Llm, shutdown: &Shutdown) {
+pub(crate) fn watch(llm: LlmService, shutdown: &Shutdown) {
     let stop = shutdown.stop_token();
     drop(shutdown.spawn(async move {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -92,7 +92,7 @@ pub(crate) fn watch(llm: Llm, shutdown: &Shutdown) {
     }));
 }
 
-fn look(llm: &Llm) {
+fn look(llm: &LlmService) {
     for status in llm.status() {
         let provider = status.provider.as_str();
         if let Some(up) = status.up {

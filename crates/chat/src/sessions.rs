@@ -1,26 +1,23 @@
-//! Sessions as their owner sees them: list, read, rename, delete, page by page.
+//! Sessions as their owner sees them: list, read, change, delete, page by page.
 
 use std::{sync::Arc, time::Instant};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use common::{clock, identity::Owner};
+use common::identity::Owner;
 
-pub use crate::store::sessions::{NewSession, SessionChange};
 use crate::{
     domain::{
-        SessionId,
-        error::ChatError,
-        records::{MessageRecord, Session},
+        Message, NewSession, Session, SessionChange, SessionId, StopReason, error::ChatError,
     },
-    store::{Repository, delete::Deleted, usage::DayUsage},
-    turns::service::{Stop, Turns},
+    events::{recovery::Recovery, registry::Registry},
+    store::{ChatStore, delete::Deleted},
 };
 
-/// Messages read at a time: so few that even the longest come within a store call's patience.
-pub const READ_STEP: u64 = 50;
+/// Messages read at a time: so few that even the longest come within the time limit of a store call.
+pub const READ_STEP: u64 = 8;
 
 /// Text, in bytes, at which a page of messages ends before its limit.
-const PAGE_SIZE: usize = 16 * 1024 * 1024;
+const PAGE_SIZE: usize = 4 * 1024 * 1024;
 
 /// A page of something, and where the next one begins.
 #[derive(Debug)]
@@ -66,12 +63,28 @@ impl MessageCursor {
     }
 }
 
-impl Turns {
+/// Reads and changes sessions.
+#[derive(Clone)]
+pub struct SessionService {
+    store: ChatStore,
+    registry: Arc<Registry>,
+    recovery: Recovery,
+}
+
+impl SessionService {
+    pub fn new(store: ChatStore, registry: Arc<Registry>, recovery: Recovery) -> Self {
+        Self {
+            store,
+            registry,
+            recovery,
+        }
+    }
+
     /// The owner's sessions, newest first.
     ///
     /// # Errors
     /// [`ChatError::Store`].
-    pub async fn sessions(
+    pub async fn list(
         &self,
         owner: &Owner,
         cursor: Option<SessionCursor>,
@@ -80,8 +93,9 @@ impl Turns {
     ) -> Result<Page<(SessionId, Session)>, ChatError> {
         let before = cursor.map(|SessionCursor(at, id)| (at, id));
         let listed = self
-            .repository
+            .store
             .by(deadline)
+            .sessions()
             .list(owner, before, limit)
             .await?;
         let next_cursor = match listed.last() {
@@ -97,39 +111,36 @@ impl Turns {
         Ok(Page { items, next_cursor })
     }
 
-    /// Begins a session without a message.
+    /// Creates a session without a message.
     ///
     /// # Errors
     /// [`ChatError::SessionExists`].
-    pub async fn create_session(
+    pub async fn create(
         &self,
         owner: &Owner,
         id: &SessionId,
         new: NewSession,
         deadline: Instant,
     ) -> Result<Session, ChatError> {
-        self.repository
-            .by(deadline)
+        let store = self.store.by(deadline);
+        store
+            .sessions()
             .create(owner, id, new)
             .await?
             .ok_or(ChatError::SessionExists)
     }
 
-    /// One session.
-    ///
     /// # Errors
     /// [`ChatError::SessionNotFound`].
-    pub async fn session(
+    pub async fn get(
         &self,
         owner: &Owner,
         id: &SessionId,
         deadline: Instant,
     ) -> Result<Session, ChatError> {
-        self.repository
-            .by(deadline)
-            .view(owner, id, 0)
-            .await?
-            .session
+        let stored = self.store.by(deadline).sessions().get(owner, id).await?;
+        stored
+            .map(|stored| stored.session)
             .ok_or(ChatError::SessionNotFound)
     }
 
@@ -137,15 +148,16 @@ impl Turns {
     ///
     /// # Errors
     /// [`ChatError::SessionNotFound`].
-    pub async fn change_session(
+    pub async fn change(
         &self,
         owner: &Owner,
         id: &SessionId,
         change: &SessionChange,
         deadline: Instant,
     ) -> Result<Session, ChatError> {
-        self.repository
-            .by(deadline)
+        let store = self.store.by(deadline);
+        store
+            .sessions()
             .change(owner, id, change)
             .await?
             .ok_or(ChatError::SessionNotFound)
@@ -155,57 +167,70 @@ impl Turns {
     ///
     /// # Errors
     /// [`ChatError::SessionNotFound`].
-    pub async fn delete_session(
+    pub async fn delete(
         &self,
         owner: &Owner,
         id: &SessionId,
         deadline: Instant,
     ) -> Result<(), ChatError> {
-        self.remove_session(&self.repository.by(deadline), owner, id)
-            .await
+        self.remove(&self.store.by(deadline), owner, id).await
     }
 
-    pub(crate) async fn remove_session(
+    /// As [`Self::delete`], with the time limit of each store call alone.
+    ///
+    /// # Errors
+    /// [`ChatError::SessionNotFound`].
+    pub async fn erase(&self, owner: &Owner, id: &SessionId) -> Result<(), ChatError> {
+        self.remove(&self.store, owner, id).await
+    }
+
+    async fn remove(
         &self,
-        repository: &Repository,
+        store: &ChatStore,
         owner: &Owner,
         id: &SessionId,
     ) -> Result<(), ChatError> {
-        match repository.delete(owner, id).await? {
+        match store.sessions().delete(owner, id).await? {
             Deleted::NotFound => Err(ChatError::SessionNotFound),
             Deleted::Yes(open) => {
-                if let Some(turn) = open.and_then(|open| self.local(owner, &open.id)) {
-                    turn.stop(Stop::Deleted);
+                if let Some(turn) = open.and_then(|open| self.registry.get(owner, &open.id)) {
+                    turn.stop(StopReason::SessionDeleted);
                 }
                 Ok(())
             }
         }
     }
 
-    /// The newest messages before the cursor, oldest first.
+    /// The newest messages before the cursor, oldest first. May be fewer than `limit`: pages are bounded by bytes.
     ///
     /// # Errors
     /// [`ChatError::SessionNotFound`].
     pub async fn messages(
-        self: &Arc<Self>,
+        &self,
         owner: &Owner,
         id: &SessionId,
         before: Option<MessageCursor>,
         limit: u64,
         deadline: Instant,
-    ) -> Result<Page<MessageRecord>, ChatError> {
-        let session = self.settled(owner, id, deadline).await?;
-        let end = before.map_or(session.count, |MessageCursor(before)| {
-            before.min(session.count)
+    ) -> Result<Page<Message>, ChatError> {
+        let session = self.get_settled(owner, id, deadline).await?;
+        let end = before.map_or(session.message_count, |MessageCursor(before)| {
+            before.min(session.message_count)
         });
-        let (repository, oldest) = (self.repository.by(deadline), end.saturating_sub(limit));
+        let (store, oldest) = (self.store.by(deadline), end.saturating_sub(limit));
         let (mut reads, mut start, mut size) = (Vec::new(), end, 0);
         while start > oldest && size < PAGE_SIZE {
-            let stop = start - 1;
-            start = start.saturating_sub(READ_STEP).max(oldest);
-            let read = repository.messages(owner, id, start, stop).await?;
-            size += read.iter().map(MessageRecord::size).sum::<usize>();
-            reads.push(read);
+            let (stop, read) = (start - 1, u64::try_from(reads.len()).unwrap_or_default());
+            // Short messages are read in growing steps.
+            let step = if size < PAGE_SIZE / 8 {
+                READ_STEP << read.min(6)
+            } else {
+                READ_STEP
+            };
+            start = start.saturating_sub(step).max(oldest);
+            let messages = store.sessions().messages(owner, id, start, stop).await?;
+            size += messages.iter().map(Message::size).sum::<usize>();
+            reads.push(messages);
         }
         Ok(Page {
             items: reads.into_iter().rev().flatten().collect(),
@@ -213,7 +238,7 @@ impl Turns {
         })
     }
 
-    /// Messages from that position on, at most `limit`: for an export, which reads from the oldest.
+    /// Up to [`READ_STEP`] messages from that position on, for an export, which reads from the oldest.
     ///
     /// # Errors
     /// [`ChatError::Store`].
@@ -222,52 +247,46 @@ impl Turns {
         owner: &Owner,
         id: &SessionId,
         start: u64,
-        limit: u64,
-    ) -> Result<Vec<MessageRecord>, ChatError> {
+    ) -> Result<Vec<Message>, ChatError> {
+        let stop = start.saturating_add(READ_STEP - 1);
         Ok(self
-            .repository
-            .messages(owner, id, start, start.saturating_add(limit) - 1)
+            .store
+            .sessions()
+            .messages(owner, id, start, stop)
             .await?)
     }
 
-    /// What the owner used since midnight UTC.
-    ///
-    /// # Errors
-    /// [`ChatError::Store`].
-    pub async fn usage_today(
-        &self,
-        owner: &Owner,
-        deadline: Instant,
-    ) -> Result<DayUsage, ChatError> {
-        let today = clock::utc_day(clock::now_ms());
-        Ok(self.repository.by(deadline).usage(owner, &today).await?)
-    }
-
-    /// The session, after a turn whose instance is dead has been closed: who reads the history must find what is left
-    /// of that answer.
+    /// The session, after the turn of a dead instance was closed: whoever reads the history must find what is left of that
+    /// answer.
     ///
     /// # Errors
     /// [`ChatError::SessionNotFound`].
-    pub async fn settled(
-        self: &Arc<Self>,
+    pub async fn get_settled(
+        &self,
         owner: &Owner,
         id: &SessionId,
         deadline: Instant,
     ) -> Result<Session, ChatError> {
-        let session = self.session(owner, id, deadline).await?;
+        let session = self.get(owner, id, deadline).await?;
         let Some(open) = &session.open else {
             return Ok(session);
         };
-        if self.local(owner, &open.id).is_some() {
+        if self.registry.get(owner, &open.id).is_some() {
             return Ok(session);
         }
-        let repository = self.repository.by(deadline);
-        let stored = repository.turn(owner, id, &open.id, false).await?;
-        if !stored.state.is_dead() {
-            return stored.session.ok_or(ChatError::SessionNotFound);
+        let store = self.store.by(deadline);
+        if store
+            .turns()
+            .get(owner, id, &open.id)
+            .await?
+            .state
+            .is_dead()
+        {
+            self.recovery
+                .close_dead(&store, owner, id, &open.id)
+                .await?;
         }
-        self.close_dead(&repository, owner, id, &open.id).await?;
-        self.session(owner, id, deadline).await
+        self.get(owner, id, deadline).await
     }
 }
 

@@ -12,7 +12,7 @@ use axum::{
     http::HeaderValue,
     middleware::map_request,
 };
-use chat::{Identities, llm::Llm};
+use chat::{Identities, llm::LlmService};
 use common::{
     cli,
     config::Settings,
@@ -55,7 +55,8 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
         authenticator: auth.authenticator,
         passed_on: auth_routes(auth.public.clone()),
     };
-    let llm = Llm::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
+    let llm =
+        LlmService::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
     let chat = chat::build(
         &settings,
         store,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use chat::llm::Llm;
+use chat::llm::LlmService;
 use common::{
     config::{LogFormat, LoginMode, ProviderKind, Settings},
     shutdown::Shutdown,
@@ -38,7 +38,7 @@ pub fn print(auth: SocketAddr, chat: SocketAddr, settings: &Settings) {
 }
 
 /// Once it is known that no model server can be reached, prints the commands that change that.
-pub fn announce_demo(llm: Llm, settings: &Settings, shutdown: &Shutdown) {
+pub fn announce_demo(llm: LlmService, settings: &Settings, shutdown: &Shutdown) {
     if settings.telemetry.log_format == LogFormat::Json {
         return;
     }

@@ -5,7 +5,7 @@ use common::{
     store::StoreError,
 };
 
-use crate::llm::providers::ModelError;
+use crate::llm::ModelError;
 
 /// What a request of the chat service can fail with.
 #[derive(Debug, thiserror::Error)]

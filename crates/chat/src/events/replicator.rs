@@ -1,54 +1,62 @@
-//! The one writer that keeps the events of running turns in the store, off their live path, and renews their leases.
+//! Copies new events of running turns to the store, off their live path, and renews their leases.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use common::store::Op;
+use common::shutdown::Shutdown;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::{
-    store::{control::Request, keys::Keys},
-    turns::service::{Stop, Turn, Turns},
+    domain::StopReason,
+    events::registry::{Registry, RunningTurn},
+    store::{ChatStore, control::InboxRequest, events::EventBatch, turns::Replication},
 };
 
-/// How often: what a dead instance's watchers saw and its log lacks is at most this.
+/// Time between two rounds: what a dead instance's readers saw and the stored log lacks is at most this.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// Turns whose events go to the store together. More go one part after the other, spread over the period: all at once they
-/// would hold up every stream for as long as it takes to write and store them.
-const AT_ONCE: usize = 64;
+/// Turns whose events are stored in one pipeline. More follow one pipeline after the other, spread over the period: all at
+/// once they would delay every stream for as long as that takes.
+const BATCH_SIZE: usize = 64;
 
-/// What one round asks of the store, and what its answer will mean.
+/// What a round changes, and what the result of the change means.
 enum Change {
-    Events(Arc<Turn>, u64),
-    Lease(Arc<Turn>),
+    Events(u64),
+    Lease,
 }
 
-impl Turns {
-    /// Runs until the service stops and no turn runs any more.
-    pub(crate) async fn mirror(self: Arc<Self>) {
+/// Replicates all turns of this instance.
+pub struct Replicator {
+    store: ChatStore,
+    registry: Arc<Registry>,
+}
+
+impl Replicator {
+    /// Starts a replicator that runs until the service stops.
+    pub fn spawn(store: ChatStore, registry: Arc<Registry>, shutdown: &Shutdown) {
+        let replicator = Self { store, registry };
+        let stopping = shutdown.clone();
+        shutdown.spawn(async move { replicator.run(&stopping).await });
+    }
+
+    async fn run(&self, shutdown: &Shutdown) {
         loop {
-            if self.is_idle() {
-                tokio::select! {
-                    () = self.began.notified() => {}
-                    () = self.shutdown.stopping() => return,
-                }
+            tokio::select! {
+                () = self.registry.not_empty() => {}
+                () = shutdown.stopping() => return,
             }
-            // Not at once: a turn that ends within the period needs no mirror.
+            // Not at once: a turn that ends within the period needs no replication.
             sleep(PERIOD).await;
             loop {
-                let turns = self.running();
-                let parts = turns.chunks(AT_ONCE);
-                let Ok(count @ 1..) = u32::try_from(parts.len()) else {
+                let turns = self.registry.all();
+                let batches = turns.chunks(BATCH_SIZE);
+                let Ok(count @ 1..) = u32::try_from(batches.len()) else {
                     break;
                 };
                 let mut ticks = interval(PERIOD / count);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                for part in parts {
+                for batch in batches {
                     ticks.tick().await;
-                    self.mirror_some(part).await;
+                    self.replicate(batch).await;
                 }
                 self.read_inbox().await;
                 ticks.tick().await;
@@ -56,63 +64,63 @@ impl Turns {
         }
     }
 
-    async fn mirror_some(&self, turns: &[Arc<Turn>]) {
+    async fn replicate(&self, turns: &[Arc<RunningTurn>]) {
         let now = Instant::now();
-        let (mut ops, mut changes) = (Vec::new(), Vec::new());
+        let (mut replications, mut changes) = (Vec::new(), Vec::new());
         for turn in turns {
-            let keys = Keys::of(&turn.owner);
-            let (lines, last) = turn.log.lines_after(turn.mirrored.load(Ordering::SeqCst));
-            if !lines.is_empty() && !turn.log.has_ended() {
-                ops.push(Op::PushExisting(keys.events(&turn.open.id), lines.into()));
-                changes.push(Change::Events(Arc::clone(turn), last));
+            let (owner, id) = (turn.owner().clone(), turn.id().clone());
+            let (batch, last) = unstored(turn);
+            if !batch.is_empty() && !turn.log().has_ended() {
+                replications.push(Replication::Events(owner.clone(), id.clone(), batch));
+                changes.push((turn, Change::Events(last)));
             }
-            let due = turn.lease_renewed_at() + self.repository.lease() / 3 <= now;
-            if due {
-                ops.push(Op::Expire(
-                    keys.lease(&turn.open.id),
-                    Some(self.repository.lease()),
-                ));
-                changes.push(Change::Lease(Arc::clone(turn)));
+            if turn.lease_renewed_at() + self.store.lease() / 3 <= now {
+                replications.push(Replication::Lease(owner, id));
+                changes.push((turn, Change::Lease));
             }
         }
-        if ops.is_empty() {
+        if replications.is_empty() {
             return;
         }
-        // A failed round is repeated by the next: readers pass over events that they have.
-        let Ok(taken) = self.repository.mirror(ops).await else {
+        // A failed round is repeated by the next one: readers skip events that they have.
+        let Ok(applied) = self.store.turns().replicate(&replications).await else {
             return;
         };
-        for (change, taken) in changes.into_iter().zip(taken) {
+        for ((turn, change), applied) in changes.into_iter().zip(applied) {
             match change {
-                Change::Events(turn, last) if taken => turn.note_mirrored(last),
-                Change::Lease(turn) if taken => turn.note_lease_renewed(now),
-                Change::Events(turn, _) | Change::Lease(turn) => self.mend(&turn).await,
+                Change::Events(last) if applied => turn.set_replicated(last),
+                Change::Lease if applied => turn.set_lease_renewed(now),
+                _ => self.retake(turn).await,
             }
         }
     }
 
-    /// The store has no lease or log of a turn that runs here: take the lease again, or end the turn if it was closed.
-    async fn mend(&self, turn: &Turn) {
-        if turn.log.has_ended() {
+    /// The store has no lease or no log of a turn that runs here: takes the lease again, or ends the turn if it was closed.
+    async fn retake(&self, turn: &RunningTurn) {
+        if turn.log().has_ended() {
             return;
         }
-        let taken = self
-            .repository
-            .retake_lease(&turn.owner, &turn.session_id, &turn.open, &self.instance)
+        let store = self.store.turns();
+        let retaken = store
+            .retake_lease(turn.owner(), turn.session_id(), turn.open())
             .await;
-        if matches!(taken, Ok(false)) {
-            turn.stop(Stop::Lost);
+        if matches!(retaken, Ok(false)) {
+            turn.stop(StopReason::LeaseLost);
         }
     }
 
     async fn read_inbox(&self) {
-        let Ok(requests) = self.repository.take_inbox(&self.instance).await else {
-            return;
-        };
-        for Request::Cancel(id) in requests {
-            if let Some(turn) = self.running().into_iter().find(|turn| turn.open.id == id) {
-                turn.stop(Stop::Cancelled);
-            }
+        for InboxRequest::Cancel(id) in self.store.control().receive().await.unwrap_or_default() {
+            self.registry.stop(&id, StopReason::Cancelled);
         }
     }
+}
+
+/// The events of a turn that are not known to be stored, and the id of the last one.
+pub fn unstored(turn: &RunningTurn) -> (EventBatch, u64) {
+    let mut batch = EventBatch::default();
+    let last = turn
+        .log()
+        .for_each_after(turn.replicated(), |id, event| batch.push(id, event));
+    (batch, last)
 }

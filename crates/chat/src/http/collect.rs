@@ -1,12 +1,15 @@
-//! A turn's events folded into one answer, for callers that do not stream.
+//! Collects the events of a turn into one answer, for clients that do not stream.
 
 use common::errors::{ApiError, Code};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    domain::{Context, FinishReason, Usage, event::Kind},
-    events::log::{Step, Watch},
+    domain::{
+        Context, Ending, FinishReason, Usage,
+        event::{EventRef, Start},
+    },
+    events::log::{ReadResult, Subscriber},
 };
 
 /// A whole answer.
@@ -36,94 +39,59 @@ pub struct SentMessage {
     pub context: Context,
 }
 
-#[derive(Deserialize)]
-struct Start {
-    message_id: String,
-    session_id: String,
-    user_id: String,
-}
-
-#[derive(Deserialize)]
-struct Done {
-    finish_reason: FinishReason,
-    usage: Usage,
-    context: Context,
-    model: String,
-    provider: String,
-}
-
-#[derive(Deserialize)]
-struct Failed {
-    code: Code,
-    detail: String,
-}
-
-#[derive(Default)]
-struct Fold {
-    start: Option<Start>,
-    reply: String,
-    thinking: String,
-    done: Option<Done>,
-    failed: Option<Failed>,
-}
-
-fn read<T: DeserializeOwned>(members: &str) -> Option<T> {
-    serde_json::from_str(&format!("{{{members}}}")).ok()
-}
-
-impl Fold {
-    fn take(&mut self, kind: Kind, data: &str) {
-        match kind {
-            Kind::Start => self.start = read(data),
-            Kind::Queued => {}
-            Kind::Token => self.reply.push_str(data),
-            Kind::Thinking => self.thinking.push_str(data),
-            Kind::Done => self.done = read(data),
-            Kind::Error | Kind::Lost => self.failed = read(data),
-        }
-    }
-
-    fn answer(self) -> Result<SentMessage, ApiError> {
-        if let Some(Failed { code, detail }) = self.failed {
-            return Err(ApiError::new(code, detail));
-        }
-        let (Some(start), Some(done)) = (self.start, self.done) else {
-            return Err(ApiError::new(
-                Code::Interrupted,
-                "The answer was interrupted; ask again.",
-            ));
-        };
-        Ok(SentMessage {
-            user_id: start.user_id,
-            reply: self.reply,
-            thinking: Some(self.thinking).filter(|thoughts| !thoughts.is_empty()),
-            session_id: start.session_id,
-            message_id: start.message_id,
-            model: done.model,
-            provider: done.provider,
-            finish_reason: done.finish_reason,
-            usage: done.usage,
-            context: done.context,
-        })
-    }
-}
-
-/// Waits for the ending and returns the answer, or the failure that it ended with.
+/// Waits for the last event, and returns the answer or the error that it ended with.
 ///
 /// # Errors
-/// The turn's own failure; `shutting_down` where this instance stops before a turn of another one ends.
-pub async fn whole(watch: Watch) -> Result<SentMessage, ApiError> {
-    let (mut watch, mut fold) = (watch.patient(), Fold::default());
+/// The turn's own error; `shutting_down` where this instance stops before the turn of another one ends.
+pub async fn collect(subscriber: Subscriber) -> Result<SentMessage, ApiError> {
+    let mut subscriber = subscriber.unbounded();
+    let (mut start, mut ending): (Option<Start>, Option<Ending>) = (None, None);
+    let (mut reply, mut thinking) = (String::new(), String::new());
     loop {
-        match watch.next(|_, kind, data| fold.take(kind, data)).await {
-            Step::More => {}
-            Step::Ended => return fold.answer(),
-            Step::Lagging | Step::Gone => {
+        let read = subscriber.next(|_, event| match event {
+            EventRef::Start(event) => start = Some(event.clone()),
+            EventRef::Queued { .. } => {}
+            EventRef::Token(text) => reply.push_str(text),
+            EventRef::Thinking(text) => thinking.push_str(text),
+            EventRef::End(end) => ending = Some(end.ending.clone()),
+        });
+        match read.await {
+            ReadResult::More => {}
+            ReadResult::Ended => break,
+            ReadResult::Lagging | ReadResult::Gone => {
                 return Err(ApiError::new(
                     Code::ShuttingDown,
                     "The service is stopping; send the request again.",
                 ));
             }
         }
+    }
+    match (start, ending) {
+        (
+            Some(start),
+            Some(Ending::Done {
+                finish_reason,
+                usage,
+                context,
+                model,
+                provider,
+            }),
+        ) => Ok(SentMessage {
+            user_id: start.user_id,
+            reply,
+            thinking: Some(thinking).filter(|thoughts| !thoughts.is_empty()),
+            session_id: start.session_id.to_string(),
+            message_id: start.message_id.to_string(),
+            model,
+            provider,
+            finish_reason,
+            usage,
+            context,
+        }),
+        (_, Some(Ending::Error { code, detail })) => Err(ApiError::new(code, detail)),
+        _ => Err(ApiError::new(
+            Code::Interrupted,
+            "The answer was interrupted; ask again.",
+        )),
     }
 }

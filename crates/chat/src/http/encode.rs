@@ -1,113 +1,262 @@
-//! How events stand on each wire: one frame, three dresses.
+//! The JSON of events: server-sent events, NDJSON lines and WebSocket frames. No other module makes it.
 
-use crate::domain::event::{Kind, write_id};
+use common::errors::{ApiError, Code, FieldError, status_of};
+use serde::Serialize;
 
-/// Appends an event as server-sent events have it. A token has no name, so that every plain reader sees the text.
-pub fn sse(id: u64, kind: Kind, data: &str, out: &mut String) {
+use crate::domain::{
+    Context, Ending, FinishReason, Usage,
+    event::{End, EventRef, Start},
+};
+
+/// The data of `done`.
+#[derive(Serialize)]
+struct DoneData<'a> {
+    token: &'static str,
+    is_final: bool,
+    finish_reason: FinishReason,
+    usage: Usage,
+    context: Context,
+    model: &'a str,
+    provider: &'a str,
+}
+
+/// The data of `error`: a problem document, whose `type` is added where the frame has none of its own.
+#[derive(Serialize)]
+struct ErrorData<'a> {
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: Code,
+    request_id: &'a str,
+    retryable: bool,
+    /// Fields that are wrong, of a refused request.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+    /// Seconds; a socket has no headers to say it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+}
+
+impl<'a> ErrorData<'a> {
+    fn new(code: Code, detail: &'a str, request_id: &'a str) -> Self {
+        Self {
+            title: code.title(),
+            status: status_of(code).as_u16(),
+            detail,
+            code,
+            request_id,
+            retryable: code.retryable(),
+            errors: &[],
+            retry_after: None,
+        }
+    }
+}
+
+/// The event's name.
+fn name(event: EventRef<'_>) -> &'static str {
+    match event {
+        EventRef::Start(_) => "start",
+        EventRef::Queued { .. } => "queued",
+        EventRef::Token(_) | EventRef::Thinking(_) => "token",
+        EventRef::End(End {
+            ending: Ending::Done { .. },
+            ..
+        }) => "done",
+        EventRef::End(End {
+            ending: Ending::Error { .. },
+            ..
+        }) => "error",
+    }
+}
+
+/// Appends an event as a server-sent event. A token has no event name, so that every plain reader sees the text.
+pub fn sse(id: u64, event: EventRef<'_>, out: &mut String) {
     out.push_str("id: ");
-    write_id(id, out);
-    if !kind.is_text() {
+    push_number(id, out);
+    if !matches!(event, EventRef::Token(_) | EventRef::Thinking(_)) {
         out.push_str("\nevent: ");
-        out.push_str(kind.as_str());
+        out.push_str(name(event));
     }
     out.push_str("\ndata: {");
-    kind.write_members(data, out);
+    if let EventRef::End(End {
+        ending: Ending::Error { .. },
+        ..
+    }) = event
+    {
+        out.push_str("\"type\":\"about:blank\",");
+    }
+    push_members(event, out);
     out.push_str("}\n\n");
 }
 
-/// Appends an event as a JSON object on one line: a WebSocket's frame, or with a line feed a line of NDJSON.
+/// Appends an event as a JSON object on one line: a WebSocket frame, or with a line feed a line of NDJSON. `reference` is the JSON
+/// of the client's `ref`, which comes back on `start`.
 pub fn json(
     id: u64,
-    kind: Kind,
+    event: EventRef<'_>,
     message_id: &str,
     reference: Option<&str>,
-    data: &str,
     out: &mut String,
 ) {
     out.push_str("{\"type\":\"");
-    out.push_str(kind.as_str());
+    out.push_str(name(event));
     out.push_str("\",\"id\":");
-    write_id(id, out);
-    if let Some(reference) = reference.filter(|_| kind == Kind::Start) {
-        out.push_str(",\"ref\":");
-        out.push_str(reference);
-    }
+    push_number(id, out);
     // `start` has the id among its members.
-    if kind != Kind::Start {
+    if let EventRef::Start(Start { .. }) = event {
+        push_reference(reference, out);
+    } else {
         out.push_str(",\"message_id\":\"");
         out.push_str(message_id);
         out.push('"');
     }
     out.push(',');
-    push_members(kind, data, out);
+    push_members(event, out);
     out.push('}');
 }
 
-/// Appends a JSON object about the connection and not about a turn: it has neither `id` nor `message_id`.
-pub fn notice(kind: Kind, reference: Option<&str>, data: &str, out: &mut String) {
-    out.push_str("{\"type\":\"");
-    out.push_str(kind.as_str());
-    out.push('"');
+/// Appends an `error` that concerns the connection and not a turn: it has neither `id` nor `message_id`.
+pub fn connection_error(
+    error: &ApiError,
+    request_id: &str,
+    reference: Option<&str>,
+    out: &mut String,
+) {
+    out.push_str("{\"type\":\"error\"");
+    push_reference(reference, out);
+    out.push(',');
+    let data = ErrorData {
+        errors: &error.errors,
+        retry_after: error.retry_after_seconds(),
+        ..ErrorData::new(error.code, &error.detail, request_id)
+    };
+    push_object_members(&data, out);
+    out.push('}');
+}
+
+/// Appends such an `error` as a server-sent event without an id.
+pub fn sse_connection_error(error: &ApiError, request_id: &str, out: &mut String) {
+    out.push_str("event: error\ndata: {\"type\":\"about:blank\",");
+    push_object_members(&ErrorData::new(error.code, &error.detail, request_id), out);
+    out.push_str("}\n\n");
+}
+
+fn push_reference(reference: Option<&str>, out: &mut String) {
     if let Some(reference) = reference {
         out.push_str(",\"ref\":");
         out.push_str(reference);
     }
-    out.push(',');
-    push_members(kind, data, out);
-    out.push('}');
 }
 
-/// A problem object has a `type` of its own, which here would stand beside the event's: it is left out.
-fn push_members(kind: Kind, data: &str, out: &mut String) {
-    const PROBLEM_TYPE: &str = "\"type\":\"about:blank\",";
-    let is_problem = matches!(kind, Kind::Error | Kind::Lost);
-    let rest = data.strip_prefix(PROBLEM_TYPE).filter(|_| is_problem);
-    kind.write_members(rest.unwrap_or(data), out);
+/// Appends the members of an event's data, without braces.
+fn push_members(event: EventRef<'_>, out: &mut String) {
+    match event {
+        EventRef::Start(start) => push_object_members(start, out),
+        EventRef::Queued { position } => {
+            out.push_str("\"position\":");
+            push_number(position as u64, out);
+        }
+        EventRef::Token(text) => push_text("\"token\":", text, out),
+        EventRef::Thinking(text) => push_text("\"thinking\":", text, out),
+        EventRef::End(End {
+            ending, request_id, ..
+        }) => match ending {
+            Ending::Done {
+                finish_reason,
+                usage,
+                context,
+                model,
+                provider,
+            } => {
+                let done = DoneData {
+                    token: "",
+                    is_final: true,
+                    finish_reason: *finish_reason,
+                    usage: *usage,
+                    context: *context,
+                    model,
+                    provider,
+                };
+                push_object_members(&done, out);
+            }
+            Ending::Error { code, detail } => {
+                push_object_members(&ErrorData::new(*code, detail, request_id), out)
+            }
+        },
+    }
+}
+
+fn push_text(name: &str, text: &str, out: &mut String) {
+    out.push_str(name);
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        // Encoding a string cannot fail.
+        out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    }
+    out.push_str(",\"is_final\":false");
+}
+
+/// These structs are made of strings and numbers: encoding them cannot fail.
+fn push_object_members<T: Serialize>(object: &T, out: &mut String) {
+    let json = serde_json::to_string(object).unwrap_or_default();
+    out.push_str(
+        json.get(1..json.len().saturating_sub(1))
+            .unwrap_or_default(),
+    );
+}
+
+fn push_number(number: u64, out: &mut String) {
+    out.push_str(itoa::Buffer::new().format(number));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{MessageId, SessionId, event::Event};
 
     #[test]
     fn a_token_has_no_event_name_and_others_have() {
         let mut out = String::new();
-        sse(1, Kind::Token, "a\n", &mut out);
-        sse(2, Kind::Lost, "\"code\":\"interrupted\"", &mut out);
+        sse(1, EventRef::Token("a\n"), &mut out);
+        sse(2, EventRef::Queued { position: 3 }, &mut out);
         assert_eq!(
             out,
-            "id: 1\ndata: {\"token\":\"a\\n\",\"is_final\":false}\n\nid: 2\nevent: error\ndata: {\"code\":\"interrupted\"}\n\n"
+            "id: 1\ndata: {\"token\":\"a\\n\",\"is_final\":false}\n\nid: 2\nevent: queued\ndata: {\"position\":3}\n\n"
         );
     }
 
     #[test]
-    fn a_json_frame_names_each_member_once() {
+    fn a_json_frame_has_each_member_once() {
+        let error = Event::end(Ending::error(Code::Interrupted, "d"), &"r".into());
+        let id = MessageId::new("h2k9w0qzs1ab", 0);
+        let start = Start {
+            message_id: id.clone(),
+            session_id: SessionId::default_session(),
+            user_id: "alice".into(),
+            model: "m".into(),
+            provider: "demo".into(),
+            reset: false,
+        };
+        for event in [error.as_ref(), EventRef::Start(&start)] {
+            let mut out = String::new();
+            json(3, event, id.as_str(), Some("\"r\""), &mut out);
+            for member in ["\"type\":", "\"message_id\":", "\"id\":"] {
+                assert_eq!(out.matches(member).count(), 1, "{member} in {out}");
+            }
+            assert_eq!(
+                out.contains("\"ref\":\"r\""),
+                matches!(event, EventRef::Start(_))
+            );
+        }
         let mut out = String::new();
-        json(
-            3,
-            Kind::Error,
-            "m",
-            Some("\"r\""),
-            "\"type\":\"about:blank\",\"title\":\"t\"",
-            &mut out,
-        );
-        assert_eq!(
-            out,
-            r#"{"type":"error","id":3,"message_id":"m","title":"t"}"#
-        );
-        out.clear();
-        json(
-            1,
-            Kind::Start,
-            "m",
-            Some("\"r\""),
-            "\"message_id\":\"m\"",
-            &mut out,
-        );
-        assert_eq!(
-            out,
-            r#"{"type":"start","id":1,"ref":"\"r\"","message_id":"m"}"#
-                .replace("\"\\\"r\\\"\"", "\"r\"")
+        sse(3, error.as_ref(), &mut out);
+        assert!(
+            out.contains("data: {\"type\":\"about:blank\",\"title\":"),
+            "{out}"
         );
     }
 }

@@ -7,7 +7,7 @@ use common::errors::{ApiError, Code};
 
 use crate::{
     domain::error::{ChatError, explain},
-    llm::providers::ModelError,
+    llm::ModelError,
 };
 
 impl From<ChatError> for ApiError {

@@ -1,7 +1,5 @@
 //! A whole session as one JSON document, written page by page.
 
-use std::sync::Arc;
-
 use axum::{
     body::{Body, Bytes},
     extract::State,
@@ -16,14 +14,13 @@ use common::{
 use futures_util::stream::try_unfold;
 
 use crate::{
-    domain::{SessionId, error::ChatError, records::Session},
+    domain::{Session, SessionId, error::ChatError},
     http::{
         App,
         session_dto::{MessageBody, SessionBody, SessionExport},
         validation::session_in_path,
     },
-    sessions::READ_STEP,
-    turns::service::Turns,
+    sessions::{READ_STEP, SessionService},
 };
 
 /// Exports a whole session as JSON.
@@ -43,7 +40,10 @@ pub async fn export(
     Path(session_id): Path<String>,
 ) -> Result<Response, ApiError> {
     let id = session_in_path(&session_id)?;
-    let session = app.turns.settled(&identity.owner, &id, deadline).await?;
+    let session = app
+        .sessions
+        .get_settled(&identity.owner, &id, deadline)
+        .await?;
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{id}.json\""))
         .map_err(ApiError::internal)?;
     let headers = [
@@ -54,7 +54,7 @@ pub async fn export(
         (header::CONTENT_DISPOSITION, disposition),
     ];
     let export = Export {
-        turns: app.turns.clone(),
+        sessions: app.sessions.clone(),
         owner: identity.owner,
         id,
         session,
@@ -70,7 +70,7 @@ pub async fn export(
 
 /// An export on its way: written page by page, so that its length costs no memory.
 struct Export {
-    turns: Arc<Turns>,
+    sessions: SessionService,
     owner: Owner,
     id: SessionId,
     session: Session,
@@ -83,7 +83,7 @@ impl Export {
         if self.over {
             return Ok(None);
         }
-        let left = self.session.count - self.at;
+        let left = self.session.message_count - self.at;
         let step = left.min(READ_STEP);
         let mut out = if self.at == 0 {
             self.head()
@@ -92,8 +92,8 @@ impl Export {
         };
         if step > 0 {
             let records = self
-                .turns
-                .messages_from(&self.owner, &self.id, self.at, step)
+                .sessions
+                .messages_from(&self.owner, &self.id, self.at)
                 .await?;
             for record in records {
                 if !out.ends_with('[') {
@@ -106,7 +106,7 @@ impl Export {
             }
         }
         self.at += step;
-        self.over = self.at >= self.session.count;
+        self.over = self.at >= self.session.message_count;
         if self.over {
             out.push_str("]}");
         }

@@ -1,10 +1,10 @@
-//! Messages: send one, watch its answer, stop it, ask for another.
+//! Messages: send one, resume or cancel its answer, generate another.
 
 use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::State,
+    extract::{FromRequestParts, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -21,17 +21,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use crate::{
-    domain::{Options, SessionId},
+    domain::{IdempotencyKey, OnDisconnect, SessionId, TurnInput},
     http::{
         App,
-        collect::{self, SentMessage},
+        collect::{SentMessage, collect},
         requests::{
             DisconnectRule, Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user,
         },
-        sse::{Form, Reader, StreamedEvent, respond},
+        sse::{Reader, StreamFormat, StreamedEvent, respond},
         validation::{Checks, message_in_path, session_in_path},
     },
-    turns::service::{Begun, IdempotencyKey, NewTurn, Question},
+    turns::service::{StartedTurn, TurnRequest},
 };
 
 /// How an answer is wanted.
@@ -54,19 +54,12 @@ pub struct ResumeQuery {
 }
 
 /// Who asks for a turn, and the request as it is counted and traced.
-type Asker = (Identity, Extension<Call>, RequestId);
-
-/// What was asked for, checked.
-struct TurnRequest {
-    session: SessionId,
-    question: Question,
-    model: Option<String>,
-    system: Option<String>,
-    options: Option<Options>,
-    on_disconnect: Option<DisconnectRule>,
-    key: Option<IdempotencyKey>,
-    /// How it is streamed; `None` where the answer is wanted whole.
-    form: Option<Form>,
+#[derive(FromRequestParts)]
+pub struct TurnCaller {
+    identity: Identity,
+    #[from_request(via(Extension))]
+    ticket: Call,
+    request_id: RequestId,
 }
 
 /// Sends a message to a session; the answer is whole, or streamed with `?stream=true`.
@@ -88,12 +81,12 @@ struct TurnRequest {
 )]
 pub async fn send(
     State(app): State<App>,
-    asker: Asker,
+    caller: TurnCaller,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
     Body(body): Body<SendMessage>,
 ) -> Result<Response, ApiError> {
-    same_user(&asker.0, body.user_id.as_deref())?;
+    same_user(&caller.identity, body.user_id.as_deref())?;
     let mut checks = Checks::default();
     checks.text("/message", &body.message);
     let session = checks.session(body.session_id.as_deref());
@@ -103,17 +96,21 @@ pub async fn send(
         body.options.as_ref(),
     );
     checks.finish()?;
+    let key = key_of(&headers, "message", &body)?;
+    let format = query.stream.then(|| StreamFormat::accepted(&headers));
     let request = TurnRequest {
-        key: key_of(&headers, "message", &body)?,
+        owner: caller.identity.owner.clone(),
         session: session.unwrap_or_else(SessionId::default_session),
-        question: Question::Message(body.message),
+        input: TurnInput::Message(body.message),
         model: body.model,
         system: body.system,
-        options: body.options,
-        on_disconnect: body.on_disconnect,
-        form: query.stream.then(|| Form::accepted(&headers)),
+        options: body.options.unwrap_or_default(),
+        on_disconnect: on_disconnect(&app, body.on_disconnect, format, key.as_ref()),
+        key,
+        ticket: caller.ticket.clone(),
+        request_id: Arc::clone(&caller.request_id.0),
     };
-    answer(&app, asker, request).await
+    answer(&app, caller, request, format).await
 }
 
 /// Asks for another answer to a session's last message.
@@ -135,7 +132,7 @@ pub async fn send(
 )]
 pub async fn regenerate(
     State(app): State<App>,
-    asker: Asker,
+    caller: TurnCaller,
     Path(session_id): Path<String>,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
@@ -149,17 +146,21 @@ pub async fn regenerate(
         body.options.as_ref(),
     );
     checks.finish()?;
+    let key = key_of(&headers, &format!("regenerate {session}"), &body)?;
+    let format = query.stream.then(|| StreamFormat::accepted(&headers));
     let request = TurnRequest {
-        key: key_of(&headers, &format!("regenerate {session}"), &body)?,
+        owner: caller.identity.owner.clone(),
         session,
-        question: Question::Last,
+        input: TurnInput::Regenerate,
         model: body.model,
         system: body.system,
-        options: body.options,
-        on_disconnect: body.on_disconnect,
-        form: query.stream.then(|| Form::accepted(&headers)),
+        options: body.options.unwrap_or_default(),
+        on_disconnect: on_disconnect(&app, body.on_disconnect, format, key.as_ref()),
+        key,
+        ticket: caller.ticket.clone(),
+        request_id: Arc::clone(&caller.request_id.0),
     };
-    answer(&app, asker, request).await
+    answer(&app, caller, request, format).await
 }
 
 /// Streams an answer's events again, after `Last-Event-ID`: replayed, then live. 204 where nothing comes after it.
@@ -186,11 +187,11 @@ pub async fn stream(
 ) -> Result<Response, ApiError> {
     let id = message_in_path(&message_id)?;
     let after = last_event_id(&headers, query.last_event_id.as_deref())?;
-    let watch = app
+    let subscriber = app
         .turns
         .resume(&identity.owner, &id, after, deadline)
         .await?;
-    if watch.is_past_the_end() {
+    if subscriber.is_past_end() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let reader = Reader {
@@ -198,7 +199,12 @@ pub async fn stream(
         authenticator: app.authenticator.clone(),
         request_id: request_id.0,
     };
-    Ok(respond(watch, Form::accepted(&headers), id, reader))
+    Ok(respond(
+        subscriber,
+        StreamFormat::accepted(&headers),
+        id,
+        reader,
+    ))
 }
 
 /// Stops an answer; what was said is kept. One that has ended stays as it is.
@@ -225,49 +231,56 @@ pub async fn cancel(
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Begins the turn and answers in the form that was asked for.
-async fn answer(app: &App, asker: Asker, request: TurnRequest) -> Result<Response, ApiError> {
-    let (identity, Extension(call), RequestId(request_id)) = asker;
-    let TurnRequest { form, key, .. } = request;
-    let can_come_back = form.is_some() || key.is_some();
-    let new = NewTurn {
-        session: request.session,
-        question: request.question,
-        model: request.model,
-        system: request.system,
-        options: request.options.unwrap_or_default(),
-        on_disconnect: disconnect_rule(request.on_disconnect, app.disconnect_grace, can_come_back),
-        key,
-        call: call.clone(),
-        request_id: Arc::clone(&request_id),
-    };
-    // From here on: the body may have taken its time.
+/// A client can come back for a streamed answer, and for one with an idempotency key.
+fn on_disconnect(
+    app: &App,
+    rule: Option<DisconnectRule>,
+    format: Option<StreamFormat>,
+    key: Option<&IdempotencyKey>,
+) -> OnDisconnect {
+    disconnect_rule(
+        rule,
+        app.disconnect_grace,
+        format.is_some() || key.is_some(),
+    )
+}
+
+/// Starts the turn, and answers in the format that was asked for: whole where there is none.
+async fn answer(
+    app: &App,
+    caller: TurnCaller,
+    request: TurnRequest,
+    format: Option<StreamFormat>,
+) -> Result<Response, ApiError> {
+    let TurnCaller {
+        identity,
+        request_id,
+        ..
+    } = caller;
+    // From here on: reading the body may have taken a while.
     let Deadline(deadline) = Deadline::from_now();
     let revoked = app.authenticator.revoked(&identity);
     tokio::pin!(revoked);
-    let Begun { id, watch, joined } = tokio::select! {
+    let StartedTurn { id, events } = tokio::select! {
         biased;
-        begun = app.turns.begin(&identity.owner, new, deadline) => begun?,
+        started = app.turns.start(request, deadline) => started?,
         error = &mut revoked => return Err(error),
     };
-    if joined {
-        call.give_back().await;
-    }
-    let Some(form) = form else {
+    let Some(format) = format else {
         return tokio::select! {
             biased;
-            answer = collect::whole(watch) => answer.map(|answer| Json(answer).into_response()),
+            answer = collect(events) => answer.map(|answer| Json(answer).into_response()),
             error = revoked => Err(error),
         };
     };
-    // The model is asked first: its answer takes longer than `start` does to be written.
+    // The model is asked first: its answer takes longer than writing `start`.
     tokio::task::yield_now().await;
     let reader = Reader {
         identity: identity.clone(),
         authenticator: app.authenticator.clone(),
-        request_id,
+        request_id: request_id.0,
     };
-    Ok(respond(watch, form, id, reader))
+    Ok(respond(events, format, id, reader))
 }
 
 fn key_of<T: Serialize>(

@@ -31,7 +31,10 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{llm::Llm, turns::service::Turns};
+use crate::{
+    generation::stateless::CompletionService, llm::LlmService, sessions::SessionService,
+    turns::service::TurnService, usage::UsageService,
+};
 
 /// What the handlers need. Cheap to clone: each request does.
 #[derive(Clone)]
@@ -54,10 +57,12 @@ impl Deref for App {
 
 /// What an [`App`] holds.
 pub struct Parts {
-    /// The turns.
-    pub turns: Arc<Turns>,
+    pub turns: TurnService,
+    pub completions: CompletionService,
+    pub sessions: SessionService,
+    pub usage: UsageService,
     /// The model servers.
-    pub llm: Llm,
+    pub llm: LlmService,
     /// Who calls.
     pub authenticator: Authenticator,
     /// How often they may.

@@ -10,10 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use sha2::{Digest as _, Sha256};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{
-    domain::Options,
-    turns::service::{IdempotencyKey, OnDisconnect},
-};
+use crate::domain::{IdempotencyKey, OnDisconnect, Options};
 
 /// Longest time that a turn goes on for nobody, in seconds.
 const GRACE_MAX: u64 = 24 * 3600;

@@ -4,10 +4,7 @@ use common::clock::rfc3339;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::{
-    FinishReason, Role, SessionId, Usage,
-    records::{MessageRecord, Session},
-};
+use crate::domain::{FinishReason, Message, Role, Session, SessionId, Usage};
 
 /// A session.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -108,13 +105,13 @@ impl SessionBody {
             system: session.system,
             created_at: rfc3339(session.created_at),
             updated_at: rfc3339(session.updated_at),
-            message_count: session.count,
+            message_count: session.message_count,
         }
     }
 }
 
-impl From<MessageRecord> for MessageBody {
-    fn from(record: MessageRecord) -> Self {
+impl From<Message> for MessageBody {
+    fn from(record: Message) -> Self {
         let answer = record.answer;
         Self {
             message_id: record.id.to_string(),

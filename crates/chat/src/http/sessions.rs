@@ -13,14 +13,14 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    domain::SessionId,
+    domain::{NewSession, SessionChange, SessionId},
     http::{
         App,
         requests::{ChangeSession, CreateSession},
         session_dto::{MessageBody, MessageList, SessionBody, SessionList},
         validation::{Checks, session_in_path},
     },
-    sessions::{MessageCursor, NewSession, SessionChange, SessionCursor},
+    sessions::{MessageCursor, SessionCursor},
 };
 
 /// Most things on a page.
@@ -99,8 +99,8 @@ pub async fn list(
     let limit = page_size(page.limit)?;
     let cursor = cursor(page.cursor.as_deref(), "cursor", SessionCursor::parse)?;
     let page = app
-        .turns
-        .sessions(&identity.owner, cursor, limit.into(), deadline)
+        .sessions
+        .list(&identity.owner, cursor, limit.into(), deadline)
         .await?;
     let sessions = page
         .items
@@ -140,8 +140,8 @@ pub async fn create(
         system: body.system,
     };
     let session = app
-        .turns
-        .create_session(&identity.owner, &id, new, deadline)
+        .sessions
+        .create(&identity.owner, &id, new, deadline)
         .await?;
     Ok((StatusCode::CREATED, Json(SessionBody::new(&id, session))))
 }
@@ -163,7 +163,7 @@ pub async fn read(
     Path(session_id): Path<String>,
 ) -> Result<Json<SessionBody>, ApiError> {
     let id = session_in_path(&session_id)?;
-    let session = app.turns.session(&identity.owner, &id, deadline).await?;
+    let session = app.sessions.get(&identity.owner, &id, deadline).await?;
     Ok(Json(SessionBody::new(&id, session)))
 }
 
@@ -196,8 +196,8 @@ pub async fn change(
         system: body.system,
     };
     let session = app
-        .turns
-        .change_session(&identity.owner, &id, &change, deadline)
+        .sessions
+        .change(&identity.owner, &id, &change, deadline)
         .await?;
     Ok(Json(SessionBody::new(&id, session)))
 }
@@ -218,8 +218,8 @@ pub async fn delete(
     Deadline(deadline): Deadline,
     Path(session_id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    app.turns
-        .delete_session(&identity.owner, &session_in_path(&session_id)?, deadline)
+    app.sessions
+        .delete(&identity.owner, &session_in_path(&session_id)?, deadline)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -246,7 +246,7 @@ pub async fn messages(
     let limit = page_size(page.limit)?;
     let before = cursor(page.before.as_deref(), "before", MessageCursor::parse)?;
     let page = app
-        .turns
+        .sessions
         .messages(&identity.owner, &id, before, limit.into(), deadline)
         .await?;
     let messages = page.items.into_iter().map(MessageBody::from).collect();

@@ -16,12 +16,8 @@ use tokio::time::{Instant, Sleep, sleep};
 use utoipa::ToSchema;
 
 use crate::{
-    domain::{
-        MessageId,
-        event::{Event, Kind},
-        records::Ending,
-    },
-    events::log::{Step, Watch},
+    domain::{MessageId, event::EventRef},
+    events::log::{ReadResult, Subscriber},
     http::encode,
 };
 
@@ -30,14 +26,14 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// How events are dressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum StreamFormat {
     /// `text/event-stream`.
     Sse,
     /// `application/x-ndjson`.
     Lines,
 }
 
-impl Form {
+impl StreamFormat {
     /// JSON lines where the caller's `Accept` names them, else server-sent events.
     pub fn accepted(headers: &HeaderMap) -> Self {
         let accepts = headers
@@ -51,21 +47,25 @@ impl Form {
                 .trim()
                 .eq_ignore_ascii_case("application/x-ndjson")
         });
-        if names_lines { Form::Lines } else { Form::Sse }
+        if names_lines {
+            StreamFormat::Lines
+        } else {
+            StreamFormat::Sse
+        }
     }
 
     fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
-            Form::Sse => "text/event-stream",
-            Form::Lines => "application/x-ndjson",
+            StreamFormat::Sse => "text/event-stream",
+            StreamFormat::Lines => "application/x-ndjson",
         })
     }
 }
 
 /// A turn's events on their way to one reader.
-struct Feed {
-    watch: Watch,
-    form: Form,
+struct EventBody {
+    subscriber: Subscriber,
+    form: StreamFormat,
     message_id: MessageId,
     request_id: Arc<str>,
     revoked: BoxFuture<'static, ApiError>,
@@ -85,14 +85,19 @@ pub struct Reader {
 }
 
 /// The response that carries a turn's events; it ends with the turn, or when the reader's token is revoked.
-pub fn respond(watch: Watch, form: Form, id: MessageId, reader: Reader) -> Response {
+pub fn respond(
+    subscriber: Subscriber,
+    form: StreamFormat,
+    id: MessageId,
+    reader: Reader,
+) -> Response {
     let Reader {
         identity,
         authenticator,
         request_id,
     } = reader;
-    let feed = Feed {
-        watch,
+    let body = EventBody {
+        subscriber,
         form,
         message_id: id,
         request_id,
@@ -101,9 +106,9 @@ pub fn respond(watch: Watch, form: Form, id: MessageId, reader: Reader) -> Respo
         last_sent: Instant::now(),
         over: false,
     };
-    let body = Body::from_stream(unfold(feed, |mut feed| async move {
-        let piece = feed.next().await?;
-        Some((piece, feed))
+    let body = Body::from_stream(unfold(body, |mut body| async move {
+        let piece = body.next().await?;
+        Some((piece, body))
     }));
     let headers = [
         (header::CONTENT_TYPE, form.content_type()),
@@ -134,7 +139,7 @@ pub struct StreamedEvent {
 #[error("the reader is too slow")]
 struct TooSlow;
 
-impl Feed {
+impl EventBody {
     async fn next(&mut self) -> Option<Result<Bytes, TooSlow>> {
         if self.over {
             return None;
@@ -142,23 +147,23 @@ impl Feed {
         let mut out = String::new();
         loop {
             let (form, message_id) = (self.form, &self.message_id);
-            let write = |id, kind, data: &str| frame(form, id, kind, message_id, data, &mut out);
+            let write = |id, event: EventRef<'_>| frame(form, id, event, message_id, &mut out);
             tokio::select! {
                 biased;
-                step = self.watch.next(write) => {
+                step = self.subscriber.next(write) => {
                     self.last_sent = Instant::now();
                     match step {
-                        Step::More => {}
-                        Step::Ended => self.over = true,
-                        Step::Lagging => {
+                        ReadResult::More => {}
+                        ReadResult::Ended => self.over = true,
+                        ReadResult::Lagging => {
                             self.over = true;
                             metrics::counter!("chat_watchers_cut_total").increment(1);
                             return Some(Err(TooSlow));
                         }
-                        Step::Gone => self.say_goodbye(Code::ShuttingDown, "This instance stops; resume the stream.", &mut out),
+                        ReadResult::Gone => self.write_connection_error(&ApiError::new(Code::ShuttingDown, "This instance stops; resume the stream."), &mut out),
                     }
                 }
-                error = &mut self.revoked => self.say_goodbye(error.code, &error.detail, &mut out),
+                error = &mut self.revoked => self.write_connection_error(&error, &mut out),
                 () = self.silence.as_mut() => {
                     let silent_until = self.last_sent + SILENCE;
                     if silent_until > Instant::now() {
@@ -167,7 +172,7 @@ impl Feed {
                     }
                     self.last_sent = Instant::now();
                     self.silence.as_mut().reset(self.last_sent + SILENCE);
-                    out.push_str(if form == Form::Sse { ": alive\n\n" } else { "\n" });
+                    out.push_str(if form == StreamFormat::Sse { ": alive\n\n" } else { "\n" });
                 }
             }
             return (!out.is_empty()).then(|| Ok(Bytes::from(out)));
@@ -175,34 +180,29 @@ impl Feed {
     }
 
     /// An ending of this connection, not of the turn: it has no id, since it is no event of the turn's.
-    fn say_goodbye(&mut self, code: Code, detail: &str, out: &mut String) {
+    fn write_connection_error(&mut self, error: &ApiError, out: &mut String) {
         self.over = true;
-        let event = Event::ending(
-            &Ending::Error {
-                code,
-                detail: detail.to_owned(),
-            },
-            &self.request_id,
-        );
         match self.form {
-            Form::Sse => {
-                out.push_str("event: error\ndata: {");
-                out.push_str(&event.data);
-                out.push_str("}\n\n");
-            }
-            Form::Lines => {
-                encode::notice(event.kind, None, &event.data, out);
+            StreamFormat::Sse => encode::sse_connection_error(error, &self.request_id, out),
+            StreamFormat::Lines => {
+                encode::connection_error(error, &self.request_id, None, out);
                 out.push('\n');
             }
         }
     }
 }
 
-fn frame(form: Form, id: u64, kind: Kind, message_id: &MessageId, data: &str, out: &mut String) {
+fn frame(
+    form: StreamFormat,
+    id: u64,
+    event: EventRef<'_>,
+    message_id: &MessageId,
+    out: &mut String,
+) {
     match form {
-        Form::Sse => encode::sse(id, kind, data, out),
-        Form::Lines => {
-            encode::json(id, kind, message_id.as_str(), None, data, out);
+        StreamFormat::Sse => encode::sse(id, event, out),
+        StreamFormat::Lines => {
+            encode::json(id, event, message_id.as_str(), None, out);
             out.push('\n');
         }
     }

@@ -54,7 +54,7 @@ pub async fn read(
     identity: Identity,
     Deadline(deadline): Deadline,
 ) -> Result<Json<UsageBody>, ApiError> {
-    let day = app.turns.usage_today(&identity.owner, deadline).await?;
+    let day = app.usage.today(&identity.owner, deadline).await?;
     let quota = app.tokens_per_day.map(|tokens_per_day| {
         let until = i64::try_from(clock::until_utc_midnight().as_millis()).unwrap_or_default();
         QuotaBody {

@@ -6,24 +6,26 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::llm::{
-    Progress, Prompt,
+    chunk::Chunk,
     circuit_breaker::Verdict,
-    deadlines::Patience,
-    provider::Provider,
-    providers::{Ask, Chunk, Chunks, ModelError, Refusal},
+    deadlines::StreamTimeouts,
+    error::{ModelError, RequestError},
+    providers::Chunks,
+    request::{ChatRequest, Prompt},
     routing::not_found,
-    scheduler::Place,
+    scheduler::SchedulerPermit,
+    upstream::Upstream,
 };
 
-/// The longest wait that a server can ask for before the one retry.
+/// The longest wait that a server can request for before the one retry.
 const LONGEST_RETRY_WAIT: Duration = Duration::from_secs(5);
 
 /// One provider's part in a request.
-pub(super) struct Leg {
+pub(super) struct ProviderAttempt {
     pub(super) index: usize,
-    pub(super) provider: Arc<Provider>,
+    pub(super) provider: Arc<Upstream>,
     pub(super) model: String,
-    place: Place,
+    place: SchedulerPermit,
     /// The position that was told.
     shown: Option<usize>,
     stage: Stage,
@@ -33,9 +35,9 @@ pub(super) struct Leg {
 enum Stage {
     Queued,
     Asking,
-    Reading {
+    ResponseStream {
         chunks: Chunks,
-        patience: Patience,
+        patience: StreamTimeouts,
         window: u32,
         dropped: u64,
         begun: bool,
@@ -49,8 +51,13 @@ struct Tally {
     result: &'static str,
 }
 
-impl Leg {
-    pub(super) fn new(index: usize, provider: Arc<Provider>, model: String, place: Place) -> Self {
+impl ProviderAttempt {
+    pub(super) fn new(
+        index: usize,
+        provider: Arc<Upstream>,
+        model: String,
+        place: SchedulerPermit,
+    ) -> Self {
         let tally = Tally {
             provider: provider.kind.as_str(),
             started: Instant::now(),
@@ -68,23 +75,23 @@ impl Leg {
     }
 
     pub(super) fn has_begun(&self) -> bool {
-        matches!(self.stage, Stage::Reading { begun: true, .. })
+        matches!(self.stage, Stage::ResponseStream { begun: true, .. })
     }
 
-    pub(super) async fn step(&mut self, prompt: &dyn Prompt) -> Result<Vec<Progress>, Refusal> {
+    pub(super) async fn step(&mut self, prompt: &dyn Prompt) -> Result<Vec<Chunk>, RequestError> {
         match &mut self.stage {
             Stage::Queued => Ok(self.wait().await),
             Stage::Asking => {
                 self.stage = self.open(prompt).await?;
                 Ok(Vec::new())
             }
-            Stage::Reading {
+            Stage::ResponseStream {
                 chunks, patience, ..
             } => {
                 let read = patience
                     .with(chunks.next())
                     .await
-                    .map_err(Refusal::content)?;
+                    .map_err(RequestError::content)?;
                 let cut_off = || Err(ModelError::Failed("cut off: the stream ended".to_owned()));
                 let batch = read
                     .unwrap_or_else(cut_off)
@@ -99,10 +106,10 @@ impl Leg {
         self.tally.result = result(error);
     }
 
-    async fn wait(&mut self) -> Vec<Progress> {
+    async fn wait(&mut self) -> Vec<Chunk> {
         self.shown = self.place.moved(self.shown).await;
         match self.shown {
-            Some(position) => vec![Progress::Queued { position }],
+            Some(position) => vec![Chunk::Queued { position }],
             None => {
                 self.stage = Stage::Asking;
                 self.tally.admitted();
@@ -111,44 +118,49 @@ impl Leg {
         }
     }
 
-    async fn open(&mut self, prompt: &dyn Prompt) -> Result<Stage, Refusal> {
+    async fn open(&mut self, prompt: &dyn Prompt) -> Result<Stage, RequestError> {
         let window = self.provider.window(&self.model);
-        let ask = prompt.fit(&self.model, window);
+        let request = prompt.fit(&self.model, window);
         let mut patience = self.provider.patience();
-        let chunks = self.request(&ask, &mut patience).await?;
-        Ok(Stage::Reading {
+        let chunks = self.request(&request, &mut patience).await?;
+        Ok(Stage::ResponseStream {
             chunks,
             patience,
             window,
-            dropped: ask.dropped,
+            dropped: request.dropped,
             begun: false,
         })
     }
 
     /// Sends the request, and once more if what went wrong may have passed.
-    async fn request(&mut self, ask: &Ask, patience: &mut Patience) -> Result<Chunks, Refusal> {
-        let mut failed: Option<Refusal> = None;
+    async fn request(
+        &mut self,
+        request: &ChatRequest,
+        patience: &mut StreamTimeouts,
+    ) -> Result<Chunks, RequestError> {
+        let mut failed: Option<RequestError> = None;
         loop {
             let Some(attempt) = self.provider.breaker.attempt(Instant::now()) else {
-                let open =
-                    || Refusal::content(ModelError::Unavailable("its breaker is open".to_owned()));
+                let open = || {
+                    RequestError::content(ModelError::Unavailable("its breaker is open".to_owned()))
+                };
                 return Err(failed.unwrap_or_else(open));
             };
-            let asked = patience.with(self.provider.adapter.ask(ask)).await;
+            let asked = patience.with(self.provider.client.chat(request)).await;
             let refusal = match asked {
                 Ok(Ok(chunks)) => {
                     attempt.judged(Verdict::Works, Instant::now());
                     return Ok(chunks);
                 }
                 Ok(Err(refusal)) => refusal,
-                Err(timeout) => Refusal::content(timeout),
+                Err(timeout) => RequestError::content(timeout),
             };
-            let verdict = if refusal.is_outage() {
+            let classify_error = if refusal.is_outage() {
                 Verdict::Outage
             } else {
                 Verdict::Other
             };
-            attempt.judged(verdict, Instant::now());
+            attempt.judged(classify_error, Instant::now());
             let wait = refusal.retry_after.unwrap_or_else(short_wait);
             if failed.is_some() || !refusal.is_passing() || wait > LONGEST_RETRY_WAIT {
                 return Err(self.named(refusal.error.clone()).like(refusal));
@@ -156,21 +168,21 @@ impl Leg {
             patience
                 .with(Box::pin(tokio::time::sleep(wait)))
                 .await
-                .map_err(Refusal::content)?;
+                .map_err(RequestError::content)?;
             failed = Some(refusal);
         }
     }
 
     /// An error in words that may reach the caller, where its text does.
-    fn named(&self, error: ModelError) -> Refusal {
-        Refusal::content(match error {
+    fn named(&self, error: ModelError) -> RequestError {
+        RequestError::content(match error {
             ModelError::NotFound(_) => not_found(self.provider.kind, &self.model),
             error => error,
         })
     }
 
-    fn told(&mut self, batch: Vec<Chunk>) -> Vec<Progress> {
-        let Stage::Reading {
+    fn told(&mut self, batch: Vec<Chunk>) -> Vec<Chunk> {
+        let Stage::ResponseStream {
             patience,
             window,
             dropped,
@@ -190,7 +202,7 @@ impl Leg {
         if is_first {
             *begun = true;
             let (window, dropped) = (*window, *dropped);
-            progress.push(Progress::Generating {
+            progress.push(Chunk::Started {
                 provider: self.provider.kind,
                 model: self.model.clone(),
                 window,
@@ -198,25 +210,18 @@ impl Leg {
             });
             self.tally.first_token();
         }
-        for chunk in batch {
-            progress.push(match chunk {
-                Chunk::Thinking(text) => Progress::Thinking(text),
-                Chunk::Text(text) => Progress::Text(text),
-                Chunk::ToolCall(call) => Progress::ToolCall(call),
-                Chunk::End { finish, usage } => {
-                    self.tally.result = "ok";
-                    Progress::End { finish, usage }
-                }
-            });
+        if matches!(batch.last(), Some(Chunk::End { .. })) {
+            self.tally.result = "ok";
         }
+        progress.extend(batch);
         progress
     }
 }
 
-impl Refusal {
+impl RequestError {
     /// This error, having come about as another refusal did.
-    fn like(self, other: Refusal) -> Refusal {
-        Refusal {
+    fn like(self, other: RequestError) -> RequestError {
+        RequestError {
             error: self.error,
             ..other
         }

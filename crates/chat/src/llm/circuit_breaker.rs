@@ -23,7 +23,7 @@ pub(super) enum Verdict {
 
 /// The breaker of one provider.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(super) struct CircuitBreaker {
     /// Outages in a row that open it; 0 for never.
     limit: u32,
     state: Mutex<State>,
@@ -36,15 +36,15 @@ enum State {
     Probing,
 }
 
-/// Leave to try once. Dropped without a verdict (the caller left), it lets the next one try.
+/// Leave to try once. Dropped without a classify_error (the caller left), it lets the next one try.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    breaker: Arc<Breaker>,
+    breaker: Arc<CircuitBreaker>,
     probe: bool,
     began: Instant,
 }
 
-impl Breaker {
+impl CircuitBreaker {
     pub(super) fn new(limit: u32) -> Arc<Self> {
         Arc::new(Self {
             limit,
@@ -87,10 +87,10 @@ impl Breaker {
 
 impl Attempt {
     /// Says how it went.
-    pub(super) fn judged(mut self, verdict: Verdict, now: Instant) {
+    pub(super) fn judged(mut self, classify_error: Verdict, now: Instant) {
         let probe = std::mem::take(&mut self.probe);
         let mut state = self.breaker.state();
-        *state = match (*state, verdict) {
+        *state = match (*state, classify_error) {
             (_, Verdict::Works) => State::Closed { outages: 0 },
             (State::Closed { outages }, Verdict::Outage) => match outages.saturating_add(1) {
                 outages if self.breaker.limit > 0 && outages >= self.breaker.limit => rest(now),
@@ -119,9 +119,9 @@ impl Drop for Attempt {
 mod tests {
     use super::*;
 
-    fn tell(breaker: &Arc<Breaker>, now: Instant, verdicts: &[Verdict]) {
-        for verdict in verdicts {
-            breaker.attempt(now).unwrap().judged(*verdict, now);
+    fn tell(breaker: &Arc<CircuitBreaker>, now: Instant, verdicts: &[Verdict]) {
+        for classify_error in verdicts {
+            breaker.attempt(now).unwrap().judged(*classify_error, now);
         }
     }
 
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn it_opens_after_outages_in_a_row_and_then_lets_one_probe_through() {
-        let (breaker, start) = (Breaker::new(3), Instant::now());
+        let (breaker, start) = (CircuitBreaker::new(3), Instant::now());
         tell(
             &breaker,
             start,
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_probe_whose_caller_left_lets_the_next_one_try() {
-        let (breaker, start) = (Breaker::new(1), Instant::now());
+        let (breaker, start) = (CircuitBreaker::new(1), Instant::now());
         tell(&breaker, start, &[Outage]);
         let later = start + REST;
         drop(breaker.attempt(later).unwrap());
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn zero_switches_it_off() {
-        let (breaker, now) = (Breaker::new(0), Instant::now());
+        let (breaker, now) = (CircuitBreaker::new(0), Instant::now());
         tell(&breaker, now, &[Outage; 100]);
         assert!(breaker.allows(now));
     }

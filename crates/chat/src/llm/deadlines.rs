@@ -4,10 +4,10 @@ use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::llm::providers::ModelError;
+use crate::llm::error::ModelError;
 
 /// The clocks of one provider's answer, from its first request on.
-pub(super) struct Patience {
+pub(super) struct StreamTimeouts {
     first: Instant,
     idle: Duration,
     total: Instant,
@@ -16,7 +16,7 @@ pub(super) struct Patience {
     timer: Pin<Box<Sleep>>,
 }
 
-impl Patience {
+impl StreamTimeouts {
     pub(super) fn new(first: Duration, idle: Duration, total: Duration) -> Self {
         let now = Instant::now();
         let (first, total) = (after(now, first), after(now, total));
@@ -100,7 +100,7 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     /// How long it waits from now on, in milliseconds.
-    async fn waits(mut patience: Patience) -> u128 {
+    async fn waits(mut patience: StreamTimeouts) -> u128 {
         let start = Instant::now();
         patience
             .with(std::future::pending::<()>())
@@ -112,10 +112,10 @@ mod tests {
     #[tokio::test]
     async fn the_first_token_the_next_one_and_the_whole_are_waited_for_separately() {
         let hour = MS(3_600_000);
-        assert!((20..2000).contains(&waits(Patience::new(MS(20), hour, hour)).await));
-        assert!((20..2000).contains(&waits(Patience::new(hour, hour, MS(20))).await));
+        assert!((20..2000).contains(&waits(StreamTimeouts::new(MS(20), hour, hour)).await));
+        assert!((20..2000).contains(&waits(StreamTimeouts::new(hour, hour, MS(20))).await));
         for (idle, total) in [(MS(20), hour), (hour, MS(20))] {
-            let mut patience = Patience::new(hour, idle, total);
+            let mut patience = StreamTimeouts::new(hour, idle, total);
             patience.read(Instant::now());
             assert!((19..2000).contains(&waits(patience).await));
         }
@@ -124,7 +124,7 @@ mod tests {
     #[tokio::test]
     async fn every_read_begins_the_pause_anew() {
         let hour = MS(3_600_000);
-        let mut patience = Patience::new(hour, MS(400), hour);
+        let mut patience = StreamTimeouts::new(hour, MS(400), hour);
         let start = Instant::now();
         while start.elapsed() < MS(900) {
             patience.read(Instant::now());
@@ -140,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_never_pauses_is_stopped_too() {
         let hour = MS(3_600_000);
-        let mut patience = Patience::new(hour, hour, MS(50));
+        let mut patience = StreamTimeouts::new(hour, hour, MS(50));
         let start = Instant::now();
         while patience.with(std::future::ready(())).await.is_ok() {
             patience.read(Instant::now());

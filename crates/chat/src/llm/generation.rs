@@ -9,14 +9,15 @@ use futures_util::{
 };
 
 use crate::llm::{
-    Progress, Prompt,
-    attempt::Leg,
-    providers::{Cause, ModelError, Refusal},
+    attempt::ProviderAttempt,
+    chunk::Chunk,
+    error::{Cause, ModelError, RequestError},
+    request::Prompt,
     routing::Inner,
 };
 
 /// A place in the queue, then the answer. Dropping it at any moment gives the place back and closes the connection.
-pub struct Answering {
+pub struct Generation {
     stage: Stage,
 }
 
@@ -24,7 +25,7 @@ enum Stage {
     /// It has its place; nobody said yet what to ask.
     Entered(Box<Entered>),
     /// It waits, asks and reads; a stream, so that a dropped `next` loses nothing.
-    Running(BoxStream<'static, Result<Vec<Progress>, ModelError>>),
+    Running(BoxStream<'static, Result<Vec<Chunk>, ModelError>>),
     /// It is over; the place is given back.
     Over,
 }
@@ -33,18 +34,23 @@ struct Entered {
     llm: Arc<Inner>,
     user: UserId,
     asked: Option<String>,
-    leg: Leg,
+    attempt: ProviderAttempt,
 }
 
-impl Answering {
+impl Generation {
     /// A place that was just taken.
-    pub(super) fn entered(llm: Arc<Inner>, user: UserId, asked: Option<String>, leg: Leg) -> Self {
+    pub(super) fn entered(
+        llm: Arc<Inner>,
+        user: UserId,
+        asked: Option<String>,
+        attempt: ProviderAttempt,
+    ) -> Self {
         Self {
             stage: Stage::Entered(Box::new(Entered {
                 llm,
                 user,
                 asked,
-                leg,
+                attempt,
             })),
         }
     }
@@ -58,14 +64,14 @@ impl Answering {
             llm,
             user,
             asked,
-            leg,
+            attempt,
         } = *entered;
         let run = Box::new(Run {
             llm,
             user,
             asked,
             prompt,
-            leg,
+            attempt,
             unreachable: Vec::new(),
             worst: None,
         });
@@ -73,12 +79,12 @@ impl Answering {
         self.stage = Stage::Running(steps.boxed());
     }
 
-    /// What happened since, never empty: everything that one read returned comes at once. After [`Progress::End`] or
+    /// What happened since, never empty: everything that one read returned comes at once. After [`Chunk::End`] or
     /// an error it must not be called again. Dropping the future loses nothing: the next call goes on.
     ///
     /// # Errors
-    /// Whatever ended the answer without [`Progress::End`].
-    pub async fn next(&mut self) -> Result<Vec<Progress>, ModelError> {
+    /// Whatever ended the answer without [`Chunk::End`].
+    pub async fn next(&mut self) -> Result<Vec<Chunk>, ModelError> {
         let Stage::Running(steps) = &mut self.stage else {
             return Err(ModelError::Failed(
                 "asked for more before the beginning or after the end".to_owned(),
@@ -91,7 +97,7 @@ impl Answering {
                 None => break Err(ModelError::Failed("nothing more".to_owned())),
             }
         };
-        if !matches!(&progress, Ok(batch) if !matches!(batch.last(), Some(Progress::End { .. }))) {
+        if !matches!(&progress, Ok(batch) if !matches!(batch.last(), Some(Chunk::End { .. }))) {
             self.stage = Stage::Over;
         }
         progress
@@ -104,7 +110,7 @@ struct Run {
     user: UserId,
     asked: Option<String>,
     prompt: Arc<dyn Prompt>,
-    leg: Leg,
+    attempt: ProviderAttempt,
     /// Providers that were not there when this request came, by place in the list.
     unreachable: Vec<usize>,
     /// Of what went wrong so far, what helps the caller most.
@@ -113,13 +119,13 @@ struct Run {
 
 impl Run {
     /// What happens next; may be empty.
-    async fn step(&mut self) -> Result<Vec<Progress>, ModelError> {
-        let refusal = match self.leg.step(&*self.prompt).await {
+    async fn step(&mut self) -> Result<Vec<Chunk>, ModelError> {
+        let refusal = match self.attempt.step(&*self.prompt).await {
             Ok(progress) => return Ok(progress),
             Err(refusal) => refusal,
         };
-        self.leg.failed(&refusal.error);
-        if self.leg.has_begun() {
+        self.attempt.failed(&refusal.error);
+        if self.attempt.has_begun() {
             return Err(refusal.error);
         }
         self.go_on(refusal)?;
@@ -127,23 +133,24 @@ impl Run {
     }
 
     /// Moves on to the next provider that can be asked, or gives up with what helps the caller most.
-    fn go_on(&mut self, refusal: Refusal) -> Result<(), ModelError> {
+    fn go_on(&mut self, refusal: RequestError) -> Result<(), ModelError> {
         if refusal.cause == Cause::Unreachable {
-            self.unreachable.push(self.leg.index);
-            self.leg.provider.look_again();
+            self.unreachable.push(self.attempt.index);
+            self.attempt.provider.look_again();
         }
-        tracing::warn!(provider = self.leg.provider.kind.as_str(), model = self.leg.model, error = %refusal.error, "no answer");
-        self.blame(refusal.error);
-        let mut from = self.leg.index + 1;
+        tracing::warn!(provider = self.attempt.provider.kind.as_str(), model = self.attempt.model, error = %refusal.error, "no answer");
+        self.record_error(refusal.error);
+        let mut from = self.attempt.index + 1;
         while let Ok(choice) = self
             .llm
             .choose(self.asked.as_deref(), from, &self.unreachable)
         {
-            if let Some(place) = choice.provider.queue.enter(&self.user) {
-                self.leg = Leg::new(choice.index, choice.provider, choice.model, place);
+            if let Some(place) = choice.provider.scheduler.enqueue(&self.user) {
+                self.attempt =
+                    ProviderAttempt::new(choice.index, choice.provider, choice.model, place);
                 return Ok(());
             }
-            self.blame(ModelError::QueueFull);
+            self.record_error(ModelError::QueueFull);
             if choice.provider.is_demo() {
                 break;
             }
@@ -155,11 +162,11 @@ impl Run {
             .unwrap_or_else(|| ModelError::Unavailable("no provider is left".to_owned())))
     }
 
-    fn blame(&mut self, error: ModelError) {
+    fn record_error(&mut self, error: ModelError) {
         if self
             .worst
             .as_ref()
-            .is_none_or(|worst| rank(&error) > rank(worst))
+            .is_none_or(|worst| error_priority(&error) > error_priority(worst))
         {
             self.worst = Some(error);
         }
@@ -167,7 +174,7 @@ impl Run {
 }
 
 /// How much an error tells the caller: what the request can change first, a full queue last.
-fn rank(error: &ModelError) -> u8 {
+fn error_priority(error: &ModelError) -> u8 {
     match error {
         ModelError::ContextTooLong(_) | ModelError::Unsupported(_) => 3,
         ModelError::Failed(_) | ModelError::Timeout(_) => 2,

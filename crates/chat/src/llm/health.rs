@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::llm::providers::{ModelInfo, Refusal};
+use crate::llm::{error::RequestError, providers::ModelInfo};
 
 /// Looks in a row that may go unanswered: a busy server is not a dead one.
 const MISSES: u32 = 2;
@@ -38,7 +38,7 @@ pub(super) enum Has {
 impl Look {
     /// The look after one that was answered. A server that answers, whatever it says, is there; one that says 502, 503 or
     /// 504 is as good as away. The models of the last list stay known.
-    pub(super) fn answered(&self, seen: Result<Vec<ModelInfo>, Refusal>) -> Self {
+    pub(super) fn answered(&self, seen: Result<Vec<ModelInfo>, RequestError>) -> Self {
         match seen {
             Ok(models) => Self {
                 reach: Reach::Up,
@@ -80,7 +80,7 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::providers::{Cause, ModelError};
+    use crate::llm::error::{Cause, ModelError};
 
     #[test]
     fn a_server_that_was_up_is_doubted_slowly_and_not_while_it_talks() {
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn only_outages_take_a_server_for_down_and_its_models_stay_known() {
-        let refusal = |cause| Refusal {
+        let refusal = |cause| RequestError {
             error: ModelError::Failed(String::new()),
             cause,
             retry_after: None,

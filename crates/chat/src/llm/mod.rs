@@ -10,25 +10,24 @@ use common::{
 use tokio::time::Instant;
 
 mod attempt;
+mod chunk;
 mod circuit_breaker;
 mod deadlines;
+mod error;
 mod generation;
 mod health;
-mod provider;
 pub mod providers;
+mod request;
 mod routing;
 mod scheduler;
+mod upstream;
 
-pub use crate::llm::generation::Answering;
-use crate::{
-    domain::{FinishReason, Usage},
-    llm::{
-        attempt::Leg,
-        health::Reach,
-        provider::Provider,
-        providers::{Ask, ModelError, ToolCall},
-        routing::Inner,
-    },
+use crate::llm::{attempt::ProviderAttempt, health::Reach, routing::Inner, upstream::Upstream};
+pub use crate::llm::{
+    chunk::{Chunk, ToolCall},
+    error::ModelError,
+    generation::Generation,
+    request::{ChatRequest, Prompt, PromptMessage},
 };
 
 /// Where a request for a model will go: decided from the last look, without waiting.
@@ -44,49 +43,9 @@ pub struct Route {
     asked: Option<String>,
 }
 
-/// What makes the request once a provider's turn has come: called once for each provider tried, since windows differ.
-pub trait Prompt: Send + Sync {
-    /// The request for that model and window.
-    fn fit(&self, model: &str, window: u32) -> Ask;
-}
-
-/// What happens on the way to an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Progress {
-    /// So many turns wait ahead; told when it changes.
-    Queued {
-        /// Turns ahead.
-        position: usize,
-    },
-    /// This provider answers; told once, with its first chunk.
-    Generating {
-        /// Which provider.
-        provider: ProviderKind,
-        /// Under which id: another than the route's where another provider stood in.
-        model: String,
-        /// The window it was asked with.
-        window: u32,
-        /// Earlier messages left out of the prompt.
-        dropped: u64,
-    },
-    /// Thoughts.
-    Thinking(String),
-    /// Text.
-    Text(String),
-    /// A tool call; on `/v1` alone.
-    ToolCall(ToolCall),
-    /// The end; nothing follows.
-    End {
-        /// How it ended.
-        finish: FinishReason,
-        /// What it cost, if the server counted.
-        usage: Option<Usage>,
-    },
-}
-
 /// All model servers of this instance. Cheap to clone; all clones are one.
 #[derive(Clone)]
-pub struct Llm {
+pub struct LlmService {
     inner: Arc<Inner>,
 }
 
@@ -105,7 +64,7 @@ pub struct Model {
 
 /// How a provider is, for people who look after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct ProviderStatus {
     /// Which.
     pub provider: ProviderKind,
     /// Whether it was there at the last look; `None` before the first.
@@ -118,7 +77,7 @@ pub struct Status {
     pub waiting: usize,
 }
 
-impl Llm {
+impl LlmService {
     /// The model servers of those settings, and a task each that looks at them until the stop. The first look begins at
     /// once; what has not been looked at yet counts as up.
     ///
@@ -133,7 +92,7 @@ impl Llm {
         }
         let providers: Vec<_> = kinds
             .into_iter()
-            .map(|kind| Provider::new(kind, settings).map(Arc::new))
+            .map(|kind| Upstream::new(kind, settings).map(Arc::new))
             .collect::<Result<_, _>>()?;
         for provider in providers.iter().filter(|provider| !provider.is_demo()) {
             shutdown.spawn(provider.clone().watch(shutdown.clone()));
@@ -171,7 +130,7 @@ impl Llm {
     ///
     /// # Errors
     /// [`ModelError::QueueFull`].
-    pub fn enter(&self, route: &Route, user: &UserId) -> Result<Answering, ModelError> {
+    pub fn enqueue(&self, route: &Route, user: &UserId) -> Result<Generation, ModelError> {
         let found = self
             .inner
             .providers
@@ -180,10 +139,13 @@ impl Llm {
             .find(|(_, provider)| provider.kind == route.provider);
         let (index, provider) =
             found.ok_or_else(|| ModelError::Unavailable("no such provider".to_owned()))?;
-        let place = provider.queue.enter(user).ok_or(ModelError::QueueFull)?;
-        let leg = Leg::new(index, provider.clone(), route.model.clone(), place);
+        let place = provider
+            .scheduler
+            .enqueue(user)
+            .ok_or(ModelError::QueueFull)?;
+        let leg = ProviderAttempt::new(index, provider.clone(), route.model.clone(), place);
         let (llm, user, asked) = (self.inner.clone(), user.clone(), route.asked.clone());
-        Ok(Answering::entered(llm, user, asked, leg))
+        Ok(Generation::entered(llm, user, asked, leg))
     }
 
     /// The models of every provider that is up, in the order in which they are tried; `demo` where it stands in.
@@ -225,14 +187,14 @@ impl Llm {
     }
 
     /// How every provider is, in the order of the settings.
-    pub fn status(&self) -> Vec<Status> {
-        let status = |provider: &Arc<Provider>| {
-            let (running, waiting) = provider.queue.load();
+    pub fn status(&self) -> Vec<ProviderStatus> {
+        let status = |provider: &Arc<Upstream>| {
+            let (running, waiting) = provider.scheduler.load();
             let up = match provider.reach() {
                 Reach::Unknown => None,
                 reach => Some(reach == Reach::Up),
             };
-            Status {
+            ProviderStatus {
                 provider: provider.kind,
                 up,
                 breaker_open: !provider.breaker.allows(Instant::now()),

@@ -6,15 +6,15 @@ use common::config::ProviderKind;
 use tokio::time::Instant;
 
 use crate::llm::{
+    error::ModelError,
     health::{Has, Reach},
-    provider::Provider,
-    providers::ModelError,
+    upstream::Upstream,
 };
 
-/// What all clones of [`super::Llm`] share.
+/// What all clones of [`super::LlmService`] share.
 pub(super) struct Inner {
     /// In the order of the settings.
-    pub(super) providers: Vec<Arc<Provider>>,
+    pub(super) providers: Vec<Arc<Upstream>>,
     /// The model where nothing else names one.
     pub(super) model: String,
 }
@@ -22,7 +22,7 @@ pub(super) struct Inner {
 /// A provider that can be asked now.
 pub(super) struct Choice {
     pub(super) index: usize,
-    pub(super) provider: Arc<Provider>,
+    pub(super) provider: Arc<Upstream>,
     pub(super) model: String,
 }
 
@@ -72,7 +72,7 @@ impl Inner {
     }
 
     fn stand_in(&self, unreachable: &[usize]) -> Option<Choice> {
-        let is_away = |(index, provider): (usize, &Arc<Provider>)| {
+        let is_away = |(index, provider): (usize, &Arc<Upstream>)| {
             provider.is_demo() || provider.reach() == Reach::Down || unreachable.contains(&index)
         };
         let (index, demo) = self

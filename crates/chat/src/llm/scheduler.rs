@@ -11,12 +11,12 @@ use std::{
 use common::identity::UserId;
 use tokio::sync::Notify;
 
-/// What stands in a ticket's position once its turn has come.
+/// What stands in a waiter's position once its turn has come.
 const ADMITTED: usize = usize::MAX;
 
-/// The queue of one provider of this instance.
+/// The scheduler of one provider of this instance.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct Scheduler {
     provider: &'static str,
     running_limit: usize,
     waiting_limit: usize,
@@ -30,58 +30,58 @@ struct State {
     /// Users who wait, in the order in which they are served next.
     rotation: VecDeque<UserId>,
     /// Each waiting user's turns, first come first.
-    lines: HashMap<UserId, VecDeque<Arc<Ticket>>>,
+    lines: HashMap<UserId, VecDeque<Arc<Waiter>>>,
 }
 
 #[derive(Debug)]
-struct Ticket {
+struct Waiter {
     /// How many wait ahead, or [`ADMITTED`]; written under the queue's lock alone.
     position: AtomicUsize,
     changed: Notify,
 }
 
-/// A place: waiting at first, or running. Dropping it gives it back, wherever it was.
+/// A permit: waiting at first, or running. Dropping it gives it back, wherever it was.
 #[derive(Debug)]
-pub(super) struct Place {
-    queue: Arc<Queue>,
+pub(super) struct SchedulerPermit {
+    scheduler: Arc<Scheduler>,
     user: UserId,
-    ticket: Arc<Ticket>,
+    waiter: Arc<Waiter>,
 }
 
-impl Queue {
-    /// A queue of which `running` turns run and `waiting` may wait.
+impl Scheduler {
+    /// A scheduler of which `running` turns run and `waiting` may wait.
     pub(super) fn new(provider: &'static str, running: usize, waiting: usize) -> Arc<Self> {
-        let queue = Self {
+        let scheduler = Self {
             provider,
             running_limit: running.max(1),
             waiting_limit: waiting,
             state: Mutex::default(),
         };
-        queue.report(&queue.state());
-        Arc::new(queue)
+        scheduler.report(&scheduler.state());
+        Arc::new(scheduler)
     }
 
-    /// Takes a place at once, or `None` where it is full.
-    pub(super) fn enter(self: &Arc<Self>, user: &UserId) -> Option<Place> {
+    /// Takes a permit at once, or `None` where it is full.
+    pub(super) fn enqueue(self: &Arc<Self>, user: &UserId) -> Option<SchedulerPermit> {
         let mut state = self.state();
-        let ticket = Arc::new(Ticket {
+        let waiter = Arc::new(Waiter {
             position: AtomicUsize::new(ADMITTED),
             changed: Notify::new(),
         });
         if state.running < self.running_limit && state.waiting == 0 {
             state.running += 1;
         } else if state.waiting < self.waiting_limit {
-            state.join(user, ticket.clone());
+            state.join(user, waiter.clone());
             state.renumber();
         } else {
             return None;
         }
         self.report(&state);
         drop(state);
-        Some(Place {
-            queue: self.clone(),
+        Some(SchedulerPermit {
+            scheduler: self.clone(),
             user: user.clone(),
-            ticket,
+            waiter,
         })
     }
 
@@ -108,12 +108,12 @@ impl Queue {
 }
 
 impl State {
-    fn join(&mut self, user: &UserId, ticket: Arc<Ticket>) {
+    fn join(&mut self, user: &UserId, waiter: Arc<Waiter>) {
         let line = self.lines.entry(user.clone()).or_default();
         if line.is_empty() {
             self.rotation.push_back(user.clone());
         }
-        line.push_back(ticket);
+        line.push_back(waiter);
         self.waiting += 1;
     }
 
@@ -125,10 +125,10 @@ impl State {
         let Some(line) = self.lines.get_mut(&user) else {
             return;
         };
-        if let Some(ticket) = line.pop_front() {
+        if let Some(waiter) = line.pop_front() {
             self.waiting -= 1;
             self.running += 1;
-            ticket.moved_to(ADMITTED);
+            waiter.moved_to(ADMITTED);
         }
         if line.is_empty() {
             self.lines.remove(&user);
@@ -137,12 +137,12 @@ impl State {
         }
     }
 
-    fn leave(&mut self, user: &UserId, ticket: &Arc<Ticket>) {
+    fn leave(&mut self, user: &UserId, waiter: &Arc<Waiter>) {
         let Some(line) = self.lines.get_mut(user) else {
             return;
         };
         let before = line.len();
-        line.retain(|other| !Arc::ptr_eq(other, ticket));
+        line.retain(|other| !Arc::ptr_eq(other, waiter));
         self.waiting -= before - line.len();
         if line.is_empty() {
             self.lines.remove(user);
@@ -161,10 +161,10 @@ impl State {
         let mut position = 0;
         while !round.is_empty() {
             round.retain_mut(|line| {
-                let Some(ticket) = line.next() else {
+                let Some(waiter) = line.next() else {
                     return false;
                 };
-                ticket.moved_to(position);
+                waiter.moved_to(position);
                 position += 1;
                 true
             });
@@ -172,7 +172,7 @@ impl State {
     }
 }
 
-impl Ticket {
+impl Waiter {
     fn moved_to(&self, position: usize) {
         if self.position.swap(position, Ordering::AcqRel) != position {
             self.changed.notify_one();
@@ -184,30 +184,30 @@ impl Ticket {
     }
 }
 
-impl Place {
+impl SchedulerPermit {
     /// Resolves when the position is another than the one `shown`: how many wait ahead, or `None` when the turn has come.
     pub(super) async fn moved(&self, shown: Option<usize>) -> Option<usize> {
         loop {
-            let position = self.ticket.position();
+            let position = self.waiter.position();
             if position.is_none() || position != shown {
                 return position;
             }
-            self.ticket.changed.notified().await;
+            self.waiter.changed.notified().await;
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for SchedulerPermit {
     fn drop(&mut self) {
-        let mut state = self.queue.state();
-        if self.ticket.position().is_some() {
-            state.leave(&self.user, &self.ticket);
+        let mut state = self.scheduler.state();
+        if self.waiter.position().is_some() {
+            state.leave(&self.user, &self.waiter);
         } else {
             state.running -= 1;
             state.admit_next();
         }
         state.renumber();
-        self.queue.report(&state);
+        self.scheduler.report(&state);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What instances ask of each other: a list for each instance, emptied by it while it has turns running.
+//! What instances tell each other: an inbox an instance, and marks of remote subscribers.
 
 use std::time::Duration;
 
@@ -11,71 +11,93 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::MessageId,
     store::{
-        Repository, encode,
-        keys::{self, Keys},
+        Context,
+        codec::{decode, encode},
+        keys,
+        keys::Keys,
     },
 };
 
-/// How long a request waits for an instance that does not look.
+/// How long a request waits for an instance that does not read its inbox.
 const INBOX_TTL: Duration = Duration::from_secs(60);
 
-/// How long a watcher on another instance counts as there after it last said so.
+/// How long a remote subscriber's mark holds.
 const WATCHED_TTL: Duration = Duration::from_secs(3);
 
-/// What one instance asks of another.
+/// A request to another instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Request {
+pub enum InboxRequest {
     /// Stop that turn.
     Cancel(MessageId),
 }
 
-impl Repository {
-    /// Asks something of an instance; it looks within 250 ms while it lives. Safe to repeat.
-    pub async fn ask(&self, instance: &str, request: &Request) -> Result<(), StoreError> {
+/// Sends and receives what instances tell each other.
+pub struct ControlStore<'a> {
+    pub(super) context: &'a Context,
+}
+
+impl ControlStore<'_> {
+    /// Puts a request into an instance's inbox, which it reads every 250 ms while turns run there. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: it may have been sent.
+    pub async fn send(&self, instance: &str, request: &InboxRequest) -> Result<(), StoreError> {
         let key = keys::inbox(instance);
         let txn = Txn::relaxed()
             .op(Op::Push(key.clone(), encode(request)?))
             .op(Op::Expire(key, Some(INBOX_TTL)));
-        self.store.commit(txn).await.map(|_| ())
+        self.context.store.commit(txn).await.map(drop)
     }
 
-    /// Takes what was asked of that instance. What is asked twice may be handed over twice.
-    pub async fn take_inbox(&self, instance: &str) -> Result<Vec<Request>, StoreError> {
-        let key = keys::inbox(instance);
+    /// Takes the requests to this instance. One that was sent twice may be returned twice.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn receive(&self) -> Result<Vec<InboxRequest>, StoreError> {
+        let key = keys::inbox(&self.context.instance);
         let read = Read::Items {
             key: key.clone(),
             start: 0,
             stop: -1,
         };
-        let items = self.store.read(vec![read]).await?.items(0);
+        let items = self.context.store.read(vec![read]).await?.items(0);
         if !items.is_empty() {
-            // Refused where more came meanwhile: all of it is read again.
+            // Refused where more came meanwhile: then all of it is read again.
             let txn = Txn::relaxed()
                 .check(Check::LengthIs(key.clone(), items.len() as u64))
                 .op(Op::Delete(key));
-            self.store.commit(txn).await?;
+            self.context.store.commit(txn).await?;
         }
-        Ok(items
-            .iter()
-            .filter_map(|item| serde_json::from_slice(item).ok())
-            .collect())
+        Ok(items.iter().filter_map(|item| decode(item)).collect())
     }
 
-    /// Says that somebody watches a turn from an instance that does not run it; holds for 3 s.
-    pub async fn say_watched(&self, owner: &Owner, id: &MessageId) -> Result<(), StoreError> {
+    /// Says for 3 s that a turn has a subscriber on an instance that does not run it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn mark_watched(&self, owner: &Owner, id: &MessageId) -> Result<(), StoreError> {
         let key = Keys::of(owner).watched(id);
         let op = Op::Set {
             key,
             value: Bytes::from_static(b"1"),
             ttl: Some(WATCHED_TTL),
         };
-        self.store.apply(vec![op]).await.map(|_| ())
+        self.context.store.apply(vec![op]).await.map(drop)
     }
 
-    /// Whether somebody watches a turn from an instance that does not run it.
+    /// Whether a turn has a subscriber on an instance that does not run it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
     pub async fn is_watched(&self, owner: &Owner, id: &MessageId) -> Result<bool, StoreError> {
         let read = Read::Value(Keys::of(owner).watched(id));
-        Ok(self.store.read(vec![read]).await?.value(0).is_some())
+        Ok(self
+            .context
+            .store
+            .read(vec![read])
+            .await?
+            .value(0)
+            .is_some())
     }
 }

@@ -6,7 +6,7 @@ use common::{
     store::{Op, Read, StoreError, Txn},
 };
 
-use crate::store::{Repository, keys::Keys};
+use crate::store::{Context, keys::Keys};
 
 /// Announcements looked at in one round.
 const ROUND: usize = 100;
@@ -27,21 +27,32 @@ pub struct Erasure {
     pub is_second: bool,
 }
 
-impl Repository {
+/// Finds and erases the data of deleted accounts.
+pub struct ErasureStore<'a> {
+    pub(super) context: &'a Context,
+}
+
+impl ErasureStore<'_> {
     /// The accounts whose data are to be erased: announced by `auth`, and gone by their state; or erased a while ago.
-    pub async fn erasures(&self) -> Result<Vec<Erasure>, StoreError> {
+    pub async fn pending(&self) -> Result<Vec<Erasure>, StoreError> {
         let since = |key: &str| Read::Since {
             key: key.to_owned(),
             score: 0,
             limit: ROUND,
         };
-        let announced = self.store.read(vec![since(ERASE)]).await?.members(0);
+        let announced = self
+            .context
+            .store
+            .read(vec![since(ERASE)])
+            .await?
+            .members(0);
         let mut erasures = Vec::new();
         for owner in announced
             .iter()
             .filter_map(|(member, _)| owner_from(member))
         {
             let found = self
+                .context
                 .store
                 .read(vec![Read::Fields(state(&owner.user))])
                 .await?
@@ -53,7 +64,7 @@ impl Repository {
                 });
             }
         }
-        let mut erased = self.store.read(vec![since(ERASED)]).await?;
+        let mut erased = self.context.store.read(vec![since(ERASED)]).await?;
         let now = erased.now;
         let due = erased.members(0).into_iter().filter(|(_, at)| *at <= now);
         erasures.extend(due.filter_map(|(member, _)| {
@@ -66,7 +77,7 @@ impl Repository {
     }
 
     /// Erases what is left of an account once its sessions are deleted, and takes the announcement back.
-    pub async fn erase_rest(&self, erasure: &Erasure) -> Result<(), StoreError> {
+    pub async fn finish(&self, erasure: &Erasure) -> Result<(), StoreError> {
         const DAY_MS: i64 = 24 * 3600 * 1000;
         let Erasure { owner, is_second } = erasure;
         let (keys, now) = (Keys::of(owner), clock::now_ms());
@@ -74,9 +85,9 @@ impl Repository {
         let mut txn = Txn::durable()
             .op(Op::Delete(keys.sessions()))
             .op(Op::Delete(keys.recent()))
-            .op(Op::Delete(keys.completions()));
+            .op(Op::Delete(keys.reservations()));
         txn.ops.extend(days.map(Op::Delete));
-        self.store.commit(txn).await?;
+        self.context.store.commit(txn).await?;
         // Last, and each in another slot: whoever stops before one of them does all of it again.
         let member = format!("{}:{}", owner.user, owner.generation);
         let last = if *is_second {
@@ -89,7 +100,7 @@ impl Repository {
             ]
         };
         for op in last {
-            self.store.commit(Txn::durable().op(op)).await?;
+            self.context.store.commit(Txn::durable().op(op)).await?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Finishing a turn: the answer, the ending and what it cost, in one step that only the turn's own session takes.
+//! Finishing a turn: the answer, the ending and its usage, in one step that only the turn's own session takes.
 
 use std::time::Duration;
 
@@ -9,154 +9,181 @@ use common::{
 };
 
 use crate::{
-    domain::{
-        SessionId, Usage,
-        records::{Ending, MessageRecord, OpenTurn, Session, TurnRecord},
-    },
+    domain::{Ending, Message, OpenTurn, SessionId, Usage},
     store::{
-        ATTEMPTS, Repository,
+        ATTEMPTS,
         accept::KEY_TTL,
-        encode,
+        codec::encode,
+        contended,
+        events::EventBatch,
         keys::Keys,
-        sessions::{contended, signed, unchanged},
-        turns::{Holder, REPLAY, TurnState, forget, noted_since},
-        usage::settle,
+        reservations::Reservation,
+        sessions::StoredSession,
+        signed,
+        turns::{
+            LeaseHolder, REPLAY, TurnRecord, TurnState, TurnStore, forget, replayable_since,
+            without_turn,
+        },
+        usage::count,
     },
 };
 
 /// Everything that finishing a turn changes.
 #[derive(Clone, Debug)]
 pub struct Finish {
-    /// The session.
     pub session_id: SessionId,
-    /// The session as it stood when it was last seen, with the turn open.
-    pub session: Session,
-    /// The turn, as read or made.
+    /// The session as it was last seen, with the turn open.
+    pub session: StoredSession,
     pub open: OpenTurn,
-    /// The answer, where it has text or thoughts.
-    pub answer: Option<MessageRecord>,
-    /// How it ended.
+    /// The answer, if there is one.
+    pub answer: Option<Message>,
     pub ending: Ending,
-    /// What it cost, for the day's account.
+    /// What counts on the day's usage.
     pub usage: Usage,
-    /// The lines of its log that are not stored yet, the ending's last.
-    pub lines: String,
-    /// Whether it may be finished only because its instance is dead: the lease must be gone.
-    pub dead: bool,
+    /// The events that are not stored yet, the last one included.
+    pub events: EventBatch,
+    /// Whether it is finished for a dead instance: then its lease must be gone.
+    pub for_dead_instance: bool,
 }
 
-/// How finishing went.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Finished {
-    /// It is stored: by this call, with the session as it then stands, or by one before whose answer was lost.
-    Yes(Option<Box<Session>>),
-    /// Somebody else closed it: this is how.
+    /// It is stored; with the session as it is stored now, unless that was changed by others meanwhile.
+    Yes(Option<Box<StoredSession>>),
+    /// Another instance closed it, with this ending.
     Stale(Option<Ending>),
-    /// The session is gone.
     SessionGone,
 }
 
-impl Repository {
-    /// Stores the answer and ends the lease: all or nothing, and nothing for a turn that is no longer its session's. Safe
-    /// to repeat.
+impl TurnStore<'_> {
+    /// Stores the answer and ends the lease: all or nothing, and nothing for a turn that is no longer its session's. Safe to
+    /// repeat.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: it may be finished, now or later.
     pub async fn finish(&self, owner: &Owner, finish: &Finish) -> Result<Finished, StoreError> {
         let keys = Keys::of(owner);
-        let mut session = finish.session.clone();
+        let (mut session, mut settles, mut is_first) = (finish.session.clone(), true, true);
         for _ in 0..ATTEMPTS {
-            let (txn, after) = self.finish_txn(&keys, finish, session)?;
-            if self.store.commit(txn).await? == Committed::Applied {
-                return Ok(Finished::Yes(Some(Box::new(after))));
+            let (txn, after, reservation_check) =
+                self.finish_txn(&keys, finish, &session, settles)?;
+            match self.context.store.commit(txn).await? {
+                Committed::Applied => return Ok(Finished::Yes(is_first.then(|| Box::new(after)))),
+                // Somebody took us for dead and settled the reservation.
+                Committed::Refused(check) if Some(check) == reservation_check => settles = false,
+                Committed::Refused(_) => {
+                    is_first = false;
+                    session = match self.after_refusal(owner, finish).await? {
+                        Ok(session) => session,
+                        Err(finished) => return Ok(finished),
+                    };
+                }
             }
-            // Its title may have been changed meanwhile, which does not touch the turn.
-            let stored = self
-                .turn(owner, &finish.session_id, &finish.open.id, false)
-                .await?;
-            session = match (stored.state, stored.session) {
-                (TurnState::Ended(record), _) => {
-                    let is_ours = record.ending.as_ref() == Some(&finish.ending) && !finish.dead;
-                    return Ok(if is_ours {
-                        Finished::Yes(None)
-                    } else {
-                        Finished::Stale(record.ending)
-                    });
-                }
-                (_, None) => return Ok(Finished::SessionGone),
-                // Whoever holds the lease lives.
-                (TurnState::Running { holder, .. }, Some(session))
-                    if !finish.dead || holder == Holder::Nobody =>
-                {
-                    session
-                }
-                _ => return Ok(Finished::Stale(None)),
-            };
         }
         Err(contended())
+    }
+
+    /// The session to try again with, which others may have changed without touching the turn; or how the turn was closed.
+    async fn after_refusal(
+        &self,
+        owner: &Owner,
+        finish: &Finish,
+    ) -> Result<Result<StoredSession, Finished>, StoreError> {
+        let stored = self.get(owner, &finish.session_id, &finish.open.id).await?;
+        Ok(match (stored.state, stored.session) {
+            (TurnState::Ended(record), _) => {
+                let is_ours =
+                    record.ending.as_ref() == Some(&finish.ending) && !finish.for_dead_instance;
+                Err(if is_ours {
+                    Finished::Yes(None)
+                } else {
+                    Finished::Stale(record.ending)
+                })
+            }
+            (_, None) => Err(Finished::SessionGone),
+            // Whoever holds the lease lives.
+            (TurnState::Running { holder, .. }, Some(session))
+                if !finish.for_dead_instance || holder == LeaseHolder::Nobody =>
+            {
+                Ok(session)
+            }
+            _ => Err(Finished::Stale(None)),
+        })
     }
 
     fn finish_txn(
         &self,
         keys: &Keys,
         finish: &Finish,
-        before: Session,
-    ) -> Result<(Txn, Session), StoreError> {
+        before: &StoredSession,
+        settles: bool,
+    ) -> Result<(Txn, StoredSession, Option<usize>), StoreError> {
         let Finish {
             session_id: id,
             open,
             ..
         } = finish;
-        let mut txn = Txn::durable().check(unchanged(keys, id, &before));
-        // On a store of our own a dead holder's lease may still stand; no other process can renew it.
-        if finish.dead && self.store.is_shared() {
-            txn = txn.check(Check::Absent(keys.lease(&open.id)));
+        let reservation = Reservation::of_turn(open);
+        let mut txn = Txn::durable().check(before.unchanged(keys, id));
+        let reservation_check = settles.then_some(txn.checks.len());
+        if settles {
+            txn.checks.push(reservation.is_held(keys)?);
         }
-        // First what frees: a full store takes the answer to what it took the question of.
-        txn.ops.push(Op::Delete(keys.lease(&open.id)));
-        let mut after = Session {
-            open: None,
-            ..before
-        };
+        // On a store of our own a dead holder's lease may still exist; no other process can renew it.
+        if finish.for_dead_instance && self.context.store.is_shared() {
+            txn.checks.push(Check::Absent(keys.lease(open.id.as_str())));
+        }
+        // First what frees: so a full store takes the answer to a question that it took.
+        txn.ops.extend(reservation.leave(keys));
+        let mut after = without_turn(&before.session);
         if let Some(answer) = &finish.answer {
             let record = encode(answer)?;
             match &open.replaces {
                 Some(old) => {
-                    let position = signed(old.position());
-                    txn.ops
-                        .push(Op::ItemSet(keys.messages(id), position, record));
+                    txn.ops.push(Op::ItemSet(
+                        keys.messages(id),
+                        signed(old.position()),
+                        record,
+                    ));
                     txn.ops.extend(forget(keys, old));
                 }
                 None => {
-                    after.count += 1;
+                    after.message_count += 1;
                     txn.ops.push(Op::Push(keys.messages(id), record));
                 }
             }
         }
-        let after = self.keep(keys, id, after, Duration::ZERO, &mut txn)?;
-        let record = TurnRecord::of(id, open, Some(finish.ending.clone()));
+        let after = self
+            .context
+            .keep(keys, id, before, after, Duration::ZERO, &mut txn)?;
+        let record = TurnRecord::new(id, open, Some(finish.ending.clone()));
         txn.ops.extend([
             Op::Set {
                 key: keys.turn(&open.id),
                 value: encode(&record)?,
                 ttl: Some(if open.keyed { KEY_TTL + REPLAY } else { REPLAY }),
             },
-            Op::Push(keys.events(&open.id), finish.lines.clone().into()),
+            Op::Push(keys.events(&open.id), finish.events.bytes()),
             Op::Expire(keys.events(&open.id), Some(REPLAY)),
         ]);
         if finish.answer.is_none() {
             txn.ops.extend(note_recent(keys, open));
         }
-        txn.ops
-            .extend(settle(keys, &open.day, open.reserved, finish.usage));
-        Ok((txn, after))
+        if settles {
+            txn.ops
+                .extend(count(keys, &open.day, open.reserved, finish.usage));
+        }
+        Ok((txn, after, reservation_check))
     }
 }
 
-/// Notes a turn that left no answer among those whose events are kept: deleting its session or its account deletes them too.
-/// One that runs is found through its session, one that was answered through the answer.
+/// Notes a turn without an answer among those whose events are still stored: deleting its session or account deletes them too. A
+/// running turn is found through its session, an answered one through its answer.
 fn note_recent(keys: &Keys, open: &OpenTurn) -> [Op; 3] {
     let (key, now) = (keys.recent(), clock::now_ms());
     [
         Op::MemberSet(key.clone(), open.id.to_string(), now),
-        Op::MembersBelow(key.clone(), noted_since(now)),
+        Op::MembersBelow(key.clone(), replayable_since(now)),
         Op::Expire(key, Some(2 * REPLAY)),
     ]
 }

@@ -1,83 +1,137 @@
-//! What is kept and how: the only place that spells a key of the `c:` family. docs/storage.md has the table.
+//! The `c:` keys and their encoding; docs/storage.md lists them. No other module spells a key or sees stored bytes.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use common::store::{Bytes, Store, StoreError};
-use serde::Serialize;
+use common::store::{Store, StoreError};
 
 use crate::domain::random_text;
 
 pub mod accept;
+mod codec;
 pub mod control;
 pub mod delete;
 pub mod erasure;
+pub mod events;
 pub mod finish;
-pub mod keys;
+mod keys;
 pub mod reservations;
 pub mod sessions;
 pub mod turns;
 pub mod usage;
 
-/// How many times a change is tried against writers that keep coming first, before it counts as unavailable.
+use control::ControlStore;
+use erasure::ErasureStore;
+use reservations::ReservationStore;
+use sessions::SessionStore;
+use turns::TurnStore;
+
+/// How many times a change is tried against concurrent writers before it counts as unavailable.
 const ATTEMPTS: usize = 16;
 
-/// How long what belongs to a running turn outlives an instance that never came back to it.
+/// How long keys of a running turn outlive an instance that never came back to it.
 const RUNNING_TTL: Duration = Duration::from_secs(25 * 3600);
 
-/// The repositories' common ground: a store, and how long things live in it.
+/// Access to everything that this service stores. Cheap to clone.
 #[derive(Clone)]
-pub struct Repository {
+pub struct ChatStore {
+    context: Context,
+}
+
+/// What the stores share.
+#[derive(Clone)]
+struct Context {
     store: Store,
+    /// This process among all that share the store.
     instance: Arc<str>,
     session_ttl: Option<Duration>,
     lease: Duration,
 }
 
-impl Repository {
-    /// A repository over that store. `session_ttl` is how long an unused session lives, `lease` how long a turn counts
-    /// as alive after its instance last said so.
+impl ChatStore {
+    /// `session_ttl` is how long an unused session lives, `lease` how long a turn counts as alive after its instance
+    /// last renewed it.
     pub fn new(store: Store, session_ttl: Option<Duration>, lease: Duration) -> Self {
         let instance = random_text(16).into();
         Self {
-            store,
-            instance,
-            session_ttl,
-            lease,
+            context: Context {
+                store,
+                instance,
+                session_ttl,
+                lease,
+            },
         }
     }
 
-    /// The same repository, whose calls end by that time.
+    /// The same store, whose calls end by that time.
     #[must_use]
     pub fn by(&self, deadline: Instant) -> Self {
+        let store = self.context.store.by(deadline);
         Self {
-            store: self.store.by(deadline),
-            ..self.clone()
+            context: Context {
+                store,
+                ..self.context.clone()
+            },
         }
     }
 
     /// This process among all that share the store.
     pub fn instance(&self) -> &str {
-        &self.instance
+        &self.context.instance
     }
 
+    /// How long a turn counts as alive after its instance last renewed its lease.
+    pub fn lease(&self) -> Duration {
+        self.context.lease
+    }
+
+    pub fn sessions(&self) -> SessionStore<'_> {
+        SessionStore {
+            context: &self.context,
+        }
+    }
+
+    pub fn turns(&self) -> TurnStore<'_> {
+        TurnStore {
+            context: &self.context,
+        }
+    }
+
+    pub fn reservations(&self) -> ReservationStore<'_> {
+        ReservationStore {
+            context: &self.context,
+        }
+    }
+
+    pub fn control(&self) -> ControlStore<'_> {
+        ControlStore {
+            context: &self.context,
+        }
+    }
+
+    pub fn erasure(&self) -> ErasureStore<'_> {
+        ErasureStore {
+            context: &self.context,
+        }
+    }
+}
+
+impl Context {
     /// Whether the holder of a lease may still run: on a store that no other process can have open, whoever held one
     /// before this process began is dead.
     fn may_live(&self, instance: &str) -> bool {
         self.store.is_shared() || *instance == *self.instance
     }
-
-    /// How long a turn counts as alive after its instance last said so.
-    pub fn lease(&self) -> Duration {
-        self.lease
-    }
 }
 
-/// A record as it is stored.
-fn encode<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
-    serde_json::to_vec(record)
-        .map(Into::into)
-        .map_err(|error| StoreError::Corrupt(error.to_string()))
+/// Others kept changing the session first, more often than chance explains.
+fn contended() -> StoreError {
+    StoreError::Unavailable("a session kept changing during an update".into())
+}
+
+/// A count as the store's counters hold it.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,86 +1,48 @@
-//! A turn by its answer's id: how it stands, its events, its lease, and the idempotency key that remembers it.
+//! A turn by its answer's id: its state, its stored events, its lease, and the idempotency key that refers to it.
 
 use std::time::Duration;
 
 use common::{
     identity::Owner,
-    store::{Bytes, Committed, Op, Read, StoreError, Txn},
+    store::{Committed, Op, Read, StoreError, Txn},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::{
-        MessageId, SessionId,
-        records::{Ending, KeyRecord, OpenTurn, Session, TurnRecord, VERSION},
-    },
+    domain::{Ending, IdempotencyRecord, MessageId, OpenTurn, Session, SessionId},
     store::{
-        ATTEMPTS, Repository,
+        ATTEMPTS, Context,
+        codec::decode,
+        contended,
+        events::{EventBatch, StoredEvents},
         keys::Keys,
-        sessions::{contended, unchanged},
+        sessions::{SessionStore, StoredSession},
     },
 };
 
 /// How long the events of an ended turn can be read.
 pub const REPLAY: Duration = Duration::from_secs(5 * 60);
 
-/// A turn as the store knows it.
-#[derive(Clone, Debug)]
-pub struct StoredTurn {
-    /// The session in that life of it which the turn's id names; `None` where it is gone.
-    pub session: Option<Session>,
-    /// How it stands with the turn.
-    pub state: TurnState,
-    /// The batches of its log.
-    pub batches: Vec<Bytes>,
-}
-
-/// How it stands with a turn.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TurnState {
-    /// It is being answered, or was when its instance died.
-    Running {
-        /// What its session has of it.
-        open: OpenTurn,
-        /// Who answers it.
-        holder: Holder,
-    },
-    /// It has ended, not long ago.
-    Ended(TurnRecord),
-    /// It was never accepted, and never will be.
-    Withdrawn,
-    /// Nothing is kept of it beside what may stand in the history.
-    Forgotten,
-}
-
-/// Who answers a turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// The instance that holds its lease.
-    Instance(String),
-    /// Its lease has lapsed, and the store was away so lately that its instance may not have been able to renew it yet.
-    Unknown,
-    /// Its instance is dead.
-    Nobody,
-}
-
-/// For how long after the store was away a lease that lapsed says nothing: by then whoever lives has taken it again.
+/// For how long after the store was away a lapsed lease proves nothing: by then every living instance has renewed its own.
 const RETAKE: Duration = Duration::from_secs(3);
 
-/// From when on turns that ended are still looked for, to take their events away: twice the time for which those are kept,
-/// since clocks may differ. Unix milliseconds.
-pub(crate) fn noted_since(now: i64) -> i64 {
-    now - i64::try_from(2 * REPLAY.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// What takes away the record and the events of a turn.
-pub(crate) fn forget(keys: &Keys, id: &MessageId) -> [Op; 2] {
-    [keys.turn(id), keys.events(id)].map(Op::Delete)
+/// What is stored of a turn that has ended or was withdrawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TurnRecord {
+    pub session: SessionId,
+    /// The user's message.
+    pub reply_to: MessageId,
+    pub model: String,
+    /// The provider that was tried first.
+    pub provider: String,
+    /// Absent if it was withdrawn: its acceptance was given up before it was known, and must never be applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
 }
 
 impl TurnRecord {
-    /// How that turn ended; `None`: it was withdrawn.
-    pub(crate) fn of(session: &SessionId, open: &OpenTurn, ending: Option<Ending>) -> Self {
+    pub(super) fn new(session: &SessionId, open: &OpenTurn, ending: Option<Ending>) -> Self {
         Self {
-            v: VERSION,
             session: session.clone(),
             reply_to: open.reply_to.clone(),
             model: open.model.clone(),
@@ -90,148 +52,250 @@ impl TurnRecord {
     }
 }
 
+/// A turn as the store knows it.
+#[derive(Clone, Debug)]
+pub struct StoredTurn {
+    /// The session that the turn's id belongs to; `None` where it is gone.
+    pub session: Option<StoredSession>,
+    pub state: TurnState,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum TurnState {
+    /// It is being answered, or was when its instance died.
+    Running { open: OpenTurn, holder: LeaseHolder },
+    /// It ended a short time ago.
+    Ended(TurnRecord),
+    /// It was never accepted, and never will be.
+    Withdrawn,
+    /// Nothing is stored beside a possible answer in the history.
+    Forgotten,
+}
+
 impl TurnState {
     /// Whether it is open and nobody runs it.
     pub fn is_dead(&self) -> bool {
         matches!(
             self,
             Self::Running {
-                holder: Holder::Nobody,
+                holder: LeaseHolder::Nobody,
                 ..
             }
         )
     }
 }
 
-impl Repository {
-    /// The session whose life a message's id names; `None` where it is gone.
-    pub async fn session_of(
-        &self,
-        owner: &Owner,
-        id: &MessageId,
-    ) -> Result<Option<SessionId>, StoreError> {
-        let read = Read::Value(Keys::of(owner).incarnation(id.incarnation()));
-        let value = self.store.read(vec![read]).await?.value(0);
-        Ok(value.and_then(|value| SessionId::parse(std::str::from_utf8(&value).ok()?)))
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseHolder {
+    Instance(String),
+    /// The lease has lapsed, but the store was away so recently that its instance may not have been able to renew it.
+    Unknown,
+    Nobody,
+}
+
+/// New events of a running turn and a renewal of its lease, for [`TurnStore::replicate`].
+#[derive(Debug)]
+pub enum Replication {
+    Events(Owner, MessageId, EventBatch),
+    Lease(Owner, MessageId),
+}
+
+/// Reads turns and keeps them running.
+pub struct TurnStore<'a> {
+    pub(super) context: &'a Context,
+}
+
+impl TurnStore<'_> {
+    pub(super) fn sessions(&self) -> SessionStore<'_> {
+        SessionStore {
+            context: self.context,
+        }
     }
 
-    /// What the store knows of a turn of that session; the batches of its log only where asked.
-    pub async fn turn(
+    /// The state of a turn of that session.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn get(
         &self,
         owner: &Owner,
         session: &SessionId,
         id: &MessageId,
-        with_log: bool,
     ) -> Result<StoredTurn, StoreError> {
+        Ok(self.read(owner, session, id, false).await?.0)
+    }
+
+    /// The state of a turn together with its stored events.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn get_with_events(
+        &self,
+        owner: &Owner,
+        session: &SessionId,
+        id: &MessageId,
+    ) -> Result<(StoredTurn, StoredEvents), StoreError> {
+        self.read(owner, session, id, true).await
+    }
+
+    async fn read(
+        &self,
+        owner: &Owner,
+        session: &SessionId,
+        id: &MessageId,
+        with_events: bool,
+    ) -> Result<(StoredTurn, StoredEvents), StoreError> {
         let keys = Keys::of(owner);
         let mut reads = vec![
             Read::Value(keys.session(session)),
             Read::Length(keys.messages(session)),
             Read::Value(keys.turn(id)),
-            Read::Value(keys.lease(id)),
+            Read::Value(keys.lease(id.as_str())),
         ];
-        if with_log {
+        if with_events {
             reads.push(Read::Items {
                 key: keys.events(id),
                 start: 0,
                 stop: -1,
             });
         }
-        let mut found = self.store.read(reads).await?;
+        let mut found = self.context.store.read(reads).await?;
         let session = found
             .value(0)
-            .and_then(|stored| Session::read(stored, found.count(1)))
-            .filter(|session| session.incarnation == id.incarnation());
-        let open = session.as_ref().and_then(|session| session.open.clone());
-        let record: Option<TurnRecord> = found
-            .value(2)
-            .and_then(|value| serde_json::from_slice(&value).ok());
+            .and_then(|record| StoredSession::decode(record, None, found.count(1)))
+            .filter(|stored| stored.session.incarnation == id.incarnation());
+        let open = session
+            .as_ref()
+            .and_then(|stored| stored.session.open.clone());
+        let record: Option<TurnRecord> = found.value(2).and_then(|value| decode(&value));
         let instance = found
             .value(3)
-            .and_then(|value| String::from_utf8(value.to_vec()).ok())
-            .filter(|instance| self.may_live(instance));
-        let holder = match instance {
-            Some(instance) => Holder::Instance(instance),
-            None if self.store.is_shared() && self.store.was_away(RETAKE) => Holder::Unknown,
-            None => Holder::Nobody,
-        };
+            .and_then(|value| String::from_utf8(value.to_vec()).ok());
         let state = match (open.filter(|open| open.id == *id), record) {
-            (Some(open), _) => TurnState::Running { open, holder },
+            (Some(open), _) => TurnState::Running {
+                open,
+                holder: self.holder(instance),
+            },
             (None, Some(record)) if record.ending.is_some() => TurnState::Ended(record),
             (None, Some(_)) => TurnState::Withdrawn,
             (None, None) => TurnState::Forgotten,
         };
-        Ok(StoredTurn {
-            session,
-            state,
-            batches: found.items(4),
-        })
+        let events = StoredEvents::decode(&found.items(4));
+        Ok((StoredTurn { session, state }, events))
     }
 
-    /// The batches of a turn's log from that batch on.
-    pub async fn batches(
+    fn holder(&self, instance: Option<String>) -> LeaseHolder {
+        let store = &self.context.store;
+        match instance.filter(|instance| self.context.may_live(instance)) {
+            Some(instance) => LeaseHolder::Instance(instance),
+            None if store.is_shared() && store.was_away(RETAKE) => LeaseHolder::Unknown,
+            None => LeaseHolder::Nobody,
+        }
+    }
+
+    /// The stored events of a turn from that batch on.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn events(
         &self,
         owner: &Owner,
         id: &MessageId,
-        from: usize,
-    ) -> Result<Vec<Bytes>, StoreError> {
-        let start = i64::try_from(from).unwrap_or(i64::MAX);
+        from_batch: usize,
+    ) -> Result<StoredEvents, StoreError> {
+        let start = i64::try_from(from_batch).unwrap_or(i64::MAX);
         let read = Read::Items {
             key: Keys::of(owner).events(id),
             start,
             stop: -1,
         };
-        Ok(self.store.read(vec![read]).await?.items(0))
+        Ok(StoredEvents::decode(
+            &self.context.store.read(vec![read]).await?.items(0),
+        ))
     }
 
-    /// Mirrors events and renews leases of running turns, all in one pipeline; says for each change whether it took.
-    pub async fn mirror(&self, ops: Vec<Op>) -> Result<Vec<bool>, StoreError> {
-        self.store.apply(ops).await
+    /// Appends events and renews leases of running turns, all in one pipeline. Returns for each change whether its key
+    /// existed: otherwise the turn was closed, or its session deleted.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: any of them may have been applied.
+    pub async fn replicate(&self, changes: &[Replication]) -> Result<Vec<bool>, StoreError> {
+        let ops = changes.iter().map(|change| match change {
+            Replication::Events(owner, id, batch) => {
+                Op::PushExisting(Keys::of(owner).events(id), batch.bytes())
+            }
+            Replication::Lease(owner, id) => {
+                Op::Expire(Keys::of(owner).lease(id.as_str()), Some(self.context.lease))
+            }
+        });
+        self.context.store.apply(ops.collect()).await
     }
 
-    /// Takes the lease again after it lapsed, unless the turn was closed meanwhile.
+    /// Takes a lapsed lease again; `false` if the turn was closed meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
     pub async fn retake_lease(
         &self,
         owner: &Owner,
         id: &SessionId,
         open: &OpenTurn,
-        instance: &str,
     ) -> Result<bool, StoreError> {
         let keys = Keys::of(owner);
         for _ in 0..ATTEMPTS {
-            let session = self.view(owner, id, 0).await?.session;
-            let Some(session) = session.filter(|session| session.open.as_ref() == Some(open))
+            let stored = self.sessions().get(owner, id).await?;
+            let Some(stored) = stored.filter(|stored| stored.session.open.as_ref() == Some(open))
             else {
                 return Ok(false);
             };
             let txn = Txn::relaxed()
-                .check(unchanged(&keys, id, &session))
+                .check(stored.unchanged(&keys, id))
                 .op(Op::Set {
-                    key: keys.lease(&open.id),
-                    value: instance.to_owned().into(),
-                    ttl: Some(self.lease),
+                    key: keys.lease(open.id.as_str()),
+                    value: self.context.instance.to_string().into(),
+                    ttl: Some(self.context.lease),
                 });
-            if self.store.commit(txn).await? == Committed::Applied {
+            if self.context.store.commit(txn).await? == Committed::Applied {
                 return Ok(true);
             }
         }
         Err(contended())
     }
 
-    /// What an idempotency key remembers, and those bytes as stored. One that cannot be read is no key that is free.
-    pub async fn key(
+    /// What an idempotency key refers to; `digest` is the key's SHA-256.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where the record cannot be read: the key does not count as unused then.
+    pub async fn idempotency(
         &self,
         owner: &Owner,
         digest: &str,
-    ) -> Result<Option<(KeyRecord, Bytes)>, StoreError> {
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
         let read = Read::Value(Keys::of(owner).idempotency(digest));
-        let value = self.store.read(vec![read]).await?.value(0);
-        let Some(value) = value else { return Ok(None) };
-        match serde_json::from_slice::<KeyRecord>(&value) {
-            Ok(record) if record.v == VERSION => Ok(Some((record, value))),
-            _ => Err(StoreError::Corrupt(
-                "an idempotency key's record cannot be read".into(),
-            )),
-        }
+        let Some(value) = self.context.store.read(vec![read]).await?.value(0) else {
+            return Ok(None);
+        };
+        let unreadable =
+            || StoreError::Corrupt("an idempotency key's record cannot be read".into());
+        decode(&value).map(Some).ok_or_else(unreadable)
+    }
+}
+
+/// The time from which on ended turns are looked for to delete their events: twice as long as those are kept, since clocks
+/// may differ. Unix milliseconds.
+pub(super) fn replayable_since(now: i64) -> i64 {
+    now - i64::try_from(2 * REPLAY.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What deletes the record and the events of a turn.
+pub(super) fn forget(keys: &Keys, id: &MessageId) -> [Op; 2] {
+    [keys.turn(id), keys.events(id)].map(Op::Delete)
+}
+
+/// A session with its open turn removed.
+pub(super) fn without_turn(session: &Session) -> Session {
+    Session {
+        open: None,
+        ..session.clone()
     }
 }

@@ -1,4 +1,4 @@
-//! The tokens of a day: reserved before they are used, settled after.
+//! The tokens of a user's day.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,7 +9,7 @@ use common::{
 
 use crate::{
     domain::Usage,
-    store::{Repository, keys::Keys, sessions::signed},
+    store::{keys::Keys, reservations::ReservationStore, signed},
 };
 
 /// How long a day's usage is kept.
@@ -20,26 +20,29 @@ const USAGE_TTL: Duration = Duration::from_secs(48 * 3600);
 pub struct DayUsage {
     /// Tokens read.
     pub prompt: u64,
-    /// Tokens written.
+    /// Tokens generated.
     pub completion: u64,
-    /// Turns and completions that are over.
+    /// Turns and completions that have ended.
     pub requests: u64,
-    /// What counts against the quota: what was spent, and what running turns reserved.
+    /// Tokens that count against the quota: used, or held by what is running.
     pub held: u64,
 }
 
-impl Repository {
-    /// What was used on that day (`YYYYMMDD`, UTC). Settles what processes that died had set aside.
+impl ReservationStore<'_> {
+    /// What was used on that day (`YYYYMMDD`, UTC). Settles the reservations of dead processes first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
     pub async fn usage(&self, owner: &Owner, day: &str) -> Result<DayUsage, StoreError> {
         let keys = Keys::of(owner);
         let read = vec![
             Read::Fields(keys.usage(day)),
-            Read::Fields(keys.completions()),
+            Read::Fields(keys.reservations()),
         ];
-        let mut found = self.store.read(read.clone()).await?;
+        let mut found = self.context.store.read(read.clone()).await?;
         let mut fields = found.fields(0);
         if self.settle_dead_of(&keys, found.fields(1)).await? > 0 {
-            fields = self.store.read(read).await?.fields(0);
+            fields = self.context.store.read(read).await?.fields(0);
         }
         Ok(DayUsage {
             prompt: number(&fields, "prompt"),
@@ -50,8 +53,8 @@ impl Repository {
     }
 }
 
-/// Sets tokens aside of the day's quota; returns which check guards it, where there is one.
-pub(crate) fn reserve(
+/// Holds tokens of the day's quota; returns which check guards it, if there is a quota.
+pub(super) fn hold(
     keys: &Keys,
     day: &str,
     tokens: u64,
@@ -74,13 +77,17 @@ pub(crate) fn reserve(
     check
 }
 
-/// Gives back what was set aside for something that did not take place.
-pub(crate) fn release(keys: &Keys, day: &str, reserved: u64) -> Option<Op> {
-    (reserved > 0).then(|| Op::FieldAdd(keys.usage(day), "held".into(), -signed(reserved)))
+/// Gives back what was held for something that did not take place.
+pub(super) fn release(keys: &Keys, day: &str, tokens: u64) -> [Op; 2] {
+    let key = keys.usage(day);
+    [
+        Op::FieldAdd(key.clone(), "held".into(), -signed(tokens)),
+        Op::Expire(key, Some(USAGE_TTL)),
+    ]
 }
 
-/// Counts a request that is over, and puts what it cost in the place of what was reserved for it.
-pub(crate) fn settle(keys: &Keys, day: &str, reserved: u64, usage: Usage) -> [Op; 5] {
+/// Counts a request that has ended, and replaces what was held for it by what it used.
+pub(super) fn count(keys: &Keys, day: &str, held: u64, usage: Usage) -> [Op; 5] {
     let key = keys.usage(day);
     let add = |field: &str, by: i64| Op::FieldAdd(key.clone(), field.into(), by);
     let spent = usage.prompt_tokens.saturating_add(usage.completion_tokens);
@@ -88,12 +95,12 @@ pub(crate) fn settle(keys: &Keys, day: &str, reserved: u64, usage: Usage) -> [Op
         add("requests", 1),
         add("prompt", signed(usage.prompt_tokens)),
         add("completion", signed(usage.completion_tokens)),
-        add("held", signed(spent).saturating_sub(signed(reserved))),
+        add("held", signed(spent).saturating_sub(signed(held))),
         Op::Expire(key.clone(), Some(USAGE_TTL)),
     ]
 }
 
-/// A counter; a withdrawn turn may have taken it below zero for a moment.
+/// A counter; one below zero, which a withdrawn turn may cause for a moment, counts as zero.
 fn number(fields: &HashMap<String, Bytes>, name: &str) -> u64 {
     let text = fields
         .get(name)

@@ -1,97 +1,129 @@
-//! Accepting a planned turn and starting its task, as one thing that nobody's leaving can break in two.
+//! Accepts a planned turn and starts its task.
 
 use std::{sync::Arc, time::Duration};
 
-use common::{identity::Owner, rate_limiter::Call, store::StoreError};
+use common::{identity::Owner, rate_limiter::Call, shutdown::Shutdown, store::StoreError};
 use tokio::time::sleep;
 
 use crate::{
-    domain::{error::ChatError, records::Session},
-    llm::Answering,
+    domain::error::ChatError,
+    llm::Generation,
     store::{
-        Repository,
+        ChatStore,
         accept::{Accept, Accepted},
+        sessions::StoredSession,
     },
     turns::{
-        plan::{Plan, start_event},
-        service::{Begun, NewTurn, Turn, Turns},
-        session_queue::Place,
+        plan::TurnPlan,
+        service::{StartedTurn, TurnRequest},
+        session_queue::SessionPermit,
+        task::{TurnRunner, TurnTask},
     },
 };
 
+/// Pauses between the tries of an accept whose outcome is unknown.
+const RETRY_PAUSES: [Duration; 3] = [
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::ZERO,
+];
+
+/// How often withdrawing an accept is tried again.
+const WITHDRAW_PAUSE: Duration = Duration::from_millis(250);
+
 /// A planned turn with everything that it needs to run.
-pub(crate) struct Ready {
-    pub(crate) plan: Plan,
-    pub(crate) accept: Accept,
-    pub(crate) answering: Answering,
-    pub(crate) place: Place,
+pub(super) struct ReadyTurn {
+    pub(super) plan: TurnPlan,
+    pub(super) accept: Accept,
+    pub(super) generation: Generation,
+    pub(super) permit: SessionPermit,
 }
 
-/// How accepting and starting went.
-pub(crate) enum Launched {
-    Yes(Begun),
-    /// What was read is old; the place in the lane comes back.
-    Changed(Place),
+/// The outcome of a commit.
+pub(super) enum Committed {
+    Started(StartedTurn),
+    /// What was read is old; the place in the session's queue comes back.
+    Changed(SessionPermit),
 }
 
-impl Turns {
-    /// Accepts the turn and starts its task, both on a task of their own: a caller who leaves in the middle must not
-    /// leave a turn behind that is accepted and that nobody runs.
-    pub(crate) async fn accept_and_launch(
-        self: &Arc<Self>,
-        repository: &Repository,
-        owner: &Owner,
-        new: &NewTurn,
-        ready: Ready,
-    ) -> Result<Launched, ChatError> {
-        let (turns, repository) = (Arc::clone(self), repository.clone());
-        let (owner, new) = (owner.clone(), new.clone());
+/// Accepts turns.
+#[derive(Clone)]
+pub(super) struct Committer {
+    store: ChatStore,
+    runner: Arc<TurnRunner>,
+    tokens_per_day: Option<u64>,
+    shutdown: Shutdown,
+}
+
+impl Committer {
+    pub(super) fn new(
+        store: ChatStore,
+        runner: Arc<TurnRunner>,
+        tokens_per_day: Option<u64>,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            store,
+            runner,
+            tokens_per_day,
+            shutdown,
+        }
+    }
+
+    /// Accepts the turn and starts its task. Runs detached, so a client disconnect cannot leave an accepted turn without a
+    /// runner.
+    pub(super) async fn commit(
+        &self,
+        store: &ChatStore,
+        request: &TurnRequest,
+        ready: ReadyTurn,
+    ) -> Result<Committed, ChatError> {
+        let (committer, store, request) = (self.clone(), store.clone(), request.clone());
         let task = self.shutdown.spawn(async move {
-            let accepted = turns.accept(&repository, &owner, &ready.accept, &new.call);
-            match accepted.await? {
-                Accepted::Yes(session) => {
-                    Ok(Launched::Yes(turns.launch(&owner, &new, *session, ready)))
+            let (owner, ticket) = (&request.owner, &request.ticket);
+            match committer
+                .accept(&store, owner, &ready.accept, ticket)
+                .await?
+            {
+                Accepted::Yes(session) => Ok(Committed::Started(
+                    committer.launch(&request, *session, ready),
+                )),
+                Accepted::Changed => Ok(Committed::Changed(ready.permit)),
+                Accepted::RateLimited => {
+                    ticket.verdict()?;
+                    Ok(Committed::Changed(ready.permit))
                 }
-                Accepted::Changed => Ok(Launched::Changed(ready.place)),
-                Accepted::NotAdmitted => {
-                    new.call.verdict()?;
-                    Ok(Launched::Changed(ready.place))
-                }
-                // What the dead have set aside is in nobody's way.
-                Accepted::QuotaExceeded if repository.settle_dead(&owner).await? > 0 => {
-                    Ok(Launched::Changed(ready.place))
+                // Dead processes must not hold quota.
+                Accepted::QuotaExceeded if store.reservations().settle_dead(owner).await? > 0 => {
+                    Ok(Committed::Changed(ready.permit))
                 }
                 Accepted::QuotaExceeded => {
-                    let tokens_per_day = turns.limits.tokens_per_day.unwrap_or_default();
+                    let tokens_per_day = committer.tokens_per_day.unwrap_or_default();
                     Err(ChatError::QuotaExceeded { tokens_per_day })
                 }
             }
         });
         task.await
-            .map_err(|error| StoreError::Corrupt(format!("accepting broke off: {error}")))?
+            .map_err(|error| StoreError::Corrupt(format!("accepting a turn panicked: {error}")))?
     }
 
-    /// Accepts; where the outcome stays unknown, sees to it in the background that the turn never runs.
+    /// Accepts; where the outcome stays unknown, makes sure in the background that the turn never runs.
     async fn accept(
-        self: &Arc<Self>,
-        repository: &Repository,
+        &self,
+        store: &ChatStore,
         owner: &Owner,
         accept: &Accept,
-        call: &Call,
+        ticket: &Call,
     ) -> Result<Accepted, ChatError> {
         let mut unknown = false;
-        for pause in [
-            Duration::from_millis(10),
-            Duration::from_millis(50),
-            Duration::ZERO,
-        ] {
-            match try_accept(repository, owner, accept, call, unknown).await {
+        for pause in RETRY_PAUSES {
+            match try_accept(store, owner, accept, ticket, unknown).await {
                 Ok(Accepted::Yes(session)) => return Ok(Accepted::Yes(session)),
                 Ok(refused) if !unknown => return Ok(refused),
-                // Refused for the first try's own doing, or for another's; then the first may still come late.
-                Ok(refused) => match repository.was_accepted(owner, accept).await {
+                // Refused because of the first try itself, or of another change; then the first may still be applied later.
+                Ok(refused) => match store.turns().was_accepted(owner, accept).await {
                     Ok(Some(session)) => {
-                        call.passed().await;
+                        ticket.passed().await;
                         return Ok(Accepted::Yes(Box::new(session)));
                     }
                     looked => {
@@ -115,70 +147,64 @@ impl Turns {
         Ok(Accepted::Changed)
     }
 
-    fn withdraw_later(self: &Arc<Self>, owner: &Owner, accept: &Accept) {
-        let (turns, owner, accept) = (Arc::clone(self), owner.clone(), accept.clone());
+    fn withdraw_later(&self, owner: &Owner, accept: &Accept) {
+        let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
+        let (owner, accept) = (owner.clone(), accept.clone());
         self.shutdown.spawn(async move {
-            while turns.repository.withdraw(&owner, &accept).await.is_err() {
+            while store.turns().withdraw(&owner, &accept).await.is_err() {
                 tokio::select! {
-                    () = turns.shutdown.stopping() => return,
-                    () = sleep(Duration::from_millis(250)) => {}
+                    () = shutdown.stopping() => return,
+                    () = sleep(WITHDRAW_PAUSE) => {}
                 }
             }
         });
     }
 
     fn launch(
-        self: &Arc<Self>,
-        owner: &Owner,
-        new: &NewTurn,
-        session: Session,
-        ready: Ready,
-    ) -> Begun {
-        let Ready {
+        &self,
+        request: &TurnRequest,
+        session: StoredSession,
+        ready: ReadyTurn,
+    ) -> StartedTurn {
+        let ReadyTurn {
             plan,
             accept,
-            answering,
-            place,
+            generation,
+            permit,
         } = ready;
         let id = accept.open.id.clone();
-        let start = start_event(owner, new, &accept.open);
-        let turn = Arc::new(Turn::new(owner.clone(), session, accept.open, new));
-        turn.note_mirrored(turn.log.append([start]));
-        let watch = turn.log.watch(0);
-        self.enter(&turn);
-        let turns = Arc::clone(self);
-        let conversation = Arc::new(plan.conversation);
+        let task = TurnTask::new(request, accept, session, Arc::new(plan.prompt), permit);
+        let events = task.turn().log().subscribe(0);
+        self.runner.register(&task);
+        let runner = Arc::clone(&self.runner);
         let work = self.shutdown.work();
         self.shutdown.spawn(async move {
-            turns.run(turn, answering, conversation, place).await;
+            runner.run(task, generation).await;
             drop(work);
         });
-        Begun {
-            id,
-            watch,
-            joined: false,
-        }
+        StartedTurn { id, events }
     }
 }
 
-/// One try, which counts the call where that was not done yet. After one whose answer was lost it first looks whether that one
-/// was accepted, since it was then counted with it.
+/// One try, which also counts the request if that was not done yet. After one whose outcome is unknown it first looks
+/// whether that was accepted, since the request was then counted with it.
 async fn try_accept(
-    repository: &Repository,
+    store: &ChatStore,
     owner: &Owner,
     accept: &Accept,
-    call: &Call,
+    ticket: &Call,
     unknown: bool,
 ) -> Result<Accepted, StoreError> {
-    if unknown && let Some(session) = repository.was_accepted(owner, accept).await? {
-        call.passed().await;
+    let turns = store.turns();
+    if unknown && let Some(session) = turns.was_accepted(owner, accept).await? {
+        ticket.passed().await;
         return Ok(Accepted::Yes(Box::new(session)));
     }
-    let bucket = call.uncounted();
-    let (accepted, admission) = repository.accept(owner, accept, bucket.as_ref()).await?;
-    // A refusal after a lost answer is not the last word: that answer may have been a yes.
+    let bucket = ticket.uncounted();
+    let (accepted, admission) = turns.accept(owner, accept, bucket.as_ref()).await?;
+    // A refusal after an unknown outcome is not the last word: that outcome may have been a yes.
     if let Some(admission) = admission.filter(|admission| admission.allowed || !unknown) {
-        call.counted(admission);
+        ticket.counted(admission);
     }
     Ok(accepted)
 }

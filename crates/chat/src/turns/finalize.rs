@@ -1,150 +1,192 @@
-//! How a turn ends: what is stored, then what its watchers are told, in one place for every way it can end.
+//! Ends a turn: what is stored, then what its subscribers are told, in one place for every way it can end.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use common::{errors::Code, store::StoreError};
+use common::{errors::Code, shutdown::Shutdown, store::StoreError};
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    domain::{
-        FinishReason, Usage,
-        error::explain,
-        event::Event,
-        records::{Ending, MessageRecord, Session},
+    domain::{Ending, FinishReason, Message, StopReason, Usage, error::explain, event::Event},
+    events::{
+        answer::{AnswerText, answer_message},
+        registry::RunningTurn,
+        replicator::unstored,
     },
-    generation::answer_builder::ServedBy,
-    llm::providers::ModelError,
-    store::finish::{Finish, Finished},
-    turns::{
-        prompt::Conversation,
-        service::{Stop, Turn, Turns},
-        session_cache::Head,
+    generation::{Outcome, answer::ServedBy, count_tokens},
+    store::{
+        ChatStore,
+        finish::{Finish, Finished},
+        reservations::Reservation,
+        sessions::{SessionTail, StoredSession},
     },
+    turns::{prompt::SessionPrompt, session_cache::SessionCache},
 };
 
 /// How long a finish is repeated for a store that does not take it.
-pub(crate) const FINISH_PATIENCE: Duration = Duration::from_secs(30);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long after a stop: connections have a second to end, and their readers must hear of it before.
-const STOP_PATIENCE: Duration = Duration::from_millis(600);
+/// How long after a stop: connections have a second to end, and their readers must get the ending before.
+const STOP_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// How often a finish is tried again.
-pub(crate) const FINISH_PAUSE: Duration = Duration::from_millis(100);
+const FINISH_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why the model was no longer listened to.
-pub(crate) enum Outcome {
-    /// It said all that it had to say.
-    Answered(FinishReason),
-    /// It failed.
-    Failed(ModelError),
-    /// Somebody ended the turn.
-    Stopped(Stop),
-    /// The service stops.
-    Interrupted,
-    /// A fault of ours.
-    Broken,
+/// What a turn's generation came to.
+pub(super) struct GeneratedAnswer {
+    pub(super) text: AnswerText,
+    pub(super) usage: Usage,
+    pub(super) served_by: Option<ServedBy>,
+    pub(super) outcome: Outcome,
 }
 
-impl Turns {
-    /// Stores what there is, then tells the watchers how it ended: in that order, so that what they were told is kept.
-    pub(crate) async fn close(
-        &self,
-        turn: &Turn,
-        conversation: &Conversation,
-        answer: Option<MessageRecord>,
-        usage: Usage,
-        ending: Ending,
-    ) {
-        let (mut lines, last) = turn.log.lines_after(turn.mirrored.load(Ordering::SeqCst));
-        let event = Event::ending(&ending, &turn.request_id);
-        Event::write_line(last + 1, event.kind, &event.data, &mut lines);
-        let finish = Finish {
-            session_id: turn.session_id.clone(),
-            session: turn.session.clone(),
-            open: turn.open.clone(),
-            answer,
-            ending,
-            usage,
-            lines,
-            dead: false,
-        };
-        let ending = match self.finish(turn, &finish).await {
-            Ok(Finished::Yes(session)) => {
-                self.keep_head(turn, session, conversation, finish.answer);
-                finish.ending
-            }
-            Ok(Finished::Stale(theirs)) => theirs.unwrap_or_else(Ending::interrupted),
-            Ok(Finished::SessionGone) => Ending::Error {
-                code: Code::SessionNotFound,
-                detail: "The session was deleted while it was answered.".into(),
-            },
-            // Whoever looks next ends it just so.
-            Err(_) if finish.ending.is_interrupted() => finish.ending,
-            Err(error) => {
-                tracing::error!(message_id = %turn.open.id, %error, "an answer could not be stored");
-                Ending::Error {
-                    code: Code::StoreUnavailable,
-                    detail: "The answer could not be stored; it will show as interrupted.".into(),
-                }
-            }
-        };
-        count(&ending, usage);
-        turn.log.append([Event::ending(&ending, &turn.request_id)]);
-    }
+/// Ends turns.
+pub(super) struct Finalizer {
+    store: ChatStore,
+    cache: Arc<SessionCache>,
+    history_messages: usize,
+    shutdown: Shutdown,
+}
 
-    /// Keeps the session as it now is for its next turn, where that is known for certain.
-    fn keep_head(
-        &self,
-        turn: &Turn,
-        session: Option<Box<Session>>,
-        conversation: &Conversation,
-        answer: Option<MessageRecord>,
-    ) {
-        // A try that left no answer leaves the one before it, which is not in the conversation.
-        if let Some(session) = session
-            && (answer.is_some() || turn.open.replaces.is_none())
-        {
-            let mut tail = conversation.messages.clone();
-            tail.extend(answer.map(Arc::new));
-            let more = tail.len().saturating_sub(self.limits.history_messages);
-            tail.drain(..more);
-            let head = Head {
-                session: *session,
-                tail,
-            };
-            self.heads.put(&turn.owner, &turn.session_id, head);
+impl Finalizer {
+    pub(super) fn new(
+        store: ChatStore,
+        cache: Arc<SessionCache>,
+        history_messages: usize,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            store,
+            cache,
+            history_messages,
+            shutdown,
         }
     }
 
-    /// Repeats the finish until the store takes or refuses it, or patience is over.
-    async fn finish(&self, turn: &Turn, finish: &Finish) -> Result<Finished, StoreError> {
-        let give_up = Instant::now() + FINISH_PATIENCE;
+    /// Stores what there is, then tells the subscribers how it ended: in that order, so that what they were told is stored.
+    pub(super) async fn finalize(
+        &self,
+        turn: &RunningTurn,
+        session: StoredSession,
+        prompt: &SessionPrompt,
+        request_id: &Arc<str>,
+        generated: GeneratedAnswer,
+    ) {
+        let GeneratedAnswer {
+            text,
+            usage,
+            served_by,
+            outcome,
+        } = generated;
+        let served_by = served_by.unwrap_or_else(|| ServedBy::requested(turn.open()));
+        let ending = ending_of(&served_by, usage, &outcome);
+        let (mut events, last) = unstored(turn);
+        events.push(last + 1, Event::end(ending.clone(), request_id).as_ref());
+        let finish = Finish {
+            session_id: turn.session_id().clone(),
+            session,
+            open: turn.open().clone(),
+            answer: answer_message(turn.open(), served_by, text, usage, &ending),
+            ending,
+            usage,
+            events,
+            for_dead_instance: false,
+        };
+        let ending = match self.finish(turn, &finish).await {
+            Ok(Finished::Yes(session)) => {
+                self.cache(turn, session, prompt, finish.answer);
+                finish.ending
+            }
+            Ok(Finished::Stale(theirs)) => theirs.unwrap_or_else(Ending::interrupted),
+            Ok(Finished::SessionGone) => {
+                self.settle(turn, usage).await;
+                Ending::session_deleted()
+            }
+            // Whoever recovers it ends it just so.
+            Err(_) if finish.ending.is_interrupted() => finish.ending,
+            Err(error) => {
+                tracing::error!(message_id = %turn.id(), %error, "an answer could not be stored");
+                Ending::error(
+                    Code::StoreUnavailable,
+                    "The answer could not be stored; it will show as interrupted.",
+                )
+            }
+        };
+        count(&ending, usage);
+        turn.log().append([Event::end(ending, request_id)]);
+    }
+
+    /// Caches the session for its next turn, where it is known for certain.
+    fn cache(
+        &self,
+        turn: &RunningTurn,
+        session: Option<Box<StoredSession>>,
+        prompt: &SessionPrompt,
+        answer: Option<Message>,
+    ) {
+        // An attempt without an answer leaves the one before it, which is not part of the prompt.
+        if let Some(session) = session
+            && (answer.is_some() || turn.open().replaces.is_none())
+        {
+            let mut messages = prompt.messages().to_vec();
+            messages.extend(answer.map(Arc::new));
+            let more = messages.len().saturating_sub(self.history_messages);
+            messages.drain(..more);
+            let tail = SessionTail {
+                session: Some(*session),
+                messages,
+            };
+            self.cache.put(turn.owner(), turn.session_id(), tail);
+        }
+    }
+
+    /// Counts what a turn used whose session is gone.
+    async fn settle(&self, turn: &RunningTurn, usage: Usage) {
+        let reservation = Reservation::of_turn(turn.open());
+        let store = self.store.reservations();
+        let settled = self
+            .retry(|| Box::pin(store.settle(turn.owner(), &reservation, usage)))
+            .await;
+        if let Err(error) = settled {
+            tracing::warn!(message_id = %turn.id(), %error, "usage of a deleted session's turn will be settled when its lease has lapsed");
+        }
+    }
+
+    async fn finish(&self, turn: &RunningTurn, finish: &Finish) -> Result<Finished, StoreError> {
+        let store = self.store.turns();
+        self.retry(|| Box::pin(store.finish(turn.owner(), finish)))
+            .await
+    }
+
+    /// Repeats a step until the store takes or refuses it, or the time is over.
+    async fn retry<'a, T>(
+        &self,
+        step: impl Fn() -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let give_up = Instant::now() + FINISH_TIMEOUT;
         let repeated = async {
             loop {
-                match self.repository.finish(&turn.owner, finish).await {
+                match step().await {
                     Err(StoreError::Corrupt(error)) => return Err(StoreError::Corrupt(error)),
                     Err(error) if Instant::now() >= give_up => return Err(error),
                     Err(_) => sleep(FINISH_PAUSE).await,
-                    finished => return finished,
+                    done => return done,
                 }
             }
         };
         let stop = async {
             self.shutdown.stopping().await;
-            sleep(STOP_PATIENCE).await;
+            sleep(STOP_TIMEOUT).await;
         };
         tokio::select! {
             biased;
-            finished = repeated => finished,
-            () = stop => Err(StoreError::Unavailable("no answer before the stop".into())),
+            done = repeated => done,
+            () = stop => Err(StoreError::Unavailable("the service stopped".into())),
         }
     }
 }
 
-pub(crate) fn ending_of(served_by: &ServedBy, usage: Usage, outcome: &Outcome) -> Ending {
+fn ending_of(served_by: &ServedBy, usage: Usage, outcome: &Outcome) -> Ending {
     let done = |finish_reason| Ending::Done {
         finish_reason,
         usage,
@@ -153,19 +195,21 @@ pub(crate) fn ending_of(served_by: &ServedBy, usage: Usage, outcome: &Outcome) -
         provider: served_by.provider.clone(),
     };
     match outcome {
-        Outcome::Answered(finish) => done(*finish),
-        Outcome::Stopped(Stop::Cancelled) => done(FinishReason::Cancelled),
-        Outcome::Stopped(Stop::Deleted | Stop::Lost) | Outcome::Interrupted => {
-            Ending::interrupted()
+        Outcome::Answered(FinishReason::Length) => done(FinishReason::Length),
+        Outcome::Answered(_) => done(FinishReason::Stop),
+        Outcome::Stopped(StopReason::Cancelled) | Outcome::Abandoned => {
+            done(FinishReason::Cancelled)
         }
+        Outcome::Stopped(StopReason::SessionDeleted) => Ending::session_deleted(),
+        Outcome::Stopped(StopReason::LeaseLost) | Outcome::Interrupted => Ending::interrupted(),
         Outcome::Failed(error) => {
             let (code, detail) = explain(error);
             Ending::Error { code, detail }
         }
-        Outcome::Broken => Ending::Error {
-            code: Code::Internal,
-            detail: "Something went wrong here; the request id finds it in the log.".into(),
-        },
+        Outcome::Broken => Ending::error(
+            Code::Internal,
+            "Something went wrong here; the request id finds it in the log.",
+        ),
     }
 }
 
@@ -183,7 +227,5 @@ fn count(ending: &Ending, usage: Usage) {
         Ending::Error { code, .. } => code.as_str(),
     };
     metrics::counter!("chat_turns_total", "ending" => name).increment(1);
-    metrics::counter!("llm_tokens_total", "kind" => "prompt").increment(usage.prompt_tokens);
-    metrics::counter!("llm_tokens_total", "kind" => "completion")
-        .increment(usage.completion_tokens);
+    count_tokens(usage);
 }

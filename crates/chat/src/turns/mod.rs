@@ -1,13 +1,12 @@
 //! Turns: one message and its answer, from the request to the last event.
 
 mod commit;
-pub(crate) mod finalize;
+mod finalize;
 mod idempotency;
 mod plan;
 pub mod prompt;
-pub mod resume;
+mod resume;
 pub mod service;
 mod session_cache;
 pub mod session_queue;
-pub mod start;
-pub mod task;
+mod task;

@@ -1,65 +1,108 @@
-//! What a turn will be, worked out from what was read: nothing is stored yet.
+//! What a turn will be, computed from what was read; nothing is stored yet.
 
-use std::sync::{Arc, atomic::AtomicU32};
+use std::sync::Arc;
 
-use common::{clock, identity::Owner, store::Bytes};
+use common::{clock, identity::Owner};
 
 use crate::{
     domain::{
-        MessageId, Role,
-        error::ChatError,
-        event::{Event, Start},
-        records::{KeyRecord, MessageRecord, OpenTurn, Session, VERSION},
+        IdempotencyRecord, Message, MessageId, NewSession, OpenTurn, Role, Session, TurnInput,
+        error::ChatError, event::Start,
     },
-    llm::Route,
+    generation::tokens::TokenEstimates,
+    llm::{LlmService, Route},
     store::{
-        accept::Accept,
-        sessions::{NewSession, View},
+        accept::{Accept, KeyChange},
+        sessions::{SessionTail, StoredSession, TailLimit},
     },
     turns::{
-        prompt::Conversation,
-        service::{NewTurn, Question, Turns},
+        prompt::{PromptBase, SessionPrompt},
+        service::{TurnLimits, TurnRequest},
     },
 };
 
+/// Bytes of text that are read for each token of the window: with less than that no window is left unfilled.
+const BYTES_PER_TOKEN: usize = 8;
+
 /// A turn that can be accepted.
-pub(crate) struct Plan {
-    pub(crate) session: Session,
-    pub(crate) route: Route,
-    pub(crate) conversation: Conversation,
-    pub(crate) message: Option<Arc<MessageRecord>>,
-    pub(crate) replaces: Option<MessageId>,
+pub(super) struct TurnPlan {
+    pub(super) session: StoredSession,
+    pub(super) route: Route,
+    pub(super) prompt: SessionPrompt,
+    /// The user's message, unless it is stored already.
+    pub(super) message: Option<Arc<Message>>,
+    /// The answer that is replaced.
+    pub(super) replaces: Option<MessageId>,
 }
 
-impl Turns {
-    /// What the turn will be; `None` where it should run again but is not the last of its session.
-    pub(crate) fn plan(
+/// Plans turns.
+pub(super) struct Planner {
+    llm: LlmService,
+    estimates: TokenEstimates,
+    limits: TurnLimits,
+}
+
+impl Planner {
+    pub(super) fn new(llm: LlmService, estimates: TokenEstimates, limits: TurnLimits) -> Self {
+        Self {
+            llm,
+            estimates,
+            limits,
+        }
+    }
+
+    /// How much of the session's history the turn needs.
+    pub(super) fn tail_limit(
         &self,
-        new: &NewTurn,
-        view: View,
-        again: Option<&KeyRecord>,
-    ) -> Result<Option<Plan>, ChatError> {
-        let session = match (view.session, &new.question) {
-            (Some(session), _) => session,
-            (None, Question::Message(_)) => Session::begin(NewSession::default()),
-            (None, Question::Last) => return Err(ChatError::SessionNotFound),
+        request: &TurnRequest,
+        again: Option<&IdempotencyRecord>,
+    ) -> TailLimit {
+        // An answer that is to be replaced follows the message that it answered.
+        let messages = match (&request.input, again) {
+            (TurnInput::Message(_), None) => self.limits.history_messages,
+            _ => self.limits.history_messages.max(2),
         };
-        let is_last = |key: &KeyRecord| {
+        // The session's own model is not known yet; every route has about the same window.
+        let window = self
+            .llm
+            .resolve(request.model.as_deref())
+            .map_or(u32::from(u16::MAX), |route| route.window);
+        let bytes = usize::try_from(window)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(BYTES_PER_TOKEN);
+        TailLimit { messages, bytes }
+    }
+
+    /// What the turn will be; `None` where it should run again but is not the last of its session.
+    pub(super) fn plan(
+        &self,
+        request: &TurnRequest,
+        tail: SessionTail,
+        again: Option<&IdempotencyRecord>,
+    ) -> Result<Option<TurnPlan>, ChatError> {
+        let stored = match (tail.session, &request.input) {
+            (Some(stored), _) => stored,
+            (None, TurnInput::Message(_)) => StoredSession::begin(NewSession::default()),
+            (None, TurnInput::Regenerate) => return Err(ChatError::SessionNotFound),
+        };
+        let session = &stored.session;
+        let is_last = |key: &IdempotencyRecord| {
             key.fence == session.fence && key.id.incarnation() == session.incarnation
         };
         if again.is_some_and(|key| !is_last(key)) {
             return Ok(None);
         }
-        let model = new.model.as_deref().or(session.model.as_deref());
-        let route = self.llm.resolve(model)?;
-        let mut messages = view.tail;
+        let route = self
+            .llm
+            .resolve(request.model.as_deref().or(session.model.as_deref()))?;
+        let mut messages = tail.messages;
         let (mut replaces, mut message) = (None, None);
-        match &new.question {
-            Question::Message(text) if again.is_none() => {
-                if session.count.saturating_add(2) > self.limits.max_session_messages {
+        match &request.input {
+            TurnInput::Message(text) if again.is_none() => {
+                if session.message_count.saturating_add(2) > self.limits.max_session_messages {
                     return Err(ChatError::SessionFull(self.limits.max_session_messages));
                 }
-                let record = Arc::new(user_message(&session, text));
+                let record = Arc::new(user_message(session, text));
                 message = Some(Arc::clone(&record));
                 messages.push(record);
             }
@@ -68,109 +111,115 @@ impl Turns {
                     .pop_if(|last| last.role == Role::Assistant)
                     .map(|answer| answer.id.clone());
                 if messages.last().is_none_or(|last| last.role != Role::User) {
-                    return match again {
-                        Some(_) => Ok(None),
-                        None => Err(ChatError::MessageNotFound),
+                    return if again.is_some() {
+                        Ok(None)
+                    } else {
+                        Err(ChatError::MessageNotFound)
                     };
                 }
             }
         }
-        let looked_at =
+        let read =
             messages.len() as u64 + u64::from(replaces.is_some()) - u64::from(message.is_some());
-        let conversation = Conversation {
-            system: new
-                .system
-                .clone()
-                .or_else(|| session.system.clone())
-                .or_else(|| self.limits.system_prompt.clone()),
-            messages,
-            older: session.count.saturating_sub(looked_at),
-            options: new.options.clone(),
-            request_id: Arc::clone(&new.request_id),
+        let older = session.message_count.saturating_sub(read);
+        let system = request
+            .system
+            .clone()
+            .or_else(|| session.system.clone())
+            .or_else(|| self.limits.system_prompt.clone());
+        let base = PromptBase {
+            options: request.options.clone(),
+            request_id: Arc::clone(&request.request_id),
             estimates: self.estimates.clone(),
-            last_estimate: AtomicU32::new(0),
         };
-        if !conversation.message_fits(&route.model, route.window) {
+        let prompt = SessionPrompt::new(base, system, messages, older);
+        if !prompt.message_fits(&route.model, route.window) {
             return Err(ChatError::ContextTooLong {
                 window: route.window,
             });
         }
-        Ok(Some(Plan {
-            session,
+        Ok(Some(TurnPlan {
+            session: stored,
             route,
-            conversation,
+            prompt,
             message,
             replaces,
         }))
     }
 
-    pub(crate) fn accept_of(
+    /// The step that accepts a planned turn. `again` is what its idempotency key refers to now.
+    pub(super) fn accept(
         &self,
-        owner: &Owner,
-        new: &NewTurn,
-        plan: &Plan,
-        stored_key: Option<Bytes>,
+        request: &TurnRequest,
+        plan: &TurnPlan,
+        again: Option<IdempotencyRecord>,
     ) -> Accept {
-        let Plan { session, route, .. } = plan;
+        let TurnPlan { route, prompt, .. } = plan;
+        let session = &plan.session.session;
         let appended = u64::from(plan.message.is_some());
         let position = plan
             .replaces
             .as_ref()
-            .map_or(session.count + appended, MessageId::position);
+            .map_or(session.message_count + appended, MessageId::position);
         let id = MessageId::new(&session.incarnation, position);
         // A plan has at least the message that it answers.
-        let reply_to = plan
-            .conversation
-            .messages
-            .last()
+        let reply_to = prompt
+            .question()
             .map_or_else(|| id.clone(), |message| message.id.clone());
-        let reserved = match self.limits.tokens_per_day {
-            Some(_) => plan.conversation.reservation(&route.model, route.window),
-            None => 0,
+        let (prompt_tokens, answer_tokens) = match self.limits.tokens_per_day {
+            Some(_) => prompt.cost_estimate(&route.model, route.window),
+            None => (0, 0),
         };
         let open = OpenTurn {
-            v: VERSION,
             id: id.clone(),
             fence: session.fence + 1,
             reply_to,
             replaces: plan.replaces.clone(),
-            regenerates: new.question == Question::Last,
+            regenerates: request.input == TurnInput::Regenerate,
             model: route.model.clone(),
             provider: route.provider.as_str().to_owned(),
-            keyed: new.key.is_some(),
-            reserved,
+            keyed: request.key.is_some(),
+            reserved: prompt_tokens + answer_tokens,
+            prompt: prompt_tokens,
             day: clock::utc_day(clock::now_ms()),
             window: route.window,
         };
-        let start = start_event(owner, new, &open);
-        let mut first_line = String::new();
-        Event::write_line(1, start.kind, &start.data, &mut first_line);
-        let key = new.key.as_ref().map(|key| {
-            let record = KeyRecord {
-                v: VERSION,
+        let key = request.key.as_ref().map(|key| KeyChange {
+            digest: key.digest.clone(),
+            before: again,
+            after: IdempotencyRecord {
                 id,
-                session: new.session.clone(),
+                session: request.session.clone(),
                 fence: open.fence,
                 body: key.body.clone(),
-            };
-            (key.digest.clone(), record, stored_key)
+            },
         });
         Accept {
-            session_id: new.session.clone(),
-            before: session.clone(),
+            session_id: request.session.clone(),
+            before: plan.session.clone(),
             after: opened(session.clone(), &open, plan.message.as_deref()),
-            open,
+            start: start(&request.owner, request, &open),
             message: plan.message.clone(),
             key,
             quota: self.limits.tokens_per_day,
-            instance: self.instance.clone(),
-            first_line,
+            open,
         }
     }
 }
 
+fn start(owner: &Owner, request: &TurnRequest, open: &OpenTurn) -> Start {
+    Start {
+        message_id: open.id.clone(),
+        session_id: request.session.clone(),
+        user_id: owner.user.to_string(),
+        model: open.model.clone(),
+        provider: open.provider.clone(),
+        reset: false,
+    }
+}
+
 /// A session with that turn open, and its message in the list.
-fn opened(session: Session, open: &OpenTurn, message: Option<&MessageRecord>) -> Session {
+fn opened(session: Session, open: &OpenTurn, message: Option<&Message>) -> Session {
     let title = match message {
         Some(message) if session.title.is_empty() => title_of(&message.content),
         _ => session.title,
@@ -181,16 +230,19 @@ fn opened(session: Session, open: &OpenTurn, message: Option<&MessageRecord>) ->
         updated_at: message.map_or_else(clock::now_ms, |message| message.at),
         fence: open.fence,
         open: Some(open.clone()),
-        count: session.count + u64::from(message.is_some()),
+        message_count: session.message_count + u64::from(message.is_some()),
         ..session
     }
 }
 
-/// A title out of a first message: its first words on one line, at most 60 characters.
+/// A title from a first message: its first words on one line without control characters, at most 60 characters.
 fn title_of(message: &str) -> String {
     const LENGTH: usize = 60;
     let mut title = String::new();
-    for word in message.split_whitespace() {
+    for word in message
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+    {
         if !title.is_empty() {
             title.push(' ');
         }
@@ -203,25 +255,13 @@ fn title_of(message: &str) -> String {
     title
 }
 
-fn user_message(session: &Session, text: &str) -> MessageRecord {
-    MessageRecord {
-        v: VERSION,
-        id: MessageId::new(&session.incarnation, session.count),
+fn user_message(session: &Session, text: &str) -> Message {
+    Message {
+        id: MessageId::new(&session.incarnation, session.message_count),
         role: Role::User,
         content: text.to_owned(),
         at: clock::now_ms(),
         thinking: None,
         answer: None,
     }
-}
-
-pub(crate) fn start_event(owner: &Owner, new: &NewTurn, open: &OpenTurn) -> Event {
-    Event::start(&Start {
-        message_id: open.id.as_str(),
-        session_id: new.session.as_str(),
-        user_id: owner.user.as_str(),
-        model: &open.model,
-        provider: &open.provider,
-        reset: false,
-    })
 }

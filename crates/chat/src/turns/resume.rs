@@ -1,185 +1,139 @@
-//! Finding a turn again: here, on another instance, in its stored log, or in the history.
+//! Finds a turn again: here, on another instance, in its stored events, or in the history.
 
 use std::sync::Arc;
 
-use common::{errors::Code, identity::Owner, store::StoreError};
+use common::{identity::Owner, store::StoreError};
 
 use crate::{
     domain::{
-        FinishReason, MessageId, Role, SessionId,
+        Ending, Message, MessageId, Role, SessionId, StopReason,
         error::ChatError,
         event::{Event, Start},
-        records::{AnswerFacts, Ending, MessageRecord, TurnRecord},
     },
     events::{
-        log::{EventLog, Watch},
-        remote_tail::replay,
+        log::{EventLog, Subscriber},
+        recovery::Recovery,
+        registry::Registry,
+        remote_tail::RemoteTail,
+        replay::append_stored,
     },
     store::{
-        Repository,
-        control::Request,
-        turns::{Holder, TurnState},
+        ChatStore,
+        control::InboxRequest,
+        turns::{LeaseHolder, TurnRecord, TurnState},
     },
-    turns::service::{Stop, Turns},
 };
 
-impl Turns {
-    /// The events of an answer after that id: replayed, then live.
+/// Finds turns by their answers' ids.
+pub(super) struct TurnFinder {
+    store: ChatStore,
+    registry: Arc<Registry>,
+    tail: Arc<RemoteTail>,
+    recovery: Recovery,
+}
+
+impl TurnFinder {
+    pub(super) fn new(
+        store: ChatStore,
+        registry: Arc<Registry>,
+        tail: Arc<RemoteTail>,
+        recovery: Recovery,
+    ) -> Self {
+        Self {
+            store,
+            registry,
+            tail,
+            recovery,
+        }
+    }
+
+    /// Subscribes to the events of an answer after that id: replayed, then live.
     ///
     /// # Errors
     /// [`ChatError::MessageNotFound`] where the owner has no such answer.
-    pub async fn attach(
-        self: &Arc<Self>,
+    pub(super) async fn subscribe(
+        &self,
+        store: &ChatStore,
         owner: &Owner,
         id: &MessageId,
         after: u64,
-        repository: &Repository,
-    ) -> Result<Watch, ChatError> {
-        if let Some(turn) = self.local(owner, id) {
-            return Ok(turn.log.watch(after));
+    ) -> Result<Subscriber, ChatError> {
+        if let Some(turn) = self.registry.get(owner, id) {
+            return Ok(turn.log().subscribe(after));
         }
-        if let Some(watch) = self.follower.watch(owner, id, after) {
-            return Ok(watch);
+        if let Some(subscriber) = self.tail.subscribe(owner, id, after) {
+            return Ok(subscriber);
         }
-        let session = repository.session_of(owner, id).await?;
-        let session = session.ok_or(ChatError::MessageNotFound)?;
-        let stored = repository.turn(owner, &session, id, true).await?;
-        if stored.session.is_none() {
+        let session = store
+            .sessions()
+            .of_message(owner, id)
+            .await?
+            .ok_or(ChatError::MessageNotFound)?;
+        let (turn, events) = store.turns().get_with_events(owner, &session, id).await?;
+        if turn.session.is_none() {
             return Err(ChatError::MessageNotFound);
         }
-        let log = EventLog::new();
-        replay(&log, &stored.batches);
-        if log.has_ended() {
-            return Ok(log.watch(after));
-        }
-        let record = match stored.state {
+        let record = match turn.state {
             TurnState::Running { .. } => {
-                let from = (stored.batches.len(), after);
-                return Ok(self.follow(owner, &session, id, log, from));
+                return Ok(self.tail.follow(owner, &session, id, events, after));
             }
             TurnState::Ended(record) => Some(record),
             TurnState::Withdrawn | TurnState::Forgotten => None,
         };
-        self.remembered(owner, &session, id, record, repository)
-            .await
-    }
-
-    /// The same with the repository's own patience.
-    ///
-    /// # Errors
-    /// As [`Self::attach`].
-    pub async fn resume(
-        self: &Arc<Self>,
-        owner: &Owner,
-        id: &MessageId,
-        after: u64,
-        deadline: std::time::Instant,
-    ) -> Result<Watch, ChatError> {
-        self.attach(owner, id, after, &self.repository.by(deadline))
-            .await
-    }
-
-    /// An answer whose events are forgotten: `start` with `reset`, the whole text, the ending.
-    async fn remembered(
-        &self,
-        owner: &Owner,
-        session: &SessionId,
-        id: &MessageId,
-        record: Option<TurnRecord>,
-        repository: &Repository,
-    ) -> Result<Watch, ChatError> {
-        let message = repository
-            .message(owner, session, id)
-            .await?
-            .filter(|m| m.role == Role::Assistant);
-        let (ending, model, provider) = match (record, &message) {
-            (
-                Some(TurnRecord {
-                    ending: Some(ending),
-                    model,
-                    provider,
-                    ..
-                }),
-                _,
-            ) => (ending, model, provider),
-            (
-                _,
-                Some(MessageRecord {
-                    answer: Some(facts),
-                    ..
-                }),
-            ) => (
-                ending_from(facts),
-                facts.model.clone(),
-                facts.provider.clone(),
-            ),
-            _ => return Err(ChatError::MessageNotFound),
-        };
-        let start = Event::start(&Start {
-            message_id: id.as_str(),
-            session_id: session.as_str(),
-            user_id: owner.user.as_str(),
-            model: &model,
-            provider: &provider,
-            reset: true,
-        });
-        let mut events = vec![start];
-        if let Some(message) = message {
-            events.extend(message.thinking.as_deref().map(Event::thinking));
-            events.push(Event::token(&message.content));
-        }
-        events.push(Event::ending(&ending, ""));
         let log = EventLog::new();
-        log.append(events);
-        Ok(log.watch(0))
+        append_stored(&log, events);
+        if log.has_ended() {
+            return Ok(log.subscribe(after));
+        }
+        from_history(store, owner, &session, id, record).await
     }
 
     /// Stops a turn, wherever it runs; one that has ended stays as it is.
     ///
     /// # Errors
-    /// [`ChatError::MessageNotFound`] where the owner has no such answer.
-    pub async fn cancel(
-        self: &Arc<Self>,
+    /// [`ChatError::MessageNotFound`] where the owner has no such answer; [`StoreError::Unavailable`] where it is not known yet who
+    /// runs it.
+    pub(super) async fn cancel(
+        &self,
+        store: &ChatStore,
         owner: &Owner,
         id: &MessageId,
-        deadline: std::time::Instant,
     ) -> Result<(), ChatError> {
-        if let Some(turn) = self.local(owner, id) {
-            turn.stop(Stop::Cancelled);
+        if let Some(turn) = self.registry.get(owner, id) {
+            turn.stop(StopReason::Cancelled);
             return Ok(());
         }
-        let repository = self.repository.by(deadline);
-        let session = repository.session_of(owner, id).await?;
-        let session = session.ok_or(ChatError::MessageNotFound)?;
-        let stored = repository.turn(owner, &session, id, false).await?;
-        if stored.session.is_none() {
+        let session = store
+            .sessions()
+            .of_message(owner, id)
+            .await?
+            .ok_or(ChatError::MessageNotFound)?;
+        let turn = store.turns().get(owner, &session, id).await?;
+        if turn.session.is_none() {
             return Err(ChatError::MessageNotFound);
         }
-        match stored.state {
+        match turn.state {
             TurnState::Ended(_) => {}
-            TurnState::Running {
-                holder: Holder::Instance(instance),
-                ..
-            } => {
-                repository
-                    .ask(&instance, &Request::Cancel(id.clone()))
-                    .await?;
-            }
-            TurnState::Running {
-                holder: Holder::Nobody,
-                ..
-            } => self.close_dead(&repository, owner, &session, id).await?,
-            TurnState::Running {
-                holder: Holder::Unknown,
-                ..
-            } => {
-                let unknown = "who answers it is not known yet".into();
-                return Err(StoreError::Unavailable(unknown).into());
-            }
+            TurnState::Running { holder, .. } => match holder {
+                LeaseHolder::Instance(instance) => {
+                    store
+                        .control()
+                        .send(&instance, &InboxRequest::Cancel(id.clone()))
+                        .await?;
+                }
+                LeaseHolder::Nobody => {
+                    self.recovery
+                        .close_dead(&self.store, owner, &session, id)
+                        .await?
+                }
+                LeaseHolder::Unknown => {
+                    let unknown = "it is not known yet which instance runs the turn".into();
+                    return Err(StoreError::Unavailable(unknown).into());
+                }
+            },
             TurnState::Withdrawn | TurnState::Forgotten => {
-                let message = repository.message(owner, &session, id).await?;
-                message
-                    .filter(|message| message.role == Role::Assistant)
+                answer(store, owner, &session, id)
+                    .await?
                     .ok_or(ChatError::MessageNotFound)?;
             }
         }
@@ -187,24 +141,57 @@ impl Turns {
     }
 }
 
-/// The ending that an answer in the history had.
-fn ending_from(facts: &AnswerFacts) -> Ending {
-    let error = |code: Code, detail: &str| Ending::Error {
-        code,
-        detail: detail.to_owned(),
-    };
-    match facts.finish_reason {
-        FinishReason::Interrupted => Ending::interrupted(),
-        FinishReason::Error => error(
-            facts.code.unwrap_or(Code::LlmFailed),
-            "The answer failed; what there is of it is kept.",
+async fn answer(
+    store: &ChatStore,
+    owner: &Owner,
+    session: &SessionId,
+    id: &MessageId,
+) -> Result<Option<Message>, StoreError> {
+    let message = store.sessions().message(owner, session, id).await?;
+    Ok(message.filter(|message| message.role == Role::Assistant))
+}
+
+/// An answer whose events are gone: `start` with `reset`, the whole text, the ending.
+async fn from_history(
+    store: &ChatStore,
+    owner: &Owner,
+    session: &SessionId,
+    id: &MessageId,
+    record: Option<TurnRecord>,
+) -> Result<Subscriber, ChatError> {
+    let message = answer(store, owner, session, id).await?;
+    let info = message.as_ref().and_then(|message| message.answer.as_ref());
+    let (ending, model, provider) = match (record, info) {
+        (
+            Some(TurnRecord {
+                ending: Some(ending),
+                model,
+                provider,
+                ..
+            }),
+            _,
+        ) => (ending, model, provider),
+        (_, Some(info)) => (
+            Ending::of_answer(info),
+            info.model.clone(),
+            info.provider.clone(),
         ),
-        finish_reason => Ending::Done {
-            finish_reason,
-            usage: facts.usage,
-            context: facts.context,
-            model: facts.model.clone(),
-            provider: facts.provider.clone(),
-        },
+        _ => return Err(ChatError::MessageNotFound),
+    };
+    let mut events = vec![Event::Start(Start {
+        message_id: id.clone(),
+        session_id: session.clone(),
+        user_id: owner.user.to_string(),
+        model,
+        provider,
+        reset: true,
+    })];
+    if let Some(message) = message {
+        events.extend(message.thinking.map(Event::Thinking));
+        events.push(Event::Token(message.content));
     }
+    events.push(Event::end(ending, &Arc::from("")));
+    let log = EventLog::new();
+    log.append(events);
+    Ok(log.subscribe(0))
 }

@@ -1,273 +1,403 @@
-//! All turns of this instance: which run here, and what ends one from outside.
+//! Starts turns, and finds them again.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Instant};
 
-use common::{config, identity::Owner, rate_limiter::Call, shutdown::Shutdown};
-use tokio::{sync::Notify, time::Instant};
-use tokio_util::sync::CancellationToken;
+use common::{identity::Owner, rate_limiter::Call, shutdown::Shutdown};
+use tokio::time::{sleep, timeout_at};
 
 use crate::{
     domain::{
-        MessageId, Options, SessionId,
-        records::{OpenTurn, Session},
+        IdempotencyKey, IdempotencyRecord, MessageId, OnDisconnect, OpenTurn, Options, SessionId,
+        TurnInput, error::ChatError,
     },
     events::{
-        log::{EventLog, Watch},
-        remote_tail::Follower,
+        log::Subscriber, recovery::Recovery, registry::Registry, remote_tail::RemoteTail,
+        replicator::Replicator,
     },
-    llm::Llm,
-    store::Repository,
-    turns::{prompt::Estimates, session_cache::Heads, session_queue::Lanes},
+    generation::tokens::TokenEstimates,
+    llm::LlmService,
+    store::{
+        ChatStore,
+        sessions::SessionTail,
+        turns::{LeaseHolder, TurnState},
+    },
+    turns::{
+        commit::{Committed, Committer, ReadyTurn},
+        idempotency::{Idempotency, KeyState},
+        plan::{Planner, TurnPlan},
+        resume::TurnFinder,
+        session_cache::SessionCache,
+        session_queue::{SESSION_WAIT, SessionPermit, SessionQueue},
+        task::TurnRunner,
+    },
 };
 
-/// What a turn is to answer.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Question {
-    /// A new message.
-    Message(String),
-    /// The session's last message, once more.
-    Last,
-}
+/// How often a request that waits looks whether another instance has finished its turn, or a joined key has settled.
+const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// What happens to a turn that nobody watches any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnDisconnect {
-    /// It goes on to its end.
-    Continue,
-    /// It is cancelled after that time, unless somebody comes back.
-    CancelAfter(Duration),
-}
-
-/// An idempotency key with the request that it stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdempotencyKey {
-    /// SHA-256 of the key, hexadecimal.
-    pub digest: String,
-    /// SHA-256 of the request, hexadecimal.
-    pub body: String,
-}
-
-/// A request for a turn, checked.
+/// A validated request for a turn.
 #[derive(Clone, Debug)]
-pub struct NewTurn {
-    /// The session.
+pub struct TurnRequest {
+    pub owner: Owner,
     pub session: SessionId,
-    /// What to answer.
-    pub question: Question,
+    pub input: TurnInput,
     /// The model, for this turn.
     pub model: Option<String>,
     /// The system prompt, for this turn.
     pub system: Option<String>,
-    /// The options.
     pub options: Options,
-    /// What a watcher's leaving means.
     pub on_disconnect: OnDisconnect,
-    /// The idempotency key.
     pub key: Option<IdempotencyKey>,
     /// The request as the rate limit sees it, counted or not.
-    pub call: Call,
-    /// The id of the request, for the log and the `error` event.
+    pub ticket: Call,
+    /// For the log and the `error` event.
     pub request_id: Arc<str>,
 }
 
-/// A turn that has begun, or one that was there already under the same idempotency key.
+/// A turn that has started, or one that existed already under the same idempotency key.
 #[derive(Debug)]
-pub struct Begun {
+pub struct StartedTurn {
     /// The answer's id.
     pub id: MessageId,
     /// Its events from the first.
-    pub watch: Watch,
-    /// Whether it was there already: then the request costs nothing.
-    pub joined: bool,
+    pub events: Subscriber,
 }
 
-/// Why a turn is ended from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Somebody asked for it.
-    Cancelled,
-    /// Its session was deleted.
-    Deleted,
-    /// Somebody else closed it, since its lease had lapsed.
-    Lost,
-}
-
-/// A turn that runs here.
-#[derive(Debug)]
-pub struct Turn {
-    /// Whose it is.
-    pub owner: Owner,
-    /// Its session's id.
-    pub session_id: SessionId,
-    /// Its session, as accepting it left it.
-    pub session: Session,
-    /// What the store has of it.
-    pub open: OpenTurn,
-    /// Its events.
-    pub log: Arc<EventLog>,
-    /// What a watcher's leaving means.
-    pub on_disconnect: OnDisconnect,
-    /// The id of the request that began it.
-    pub request_id: Arc<str>,
-    /// The last event that the store is known to have.
-    pub(crate) mirrored: AtomicU64,
-    /// Resolves when it is to end.
-    pub(crate) stopped: CancellationToken,
-    why: OnceLock<Stop>,
-    lease_renewed: Mutex<Instant>,
-}
-
-impl Turn {
-    pub(crate) fn new(owner: Owner, session: Session, open: OpenTurn, new: &NewTurn) -> Self {
-        Self {
-            owner,
-            session_id: new.session.clone(),
-            session,
-            open,
-            log: EventLog::new(),
-            on_disconnect: new.on_disconnect,
-            request_id: Arc::clone(&new.request_id),
-            mirrored: AtomicU64::new(0),
-            stopped: CancellationToken::new(),
-            why: OnceLock::new(),
-            lease_renewed: Mutex::new(Instant::now()),
-        }
-    }
-
-    /// Ends it; the first reason given holds.
-    pub fn stop(&self, why: Stop) {
-        let _ = self.why.set(why);
-        self.stopped.cancel();
-    }
-
-    /// Why it is to end.
-    pub(crate) fn why(&self) -> Stop {
-        self.why.get().copied().unwrap_or(Stop::Cancelled)
-    }
-
-    /// When the store was last told that this turn's instance lives.
-    pub(crate) fn lease_renewed_at(&self) -> Instant {
-        *self
-            .lease_renewed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn note_lease_renewed(&self, at: Instant) {
-        *self
-            .lease_renewed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = at;
-    }
-
-    pub(crate) fn note_mirrored(&self, last_id: u64) {
-        self.mirrored.fetch_max(last_id, Ordering::SeqCst);
-    }
-}
-
-/// How turns are made here.
+/// Limits of turns.
 #[derive(Clone, Debug)]
-pub struct Limits {
-    /// The newest messages looked at for a prompt.
+pub struct TurnLimits {
+    /// How many of the newest messages are considered for a prompt.
     pub history_messages: usize,
-    /// Most messages a session keeps.
+    /// The largest number of messages in a session.
     pub max_session_messages: u64,
-    /// The system prompt where neither request nor session has one.
+    /// The system prompt if neither request nor session has one.
     pub system_prompt: Option<String>,
-    /// LLM tokens a user may use in a day.
+    /// LLM tokens that a user may use per day.
     pub tokens_per_day: Option<u64>,
 }
 
-impl Limits {
-    /// As the settings say.
-    pub fn from_settings(settings: &config::Settings) -> Self {
-        Self {
-            history_messages: settings.chat.history_messages,
-            max_session_messages: settings.chat.max_session_messages,
-            system_prompt: settings.chat.system_prompt.clone(),
-            tokens_per_day: settings.rate_limit.tokens_per_day,
-        }
-    }
+/// What turns are made of.
+pub struct TurnParts {
+    pub store: ChatStore,
+    pub llm: LlmService,
+    pub limits: TurnLimits,
+    pub estimates: TokenEstimates,
+    pub registry: Arc<Registry>,
+    pub recovery: Recovery,
+    pub shutdown: Shutdown,
 }
 
-/// All turns of this instance.
-pub struct Turns {
-    pub(crate) repository: Repository,
-    pub(crate) llm: Llm,
-    pub(crate) limits: Limits,
-    pub(crate) shutdown: Shutdown,
-    pub(crate) lanes: Lanes,
-    pub(crate) heads: Heads,
-    pub(crate) estimates: Estimates,
-    pub(crate) follower: Follower,
-    /// This process among all that share the store.
-    pub(crate) instance: String,
-    pub(crate) began: Notify,
-    running: Mutex<HashMap<MessageId, Arc<Turn>>>,
+/// Starts, resumes and cancels turns.
+pub struct TurnService {
+    store: ChatStore,
+    llm: LlmService,
+    shutdown: Shutdown,
+    queue: SessionQueue,
+    cache: Arc<SessionCache>,
+    planner: Planner,
+    committer: Committer,
+    idempotency: Idempotency,
+    finder: TurnFinder,
+    recovery: Recovery,
 }
 
-impl Turns {
-    /// The turns of a new instance, with the tasks that keep their events and erase deleted accounts.
-    pub fn new(repository: Repository, llm: Llm, limits: Limits, shutdown: Shutdown) -> Arc<Self> {
-        let turns = Arc::new(Self {
-            instance: repository.instance().to_owned(),
-            repository,
+impl TurnService {
+    /// The turns of this instance, with the task that replicates their events.
+    pub fn new(parts: TurnParts) -> Self {
+        let TurnParts {
+            store,
             llm,
             limits,
-            lanes: Lanes::default(),
-            heads: Heads::default(),
-            estimates: Estimates::default(),
-            follower: Follower::default(),
-            began: Notify::new(),
-            running: Mutex::default(),
-            shutdown: shutdown.clone(),
-        });
-        let mirror = Arc::clone(&turns);
-        shutdown.spawn(async move { mirror.mirror().await });
-        let eraser = Arc::clone(&turns);
-        shutdown.spawn(async move { eraser.erase_deleted_accounts().await });
-        turns
-    }
-
-    fn map(&self) -> MutexGuard<'_, HashMap<MessageId, Arc<Turn>>> {
-        // Single insertions and removals: nothing is left half done by a panic.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The turns that run here.
-    pub(crate) fn running(&self) -> Vec<Arc<Turn>> {
-        self.map().values().cloned().collect()
-    }
-
-    /// Whether any turn runs here.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.map().is_empty()
-    }
-
-    /// That turn, if it runs here and is that owner's.
-    pub(crate) fn local(&self, owner: &Owner, id: &MessageId) -> Option<Arc<Turn>> {
-        self.map()
-            .get(id)
-            .filter(|turn| turn.owner == *owner)
-            .cloned()
-    }
-
-    pub(crate) fn enter(&self, turn: &Arc<Turn>) {
-        self.map().insert(turn.open.id.clone(), Arc::clone(turn));
-        metrics::gauge!("chat_turns_running").increment(1.0);
-        self.began.notify_one();
-    }
-
-    pub(crate) fn leave(&self, turn: &Turn) {
-        if self.map().remove(&turn.open.id).is_some() {
-            metrics::gauge!("chat_turns_running").decrement(1.0);
+            estimates,
+            registry,
+            recovery,
+            shutdown,
+        } = parts;
+        Replicator::spawn(store.clone(), Arc::clone(&registry), &shutdown);
+        let tail = RemoteTail::new(store.clone(), recovery.clone(), shutdown.clone());
+        let cache = Arc::new(SessionCache::default());
+        let runner = TurnRunner::new(
+            store.clone(),
+            Arc::clone(&registry),
+            Arc::clone(&cache),
+            estimates.clone(),
+            limits.history_messages,
+            shutdown.clone(),
+        );
+        let finder = TurnFinder::new(store.clone(), Arc::clone(&registry), tail, recovery.clone());
+        Self {
+            queue: SessionQueue::default(),
+            planner: Planner::new(llm.clone(), estimates, limits.clone()),
+            committer: Committer::new(
+                store.clone(),
+                Arc::new(runner),
+                limits.tokens_per_day,
+                shutdown.clone(),
+            ),
+            idempotency: Idempotency::new(registry, recovery.clone()),
+            finder,
+            cache,
+            store,
+            llm,
+            shutdown,
+            recovery,
         }
+    }
+
+    /// Takes the next place in a session's queue: turns start in the order in which their places were taken.
+    pub fn reserve_slot(&self, owner: &Owner, session: &SessionId) -> SessionPermit {
+        self.queue.enter(owner, session)
+    }
+
+    /// Starts a turn, or joins the one that its idempotency key refers to. Store calls before its acceptance end by `deadline`.
+    ///
+    /// # Errors
+    /// Every refusal of a turn; nothing is stored then.
+    pub async fn start(
+        &self,
+        request: TurnRequest,
+        deadline: Instant,
+    ) -> Result<StartedTurn, ChatError> {
+        let permit = self.reserve_slot(&request.owner, &request.session);
+        self.start_in_slot(permit, request, deadline).await
+    }
+
+    /// As [`Self::start`], from a place that was taken before.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_in_slot(
+        &self,
+        mut permit: SessionPermit,
+        request: TurnRequest,
+        deadline: Instant,
+    ) -> Result<StartedTurn, ChatError> {
+        let give_up = tokio::time::Instant::now() + SESSION_WAIT;
+        let mut store = self.store.by(deadline);
+        // A turn that can be planned from the cache is counted by the rate limit as it is accepted; any other before the
+        // store is read for it.
+        let mut cached = request
+            .key
+            .is_none()
+            .then(|| self.plan_from_cache(&request))
+            .flatten();
+        if cached.is_none() {
+            request.ticket.count(deadline).await?;
+        }
+        loop {
+            if self.shutdown.is_draining() {
+                return Err(ChatError::ShuttingDown);
+            }
+            if tokio::time::Instant::now() >= give_up {
+                return Err(ChatError::SessionBusy);
+            }
+            let again = match self.idempotency.look_up(&store, &request).await? {
+                KeyState::Unused => None,
+                KeyState::Failed(record) => Some(record),
+                KeyState::Readable(record) => return self.join(&store, &request, &record).await,
+                KeyState::Unsettled => {
+                    sleep(RETRY_INTERVAL).await;
+                    continue;
+                }
+            };
+            let Some(plan) = self
+                .plan(&store, &request, cached.take(), again.as_ref())
+                .await?
+            else {
+                // It failed, but is no longer the last of its session: its ending is all that there is.
+                return match &again {
+                    Some(record) => self.join(&store, &request, record).await,
+                    None => Err(ChatError::MessageNotFound),
+                };
+            };
+            if self
+                .wait_for_slot(&mut permit, &store, &request, &plan, give_up)
+                .await?
+            {
+                // What was read is old.
+                store = self.store.clone();
+                continue;
+            }
+            let generation = self.llm.enqueue(&plan.route, &request.owner.user)?;
+            let accept = self.planner.accept(&request, &plan, again);
+            let ready = ReadyTurn {
+                plan,
+                accept,
+                generation,
+                permit,
+            };
+            match self.committer.commit(&store, &request, ready).await? {
+                Committed::Started(started) => return Ok(started),
+                Committed::Changed(back) => {
+                    permit = back;
+                    store = self.store.clone();
+                }
+            }
+        }
+    }
+
+    /// The turn as the cached session suggests it. The cache may be old: that is never enough to refuse anything.
+    fn plan_from_cache(&self, request: &TurnRequest) -> Option<TurnPlan> {
+        let tail = self.cache.take(&request.owner, &request.session)?;
+        self.planner.plan(request, tail, None).ok().flatten()
+    }
+
+    /// What the turn will be; `None` where it should run again but is not the last of its session.
+    async fn plan(
+        &self,
+        store: &ChatStore,
+        request: &TurnRequest,
+        cached: Option<TurnPlan>,
+        again: Option<&IdempotencyRecord>,
+    ) -> Result<Option<TurnPlan>, ChatError> {
+        let cached = cached.or_else(|| self.plan_from_cache(request));
+        if let (Some(plan), None) = (cached, again) {
+            return Ok(Some(plan));
+        }
+        let limit = self.planner.tail_limit(request, again);
+        let tail: SessionTail = store
+            .sessions()
+            .with_tail(&request.owner, &request.session, limit)
+            .await?;
+        self.planner.plan(request, tail, again)
+    }
+
+    /// Waits for the turns before this one, here and on other instances. Whether it had to: then what was read is old.
+    async fn wait_for_slot(
+        &self,
+        permit: &mut SessionPermit,
+        store: &ChatStore,
+        request: &TurnRequest,
+        plan: &TurnPlan,
+        give_up: tokio::time::Instant,
+    ) -> Result<bool, ChatError> {
+        if !permit.is_first() {
+            self.wait_in_queue(permit, request, give_up).await?;
+            return Ok(true);
+        }
+        match &plan.session.session.open {
+            Some(open) => {
+                self.wait_for_remote_turn(store, request, open, give_up)
+                    .await?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Waits for the turns before this one on this instance; not longer than until a turn has started under its key.
+    async fn wait_in_queue(
+        &self,
+        permit: &mut SessionPermit,
+        request: &TurnRequest,
+        give_up: tokio::time::Instant,
+    ) -> Result<(), ChatError> {
+        loop {
+            let look_again = async {
+                match &request.key {
+                    Some(_) => sleep(RETRY_INTERVAL * 4).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = permit.first() => return Ok(()),
+                () = self.shutdown.draining() => return Ok(()),
+                () = tokio::time::sleep_until(give_up) => return Err(ChatError::SessionBusy),
+                () = look_again => {
+                    if let Some(key) = &request.key
+                        && self.store.turns().idempotency(&request.owner, &key.digest).await?.is_some()
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the turn of another instance is closed; closes it if its instance is dead.
+    async fn wait_for_remote_turn(
+        &self,
+        store: &ChatStore,
+        request: &TurnRequest,
+        open: &OpenTurn,
+        give_up: tokio::time::Instant,
+    ) -> Result<(), ChatError> {
+        let (owner, session) = (&request.owner, &request.session);
+        let mut store = store.clone();
+        let closed = async {
+            loop {
+                match store.turns().get(owner, session, &open.id).await?.state {
+                    TurnState::Running {
+                        holder: LeaseHolder::Nobody,
+                        ..
+                    } => {
+                        self.recovery
+                            .close_dead(&store, owner, session, &open.id)
+                            .await?;
+                        return Ok(());
+                    }
+                    TurnState::Running { .. } => {}
+                    _ => return Ok(()),
+                }
+                if self.shutdown.is_draining() {
+                    return Err(ChatError::ShuttingDown);
+                }
+                sleep(RETRY_INTERVAL).await;
+                store = self.store.clone();
+            }
+        };
+        timeout_at(give_up, closed)
+            .await
+            .unwrap_or(Err(ChatError::SessionBusy))
+    }
+
+    /// Joins the turn of an idempotency key. A replay costs nothing of the rate limit.
+    async fn join(
+        &self,
+        store: &ChatStore,
+        request: &TurnRequest,
+        record: &IdempotencyRecord,
+    ) -> Result<StartedTurn, ChatError> {
+        let events = self
+            .finder
+            .subscribe(store, &request.owner, &record.id, 0)
+            .await?;
+        request.ticket.give_back().await;
+        Ok(StartedTurn {
+            id: record.id.clone(),
+            events,
+        })
+    }
+
+    /// Subscribes to the events of an answer after that id: replayed, then live.
+    ///
+    /// # Errors
+    /// [`ChatError::MessageNotFound`] where the owner has no such answer.
+    pub async fn resume(
+        &self,
+        owner: &Owner,
+        id: &MessageId,
+        after: u64,
+        deadline: Instant,
+    ) -> Result<Subscriber, ChatError> {
+        self.finder
+            .subscribe(&self.store.by(deadline), owner, id, after)
+            .await
+    }
+
+    /// Stops a turn, wherever it runs; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`ChatError::MessageNotFound`] where the owner has no such answer.
+    pub async fn cancel(
+        &self,
+        owner: &Owner,
+        id: &MessageId,
+        deadline: Instant,
+    ) -> Result<(), ChatError> {
+        self.finder
+            .cancel(&self.store.by(deadline), owner, id)
+            .await
     }
 }

@@ -1,69 +1,61 @@
-//! Sessions as their last turn here left them, so that the next one need not read what this instance wrote itself.
+//! Sessions as their last turn here left them, so that the next turn need not read what this instance wrote itself.
 //!
-//! Whatever is decided on a head is checked when it is stored: one that another instance has left behind costs a second look,
-//! and no more.
-
-use std::sync::Arc;
+//! Whatever is decided on a cached session is checked when it is stored: one that another instance has changed meanwhile costs a
+//! read, and no more.
 
 use common::identity::Owner;
 use quick_cache::{Weighter, sync::Cache};
 
-use crate::domain::{
-    SessionId,
-    records::{MessageRecord, Session},
-};
+use crate::{domain::SessionId, store::sessions::SessionTail};
 
-/// Bytes of heads that are kept in all.
-const ROOM: u64 = 16 * 1024 * 1024;
+/// Most memory for cached sessions, in bytes.
+const CAPACITY: u64 = 16 * 1024 * 1024;
 
-/// What a head takes beside its texts, in bytes: about the size of the records.
-const RECORD: usize = 256;
+/// What a record takes beside its text, in bytes: about the size of the structs.
+const RECORD_SIZE: usize = 256;
 
-/// How many heads are expected: only where the table begins.
+/// The expected number of sessions: only the initial size of the table.
 const EXPECTED: usize = 1024;
 
-/// A session and the newest of its messages, as this instance stored them.
-#[derive(Clone, Debug)]
-pub(crate) struct Head {
-    pub(crate) session: Session,
-    pub(crate) tail: Vec<Arc<MessageRecord>>,
-}
+type Key = (Owner, SessionId);
 
 #[derive(Clone, Debug)]
-struct Bytes;
+struct BySize;
 
-impl Weighter<(Owner, SessionId), Head> for Bytes {
-    fn weight(&self, _: &(Owner, SessionId), head: &Head) -> u64 {
-        let message = |message: &Arc<MessageRecord>| RECORD + message.size();
-        let bytes =
-            RECORD + 2 * head.session.stored.len() + head.tail.iter().map(message).sum::<usize>();
-        bytes as u64
+impl Weighter<Key, SessionTail> for BySize {
+    fn weight(&self, _: &Key, tail: &SessionTail) -> u64 {
+        let session = tail.session.as_ref().map_or(0, |session| session.size());
+        let messages = tail
+            .messages
+            .iter()
+            .map(|message| RECORD_SIZE + message.size());
+        (RECORD_SIZE + session + messages.sum::<usize>()) as u64
     }
 }
 
-/// The heads of this instance, the least used going first.
+/// The cached sessions of this instance; the least used are dropped first.
 #[derive(Debug)]
-pub(crate) struct Heads {
-    cache: Cache<(Owner, SessionId), Head, Bytes>,
+pub(super) struct SessionCache {
+    cache: Cache<Key, SessionTail, BySize>,
 }
 
-impl Default for Heads {
+impl Default for SessionCache {
     fn default() -> Self {
         Self {
-            cache: Cache::with_weighter(EXPECTED, ROOM, Bytes),
+            cache: Cache::with_weighter(EXPECTED, CAPACITY, BySize),
         }
     }
 }
 
-impl Heads {
-    /// Takes a session's head out: until its next turn is over, nobody knows what it is.
-    pub(crate) fn take(&self, owner: &Owner, id: &SessionId) -> Option<Head> {
-        let (_, head) = self.cache.remove(&(owner.clone(), id.clone()))?;
-        Some(head)
+impl SessionCache {
+    /// Takes a session out: until its next turn has ended, nobody knows what it is.
+    pub(super) fn take(&self, owner: &Owner, id: &SessionId) -> Option<SessionTail> {
+        let (_, tail) = self.cache.remove(&(owner.clone(), id.clone()))?;
+        Some(tail)
     }
 
-    pub(crate) fn put(&self, owner: &Owner, id: &SessionId, head: Head) {
-        self.cache.insert((owner.clone(), id.clone()), head);
+    pub(super) fn put(&self, owner: &Owner, id: &SessionId, tail: SessionTail) {
+        self.cache.insert((owner.clone(), id.clone()), tail);
     }
 }
 
@@ -72,31 +64,29 @@ mod tests {
     use common::identity::UserId;
 
     use super::*;
-    use crate::store::sessions::NewSession;
+    use crate::{domain::NewSession, store::sessions::StoredSession};
 
     #[test]
-    fn heads_take_no_more_room_than_there_is() {
-        let heads = Heads::default();
+    fn the_cache_stays_within_its_capacity() {
+        let cache = SessionCache::default();
         let owner = Owner {
             user: UserId::parse("alice").unwrap(),
             generation: 0,
         };
         for i in 0..2_000 {
-            let mut session = Session::begin(NewSession::default());
-            session.stored = vec![0; 64 * 1024].into();
-            let id = SessionId::parse(&format!("s{i}")).unwrap();
-            heads.put(
-                &owner,
-                &id,
-                Head {
-                    session,
-                    tail: Vec::new(),
-                },
-            );
+            let new = NewSession {
+                system: Some("x".repeat(64 * 1024)),
+                ..NewSession::default()
+            };
+            let tail = SessionTail {
+                session: Some(StoredSession::begin(new)),
+                messages: Vec::new(),
+            };
+            cache.put(&owner, &SessionId::parse(&format!("s{i}")).unwrap(), tail);
         }
-        assert!(heads.cache.weight() <= ROOM);
+        assert!(cache.cache.weight() <= CAPACITY);
         let newest = SessionId::parse("s1999").unwrap();
-        assert!(heads.take(&owner, &newest).is_some());
-        assert!(heads.take(&owner, &newest).is_none(), "it was taken");
+        assert!(cache.take(&owner, &newest).is_some());
+        assert!(cache.take(&owner, &newest).is_none(), "it was taken");
     }
 }

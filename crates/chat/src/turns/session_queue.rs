@@ -1,8 +1,9 @@
-//! One lane a session: its turns run one after another, in order of arrival on this instance.
+//! The turns of a session, one after another in order of arrival on this instance.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use common::identity::Owner;
@@ -10,68 +11,78 @@ use tokio::sync::Notify;
 
 use crate::domain::SessionId;
 
+/// How long a turn waits for the turns before it in its session.
+pub(super) const SESSION_WAIT: Duration = Duration::from_secs(30);
+
 type Key = (Owner, SessionId);
 
-/// The lanes of this instance; a lane exists while somebody is in it.
+/// The queues of this instance; a session has one while somebody is in it.
 #[derive(Clone, Debug, Default)]
-pub struct Lanes {
-    lanes: Arc<Mutex<HashMap<Key, VecDeque<Arc<Notify>>>>>,
+pub struct SessionQueue {
+    queues: Arc<Mutex<HashMap<Key, VecDeque<Arc<Notify>>>>>,
 }
 
-/// A place in a lane, from arrival to the end of the turn. Dropping it lets the next one go.
+/// A place in a session's queue, from arrival to the end of the turn. Dropping it lets the next one go.
 #[derive(Debug)]
-pub struct Place {
-    lanes: Lanes,
+pub struct SessionPermit {
+    queue: SessionQueue,
     key: Key,
+    /// Notified when every place before this one is gone.
     turn: Arc<Notify>,
 }
 
-impl Lanes {
-    fn lanes(&self) -> MutexGuard<'_, HashMap<Key, VecDeque<Arc<Notify>>>> {
-        // Every change below is a single push or removal: nothing is left half done by a panic.
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+impl SessionQueue {
+    fn queues(&self) -> MutexGuard<'_, HashMap<Key, VecDeque<Arc<Notify>>>> {
+        // Every change is a single push or removal: a panic leaves nothing half done.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next place of that session's lane.
-    pub fn enter(&self, owner: &Owner, session: &SessionId) -> Place {
+    /// Takes the next place of that session.
+    pub fn enter(&self, owner: &Owner, session: &SessionId) -> SessionPermit {
         let key = (owner.clone(), session.clone());
         let turn = Arc::new(Notify::new());
-        let mut lanes = self.lanes();
-        let lane = lanes.entry(key.clone()).or_default();
-        if lane.is_empty() {
-            turn.notify_one();
-        }
-        lane.push_back(Arc::clone(&turn));
-        drop(lanes);
-        Place {
-            lanes: self.clone(),
+        let mut queues = self.queues();
+        queues
+            .entry(key.clone())
+            .or_default()
+            .push_back(Arc::clone(&turn));
+        drop(queues);
+        SessionPermit {
+            queue: self.clone(),
             key,
             turn,
         }
     }
 }
 
-impl Place {
-    /// Resolves when every place before this one is gone. To be awaited once.
-    pub async fn reached(&self) {
-        self.turn.notified().await;
+impl SessionPermit {
+    /// Whether every place before this one is gone.
+    pub fn is_first(&self) -> bool {
+        let queues = self.queue.queues();
+        let first = queues.get(&self.key).and_then(VecDeque::front);
+        first.is_some_and(|first| Arc::ptr_eq(first, &self.turn))
+    }
+
+    /// Resolves when every place before this one is gone.
+    pub async fn first(&self) {
+        while !self.is_first() {
+            self.turn.notified().await;
+        }
     }
 }
 
-impl Drop for Place {
+impl Drop for SessionPermit {
     fn drop(&mut self) {
-        let mut lanes = self.lanes.lanes();
-        let Some(lane) = lanes.get_mut(&self.key) else {
+        let mut queues = self.queue.queues();
+        let Some(queue) = queues.get_mut(&self.key) else {
             return;
         };
-        let was_first = lane
-            .front()
-            .is_some_and(|first| Arc::ptr_eq(first, &self.turn));
-        lane.retain(|place| !Arc::ptr_eq(place, &self.turn));
-        if lane.is_empty() {
-            lanes.remove(&self.key);
-        } else if was_first && let Some(next) = lane.front() {
-            next.notify_one();
+        queue.retain(|place| !Arc::ptr_eq(place, &self.turn));
+        match queue.front() {
+            Some(next) => next.notify_one(),
+            None => {
+                queues.remove(&self.key);
+            }
         }
     }
 }
@@ -82,24 +93,22 @@ mod tests {
 
     use super::*;
 
-    fn owner() -> Owner {
-        Owner {
+    #[tokio::test]
+    async fn places_come_in_order_of_arrival_even_when_one_leaves() {
+        let queue = SessionQueue::default();
+        let owner = Owner {
             user: UserId::parse("alice").expect("a user id"),
             generation: 0,
-        }
-    }
-
-    #[tokio::test]
-    async fn places_are_reached_in_order_of_arrival_even_when_one_leaves() {
-        let lanes = Lanes::default();
+        };
         let session = SessionId::default_session();
-        let places: Vec<Place> = (0..3).map(|_| lanes.enter(&owner(), &session)).collect();
-        let [first, second, third] = places.try_into().expect("three places");
-        first.reached().await;
+        let permits: Vec<SessionPermit> = (0..3).map(|_| queue.enter(&owner, &session)).collect();
+        let [first, second, third] = permits.try_into().expect("three permits");
+        first.first().await;
+        assert!(!second.is_first() && !third.is_first());
         drop(second);
         drop(first);
-        third.reached().await;
+        third.first().await;
         drop(third);
-        assert!(lanes.lanes().is_empty(), "a lane that nobody is in is gone");
+        assert!(queue.queues().is_empty(), "an empty queue is gone");
     }
 }

@@ -131,7 +131,7 @@ impl Turns {
                 repository = self.repository.clone();
                 continue;
             }
-            let answering = self.llm.enter(&plan.route, &owner.user)?;
+            let answering = self.llm.enqueue(&plan.route, &owner.user)?;
             let stored_key = again.map(|(_, stored)| stored);
             let ready = Ready {
                 accept: self.accept_of(owner, &new, &plan, stored_key),

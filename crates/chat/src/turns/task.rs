@@ -1,135 +1,202 @@
-//! A turn's task: it alone moves the turn from acceptance to its ending, and does the ending in one place.
+//! The task of a turn: it alone moves the turn from acceptance to its end, and ends it in one place.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt as _;
+use common::shutdown::Shutdown;
 use tokio::time::sleep;
 
 use crate::{
-    domain::Usage,
-    generation::answer_builder::{Draft, ServedBy, Texts, answer_record},
-    llm::{Answering, Prompt},
+    domain::{OnDisconnect, StopReason, event::Event},
+    events::{
+        answer::AnswerText,
+        log::EventLog,
+        registry::{Registry, RunningTurn},
+    },
+    generation::{self, Outcome, Sink, answer::AnswerBuilder, tokens::TokenEstimates},
+    llm::{Chunk, Generation, Prompt},
+    store::{ChatStore, accept::Accept, sessions::StoredSession},
     turns::{
-        finalize::{Outcome, ending_of},
-        prompt::Conversation,
-        service::{OnDisconnect, Stop, Turn, Turns},
-        session_queue::Place,
+        finalize::{Finalizer, GeneratedAnswer},
+        prompt::SessionPrompt,
+        service::TurnRequest,
+        session_cache::SessionCache,
+        session_queue::SessionPermit,
     },
 };
 
-/// How often it is looked whether anybody still watches from another instance.
-const WATCHED_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is checked whether a turn without subscribers here has some on other instances.
+const WATCHED_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Turns {
-    /// Runs a turn to its ending. `place` is the session's lane on this instance, kept until the turn is closed.
-    pub(crate) async fn run(
-        self: Arc<Self>,
-        turn: Arc<Turn>,
-        answering: Answering,
-        conversation: Arc<Conversation>,
-        place: Place,
-    ) {
-        let mut draft = Draft::default();
-        let answer = AssertUnwindSafe(self.answer(&turn, answering, &conversation, &mut draft))
-            .catch_unwind();
-        let outcome = answer.await.unwrap_or(Outcome::Broken);
-        if let (Some(usage), Outcome::Answered(_)) = (draft.usage, &outcome) {
-            self.estimates.observe(
-                &turn.open.model,
-                conversation.last_estimate.load(Ordering::Relaxed),
-                usage,
-            );
+/// An accepted turn with what its task needs.
+pub(super) struct TurnTask {
+    turn: Arc<RunningTurn>,
+    /// The session as accepting the turn left it.
+    session: StoredSession,
+    prompt: Arc<SessionPrompt>,
+    on_disconnect: OnDisconnect,
+    request_id: Arc<str>,
+    /// Held until the turn is closed.
+    permit: SessionPermit,
+}
+
+impl TurnTask {
+    pub(super) fn new(
+        request: &TurnRequest,
+        accept: Accept,
+        session: StoredSession,
+        prompt: Arc<SessionPrompt>,
+        permit: SessionPermit,
+    ) -> Self {
+        let turn = Arc::new(RunningTurn::new(
+            request.owner.clone(),
+            accept.session_id,
+            accept.open,
+        ));
+        // The accept step stored it.
+        turn.set_replicated(turn.log().append([Event::Start(accept.start)]));
+        Self {
+            turn,
+            session,
+            prompt,
+            on_disconnect: request.on_disconnect,
+            request_id: Arc::clone(&request.request_id),
+            permit,
+        }
+    }
+
+    pub(super) fn turn(&self) -> &Arc<RunningTurn> {
+        &self.turn
+    }
+}
+
+/// Runs accepted turns.
+pub(super) struct TurnRunner {
+    store: ChatStore,
+    registry: Arc<Registry>,
+    estimates: TokenEstimates,
+    finalizer: Finalizer,
+    shutdown: Shutdown,
+}
+
+/// Appends chunks to the turn's log.
+struct LogSink<'a>(&'a EventLog);
+
+impl Sink for LogSink<'_> {
+    async fn deliver(&mut self, chunks: Vec<Chunk>) -> Result<(), Outcome> {
+        self.0.write(|writer| {
+            for chunk in chunks {
+                match chunk {
+                    Chunk::Queued { position } => writer.push(Event::Queued { position }),
+                    Chunk::Text(text) => writer.token(&text),
+                    Chunk::Thinking(text) => writer.thinking(&text),
+                    // Tools are only offered without a session.
+                    Chunk::Started { .. } | Chunk::ToolCall(_) | Chunk::End { .. } => {}
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+impl TurnRunner {
+    pub(super) fn new(
+        store: ChatStore,
+        registry: Arc<Registry>,
+        cache: Arc<SessionCache>,
+        estimates: TokenEstimates,
+        history_messages: usize,
+        shutdown: Shutdown,
+    ) -> Self {
+        let finalizer = Finalizer::new(store.clone(), cache, history_messages, shutdown.clone());
+        Self {
+            store,
+            registry,
+            estimates,
+            finalizer,
+            shutdown,
+        }
+    }
+
+    /// Makes a turn known, so that it can be found and stopped.
+    pub(super) fn register(&self, task: &TurnTask) {
+        self.registry.add(&task.turn);
+    }
+
+    /// Runs a turn to its end.
+    pub(super) async fn run(&self, task: TurnTask, generation: Generation) {
+        let TurnTask {
+            turn,
+            session,
+            prompt,
+            on_disconnect,
+            request_id,
+            permit,
+        } = task;
+        let mut answer = AnswerBuilder::default();
+        let stop = async {
+            tokio::select! {
+                biased;
+                reason = turn.stopped() => Outcome::Stopped(reason),
+                () = self.shutdown.stopping() => Outcome::Interrupted,
+                () = self.abandoned(&turn, on_disconnect) => Outcome::Stopped(StopReason::Cancelled),
+            }
+        };
+        let shared: Arc<dyn Prompt> = Arc::clone(&prompt) as _;
+        let outcome = generation::run(
+            generation,
+            shared,
+            stop,
+            &mut answer,
+            &mut LogSink(turn.log()),
+        )
+        .await;
+        let prompt_estimate = prompt.last_estimate();
+        if let (Some(counted), Outcome::Answered(_)) = (answer.counted(), &outcome) {
+            self.estimates
+                .observe(&turn.open().model, prompt_estimate, counted);
         }
         if let Outcome::Failed(error) = &outcome {
-            tracing::warn!(message_id = %turn.open.id, request_id = %turn.request_id, %error, "the model server failed");
+            tracing::warn!(message_id = %turn.id(), request_id = %request_id, %error, "model server failed");
         }
-        let texts = Texts::of(&turn.log);
-        let usage = self.usage_of(&turn, &draft, &texts, &conversation);
-        let served_by = draft
-            .served_by
-            .unwrap_or_else(|| ServedBy::asked(&turn.open));
-        let ending = ending_of(&served_by, usage, &outcome);
-        let answer = answer_record(&turn.open, served_by, texts, usage, &ending);
-        // Boxed, as is whatever a turn waits for but seldom: most of its time it waits for the model.
-        Box::pin(self.close(&turn, &conversation, answer, usage, ending)).await;
-        self.leave(&turn);
-        drop(place);
+        let generated = GeneratedAnswer {
+            text: AnswerText::of(turn.log()),
+            usage: answer.usage(&self.estimates, prompt_estimate),
+            served_by: answer.served_by().cloned(),
+            outcome,
+        };
+        // Boxed, as is whatever a turn seldom waits for: most of its time it waits for the model.
+        Box::pin(
+            self.finalizer
+                .finalize(&turn, session, &prompt, &request_id, generated),
+        )
+        .await;
+        self.registry.remove(turn.id());
+        drop(permit);
     }
 
-    /// Listens to the model until it is done or something ends the turn, and tells every watcher.
-    async fn answer(
-        &self,
-        turn: &Turn,
-        mut answering: Answering,
-        conversation: &Arc<Conversation>,
-        draft: &mut Draft,
-    ) -> Outcome {
-        let prompt: Arc<dyn Prompt> = Arc::clone(conversation) as _;
-        answering.begin(prompt);
-        let stopped = turn.stopped.cancelled();
-        let interrupted = self.shutdown.stopping();
-        let abandoned = self.abandoned(turn);
-        tokio::pin!(stopped, interrupted, abandoned);
-        loop {
-            let progress = tokio::select! {
-                biased;
-                () = &mut stopped => return Outcome::Stopped(turn.why()),
-                () = &mut interrupted => return Outcome::Interrupted,
-                () = &mut abandoned => return Outcome::Stopped(Stop::Cancelled),
-                progress = answering.next() => progress,
-            };
-            let progress = match progress {
-                Ok(progress) => progress,
-                Err(error) => return Outcome::Failed(error),
-            };
-            let finish = turn
-                .log
-                .write(|page| progress.into_iter().find_map(|step| draft.take(step, page)));
-            if let Some(finish) = finish {
-                return Outcome::Answered(finish);
-            }
-        }
-    }
-
-    /// Resolves when nobody has watched the turn, here or elsewhere, for as long as its beginner allowed.
-    async fn abandoned(&self, turn: &Turn) {
-        let OnDisconnect::CancelAfter(grace) = turn.on_disconnect else {
+    /// Resolves when the turn has had no subscriber, here or elsewhere, for as long as the caller allowed.
+    async fn abandoned(&self, turn: &RunningTurn, on_disconnect: OnDisconnect) {
+        let OnDisconnect::CancelAfter(grace) = on_disconnect else {
             return std::future::pending().await;
         };
         loop {
-            turn.log.until_watched(false).await;
+            turn.log().until_subscribed(false).await;
             tokio::select! {
-                () = turn.log.until_watched(true) => continue,
+                () = turn.log().until_subscribed(true) => continue,
                 () = sleep(grace) => {}
             }
-            // A store that cannot be asked knows of no watcher either: what it cannot tell must not burn the model.
-            let watched = self.repository.is_watched(&turn.owner, &turn.open.id);
-            if !Box::pin(watched).await.unwrap_or(false) {
+            // A store that cannot be asked does not prove that nobody is subscribed elsewhere: only its answer ends the turn.
+            let watched = Box::pin(self.is_watched_elsewhere(turn)).await;
+            if watched == Some(false) {
                 return;
             }
-            sleep(WATCHED_PAUSE).await;
+            sleep(WATCHED_INTERVAL).await;
         }
     }
 
-    /// What the turn cost: as the server counted, else our estimate of what it read and wrote.
-    fn usage_of(
-        &self,
-        turn: &Turn,
-        draft: &Draft,
-        texts: &Texts,
-        conversation: &Conversation,
-    ) -> Usage {
-        let estimate = |text: &str| u64::from(self.estimates.tokens(&turn.open.model, text));
-        draft.usage.unwrap_or_else(|| match &draft.served_by {
-            Some(_) => Usage {
-                prompt_tokens: u64::from(conversation.last_estimate.load(Ordering::Relaxed)),
-                completion_tokens: estimate(&texts.answer) + estimate(&texts.thinking),
-            },
-            None => Usage::default(),
-        })
+    /// `None` where that cannot be known now.
+    async fn is_watched_elsewhere(&self, turn: &RunningTurn) -> Option<bool> {
+        let control = self.store.control();
+        control.is_watched(turn.owner(), turn.id()).await.ok()
     }
 }

@@ -6,8 +6,8 @@ use common::config::ProviderKind::{self, Ollama, OpenAi};
 use serde_json::Value;
 
 use crate::{
-    kit::{Models, settings},
     server::{Act, Server},
+    support::{Models, settings},
 };
 
 /// Waits of recorded plans are shortened by this much.
@@ -74,7 +74,7 @@ async fn heard(kind: ProviderKind, acts: Vec<Act>) -> String {
     let heard = models.ask().await;
     models.idle().await;
     assert!(!heard.text.contains('\u{fffd}') && !heard.thinking.contains('\u{fffd}'));
-    heard.brief()
+    heard.truncate()
 }
 
 /// What every recorded answer of that server says: `tests/fixtures/EXPECTED.tsv`.

@@ -6,11 +6,11 @@
     reason = "a helper that fails fails its test"
 )]
 
-mod cancelling;
-mod chain;
-mod fairness;
+mod cancellation;
+mod failover;
 mod fixtures;
-mod kit;
-mod looking;
+mod routing;
+mod scheduling;
 mod server;
-mod waiting;
+mod support;
+mod timeouts;

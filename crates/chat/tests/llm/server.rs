@@ -14,7 +14,7 @@ use tokio::{
 };
 use url::Url;
 
-use crate::kit::SOON;
+use crate::support::SOON;
 
 /// One thing that the server does on a connection.
 #[derive(Clone)]

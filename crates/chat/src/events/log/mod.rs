@@ -1,4 +1,4 @@
-//! A turn's events in memory: one writer appends, any number of readers follow at their own pace.
+//! A turn's events in memory: one writer appends, any number of subscribers read at their own pace.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -7,92 +7,118 @@ use std::sync::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::domain::event::{Event, Kind};
+use crate::domain::event::{End, Event, EventRef};
 
 mod subscriber;
 
-pub use crate::events::log::subscriber::{LAG_LIMIT, Step, Watch};
+pub use subscriber::{LAG_LIMIT, ReadResult, Subscriber};
 
-/// What an event takes on the wire beside its data, about: its id, its name, the names of members.
-const DRESS: usize = 48;
+/// About what an event takes on the wire beside its text, in bytes: its id, its name, the names of members.
+const FRAME_OVERHEAD: usize = 48;
 
-/// The events of one turn, from id 1. Text is kept once, however many read it.
+/// The events of one turn, with ids from 1. Text is kept once, however many read it.
 #[derive(Debug)]
 pub struct EventLog {
-    born: Instant,
+    created: Instant,
     state: Mutex<State>,
     grown: Notify,
-    watchers: AtomicUsize,
-    watchers_changed: Notify,
+    subscribers: AtomicUsize,
+    subscribers_changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     text: String,
-    marks: Vec<Mark>,
+    entries: Vec<Entry>,
+    /// Events that are not text, by the index of their entry.
+    others: Vec<(usize, Event)>,
     ended: bool,
     cut: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Mark {
-    kind: Kind,
-    /// When it came, in milliseconds after the log's birth.
+struct Entry {
+    kind: EntryKind,
+    /// When it was appended, in milliseconds since the log was created.
     at: u32,
+    /// The end of its text.
     end: usize,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum EntryKind {
+    Token,
+    Thinking,
+    Other,
+}
+
 impl State {
-    fn event(&self, index: usize) -> Option<(Kind, &str)> {
-        let mark = self.marks.get(index)?;
-        let start = index
+    fn text_end(&self, entries: usize) -> usize {
+        let last = entries
             .checked_sub(1)
-            .and_then(|before| self.marks.get(before))
-            .map_or(0, |mark| mark.end);
-        Some((mark.kind, self.text.get(start..mark.end)?))
+            .and_then(|last| self.entries.get(last));
+        last.map_or(0, |entry| entry.end)
     }
 
-    /// Bytes on the wire, about, of the events before that one.
+    fn event(&self, index: usize) -> Option<EventRef<'_>> {
+        let entry = self.entries.get(index)?;
+        let text = || self.text.get(self.text_end(index)..entry.end);
+        match entry.kind {
+            EntryKind::Token => text().map(EventRef::Token),
+            EntryKind::Thinking => text().map(EventRef::Thinking),
+            EntryKind::Other => {
+                let at = self
+                    .others
+                    .binary_search_by_key(&index, |(at, _)| *at)
+                    .ok()?;
+                self.others.get(at).map(|(_, event)| event.as_ref())
+            }
+        }
+    }
+
+    fn end(&self) -> Option<&End> {
+        match self.others.last() {
+            Some((_, Event::End(end))) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// About how many bytes the events before that one take on the wire.
     fn size_before(&self, index: usize) -> usize {
-        let text = index
-            .checked_sub(1)
-            .and_then(|before| self.marks.get(before))
-            .map_or(0, |mark| mark.end);
-        text + index * DRESS
+        self.text_end(index) + index * FRAME_OVERHEAD
     }
 }
 
 impl EventLog {
-    /// An empty log.
     pub fn new() -> Arc<Self> {
-        Self::born(Instant::now())
+        Self::created_at(Instant::now())
     }
 
-    fn born(born: Instant) -> Arc<Self> {
+    fn created_at(created: Instant) -> Arc<Self> {
         Arc::new(Self {
-            born,
+            created,
             state: Mutex::default(),
             grown: Notify::new(),
-            watchers: AtomicUsize::new(0),
-            watchers_changed: Notify::new(),
+            subscribers: AtomicUsize::new(0),
+            subscribers_changed: Notify::new(),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held leaves at worst an event half appended to `text` and not marked: still readable.
+        // A panic while it was held leaves at worst text without an entry: still readable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends what `write` writes, and wakes every reader once.
-    pub fn write<T>(&self, write: impl FnOnce(&mut Page<'_>) -> T) -> T {
-        let at = u32::try_from(self.born.elapsed().as_millis()).unwrap_or(u32::MAX);
+    /// Appends what `write` appends, and wakes every subscriber once.
+    pub fn write<T>(&self, write: impl FnOnce(&mut Writer<'_>) -> T) -> T {
+        let at = u32::try_from(self.created.elapsed().as_millis()).unwrap_or(u32::MAX);
         let mut state = self.state();
-        let before = state.marks.len();
-        let written = write(&mut Page {
+        let before = state.entries.len();
+        let written = write(&mut Writer {
             state: &mut state,
             at,
         });
-        let grown = state.marks.len() > before;
+        let grown = state.entries.len() > before;
         drop(state);
         if grown {
             self.grown.notify_waiters();
@@ -102,69 +128,50 @@ impl EventLog {
 
     /// Appends events, and returns the last id.
     pub fn append(&self, events: impl IntoIterator<Item = Event>) -> u64 {
-        self.write(|page| {
+        self.write(|writer| {
             for event in events {
-                page.push(event.kind, &event.data);
+                writer.push(event);
             }
-            page.state.marks.len() as u64
+            writer.state.entries.len() as u64
         })
     }
 
-    /// Hands every event so far to `take`.
-    pub fn each(&self, mut take: impl FnMut(Kind, &str)) {
+    /// Passes every event after that id to `take`, with its id, and returns the last id.
+    pub fn for_each_after(&self, id: u64, mut take: impl FnMut(u64, EventRef<'_>)) -> u64 {
         let state = self.state();
-        for (kind, data) in (0..state.marks.len()).filter_map(|index| state.event(index)) {
-            take(kind, data);
+        for index in usize::try_from(id).unwrap_or(usize::MAX)..state.entries.len() {
+            if let Some(event) = state.event(index) {
+                take(index as u64 + 1, event);
+            }
         }
+        state.entries.len() as u64
     }
 
-    /// Tells every reader that no more will come from here, without an ending: they are cut, and may resume elsewhere.
+    /// Tells every subscriber that no more events come from here, without an ending: they may resume elsewhere.
     pub fn cut(&self) {
         self.state().cut = true;
         self.grown.notify_waiters();
     }
 
-    /// The last id.
     pub fn last_id(&self) -> u64 {
-        self.state().marks.len() as u64
+        self.state().entries.len() as u64
     }
 
-    /// Whether the ending is in.
     pub fn has_ended(&self) -> bool {
         self.state().ended
     }
 
-    /// The ending, if it is in: its id and kind.
-    pub fn ending(&self) -> Option<(u64, Kind)> {
-        let state = self.state();
-        let last = state.marks.last()?;
-        state.ended.then_some((state.marks.len() as u64, last.kind))
+    pub fn subscriber_count(&self) -> usize {
+        self.subscribers.load(Ordering::SeqCst)
     }
 
-    /// The events after that id as lines for the store, and the last id among them.
-    pub fn lines_after(&self, id: u64) -> (String, u64) {
-        let state = self.state();
-        let mut lines = String::new();
-        for index in usize::try_from(id).unwrap_or(usize::MAX)..state.marks.len() {
-            if let Some((kind, data)) = state.event(index) {
-                Event::write_line(index as u64 + 1, kind, data, &mut lines);
-            }
-        }
-        (lines, state.marks.len() as u64)
-    }
-
-    /// How many read it now.
-    pub fn watchers(&self) -> usize {
-        self.watchers.load(Ordering::SeqCst)
-    }
-
-    /// Resolves when nobody reads it (`true`) or somebody does (`false`).
-    pub async fn until_watched(&self, watched: bool) {
+    /// Resolves when there is a subscriber (`true`) or none (`false`).
+    pub async fn until_subscribed(&self, subscribed: bool) {
         loop {
-            let changed = self.watchers_changed.notified();
+            let changed = self.subscribers_changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if (self.watchers() > 0) == watched {
+            if (self.subscriber_count() > 0) == subscribed {
                 return;
             }
             changed.await;
@@ -172,22 +179,46 @@ impl EventLog {
     }
 }
 
-/// Where a log is written.
-pub struct Page<'a> {
+/// Appends to a log.
+pub struct Writer<'a> {
     state: &'a mut State,
     at: u32,
 }
 
-impl Page<'_> {
-    /// Appends an event. Nothing is taken after an ending.
-    pub fn push(&mut self, kind: Kind, data: &str) {
-        if self.state.ended {
-            return;
+impl Writer<'_> {
+    /// Appends a piece of the answer.
+    pub fn token(&mut self, text: &str) {
+        self.text(EntryKind::Token, text);
+    }
+
+    /// Appends a piece of the thoughts.
+    pub fn thinking(&mut self, text: &str) {
+        self.text(EntryKind::Thinking, text);
+    }
+
+    /// Appends an event. Nothing is appended after an ending.
+    pub fn push(&mut self, event: Event) {
+        match event {
+            Event::Token(text) => self.token(&text),
+            Event::Thinking(text) => self.thinking(&text),
+            other if !self.state.ended => {
+                self.state.ended = matches!(other, Event::End(_));
+                self.state.others.push((self.state.entries.len(), other));
+                self.entry(EntryKind::Other);
+            }
+            _ => {}
         }
-        self.state.text.push_str(data);
-        let end = self.state.text.len();
-        let at = self.at;
-        self.state.marks.push(Mark { kind, at, end });
-        self.state.ended = kind.is_ending();
+    }
+
+    fn text(&mut self, kind: EntryKind, text: &str) {
+        if !self.state.ended {
+            self.state.text.push_str(text);
+            self.entry(kind);
+        }
+    }
+
+    fn entry(&mut self, kind: EntryKind) {
+        let (at, end) = (self.at, self.state.text.len());
+        self.state.entries.push(Entry { kind, at, end });
     }
 }

@@ -20,7 +20,7 @@ use crate::{
             error::{ErrorBody, bad_request},
             request::CreateChatCompletion,
             response::{ChatCompletion, Whole},
-            stream::{Feed, respond},
+            stream::{CompletionBody, respond},
         },
     },
 };
@@ -43,14 +43,21 @@ pub async fn complete(
 ) -> Result<Response, ApiError> {
     let Body(body) = body.map_err(bad_request)?;
     let form = body.form();
-    let new = body.checked(request_id.0).map_err(bad_request)?;
+    let request = body
+        .checked(identity.owner.clone(), request_id.0)
+        .map_err(bad_request)?;
     // From here on: the body may have taken its time.
     let Deadline(deadline) = Deadline::from_now();
-    let completion = app.turns.complete(&identity.owner, new, deadline)?;
+    let completion = app.completions.start(request, deadline)?;
     let authenticator = app.authenticator.clone();
     let revoked = async move { authenticator.revoked(&identity).await };
     if form.stream {
-        return respond(Feed::new(completion, form.with_usage, Box::pin(revoked))).await;
+        return respond(CompletionBody::new(
+            completion,
+            form.with_usage,
+            Box::pin(revoked),
+        ))
+        .await;
     }
     tokio::select! {
         answer = whole(completion) => answer.map(|answer| Json(answer).into_response()),
@@ -61,9 +68,9 @@ pub async fn complete(
 /// Waits for the end and returns the answer.
 async fn whole(mut completion: Completion) -> Result<ChatCompletion, ApiError> {
     let mut whole = Whole::default();
-    while let Some(parts) = completion.next().await {
-        for part in parts? {
-            if let Some(answer) = whole.take(part) {
+    while let Some(chunks) = completion.next().await {
+        for chunk in chunks? {
+            if let Some(answer) = whole.take(chunk) {
                 return Ok(answer);
             }
         }

@@ -5,8 +5,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    generation::stateless::Part,
     http::openai::response::{Call, Tokens, finish_word, new_id},
+    llm::Chunk,
 };
 
 /// A piece of a streamed answer.
@@ -49,7 +49,7 @@ pub struct Delta<'a> {
 
 /// Writes the parts of a completion as `data:` lines.
 #[derive(Debug)]
-pub struct Chunks {
+pub struct ChunkWriter {
     id: String,
     created: i64,
     model: String,
@@ -57,7 +57,7 @@ pub struct Chunks {
     calls: usize,
 }
 
-impl Chunks {
+impl ChunkWriter {
     /// Writes for one answer; `with_usage` as `stream_options.include_usage` asked.
     pub fn new(with_usage: bool) -> Self {
         Self {
@@ -70,9 +70,10 @@ impl Chunks {
     }
 
     /// Appends what a part says; whether it was the last.
-    pub fn write(&mut self, part: Part, out: &mut String) -> bool {
-        match part {
-            Part::Begun { model } => {
+    pub fn write(&mut self, chunk: Chunk, out: &mut String) -> bool {
+        match chunk {
+            Chunk::Queued { .. } => {}
+            Chunk::Started { model, .. } => {
                 self.model = model;
                 let delta = Delta {
                     role: Some("assistant"),
@@ -81,21 +82,21 @@ impl Chunks {
                 };
                 self.chunk(delta, None, out);
             }
-            Part::Thinking(text) => {
+            Chunk::Thinking(text) => {
                 let delta = Delta {
                     reasoning_content: Some(&text),
                     ..Delta::default()
                 };
                 self.chunk(delta, None, out);
             }
-            Part::Text(text) => {
+            Chunk::Text(text) => {
                 let delta = Delta {
                     content: Some(&text),
                     ..Delta::default()
                 };
                 self.chunk(delta, None, out);
             }
-            Part::ToolCall(call) => {
+            Chunk::ToolCall(call) => {
                 let delta = Delta {
                     tool_calls: Some([Call::new(call, Some(self.calls))]),
                     ..Delta::default()
@@ -103,10 +104,10 @@ impl Chunks {
                 self.calls += 1;
                 self.chunk(delta, None, out);
             }
-            Part::End { finish, usage } => {
+            Chunk::End { finish, usage } => {
                 self.chunk(Delta::default(), Some(finish_word(finish)), out);
                 if self.with_usage {
-                    self.line(&[], Some(usage.into()), out);
+                    self.line(&[], Some(usage.unwrap_or_default().into()), out);
                 }
                 out.push_str("data: [DONE]\n\n");
                 return true;
@@ -153,30 +154,30 @@ mod tests {
     use crate::{
         domain::{FinishReason, Usage},
         http::openai::response::Whole,
-        llm::providers::ToolCall,
+        llm::ToolCall,
     };
 
-    fn call(name: &str) -> Part {
-        Part::ToolCall(ToolCall {
+    fn call(name: &str) -> Chunk {
+        Chunk::ToolCall(ToolCall {
             id: format!("call_{name}"),
             name: name.to_owned(),
             arguments: "{}".to_owned(),
         })
     }
 
-    fn end(finish: FinishReason) -> Part {
-        Part::End {
+    fn end(finish: FinishReason) -> Chunk {
+        Chunk::End {
             finish,
-            usage: Usage {
+            usage: Some(Usage {
                 prompt_tokens: 2,
                 completion_tokens: 3,
-            },
+            }),
         }
     }
 
     #[test]
     fn tool_calls_are_counted_through_and_text_is_null_beside_them() {
-        let (mut chunks, mut out) = (Chunks::new(true), String::new());
+        let (mut chunks, mut out) = (ChunkWriter::new(true), String::new());
         let mut whole = Whole::default();
         let parts = [call("a"), call("b"), end(FinishReason::ToolCalls)];
         let answers: Vec<_> = parts

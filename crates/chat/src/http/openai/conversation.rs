@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     http::openai::request::{Fits, check},
-    llm::providers::PromptMessage,
+    llm::PromptMessage,
 };
 
 /// One message of the conversation.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use common::errors::ApiError;
+use common::{errors::ApiError, identity::Owner};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
-    generation::stateless::NewCompletion,
+    generation::stateless::CompletionRequest,
     http::{
         openai::{conversation::RequestMessage, passthrough, sampling},
         validation::Checks,
@@ -111,7 +111,11 @@ impl CreateChatCompletion {
     ///
     /// # Errors
     /// The first wrong value is named, with what is allowed.
-    pub fn checked(self, request_id: Arc<str>) -> Result<NewCompletion, ApiError> {
+    pub fn checked(
+        self,
+        owner: Owner,
+        request_id: Arc<str>,
+    ) -> Result<CompletionRequest, ApiError> {
         let mut checks = Checks::default();
         checks.model(self.model.as_deref());
         checks.finish()?;
@@ -128,7 +132,8 @@ impl CreateChatCompletion {
         let options = sampling::options(&self)?;
         let extra = passthrough::members(&self)?;
         let messages = self.messages.into_iter().enumerate();
-        Ok(NewCompletion {
+        Ok(CompletionRequest {
+            owner,
             model: self.model,
             messages: messages
                 .map(|(i, message)| message.checked(i))
@@ -154,9 +159,17 @@ mod tests {
 
     use super::*;
 
-    fn checked(body: Value) -> Result<NewCompletion, ApiError> {
+    fn owner() -> Owner {
+        let user = common::identity::UserId::parse("alice").expect("a user id");
+        Owner {
+            user,
+            generation: 0,
+        }
+    }
+
+    fn checked(body: Value) -> Result<CompletionRequest, ApiError> {
         let body: CreateChatCompletion = common::errors::json::parse(body.to_string().as_bytes())?;
-        body.checked("r".into())
+        body.checked(owner(), "r".into())
     }
 
     fn pointer(body: Value) -> String {

@@ -6,8 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     domain::{FinishReason, Usage, random_text},
-    generation::stateless::Part,
-    llm::providers::ToolCall,
+    llm::{Chunk, ToolCall},
 };
 
 /// A whole answer.
@@ -130,14 +129,15 @@ pub struct Whole {
 
 impl Whole {
     /// Takes a part in; the answer, where it was the last.
-    pub fn take(&mut self, part: Part) -> Option<ChatCompletion> {
-        match part {
-            Part::Begun { model } => self.model = model,
-            Part::Thinking(text) => self.thinking.push_str(&text),
-            Part::Text(text) => self.text.push_str(&text),
-            Part::ToolCall(call) => self.calls.push(Call::new(call, None)),
-            Part::End { finish, usage } => {
-                return Some(std::mem::take(self).answer(finish, usage));
+    pub fn take(&mut self, chunk: Chunk) -> Option<ChatCompletion> {
+        match chunk {
+            Chunk::Queued { .. } => {}
+            Chunk::Started { model, .. } => self.model = model,
+            Chunk::Thinking(text) => self.thinking.push_str(&text),
+            Chunk::Text(text) => self.text.push_str(&text),
+            Chunk::ToolCall(call) => self.calls.push(Call::new(call, None)),
+            Chunk::End { finish, usage } => {
+                return Some(std::mem::take(self).answer(finish, usage.unwrap_or_default()));
             }
         }
         None
@@ -177,9 +177,9 @@ mod tests {
 
     #[test]
     fn an_empty_answer_is_an_empty_text() {
-        let end = Part::End {
+        let end = Chunk::End {
             finish: FinishReason::Stop,
-            usage: Usage::default(),
+            usage: None,
         };
         let answer = Whole::default().take(end);
         assert_eq!(json!(answer)["choices"][0]["message"]["content"], "");

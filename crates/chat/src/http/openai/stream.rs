@@ -13,11 +13,12 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::{
     domain::error::ChatError,
-    generation::stateless::{Completion, Part},
+    generation::stateless::Completion,
     http::openai::{
-        chunk::{Chunks, data},
+        chunk::{ChunkWriter, data},
         error,
     },
+    llm::Chunk,
 };
 
 /// How long a failure may take to still be told by its status; after that the stream begins.
@@ -29,12 +30,12 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// That line: a comment without an empty line after it, which some readers would take for an event.
 const PING: &str = ": ping\n";
 
-type Batch = Option<Result<Vec<Part>, ChatError>>;
+type Batch = Option<Result<Vec<Chunk>, ChatError>>;
 
 /// A completion and its one reader. Dropping it ends the completion.
-pub struct Feed {
+pub struct CompletionBody {
     completion: Completion,
-    chunks: Chunks,
+    chunks: ChunkWriter,
     revoked: BoxFuture<'static, ApiError>,
     /// What came before the stream began.
     first: Batch,
@@ -42,8 +43,8 @@ pub struct Feed {
     over: bool,
 }
 
-impl Feed {
-    /// A feed that ends when `revoked` says so.
+impl CompletionBody {
+    /// A body that ends when `revoked` says so.
     pub fn new(
         completion: Completion,
         with_usage: bool,
@@ -51,7 +52,7 @@ impl Feed {
     ) -> Self {
         Self {
             completion,
-            chunks: Chunks::new(with_usage),
+            chunks: ChunkWriter::new(with_usage),
             revoked,
             first: None,
             silence: Box::pin(sleep(SILENCE)),
@@ -69,7 +70,7 @@ impl Feed {
             error = &mut self.revoked => self.fail(&error, &mut out),
             batch = next_batch(&mut self.first, &mut self.completion) => {
                 self.write(batch, &mut out);
-                while let (false, Some(batch)) = (self.over, self.completion.ready()) {
+                while let (false, Some(batch)) = (self.over, self.completion.available()) {
                     self.write(Some(batch), &mut out);
                 }
             }
@@ -81,9 +82,9 @@ impl Feed {
 
     fn write(&mut self, batch: Batch, out: &mut String) {
         match batch {
-            Some(Ok(parts)) => {
-                for part in parts {
-                    self.over |= self.chunks.write(part, out);
+            Some(Ok(chunks)) => {
+                for chunk in chunks {
+                    self.over |= self.chunks.write(chunk, out);
                 }
             }
             Some(Err(error)) => self.fail(&error.into(), out),
@@ -110,21 +111,21 @@ async fn next_batch(first: &mut Batch, completion: &mut Completion) -> Batch {
 ///
 /// # Errors
 /// What the completion fails with before its first token, where that comes within a short grace.
-pub async fn respond(mut feed: Feed) -> Result<Response, ApiError> {
+pub async fn respond(mut body: CompletionBody) -> Result<Response, ApiError> {
     let mut beginning = None;
-    match timeout(GRACE, feed.completion.next()).await {
-        Ok(Some(Ok(parts))) => feed.first = Some(Ok(parts)),
+    match timeout(GRACE, body.completion.next()).await {
+        Ok(Some(Ok(chunks))) => body.first = Some(Ok(chunks)),
         Ok(Some(Err(error))) => return Err(error.into()),
         Ok(None) => return Err(ChatError::Broken.into()),
         // Something must go out with the head, or it would wait for the first token.
         Err(_) => beginning = Some(Bytes::from_static(PING.as_bytes())),
     }
-    let body = unfold((beginning, feed), |(beginning, mut feed)| async move {
+    let stream = unfold((beginning, body), |(beginning, mut body)| async move {
         let piece = match beginning {
             Some(beginning) => beginning,
-            None => feed.next().await?,
+            None => body.next().await?,
         };
-        Some((Ok::<_, std::convert::Infallible>(piece), (None, feed)))
+        Some((Ok::<_, std::convert::Infallible>(piece), (None, body)))
     });
     let headers = [
         (
@@ -140,5 +141,5 @@ pub async fn respond(mut feed: Feed) -> Result<Response, ApiError> {
             HeaderValue::from_static("no"),
         ),
     ];
-    Ok((StatusCode::OK, headers, Body::from_stream(body)).into_response())
+    Ok((StatusCode::OK, headers, Body::from_stream(stream)).into_response())
 }

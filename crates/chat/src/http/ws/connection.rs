@@ -19,12 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::{
-    domain::{
-        MessageId,
-        error::ChatError,
-        event::{Event, Kind},
-        records::Ending,
-    },
+    domain::{MessageId, error::ChatError},
     http::{
         App, encode,
         ws::{
@@ -285,9 +280,9 @@ impl Socket {
         let owner = self.speaker.owner_of(&id);
         let owner = owner.ok_or(ChatError::MessageNotFound)?;
         let Deadline(deadline) = Deadline::from_now();
-        let watch = self.app.turns.resume(&owner, &id, after, deadline).await?;
-        if !watch.is_past_the_end() {
-            self.watches.push(frames_of(watch, id, None));
+        let subscriber = self.app.turns.resume(&owner, &id, after, deadline).await?;
+        if !subscriber.is_past_end() {
+            self.watches.push(frames_of(subscriber, id, None));
         }
         Ok(())
     }
@@ -301,23 +296,8 @@ impl Socket {
     }
 
     async fn refuse(&mut self, error: &ApiError, reference: Option<&str>) -> Next {
-        let ending = Ending::Error {
-            code: error.code,
-            detail: error.detail.clone(),
-        };
-        let mut event = Event::ending(&ending, &self.request_id);
-        if let Ok(errors) = serde_json::to_string(&error.errors)
-            && !error.errors.is_empty()
-        {
-            event.data.push_str(",\"errors\":");
-            event.data.push_str(&errors);
-        }
-        // A socket has no headers to say it in.
-        if let Some(seconds) = error.retry_after_seconds() {
-            event.data.push_str(&format!(",\"retry_after\":{seconds}"));
-        }
         let mut out = String::new();
-        encode::notice(Kind::Error, reference, &event.data, &mut out);
+        encode::connection_error(error, &self.request_id, reference, &mut out);
         self.send(Message::text(out)).await
     }
 

@@ -12,18 +12,14 @@ use tokio::sync::oneshot;
 use tungstenite::Utf8Bytes;
 
 use crate::{
-    domain::{
-        MessageId,
-        event::{Event, Kind},
-        records::Ending,
-    },
-    events::log::{Step, Watch},
+    domain::{MessageId, TurnInput, event::EventRef},
+    events::log::{ReadResult, Subscriber},
     http::{
         App, encode,
         requests::{disconnect_rule, idempotency_key},
         ws::{auth::counted_identity, frames::MessageFrame},
     },
-    turns::service::{Begun, NewTurn, Question},
+    turns::service::{StartedTurn, TurnRequest},
 };
 
 /// What a watched turn sends: frames that are ready, or the end of the watch.
@@ -35,7 +31,7 @@ pub(super) enum Out {
 /// A turn that was asked for, begun or refused.
 pub(super) struct Started {
     pub(super) reference: Option<String>,
-    pub(super) outcome: Result<(Identity, MessageId, Watch), ApiError>,
+    pub(super) outcome: Result<(Identity, MessageId, Subscriber), ApiError>,
 }
 
 /// Where a socket's messages pass one after another, so that they take their places in the order in which they came.
@@ -80,7 +76,7 @@ pub(super) async fn begin(
     app: &App,
     Door { before, through }: Door,
     asked: Asked,
-) -> Result<(Identity, MessageId, Watch), ApiError> {
+) -> Result<(Identity, MessageId, Subscriber), ApiError> {
     let Asked {
         known,
         peer,
@@ -93,70 +89,54 @@ pub(super) async fn begin(
     let Deadline(deadline) = Deadline::from_now();
     let user_id = frame.user_id.as_deref();
     let (identity, call) = counted_identity(app, known, peer, user_id, deadline).await?;
-    let place = app.turns.arrive(&identity.owner, &frame.session());
+    let permit = app.turns.reserve_slot(&identity.owner, &frame.session());
     drop(through);
     let key = match &frame.idempotency_key {
         Some(key) => Some(idempotency_key(key, "/idempotency_key", "message", &frame)?),
         None => None,
     };
-    let new = NewTurn {
+    let request = TurnRequest {
+        owner: identity.owner.clone(),
         session: frame.session(),
-        question: Question::Message(frame.message),
+        input: TurnInput::Message(frame.message),
         model: frame.model,
         system: frame.system,
         options: frame.options.unwrap_or_default(),
         on_disconnect: disconnect_rule(frame.on_disconnect, app.disconnect_grace, true),
         key,
-        call: call.clone(),
+        ticket: call,
         request_id,
     };
-    let Begun { id, watch, joined } = app
-        .turns
-        .begin_at(place, &identity.owner, new, deadline)
-        .await?;
-    if joined {
-        call.give_back().await;
-    }
-    Ok((identity, id, watch))
+    let StartedTurn { id, events } = app.turns.start_in_slot(permit, request, deadline).await?;
+    Ok((identity, id, events))
 }
 
 /// A watched turn as frames; the stream ends with the turn.
 pub(super) fn frames_of(
-    watch: Watch,
+    subscriber: Subscriber,
     id: MessageId,
     reference: Option<String>,
 ) -> BoxStream<'static, Out> {
-    let state = Some((watch, id, reference));
+    let state = Some((subscriber, id, reference));
     Box::pin(unfold(state, |state| async move {
-        let (mut watch, id, reference) = state?;
+        let (mut subscriber, id, reference) = state?;
         let mut frames = Vec::new();
-        let take = |event: u64, kind: Kind, data: &str| {
+        let take = |event_id: u64, event: EventRef<'_>| {
             let mut out = String::new();
-            encode::json(
-                event,
-                kind,
-                id.as_str(),
-                reference.as_deref(),
-                data,
-                &mut out,
-            );
+            encode::json(event_id, event, id.as_str(), reference.as_deref(), &mut out);
             frames.push(Utf8Bytes::from(out));
         };
-        match watch.next(take).await {
-            Step::More => Some((Out::Frames(frames), Some((watch, id, reference)))),
-            Step::Ended => Some((Out::Frames(frames), None)),
-            Step::Lagging => Some((Out::TooSlow, None)),
-            Step::Gone => {
-                let detail = "This instance stops; resume on another.".to_owned();
-                let event = Event::ending(
-                    &Ending::Error {
-                        code: Code::ShuttingDown,
-                        detail,
-                    },
-                    "",
-                );
+        match subscriber.next(take).await {
+            ReadResult::More => Some((Out::Frames(frames), Some((subscriber, id, reference)))),
+            ReadResult::Ended => Some((Out::Frames(frames), None)),
+            ReadResult::Lagging => Some((Out::TooSlow, None)),
+            ReadResult::Gone => {
                 let mut out = String::new();
-                encode::notice(Kind::Error, None, &event.data, &mut out);
+                let error = ApiError::new(
+                    Code::ShuttingDown,
+                    "This instance stops; resume on another.",
+                );
+                encode::connection_error(&error, "", None, &mut out);
                 Some((Out::Frames(vec![out.into()]), None))
             }
         }

@@ -8,7 +8,12 @@ use futures_util::{StreamExt, stream};
 
 use crate::{
     domain::FinishReason,
-    llm::providers::{Adapter, Ask, Chunk, Chunks, ModelInfo, Refusal},
+    llm::{
+        chunk::Chunk,
+        error::RequestError,
+        providers::{Chunks, ModelInfo, Provider},
+        request::ChatRequest,
+    },
 };
 
 /// The id under which it answers.
@@ -34,8 +39,8 @@ impl Demo {
         }
     }
 
-    fn answer(&self, ask: &Ask) -> String {
-        let heard = ask
+    fn answer(&self, request: &ChatRequest) -> String {
+        let heard = request
             .messages
             .iter()
             .rev()
@@ -69,20 +74,20 @@ fn pieces(text: &str) -> Vec<String> {
 }
 
 #[async_trait]
-impl Adapter for Demo {
+impl Provider for Demo {
     fn kind(&self) -> ProviderKind {
         ProviderKind::Demo
     }
 
-    async fn models(&self) -> Result<Vec<ModelInfo>, Refusal> {
+    async fn list_models(&self) -> Result<Vec<ModelInfo>, RequestError> {
         Ok(vec![ModelInfo {
             id: MODEL.to_owned(),
             window: None,
         }])
     }
 
-    async fn ask(&self, ask: &Ask) -> Result<Chunks, Refusal> {
-        let text = pieces(&self.answer(ask))
+    async fn chat(&self, request: &ChatRequest) -> Result<Chunks, RequestError> {
+        let text = pieces(&self.answer(request))
             .into_iter()
             .map(|piece| vec![Chunk::Text(piece)]);
         let end = vec![Chunk::End {
@@ -100,7 +105,7 @@ impl Adapter for Demo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::providers::PromptMessage;
+    use crate::llm::request::PromptMessage;
 
     #[tokio::test]
     async fn the_demo_says_what_it_is_and_how_to_get_a_model_in_several_pieces() {
@@ -109,12 +114,12 @@ mod tests {
             content: "ü".repeat(5000),
             extra: None,
         };
-        let ask = Ask {
+        let request = ChatRequest {
             messages: vec![said],
-            ..Ask::default()
+            ..ChatRequest::default()
         };
         let chunks: Vec<_> = Demo::new("gemma3:1b")
-            .ask(&ask)
+            .chat(&request)
             .await
             .unwrap()
             .collect()

@@ -5,7 +5,10 @@ use std::{error::Error as StdError, time::Duration};
 use reqwest::{RequestBuilder, Response, header::RETRY_AFTER};
 use url::Url;
 
-use crate::llm::providers::{Ask, Cause, ModelError, Refusal};
+use crate::llm::{
+    error::{Cause, ModelError, RequestError},
+    request::ChatRequest,
+};
 
 /// The most that is read of an answer that is not a stream, in bytes.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -36,11 +39,11 @@ pub(super) fn traced(request: RequestBuilder, id: &str) -> RequestBuilder {
 }
 
 /// What a request that got no status means.
-pub(super) fn unreachable(error: reqwest::Error) -> Refusal {
+pub(super) fn unreachable(error: reqwest::Error) -> RequestError {
     if error.is_builder() {
-        return Refusal::content(ModelError::Failed(causes(error)));
+        return RequestError::content(ModelError::Failed(causes(error)));
     }
-    Refusal {
+    RequestError {
         error: ModelError::Unavailable(causes(error)),
         cause: Cause::Unreachable,
         retry_after: None,
@@ -48,9 +51,9 @@ pub(super) fn unreachable(error: reqwest::Error) -> Refusal {
 }
 
 /// The same for a request of an answer: a server that is reached and does not speak HTTP has failed.
-pub(super) fn unanswered(error: reqwest::Error) -> Refusal {
+pub(super) fn unanswered(error: reqwest::Error) -> RequestError {
     if is_garbage(&error) {
-        return Refusal::content(ModelError::Failed(causes(error)));
+        return RequestError::content(ModelError::Failed(causes(error)));
     }
     unreachable(error)
 }
@@ -84,7 +87,7 @@ pub(super) fn causes(error: reqwest::Error) -> String {
 pub(super) async fn accepted(
     response: Response,
     read: impl FnOnce(u16, &str) -> ModelError,
-) -> Result<Response, Refusal> {
+) -> Result<Response, RequestError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -97,11 +100,11 @@ pub(super) async fn accepted(
         (429, _) => ModelError::Busy { retry_after },
         (503, Some(_)) => ModelError::Busy { retry_after },
         (code @ 502..=504, _) => {
-            ModelError::Unavailable(format!("status {code}: {}", brief(&body)))
+            ModelError::Unavailable(format!("status {code}: {}", truncate(&body)))
         }
         (code, _) => read(code, &body),
     };
-    Err(Refusal {
+    Err(RequestError {
         error,
         cause: Cause::Status(status.as_u16()),
         retry_after,
@@ -124,26 +127,26 @@ async fn error_body(mut response: Response) -> String {
 /// The JSON document of a short answer.
 pub(super) async fn document<T: serde::de::DeserializeOwned>(
     mut response: Response,
-) -> Result<T, Refusal> {
+) -> Result<T, RequestError> {
     let mut body = Vec::new();
     while let Some(bytes) = response.chunk().await.map_err(unreachable)? {
         if body.len() + bytes.len() > MAX_BODY {
-            return Err(Refusal::content(ModelError::Failed(
+            return Err(RequestError::content(ModelError::Failed(
                 "an answer of more than 8 MiB".to_owned(),
             )));
         }
         body.extend_from_slice(&bytes);
     }
     serde_json::from_slice(&body).map_err(|error| {
-        Refusal::content(ModelError::Failed(format!(
+        RequestError::content(ModelError::Failed(format!(
             "an answer that is not understood: {error}"
         )))
     })
 }
 
 /// What a good answer means that holds no list of models.
-pub(super) fn no_list() -> Refusal {
-    Refusal::content(ModelError::Failed("a model list without models".to_owned()))
+pub(super) fn no_list() -> RequestError {
+    RequestError::content(ModelError::Failed("a model list without models".to_owned()))
 }
 
 /// When the server wants to be asked again: seconds or an HTTP date; whatever else it says is not believed.
@@ -167,7 +170,7 @@ fn parse_retry_after(value: &str, now_ms: i64) -> Option<Duration> {
 }
 
 /// The beginning of a text, for the log.
-pub(super) fn brief(text: &str) -> String {
+pub(super) fn truncate(text: &str) -> String {
     text.chars()
         .take(300)
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -175,7 +178,7 @@ pub(super) fn brief(text: &str) -> String {
 }
 
 /// What a model server's own words mean, whatever status they came with.
-pub(super) fn verdict(text: &str) -> Option<ModelError> {
+pub(super) fn classify_error(text: &str) -> Option<ModelError> {
     const TOO_LONG: [&str; 12] = [
         "exceed_context_size",
         "exceeds the available context",
@@ -192,7 +195,7 @@ pub(super) fn verdict(text: &str) -> Option<ModelError> {
     ];
     let lower = text.to_lowercase();
     if TOO_LONG.iter().any(|phrase| lower.contains(phrase)) {
-        return Some(ModelError::ContextTooLong(brief(text)));
+        return Some(ModelError::ContextTooLong(truncate(text)));
     }
     let unsupported = |what: &str| {
         ModelError::Unsupported(format!(
@@ -208,7 +211,11 @@ pub(super) fn verdict(text: &str) -> Option<ModelError> {
 
 /// What a refusal of a chat request means. Where the caller made the request, and not we, a server that calls it bad
 /// means the caller.
-pub(super) fn refused(ask: &Ask, status: u16, read: impl FnOnce() -> ModelError) -> ModelError {
+pub(super) fn refused(
+    ask: &ChatRequest,
+    status: u16,
+    read: impl FnOnce() -> ModelError,
+) -> ModelError {
     match read() {
         ModelError::Failed(_) if ask.untrimmed && matches!(status, 400 | 422) => {
             ModelError::Unsupported(

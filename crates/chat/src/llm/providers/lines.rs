@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use crate::llm::providers::{ModelError, lenient_json};
+use crate::llm::{error::ModelError, providers::lenient_json};
 
 /// The longest line, or event, that is read from a model server, in bytes.
 pub(super) const MAX_LINE: usize = 8 * 1024 * 1024;

@@ -11,7 +11,11 @@ use futures_util::{Stream, StreamExt, stream::BoxStream};
 use reqwest::Response;
 use tokio::time::Sleep;
 
-use crate::llm::providers::{Chunk, Chunks, ModelError, http::causes};
+use crate::llm::{
+    chunk::Chunk,
+    error::ModelError,
+    providers::{Chunks, http::causes},
+};
 
 /// How long a complete answer waits for what servers send after it: the usage and the end mark.
 const LINGER: Duration = Duration::from_secs(2);
@@ -34,7 +38,7 @@ pub(super) trait Parser: Send + Unpin + 'static {
 
 /// The chunks of a response's body.
 pub(super) fn chunks(response: Response, parser: impl Parser) -> Chunks {
-    Box::pin(Reading {
+    Box::pin(ResponseStream {
         body: Some(Box::pin(response.bytes_stream())),
         parser,
         ready: Vec::new(),
@@ -49,7 +53,7 @@ pub(super) fn chunks(response: Response, parser: impl Parser) -> Chunks {
 
 /// Reads a body to chunks, and hands on together what came together: one read of the connection may hold many of the
 /// pieces that the HTTP client gives one by one, each only after the one before was taken.
-struct Reading<P> {
+struct ResponseStream<P> {
     body: Option<BoxStream<'static, reqwest::Result<Bytes>>>,
     parser: P,
     /// What was read and not handed on yet, out of so many bytes.
@@ -64,7 +68,7 @@ struct Reading<P> {
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-impl<P: Parser> Reading<P> {
+impl<P: Parser> ResponseStream<P> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<reqwest::Result<Bytes>>> {
         let Some(body) = self.body.as_mut() else {
             return Poll::Ready(None);
@@ -113,7 +117,7 @@ impl<P: Parser> Reading<P> {
     }
 }
 
-impl<P: Parser> Stream for Reading<P> {
+impl<P: Parser> Stream for ResponseStream<P> {
     type Item = Result<Vec<Chunk>, ModelError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

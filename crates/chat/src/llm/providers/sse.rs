@@ -2,9 +2,9 @@
 
 use memchr::memchr2;
 
-use crate::llm::providers::{
-    ModelError,
-    lines::{GoOn, MAX_LINE, too_long},
+use crate::llm::{
+    error::ModelError,
+    providers::lines::{GoOn, MAX_LINE, too_long},
 };
 
 /// One event with data.

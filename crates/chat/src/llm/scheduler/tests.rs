@@ -1,4 +1,4 @@
-//! The promises of the queue: bounded, fair, and nothing kept of whoever leaves.
+//! The promises of the scheduler: bounded, fair, and nothing kept of whoever leaves.
 
 use futures_util::FutureExt;
 use proptest::prelude::*;
@@ -9,28 +9,28 @@ fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
 }
 
-fn position(place: &Place) -> Option<usize> {
-    place.moved(None).now_or_never().unwrap()
+fn position(permit: &SchedulerPermit) -> Option<usize> {
+    permit.moved(None).now_or_never().unwrap()
 }
 
 #[test]
 fn what_does_not_fit_is_refused_at_once() {
-    let queue = Queue::new("test", 1, 1);
-    let running = queue.enter(&user("a")).unwrap();
-    let waiting = queue.enter(&user("a")).unwrap();
-    assert!(queue.enter(&user("b")).is_none());
+    let scheduler = Scheduler::new("test", 1, 1);
+    let running = scheduler.enqueue(&user("a")).unwrap();
+    let waiting = scheduler.enqueue(&user("a")).unwrap();
+    assert!(scheduler.enqueue(&user("b")).is_none());
     assert_eq!((position(&running), position(&waiting)), (None, Some(0)));
     drop(waiting);
-    assert!(queue.enter(&user("b")).is_some());
+    assert!(scheduler.enqueue(&user("b")).is_some());
 }
 
 #[test]
 fn a_user_with_many_waiting_turns_delays_another_by_one() {
-    let queue = Queue::new("test", 1, 100);
+    let scheduler = Scheduler::new("test", 1, 100);
     let mut held: Vec<_> = (0..50)
-        .map(|_| queue.enter(&user("greedy")).unwrap())
+        .map(|_| scheduler.enqueue(&user("greedy")).unwrap())
         .collect();
-    let modest = queue.enter(&user("modest")).unwrap();
+    let modest = scheduler.enqueue(&user("modest")).unwrap();
     assert_eq!(position(&modest), Some(1));
     assert_eq!(position(&held[49]), Some(49));
     held.remove(0);
@@ -43,28 +43,28 @@ fn a_user_with_many_waiting_turns_delays_another_by_one() {
 #[test]
 fn places_given_back_in_any_order_leave_nothing_behind() {
     for keep in 0..6 {
-        let queue = Queue::new("test", 2, 10);
-        let mut places: Vec<_> = ["a", "b", "a", "c", "b", "a"]
-            .map(|name| queue.enter(&user(name)).unwrap())
+        let scheduler = Scheduler::new("test", 2, 10);
+        let mut permits: Vec<_> = ["a", "b", "a", "c", "b", "a"]
+            .map(|name| scheduler.enqueue(&user(name)).unwrap())
             .into();
-        let last = places.remove(keep);
-        drop(places);
+        let last = permits.remove(keep);
+        drop(permits);
         assert_eq!(position(&last), None);
         drop(last);
-        assert_eq!(queue.load(), (0, 0));
-        let state = queue.state();
+        assert_eq!(scheduler.load(), (0, 0));
+        let state = scheduler.state();
         assert!(state.rotation.is_empty() && state.lines.is_empty());
     }
 }
 
 #[tokio::test]
 async fn whoever_waits_hears_of_every_step_forward_and_of_the_turn() {
-    let queue = Queue::new("test", 1, 10);
+    let scheduler = Scheduler::new("test", 1, 10);
     let (first, second) = (
-        queue.enter(&user("a")).unwrap(),
-        queue.enter(&user("b")).unwrap(),
+        scheduler.enqueue(&user("a")).unwrap(),
+        scheduler.enqueue(&user("b")).unwrap(),
     );
-    let third = queue.enter(&user("c")).unwrap();
+    let third = scheduler.enqueue(&user("c")).unwrap();
     assert_eq!(third.moved(None).await, Some(1));
     assert!(third.moved(Some(1)).now_or_never().is_none());
     drop(first);
@@ -75,17 +75,17 @@ async fn whoever_waits_hears_of_every_step_forward_and_of_the_turn() {
 
 #[test]
 fn a_panic_gives_the_place_back() {
-    let queue = Queue::new("test", 1, 1);
-    let place = queue.enter(&user("a")).unwrap();
+    let scheduler = Scheduler::new("test", 1, 1);
+    let permit = scheduler.enqueue(&user("a")).unwrap();
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-        let _held = place;
+        let _held = permit;
         panic!("on purpose");
     }));
     assert!(caught.is_err());
-    assert_eq!(queue.load(), (0, 0));
+    assert_eq!(scheduler.load(), (0, 0));
 }
 
-/// What happens to the queue: somebody comes, or the place of that index is given back.
+/// What happens to the scheduler: somebody comes, or the permit of that index is given back.
 #[derive(Clone, Debug)]
 enum Step {
     Enter(u8),
@@ -103,45 +103,45 @@ proptest! {
         waiting in 0..8_usize,
         steps in prop::collection::vec(step(), 0..80),
     ) {
-        let queue = Queue::new("test", running, waiting);
-        let mut places: Vec<Place> = Vec::new();
+        let scheduler = Scheduler::new("test", running, waiting);
+        let mut permits: Vec<SchedulerPermit> = Vec::new();
         for step in steps {
-            let load = queue.load();
+            let load = scheduler.load();
             match step {
-                Step::Enter(who) => match queue.enter(&user(&who.to_string())) {
-                    Some(place) => places.push(place),
+                Step::Enter(who) => match scheduler.enqueue(&user(&who.to_string())) {
+                    Some(permit) => permits.push(permit),
                     None => prop_assert_eq!(load, (running, waiting)),
                 },
-                Step::Leave(which) if !places.is_empty() => drop(places.remove(which.index(places.len()))),
+                Step::Leave(which) if !permits.is_empty() => drop(permits.remove(which.index(permits.len()))),
                 Step::Leave(_) => {}
             }
-            let mut positions: Vec<_> = places.iter().filter_map(position).collect();
+            let mut positions: Vec<_> = permits.iter().filter_map(position).collect();
             positions.sort_unstable();
-            let (runs, waits) = queue.load();
+            let (runs, waits) = scheduler.load();
             prop_assert_eq!(&positions, &(0..waits).collect::<Vec<_>>());
-            prop_assert_eq!(runs + waits, places.len());
-            prop_assert_eq!(runs, places.len().min(running));
+            prop_assert_eq!(runs + waits, permits.len());
+            prop_assert_eq!(runs, permits.len().min(running));
         }
-        drop(places);
-        prop_assert_eq!(queue.load(), (0, 0));
+        drop(permits);
+        prop_assert_eq!(scheduler.load(), (0, 0));
     }
 
     #[test]
     fn positions_tell_the_order_in_which_turns_come_and_no_user_passes_another_twice(
         who in prop::collection::vec(0..4_u8, 2..20),
     ) {
-        let queue = Queue::new("test", 1, 100);
-        let mut current = queue.enter(&user("first")).unwrap();
-        let mut waiting: Vec<_> = who.iter().map(|who| (*who, queue.enter(&user(&who.to_string())).unwrap())).collect();
-        let mut told: Vec<_> = waiting.iter().map(|(who, place)| (position(place).unwrap(), *who)).collect();
+        let scheduler = Scheduler::new("test", 1, 100);
+        let mut current = scheduler.enqueue(&user("first")).unwrap();
+        let mut waiting: Vec<_> = who.iter().map(|who| (*who, scheduler.enqueue(&user(&who.to_string())).unwrap())).collect();
+        let mut told: Vec<_> = waiting.iter().map(|(who, permit)| (position(permit).unwrap(), *who)).collect();
         told.sort_unstable();
         let mut served = Vec::new();
         while !waiting.is_empty() {
             drop(current);
-            let turn = waiting.iter().position(|(_, place)| position(place).is_none()).unwrap();
-            let (who, place) = waiting.remove(turn);
+            let turn = waiting.iter().position(|(_, permit)| position(permit).is_none()).unwrap();
+            let (who, permit) = waiting.remove(turn);
             served.push(who);
-            current = place;
+            current = permit;
         }
         prop_assert_eq!(&served, &told.iter().map(|(_, who)| *who).collect::<Vec<_>>());
         for one in 0..4 {

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use common::{
     clients::http::PerThread,
-    config::{Provider, ProviderKind},
+    config::{self, ProviderKind},
 };
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
@@ -21,10 +21,14 @@ mod request;
 mod response;
 
 pub use crate::llm::providers::ollama::request::same_model;
-use crate::llm::providers::{
-    Adapter, Ask, Chunks, ModelError, ModelInfo, Refusal, http,
-    ollama::models::{Tag, tags},
-    response_stream,
+use crate::llm::{
+    error::{ModelError, RequestError},
+    providers::{
+        Chunks, ModelInfo, Provider, http,
+        ollama::models::{Tag, tags},
+        response_stream,
+    },
+    request::ChatRequest,
 };
 
 /// How long a look may spend on asking for windows.
@@ -47,7 +51,7 @@ struct Show {
 
 impl Ollama {
     /// An adapter for the server of those settings.
-    pub fn new(client: PerThread, settings: &Provider) -> Self {
+    pub fn new(client: PerThread, settings: &config::Provider) -> Self {
         let api_key = settings.api_key.clone();
         Self {
             client,
@@ -64,7 +68,7 @@ impl Ollama {
         }
     }
 
-    async fn list(&self, what: &str) -> Result<Vec<Tag>, Refusal> {
+    async fn list(&self, what: &str) -> Result<Vec<Tag>, RequestError> {
         let request = self
             .client
             .here()
@@ -97,7 +101,7 @@ impl Ollama {
         window
     }
 
-    async fn trained_window(&self, model: &str) -> Result<Option<u32>, Refusal> {
+    async fn trained_window(&self, model: &str) -> Result<Option<u32>, RequestError> {
         let request = self
             .client
             .here()
@@ -135,12 +139,12 @@ impl Ollama {
 }
 
 #[async_trait]
-impl Adapter for Ollama {
+impl Provider for Ollama {
     fn kind(&self) -> ProviderKind {
         ProviderKind::Ollama
     }
 
-    async fn models(&self) -> Result<Vec<ModelInfo>, Refusal> {
+    async fn list_models(&self) -> Result<Vec<ModelInfo>, RequestError> {
         let tags = self.list("tags").await?;
         let listed: HashSet<_> = tags
             .iter()
@@ -161,24 +165,24 @@ impl Adapter for Ollama {
         Ok(models)
     }
 
-    async fn ask(&self, ask: &Ask) -> Result<Chunks, Refusal> {
-        let body = request::body(ask).map_err(Refusal::content)?;
-        let request = self
+    async fn chat(&self, request: &ChatRequest) -> Result<Chunks, RequestError> {
+        let body = request::body(request).map_err(RequestError::content)?;
+        let call = self
             .client
             .here()
             .post(http::endpoint(&self.base, &["api", "chat"]))
             .json(&body);
-        let response = http::traced(self.authorized(request), &ask.request_id)
+        let response = http::traced(self.authorized(call), &request.request_id)
             .send()
             .await
             .map_err(http::unanswered)?;
         let response = http::accepted(response, |status, body| {
-            http::refused(ask, status, || failure(status, body, &ask.model))
+            http::refused(request, status, || failure(status, body, &request.model))
         })
         .await?;
         Ok(response_stream::chunks(
             response,
-            response::Answer::new(ask),
+            response::Answer::new(request),
         ))
     }
 }
@@ -194,14 +198,14 @@ fn failure(status: u16, body: &str, model: &str) -> ModelError {
         error: IgnoredAny,
     }
     let is_ours = serde_json::from_str::<Body>(body).is_ok();
-    match http::verdict(body) {
+    match http::classify_error(body) {
         Some(error) => error,
         None if status == 404 && is_ours => ModelError::NotFound(model.to_owned()),
-        None => ModelError::Failed(format!("status {status}: {}", http::brief(body))),
+        None => ModelError::Failed(format!("status {status}: {}", http::truncate(body))),
     }
 }
 
 /// What reads an answer, also where there is no server.
-pub(super) fn parser(ask: &Ask) -> impl response_stream::Parser + use<> {
-    response::Answer::new(ask)
+pub(super) fn parser(request: &ChatRequest) -> impl response_stream::Parser + use<> {
+    response::Answer::new(request)
 }

@@ -3,7 +3,10 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::llm::providers::{Ask, ModelError, PromptMessage};
+use crate::llm::{
+    error::ModelError,
+    request::{ChatRequest, PromptMessage},
+};
 
 /// Whether two names mean the same model: `gemma3` is `gemma3:latest`.
 pub fn same_model(one: &str, other: &str) -> bool {
@@ -37,7 +40,7 @@ enum Sent<'a> {
 }
 
 /// What is sent for that request.
-pub(super) fn body(ask: &Ask) -> Result<Body<'_>, ModelError> {
+pub(super) fn body(ask: &ChatRequest) -> Result<Body<'_>, ModelError> {
     let mut names = Map::new();
     let messages = ask
         .messages
@@ -73,7 +76,7 @@ pub(super) fn body(ask: &Ask) -> Result<Body<'_>, ModelError> {
     })
 }
 
-fn options(ask: &Ask) -> Value {
+fn options(ask: &ChatRequest) -> Value {
     let asked = &ask.options;
     let room = ask.window.saturating_sub(ask.prompt_estimate);
     // An estimate may be too high; only what we trimmed by it is known to leave so little.
@@ -104,7 +107,7 @@ fn options(ask: &Ask) -> Value {
 }
 
 /// Sent only where somebody asked: a model that cannot think refuses it.
-fn think(ask: &Ask) -> Option<Value> {
+fn think(ask: &ChatRequest) -> Option<Value> {
     if let Some(think) = ask.options.think {
         return Some(Value::from(think));
     }
@@ -224,22 +227,22 @@ mod tests {
     use super::*;
     use crate::domain::Options;
 
-    fn ask() -> Ask {
+    fn ask() -> ChatRequest {
         let said = PromptMessage {
             role: "user".to_owned(),
             content: "Hi".to_owned(),
             extra: None,
         };
-        Ask {
+        ChatRequest {
             model: "m".to_owned(),
             messages: vec![said],
             window: 4096,
             prompt_estimate: 100,
-            ..Ask::default()
+            ..ChatRequest::default()
         }
     }
 
-    fn sent(ask: &Ask) -> Value {
+    fn sent(ask: &ChatRequest) -> Value {
         serde_json::to_value(body(ask).unwrap()).unwrap()
     }
 
@@ -257,7 +260,7 @@ mod tests {
             sent(&ask())["options"],
             json!({ "num_ctx": 4096, "num_predict": 3996 })
         );
-        let full = Ask {
+        let full = ChatRequest {
             prompt_estimate: 5000,
             ..ask()
         };
@@ -267,7 +270,7 @@ mod tests {
             stop: Some(vec!["x".to_owned()]),
             ..Options::default()
         };
-        let sent = sent(&Ask { options, ..ask() });
+        let sent = sent(&ChatRequest { options, ..ask() });
         assert_eq!(
             sent["options"],
             json!({ "num_ctx": 4096, "num_predict": 7, "stop": ["x"] })
@@ -292,7 +295,7 @@ mod tests {
             message("assistant", call),
             message("tool", json!({ "tool_call_id": "c1", "content": "42" })),
         ];
-        let sent = sent(&Ask { messages, ..ask() });
+        let sent = sent(&ChatRequest { messages, ..ask() });
         assert_eq!(
             sent["messages"][0],
             json!({ "role": "user", "content": "look", "images": ["AAAA"] })
@@ -307,7 +310,7 @@ mod tests {
         );
         let remote = json!({ "content": [{ "type": "image_url", "image_url": { "url": "http://elsewhere/x.png" } }] });
         assert!(matches!(
-            body(&Ask {
+            body(&ChatRequest {
                 messages: vec![message("user", remote)],
                 ..ask()
             }),

@@ -6,11 +6,16 @@ use uuid::Uuid;
 
 use crate::{
     domain::{FinishReason, Usage},
-    llm::providers::{
-        Ask, Chunk, ModelError, ToolCall, http,
-        lenient_json::{self, or_none, tokens_or_none},
-        lines::{GoOn, Lines},
-        response_stream::Parser,
+    llm::{
+        chunk::{Chunk, ToolCall},
+        error::ModelError,
+        providers::{
+            http,
+            lenient_json::{self, or_none, tokens_or_none},
+            lines::{GoOn, Lines},
+            response_stream::Parser,
+        },
+        request::ChatRequest,
     },
 };
 
@@ -80,7 +85,7 @@ impl Function<'_> {
 }
 
 impl Answer {
-    pub(super) fn new(ask: &Ask) -> Self {
+    pub(super) fn new(ask: &ChatRequest) -> Self {
         let (model, prompt_estimate) = (ask.model.clone(), ask.prompt_estimate);
         Self {
             lines: Lines::default(),
@@ -187,12 +192,12 @@ impl State {
     /// The error of a line: text, a JSON document in a text, or an object.
     fn failure(&self, error: &str) -> ModelError {
         let lower = error.to_lowercase();
-        match http::verdict(error) {
-            Some(verdict) => verdict,
+        match http::classify_error(error) {
+            Some(classify_error) => classify_error,
             None if lower.contains("model") && lower.contains("not found") => {
                 ModelError::NotFound(self.model.clone())
             }
-            None => ModelError::Failed(http::brief(error)),
+            None => ModelError::Failed(http::truncate(error)),
         }
     }
 }

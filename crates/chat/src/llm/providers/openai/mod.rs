@@ -3,14 +3,16 @@
 use async_trait::async_trait;
 use common::{
     clients::http::PerThread,
-    config::{Provider, ProviderKind},
+    config::{self, ProviderKind},
 };
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::llm::providers::{
-    Adapter, Ask, Chunks, ModelError, ModelInfo, Refusal, http, response_stream,
+use crate::llm::{
+    error::{ModelError, RequestError},
+    providers::{Chunks, ModelInfo, Provider, http, response_stream},
+    request::ChatRequest,
 };
 
 mod frame;
@@ -28,7 +30,7 @@ pub struct OpenAi {
 
 impl OpenAi {
     /// An adapter for the server of those settings.
-    pub fn new(kind: ProviderKind, client: PerThread, settings: &Provider) -> Self {
+    pub fn new(kind: ProviderKind, client: PerThread, settings: &config::Provider) -> Self {
         Self {
             kind,
             client,
@@ -62,12 +64,12 @@ fn versioned(base: &Url) -> Url {
 }
 
 #[async_trait]
-impl Adapter for OpenAi {
+impl Provider for OpenAi {
     fn kind(&self) -> ProviderKind {
         self.kind
     }
 
-    async fn models(&self) -> Result<Vec<ModelInfo>, Refusal> {
+    async fn list_models(&self) -> Result<Vec<ModelInfo>, RequestError> {
         let request = self
             .client
             .here()
@@ -83,32 +85,32 @@ impl Adapter for OpenAi {
         models::models(&answer).ok_or_else(http::no_list)
     }
 
-    async fn ask(&self, ask: &Ask) -> Result<Chunks, Refusal> {
+    async fn chat(&self, request: &ChatRequest) -> Result<Chunks, RequestError> {
         let is_openai = self.base.host_str() == Some("api.openai.com");
-        let body = request::body(ask, is_openai);
-        let request = self
+        let body = request::body(request, is_openai);
+        let call = self
             .client
             .here()
             .post(http::endpoint(&self.base, &["chat", "completions"]))
             .json(&body);
-        let response = http::traced(self.authorized(request), &ask.request_id)
+        let response = http::traced(self.authorized(call), &request.request_id)
             .send()
             .await
             .map_err(http::unanswered)?;
         let response = http::accepted(response, |status, body| {
-            http::refused(ask, status, || failure(status, body, &ask.model))
+            http::refused(request, status, || failure(status, body, &request.model))
         })
         .await?;
         Ok(response_stream::chunks(
             response,
-            response::Answer::new(&ask.model),
+            response::Answer::new(&request.model),
         ))
     }
 }
 
 /// What a bad status means.
 fn failure(status: u16, body: &str, model: &str) -> ModelError {
-    match http::verdict(body) {
+    match http::classify_error(body) {
         Some(error) => error,
         None if body.contains("model_not_found") => ModelError::NotFound(model.to_owned()),
         // A 404 without a word of the model is about the address.
@@ -116,7 +118,7 @@ fn failure(status: u16, body: &str, model: &str) -> ModelError {
         None if status == 404 => {
             ModelError::Failed("status 404: is the base URL right?".to_owned())
         }
-        None => ModelError::Failed(format!("status {status}: {}", http::brief(body))),
+        None => ModelError::Failed(format!("status {status}: {}", http::truncate(body))),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::llm::providers::{Ask, PromptMessage};
+use crate::llm::request::{ChatRequest, PromptMessage};
 
 /// The body of `/v1/chat/completions`. OpenAI itself refuses members that it does not know.
-pub(super) fn body(ask: &Ask, is_openai: bool) -> Value {
+pub(super) fn body(ask: &ChatRequest, is_openai: bool) -> Value {
     let mut body = ask.extra.clone();
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -78,11 +78,11 @@ mod tests {
             content: "Hi".to_owned(),
             extra: None,
         };
-        let ask = Ask {
+        let ask = ChatRequest {
             model: "m".to_owned(),
             messages: vec![said],
             window: 4096,
-            ..Ask::default()
+            ..ChatRequest::default()
         };
         let plain = json!({ "model": "m", "messages": [{ "role": "user", "content": "Hi" }], "stream": true,
             "stream_options": { "include_usage": true } });
@@ -93,7 +93,7 @@ mod tests {
             think: Some(false),
             ..Options::default()
         };
-        let sent = body(&Ask { options, ..ask }, false);
+        let sent = body(&ChatRequest { options, ..ask }, false);
         assert_eq!(
             (&sent["max_tokens"], &sent["top_k"]),
             (&json!(5), &json!(1))
@@ -108,10 +108,10 @@ mod tests {
             .cloned()
             .unwrap();
         let sent = body(
-            &Ask {
+            &ChatRequest {
                 model: "m".to_owned(),
                 extra,
-                ..Ask::default()
+                ..ChatRequest::default()
             },
             true,
         );

@@ -6,12 +6,16 @@ use uuid::Uuid;
 
 use crate::{
     domain::{FinishReason, Usage},
-    llm::providers::{
-        Chunk, ModelError, ToolCall, http, lenient_json,
-        lines::{GoOn, MAX_LINE, too_long},
-        openai::frame::{CallPart, Choice, Delta, Frame},
-        response_stream::Parser,
-        sse::Events,
+    llm::{
+        chunk::{Chunk, ToolCall},
+        error::ModelError,
+        providers::{
+            http, lenient_json,
+            lines::{GoOn, MAX_LINE, too_long},
+            openai::frame::{CallPart, Choice, Delta, Frame},
+            response_stream::Parser,
+            sse::Events,
+        },
     },
 };
 
@@ -323,10 +327,10 @@ impl State {
     /// What an error frame means: an object, or a text.
     fn failure(&self, error: &str) -> ModelError {
         let lower = error.to_lowercase();
-        match http::verdict(error) {
-            Some(verdict) => verdict,
+        match http::classify_error(error) {
+            Some(classify_error) => classify_error,
             None if lower.contains("model_not_found") => ModelError::NotFound(self.model.clone()),
-            None => ModelError::Failed(http::brief(error)),
+            None => ModelError::Failed(http::truncate(error)),
         }
     }
 }

@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chat::{
     domain::{FinishReason, Usage},
     llm::{
-        Answering, Llm, Progress, Prompt,
-        providers::{Ask, ModelError, PromptMessage, ToolCall},
+        ChatRequest, Chunk, Generation, LlmService, ModelError, Prompt, PromptMessage, ToolCall,
     },
 };
 use common::{
@@ -59,7 +58,7 @@ pub async fn nobody() -> Url {
 
 /// The servers behind the chain, after their first look.
 pub struct Models {
-    pub llm: Llm,
+    pub llm: LlmService,
     stop: Shutdown,
 }
 
@@ -82,13 +81,13 @@ impl Models {
     pub fn unlooked(settings: &config::Llm) -> Self {
         let stop = Shutdown::new();
         Self {
-            llm: Llm::new(settings, &stop).unwrap(),
+            llm: LlmService::new(settings, &stop).unwrap(),
             stop,
         }
     }
 
     /// Waits until it is so.
-    pub async fn until(&self, is_so: impl Fn(&Llm) -> bool) {
+    pub async fn until(&self, is_so: impl Fn(&LlmService) -> bool) {
         let watching = async {
             while !is_so(&self.llm) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -100,9 +99,9 @@ impl Models {
     }
 
     /// A place in the queue for that user, with what to ask said.
-    pub fn enter(&self, user: &str) -> Result<Answering, ModelError> {
+    pub fn enter(&self, user: &str) -> Result<Generation, ModelError> {
         let route = self.llm.resolve(None)?;
-        let mut answering = self.llm.enter(&route, &UserId::parse(user).unwrap())?;
+        let mut answering = self.llm.enqueue(&route, &UserId::parse(user).unwrap())?;
         answering.begin(Arc::new(Say("Hi")));
         Ok(answering)
     }
@@ -133,18 +132,18 @@ impl Models {
 pub struct Say(pub &'static str);
 
 impl Prompt for Say {
-    fn fit(&self, model: &str, window: u32) -> Ask {
+    fn fit(&self, model: &str, window: u32) -> ChatRequest {
         let said = PromptMessage {
             role: "user".to_owned(),
             content: self.0.to_owned(),
             extra: None,
         };
-        Ask {
+        ChatRequest {
             model: model.to_owned(),
             messages: vec![said],
             window,
             prompt_estimate: 10,
-            ..Ask::default()
+            ..ChatRequest::default()
         }
     }
 }
@@ -162,7 +161,7 @@ pub struct Heard {
 }
 
 impl Heard {
-    pub async fn all(mut answering: Answering) -> Self {
+    pub async fn all(mut answering: Generation) -> Self {
         let mut heard = Self::default();
         let listening = async {
             while heard.end.is_none() && heard.error.is_none() {
@@ -181,43 +180,43 @@ impl Heard {
         heard
     }
 
-    fn take(&mut self, progress: Progress) {
+    fn take(&mut self, progress: Chunk) {
         match progress {
-            Progress::Queued { .. } => {}
-            Progress::Generating {
+            Chunk::Queued { .. } => {}
+            Chunk::Started {
                 provider, model, ..
             } => {
                 assert_eq!(self.provider, None, "told once");
                 (self.provider, self.model) = (Some(provider), Some(model));
             }
-            Progress::Thinking(text) => self.thinking.push_str(&text),
-            Progress::Text(text) => self.text.push_str(&text),
-            Progress::ToolCall(call) => self.calls.push(call),
-            Progress::End { finish, usage } => self.end = Some((finish, usage)),
+            Chunk::Thinking(text) => self.thinking.push_str(&text),
+            Chunk::Text(text) => self.text.push_str(&text),
+            Chunk::ToolCall(call) => self.calls.push(call),
+            Chunk::End { finish, usage } => self.end = Some((finish, usage)),
         }
     }
 
     /// In a few words, for comparing.
-    pub fn brief(&self) -> String {
-        let mut brief = String::new();
+    pub fn truncate(&self) -> String {
+        let mut truncate = String::new();
         for (name, text) in [("think", &self.thinking), ("text", &self.text)] {
             if !text.is_empty() {
-                brief.push_str(&format!("{name}={text:?} "));
+                truncate.push_str(&format!("{name}={text:?} "));
             }
         }
         for call in &self.calls {
-            brief.push_str(&format!("{}({}) ", call.name, call.arguments));
+            truncate.push_str(&format!("{}({}) ", call.name, call.arguments));
         }
         if let Some((finish, usage)) = self.end {
             let usage = usage.map_or("?".to_owned(), |usage| {
                 format!("{}+{}", usage.prompt_tokens, usage.completion_tokens)
             });
-            brief.push_str(&format!("{finish:?} {usage}"));
+            truncate.push_str(&format!("{finish:?} {usage}"));
         }
         if let Some(error) = &self.error {
-            brief.push_str(kind(error));
+            truncate.push_str(kind(error));
         }
-        brief
+        truncate
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chat::llm::providers::ModelError;
+use chat::llm::ModelError;
 use common::config::ProviderKind::{Demo, Ollama, OpenAi};
 
 use crate::{
-    kit::{Heard, Models, kind, nobody, settings},
     server::{Act, DONE, Server, answer, hello, line, piece, status, stream_head},
+    support::{Heard, Models, kind, nobody, settings},
 };
 
 #[tokio::test]
@@ -15,7 +15,7 @@ async fn an_answer_is_asked_for_once_and_streamed_with_the_models_own_window() {
     let server = Server::chatting(|_| hello()).await;
     let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
     let heard = models.ask().await;
-    assert_eq!(heard.brief(), "text=\"Hello\" Stop 3+2");
+    assert_eq!(heard.truncate(), "text=\"Hello\" Stop 3+2");
     let [chat] = server.chats().try_into().unwrap();
     assert_eq!(chat.path, "/api/chat");
     assert_eq!(
@@ -200,7 +200,7 @@ async fn a_failure_after_the_first_token_ends_the_answer() {
         ]))
         .await;
         let heard = models.ask().await;
-        assert_eq!(heard.brief(), "text=\"one \" Failed", "{what}");
+        assert_eq!(heard.truncate(), "text=\"one \" Failed", "{what}");
         assert_eq!(
             (server.chats().len(), other.chats().len()),
             (1, 0),
@@ -223,7 +223,7 @@ async fn the_demo_answers_where_nobody_is_there_and_only_there() {
 
     let broken = Server::chatting(|_| status("500 Internal Server Error", "")).await;
     let models = Models::looked(&settings(&[(Ollama, &broken.url), (Demo, &nowhere)])).await;
-    assert_eq!(models.ask().await.brief(), "Failed");
+    assert_eq!(models.ask().await.truncate(), "Failed");
 }
 
 #[tokio::test]
@@ -234,9 +234,9 @@ async fn the_demo_answers_too_when_nobody_is_found_while_asking() {
     assert_eq!(route.provider, Ollama);
     let mut answering = models
         .llm
-        .enter(&route, &common::identity::UserId::parse("a").unwrap())
+        .enqueue(&route, &common::identity::UserId::parse("a").unwrap())
         .unwrap();
-    answering.begin(Arc::new(crate::kit::Say("Hi")));
+    answering.begin(Arc::new(crate::support::Say("Hi")));
     assert_eq!(Heard::all(answering).await.provider, Some(Demo));
 }
 
@@ -264,14 +264,14 @@ async fn dropping_the_wait_for_the_next_progress_loses_nothing() {
             };
             for one in progress.unwrap() {
                 match one {
-                    chat::llm::Progress::Text(piece) => text.push_str(&piece),
-                    chat::llm::Progress::End { .. } => return,
+                    chat::llm::Chunk::Text(piece) => text.push_str(&piece),
+                    chat::llm::Chunk::End { .. } => return,
                     _ => {}
                 }
             }
         }
     };
-    tokio::time::timeout(crate::kit::SOON, listening)
+    tokio::time::timeout(crate::support::SOON, listening)
         .await
         .unwrap();
     assert_eq!((text.as_str(), server.chats().len()), ("abc", 1));

@@ -4,7 +4,12 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 
-use crate::llm::providers::{Ask, Chunk, ModelError, ollama, openai, response_stream::Parser};
+use crate::llm::{
+    chunk::Chunk,
+    error::ModelError,
+    providers::{ollama, openai, response_stream::Parser},
+    request::ChatRequest,
+};
 
 /// What a parser makes of an answer that comes in these pieces: its chunks, neighbours of a kind joined, and its error.
 fn read<'a>(
@@ -79,9 +84,9 @@ fn check_every_cut<P: Parser>(bodies: Vec<(String, Vec<u8>)>, parser: impl Fn() 
 }
 
 fn ollama_answer() -> impl Parser {
-    ollama::parser(&Ask {
+    ollama::parser(&ChatRequest {
         model: "m".to_owned(),
-        ..Ask::default()
+        ..ChatRequest::default()
     })
 }
 
@@ -230,6 +235,7 @@ fn told((chunks, failed): (Vec<Chunk>, Option<String>)) -> Result<String, String
             let usage = usage.map(|usage| (usage.prompt_tokens, usage.completion_tokens));
             format!(" {finish:?} {usage:?}")
         }
+        Chunk::Queued { .. } | Chunk::Started { .. } => unreachable!(),
     };
     Ok(chunks.into_iter().map(piece).collect())
 }

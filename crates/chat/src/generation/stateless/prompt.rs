@@ -1,4 +1,4 @@
-//! What a completion asks of a model server, and what that may cost.
+//! The prompt of a stateless completion, as the client made it.
 
 use std::sync::{
     Arc,
@@ -9,32 +9,45 @@ use serde_json::{Map, Value};
 
 use crate::{
     domain::{Options, Usage},
-    llm::{
-        Prompt,
-        providers::{Ask, PromptMessage},
-    },
-    turns::prompt::{Estimates, MESSAGE_OVERHEAD, default_room},
+    generation::tokens::{MESSAGE_OVERHEAD, TokenEstimates, default_room},
+    llm::{ChatRequest, Prompt, PromptMessage},
 };
 
 /// What an image costs of the window, roughly, in tokens.
 const IMAGE_TOKENS: u32 = 256;
 
-/// What a completion asks of the model server.
-pub(crate) struct Request {
-    pub(crate) messages: Vec<PromptMessage>,
-    pub(crate) options: Options,
-    pub(crate) extra: Map<String, Value>,
-    /// The id of the caller's request.
-    pub(crate) request_id: Arc<str>,
-    pub(crate) estimates: Estimates,
-    /// The estimate of the last prompt made, in tokens.
-    pub(crate) last_estimate: AtomicU32,
+/// The prompt of a completion: all messages of the request, and members that are passed through.
+pub(super) struct StatelessPrompt {
+    messages: Vec<PromptMessage>,
+    options: Options,
+    extra: Map<String, Value>,
+    request_id: Arc<str>,
+    estimates: TokenEstimates,
+    /// The estimate of the last prompt that was made, in tokens.
+    last_estimate: AtomicU32,
 }
 
-impl Request {
+impl StatelessPrompt {
+    pub(super) fn new(
+        messages: Vec<PromptMessage>,
+        options: Options,
+        extra: Map<String, Value>,
+        request_id: &Arc<str>,
+        estimates: TokenEstimates,
+    ) -> Self {
+        Self {
+            messages,
+            options,
+            extra,
+            request_id: Arc::clone(request_id),
+            estimates,
+            last_estimate: AtomicU32::new(0),
+        }
+    }
+
     /// Learns from what the server counted of the last prompt that was made, where that was all text: how many tokens an
     /// image is differs from model to model.
-    pub(crate) fn learn(&self, model: &str, counted: Usage) {
+    pub(super) fn learn(&self, model: &str, counted: Usage) {
         let has_parts = |message: &PromptMessage| {
             let extra = message.extra.as_ref();
             extra.is_some_and(|extra| extra.get("content").is_some_and(Value::is_array))
@@ -46,7 +59,7 @@ impl Request {
     }
 
     /// Our estimate of the prompt, in tokens.
-    pub(crate) fn estimate(&self, model: &str) -> u32 {
+    pub(super) fn estimate(&self, model: &str) -> u32 {
         let tokens = |text: &str| self.estimates.tokens(model, text);
         let json = |value: &Value| tokens(&value.to_string());
         let message = |message: &PromptMessage| {
@@ -76,7 +89,7 @@ impl Request {
     }
 
     /// What it may cost at most, as far as one can tell: for the reservation of the day's quota.
-    pub(crate) fn reservation(&self, estimate: u32, window: u32) -> u64 {
+    pub(super) fn reservation(&self, estimate: u32, window: u32) -> u64 {
         let room = self
             .options
             .max_tokens
@@ -85,11 +98,11 @@ impl Request {
     }
 }
 
-impl Prompt for Request {
-    fn fit(&self, model: &str, window: u32) -> Ask {
+impl Prompt for StatelessPrompt {
+    fn fit(&self, model: &str, window: u32) -> ChatRequest {
         let prompt_estimate = self.estimate(model);
         self.last_estimate.store(prompt_estimate, Ordering::Relaxed);
-        Ask {
+        ChatRequest {
             model: model.to_owned(),
             messages: self.messages.clone(),
             options: self.options.clone(),
@@ -109,15 +122,14 @@ mod tests {
 
     use super::*;
 
-    fn request(message: PromptMessage) -> Request {
-        Request {
-            messages: vec![message],
-            options: Options::default(),
-            extra: Map::new(),
-            request_id: Arc::from(""),
-            estimates: Estimates::default(),
-            last_estimate: AtomicU32::new(0),
-        }
+    fn request(message: PromptMessage) -> StatelessPrompt {
+        StatelessPrompt::new(
+            vec![message],
+            Options::default(),
+            Map::new(),
+            &Arc::from(""),
+            TokenEstimates::default(),
+        )
     }
 
     #[test]

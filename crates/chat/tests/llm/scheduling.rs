@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use chat::llm::providers::ModelError;
+use chat::llm::ModelError;
 use common::config::ProviderKind::{Ollama, OpenAi};
 use futures_util::future::join_all;
 
 use crate::{
-    kit::{Heard, Models, settings},
     server::{Server, hello, status},
+    support::{Heard, Models, settings},
 };
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn the_next_provider_has_a_queue_of_its_own() {
     }
     let status = models.llm.status();
     assert_eq!((status[0].running, status[1].running), (0, 1));
-    assert_eq!(models.ask().await.brief(), "Failed");
+    assert_eq!(models.ask().await.truncate(), "Failed");
     drop(first);
     models.idle().await;
 }

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use chat::{
-    llm::providers::Ask,
-    llm::{Progress, Prompt},
+    llm::ChatRequest,
+    llm::{Chunk, Prompt},
 };
 use common::{
     config::ProviderKind::{Ollama, OpenAi},
@@ -13,8 +13,8 @@ use common::{
 };
 
 use crate::{
-    kit::{Heard, Models, settings},
     server::{Act, Server, hello, line, piece, stream_head},
+    support::{Heard, Models, settings},
 };
 
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ async fn leaving_closes_the_connection_whatever_the_server_has_said() {
                 }
             };
             tokio::select! {
-                progress = answering.next() => assert!(progress.unwrap().contains(&Progress::Text("one".to_owned()))),
+                progress = answering.next() => assert!(progress.unwrap().contains(&Chunk::Text("one".to_owned()))),
                 () = arrived => {}
             }
             assert_eq!(models.llm.status()[0].running, 1);
@@ -82,16 +82,16 @@ async fn leaving_the_queue_asks_nothing_and_lets_the_next_one_move_up() {
     let (mut leaving, mut staying) = (models.enter("bob").unwrap(), models.enter("carol").unwrap());
     assert_eq!(
         leaving.next().await.unwrap(),
-        [Progress::Queued { position: 0 }]
+        [Chunk::Queued { position: 0 }]
     );
     assert_eq!(
         staying.next().await.unwrap(),
-        [Progress::Queued { position: 1 }]
+        [Chunk::Queued { position: 1 }]
     );
     drop(leaving);
     assert_eq!(
         staying.next().await.unwrap(),
-        [Progress::Queued { position: 0 }]
+        [Chunk::Queued { position: 0 }]
     );
     tokio::select! {
         _ = running.next() => panic!("the server says nothing"),
@@ -145,7 +145,7 @@ async fn a_hundred_answers_dropped_at_any_moment_leave_no_place_taken() {
 struct Impossible;
 
 impl Prompt for Impossible {
-    fn fit(&self, _: &str, _: u32) -> Ask {
+    fn fit(&self, _: &str, _: u32) -> ChatRequest {
         panic!("on purpose")
     }
 }
@@ -157,7 +157,7 @@ async fn a_panic_on_the_way_gives_the_place_back() {
     let route = models.llm.resolve(None).unwrap();
     let mut answering = models
         .llm
-        .enter(&route, &UserId::parse("alice").unwrap())
+        .enqueue(&route, &UserId::parse("alice").unwrap())
         .unwrap();
     answering.begin(Arc::new(Impossible));
     let turn = Shutdown::new().spawn(async move { answering.next().await });

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use chat::llm::providers::ModelError;
+use chat::llm::ModelError;
 use common::config::ProviderKind::{Demo, Ollama, OpenAi};
 use tokio::net::TcpListener;
 use url::Url;
 
 use crate::{
-    kit::{Models, nobody, settings},
     server::{Act, Server, answer, hello},
+    support::{Models, nobody, settings},
 };
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn a_server_without_a_model_list_is_tried_all_the_same() {
         settings.openai.base_url = server.url.join("/v1").unwrap();
         settings.openai.api_key = Some("sesame".to_owned().into());
         let models = Models::looked(&settings).await;
-        assert_eq!(models.ask().await.brief(), "text=\"whole\" Stop 1+2");
+        assert_eq!(models.ask().await.truncate(), "text=\"whole\" Stop 1+2");
         assert!(
             server
                 .requests()

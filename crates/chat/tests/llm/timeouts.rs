@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chat::llm::providers::ModelError;
+use chat::llm::ModelError;
 use common::config::{
     self, Provider,
     ProviderKind::{Ollama, OpenAi},
@@ -10,8 +10,8 @@ use common::config::{
 use url::Url;
 
 use crate::{
-    kit::{Models, kind, settings},
     server::{Act, Server, line, piece, status, stream_head},
+    support::{Models, kind, settings},
 };
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn each_wait_has_its_own_patience() {
     let total: Change = |ollama| ollama.total_timeout = 2 * SHORT;
     let begun = Act::Send([stream_head(), piece(&line("one "))].concat());
     let endless = vec![Act::Send(stream_head()), Act::Flood(piece(&line("x")))];
-    for (what, change, acts, brief) in [
+    for (what, change, acts, truncate) in [
         ("nothing comes", first, vec![Act::Hold], "Timeout"),
         (
             "only the head comes",
@@ -95,7 +95,7 @@ async fn each_wait_has_its_own_patience() {
             assert!(heard.text.len() > 10);
             heard.text.clear();
         }
-        assert_eq!(heard.brief(), brief, "{what}");
+        assert_eq!(heard.truncate(), truncate, "{what}");
         assert!(
             start.elapsed() >= SHORT && start.elapsed() < Duration::from_secs(5),
             "{what}"
@@ -114,7 +114,7 @@ async fn a_line_without_an_end_is_given_up_at_its_cap() {
     ];
     let server = Server::chatting(move |_| endless.clone()).await;
     let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
-    assert_eq!(models.ask().await.brief(), "Failed");
+    assert_eq!(models.ask().await.truncate(), "Failed");
     server.saw_closed(1, Duration::from_secs(1)).await;
 }
 
@@ -125,7 +125,7 @@ async fn the_breaker_opens_on_outages_in_a_row_and_says_so_before_anything_is_as
     settings.ollama.breaker_failures = 4;
     let models = Models::looked(&settings).await;
     for _ in 0..2 {
-        assert_eq!(models.ask().await.brief(), "Unavailable");
+        assert_eq!(models.ask().await.truncate(), "Unavailable");
     }
     assert_eq!(server.chats().len(), 4);
     assert!(models.llm.status()[0].breaker_open);
@@ -134,7 +134,7 @@ async fn the_breaker_opens_on_outages_in_a_row_and_says_so_before_anything_is_as
         Err(ModelError::Unavailable(_))
     ));
     models.until(|llm| llm.resolve(None).is_ok()).await;
-    assert_eq!(models.ask().await.brief(), "Unavailable");
+    assert_eq!(models.ask().await.truncate(), "Unavailable");
     assert_eq!(server.chats().len(), 5, "one probe");
     assert!(models.llm.resolve(None).is_err());
 }
@@ -146,7 +146,7 @@ async fn failures_that_are_no_outages_leave_the_breaker_closed() {
     settings.ollama.breaker_failures = 1;
     let models = Models::looked(&settings).await;
     for _ in 0..3 {
-        assert_eq!(models.ask().await.brief(), "Failed");
+        assert_eq!(models.ask().await.truncate(), "Failed");
     }
     assert!(!models.llm.status()[0].breaker_open);
 }
@@ -161,7 +161,7 @@ async fn a_finished_answer_does_not_wait_for_ever_for_its_end_mark() {
     .await;
     let models = Models::looked(&settings(&[(OpenAi, &server.url)])).await;
     let start = Instant::now();
-    assert_eq!(models.ask().await.brief(), "text=\"Yo\" Length ?");
+    assert_eq!(models.ask().await.truncate(), "text=\"Yo\" Length ?");
     assert!(start.elapsed() < Duration::from_secs(5));
     server.saw_closed(1, Duration::from_secs(1)).await;
 }

@@ -17,16 +17,16 @@ use common::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::llm::{
-    circuit_breaker::Breaker,
-    deadlines::Patience,
+    circuit_breaker::CircuitBreaker,
+    deadlines::StreamTimeouts,
     health::{Has, Look, Reach},
     providers::{
-        Adapter, ModelInfo,
+        ModelInfo, Provider,
         demo::Demo,
         ollama::{self, Ollama},
         openai::OpenAi,
     },
-    scheduler::Queue,
+    scheduler::Scheduler,
 };
 
 /// Between two looks at a server that is up.
@@ -37,11 +37,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// One model server.
-pub(super) struct Provider {
+pub(super) struct Upstream {
     pub(super) kind: ProviderKind,
-    pub(super) adapter: Box<dyn Adapter>,
-    pub(super) queue: Arc<Queue>,
-    pub(super) breaker: Arc<Breaker>,
+    pub(super) client: Box<dyn Provider>,
+    pub(super) scheduler: Arc<Scheduler>,
+    pub(super) breaker: Arc<CircuitBreaker>,
     /// The model where nobody names one, of this provider's own settings.
     pub(super) model: Option<String>,
     window: u32,
@@ -60,13 +60,13 @@ struct Timeouts {
     total: Duration,
 }
 
-impl Provider {
+impl Upstream {
     /// The server of those settings.
     ///
     /// # Errors
     /// Where its HTTP client cannot be built.
     pub(super) fn new(kind: ProviderKind, settings: &config::Llm) -> Result<Self, reqwest::Error> {
-        let (adapter, provider): (Box<dyn Adapter>, _) = match kind {
+        let (client, provider): (Box<dyn Provider>, _) = match kind {
             ProviderKind::Demo => return Ok(Self::demo(&settings.model)),
             ProviderKind::Ollama => (
                 Box::new(Ollama::new(client(&settings.ollama)?, &settings.ollama)),
@@ -91,13 +91,13 @@ impl Provider {
         };
         Ok(Self {
             kind,
-            adapter,
-            queue: Queue::new(
+            client,
+            scheduler: Scheduler::new(
                 kind.as_str(),
                 size(provider.max_concurrency.get()),
                 size(provider.queue),
             ),
-            breaker: Breaker::new(provider.breaker_failures),
+            breaker: CircuitBreaker::new(provider.breaker_failures),
             model: provider.model.clone(),
             window: provider.context_window.get(),
             timeouts: Timeouts {
@@ -118,9 +118,9 @@ impl Provider {
         let second = Duration::from_secs(1);
         Self {
             kind: ProviderKind::Demo,
-            adapter: Box::new(Demo::new(wanted)),
-            queue: Queue::new(ProviderKind::Demo.as_str(), 64, 256),
-            breaker: Breaker::new(0),
+            client: Box::new(Demo::new(wanted)),
+            scheduler: Scheduler::new(ProviderKind::Demo.as_str(), 64, 256),
+            breaker: CircuitBreaker::new(0),
             model: Some(crate::llm::providers::demo::MODEL.to_owned()),
             window: 8192,
             timeouts: Timeouts {
@@ -198,8 +198,8 @@ impl Provider {
         }
     }
 
-    pub(super) fn patience(&self) -> Patience {
-        Patience::new(
+    pub(super) fn patience(&self) -> StreamTimeouts {
+        StreamTimeouts::new(
             self.timeouts.first_token,
             self.timeouts.idle,
             self.timeouts.total,
@@ -251,7 +251,7 @@ impl Provider {
 
     async fn look(&self, misses: &mut u32) {
         let patience = self.timeouts.connect.saturating_add(LOOK_PATIENCE);
-        let seen = tokio::time::timeout(patience, self.adapter.models()).await;
+        let seen = tokio::time::timeout(patience, self.client.list_models()).await;
         *misses = if seen.is_err() { *misses + 1 } else { 0 };
         let before = self.look.load();
         let (now, error) = match seen {

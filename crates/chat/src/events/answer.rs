@@ -1,0 +1,72 @@
+//! The answer that a turn's events make.
+
+use common::{clock, errors::Code};
+
+use crate::{
+    domain::{AnswerInfo, Ending, FinishReason, Message, OpenTurn, Role, Usage, event::EventRef},
+    events::log::EventLog,
+    generation::answer::ServedBy,
+};
+
+/// The text of an answer, and of the thoughts before it.
+#[derive(Debug, Default)]
+pub(crate) struct AnswerText {
+    pub(crate) answer: String,
+    pub(crate) thinking: String,
+}
+
+impl AnswerText {
+    /// What a log has of it.
+    pub(crate) fn of(log: &EventLog) -> Self {
+        let mut text = Self::default();
+        log.for_each_after(0, |_, event| match event {
+            EventRef::Token(token) => text.answer.push_str(token),
+            EventRef::Thinking(token) => text.thinking.push_str(token),
+            _ => {}
+        });
+        text
+    }
+}
+
+/// The answer as it is stored; `None` where there is no text, and where a failed attempt must not replace a good answer.
+pub(crate) fn answer_message(
+    open: &OpenTurn,
+    served_by: ServedBy,
+    text: AnswerText,
+    usage: Usage,
+    ending: &Ending,
+) -> Option<Message> {
+    let (finish_reason, code) = match ending {
+        Ending::Done { finish_reason, .. } => (*finish_reason, None),
+        Ending::Error {
+            code: Code::Interrupted,
+            ..
+        } => (FinishReason::Interrupted, Some(Code::Interrupted)),
+        Ending::Error { code, .. } => (FinishReason::Error, Some(*code)),
+    };
+    let spoils_a_good_one = code.is_some() && open.regenerates && open.replaces.is_some();
+    if text.answer.is_empty() || spoils_a_good_one {
+        return None;
+    }
+    let ServedBy {
+        model,
+        provider,
+        context,
+    } = served_by;
+    Some(Message {
+        id: open.id.clone(),
+        role: Role::Assistant,
+        content: text.answer,
+        at: clock::now_ms(),
+        thinking: Some(text.thinking).filter(|thoughts| !thoughts.is_empty()),
+        answer: Some(AnswerInfo {
+            reply_to: open.reply_to.clone(),
+            model,
+            provider,
+            finish_reason,
+            usage,
+            context,
+            code,
+        }),
+    })
+}

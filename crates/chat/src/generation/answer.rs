@@ -1,0 +1,159 @@
+//! What is known of an answer while it is generated.
+
+use crate::{
+    domain::{Context, FinishReason, OpenTurn, Usage},
+    generation::tokens::{TextSize, TokenEstimates},
+    llm::Chunk,
+};
+
+/// Longest text of one answer, of its thoughts, and of its tool calls, in bytes; beyond it the answer ends as `length`.
+pub(crate) const TEXT_LIMIT: usize = 1024 * 1024;
+
+/// Who generates an answer, and from what.
+#[derive(Clone, Debug)]
+pub(crate) struct ServedBy {
+    pub(crate) model: String,
+    pub(crate) provider: String,
+    pub(crate) context: Context,
+}
+
+impl ServedBy {
+    /// Who is tried first: all that is known while nobody has answered.
+    pub(crate) fn requested(open: &OpenTurn) -> Self {
+        Self {
+            model: open.model.clone(),
+            provider: open.provider.clone(),
+            context: Context {
+                window: open.window,
+                dropped_messages: 0,
+            },
+        }
+    }
+}
+
+/// Limits an answer and gathers what it cost. The text itself goes to the sink.
+#[derive(Debug, Default)]
+pub(crate) struct AnswerBuilder {
+    text: usize,
+    thinking: usize,
+    tool_calls: usize,
+    size: TextSize,
+    counted: Option<Usage>,
+    served_by: Option<ServedBy>,
+}
+
+impl AnswerBuilder {
+    /// Takes chunks in, and returns those that are to be delivered, and how the answer ended, if it did.
+    pub(crate) fn take(&mut self, chunks: Vec<Chunk>) -> (Vec<Chunk>, Option<FinishReason>) {
+        let (mut kept, mut finish) = (Vec::with_capacity(chunks.len()), None);
+        for mut chunk in chunks {
+            let is_full = match &mut chunk {
+                Chunk::Queued { .. } => false,
+                Chunk::Started {
+                    provider,
+                    model,
+                    window,
+                    dropped,
+                } => {
+                    self.served_by = Some(ServedBy {
+                        model: model.clone(),
+                        provider: provider.as_str().to_owned(),
+                        context: Context {
+                            window: *window,
+                            dropped_messages: *dropped,
+                        },
+                    });
+                    false
+                }
+                Chunk::Text(text) => self.size.add_clipped(text, &mut self.text),
+                Chunk::Thinking(text) => self.size.add_clipped(text, &mut self.thinking),
+                Chunk::ToolCall(call) => {
+                    let size = call.name.len() + call.arguments.len();
+                    if self.tool_calls + size > TEXT_LIMIT {
+                        return (kept, Some(FinishReason::Length));
+                    }
+                    self.tool_calls += size;
+                    self.size.add(&call.name);
+                    self.size.add(&call.arguments);
+                    false
+                }
+                Chunk::End {
+                    finish: reason,
+                    usage,
+                } => {
+                    self.counted = *usage;
+                    return (kept, Some(*reason));
+                }
+            };
+            let is_empty =
+                matches!(&chunk, Chunk::Text(text) | Chunk::Thinking(text) if text.is_empty());
+            if !(is_full && is_empty) {
+                kept.push(chunk);
+            }
+            if is_full {
+                finish = Some(FinishReason::Length);
+                break;
+            }
+        }
+        (kept, finish)
+    }
+
+    /// Who answers, once somebody does.
+    pub(crate) fn served_by(&self) -> Option<&ServedBy> {
+        self.served_by.as_ref()
+    }
+
+    /// What the model server counted.
+    pub(crate) fn counted(&self) -> Option<Usage> {
+        self.counted
+    }
+
+    /// What the answer cost: as the server counted, else our estimate; nothing where no server answered.
+    pub(crate) fn usage(&self, estimates: &TokenEstimates, prompt_estimate: u32) -> Usage {
+        match (&self.served_by, self.counted) {
+            (None, _) => Usage::default(),
+            (Some(_), Some(counted)) => counted,
+            (Some(served_by), None) => Usage {
+                prompt_tokens: prompt_estimate.into(),
+                completion_tokens: estimates.tokens_of(&served_by.model, self.size).into(),
+            },
+        }
+    }
+}
+
+impl TextSize {
+    /// Adds as much of a text as the limit allows, cut at a character; returns whether that was less than all.
+    fn add_clipped(&mut self, text: &mut String, used: &mut usize) -> bool {
+        let room = TEXT_LIMIT.saturating_sub(*used);
+        let is_full = text.len() > room;
+        if is_full {
+            let end = (0..=room)
+                .rev()
+                .find(|&end| text.is_char_boundary(end))
+                .unwrap_or(0);
+            text.truncate(end);
+        }
+        *used += text.len();
+        self.add(text);
+        is_full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_beyond_the_limit_ends_as_length_at_a_character() {
+        let mut answer = AnswerBuilder::default();
+        let full = Chunk::Text("x".repeat(TEXT_LIMIT - 1));
+        assert_eq!(answer.take(vec![full]).1, None);
+        let (kept, finish) = answer.take(vec![Chunk::Text("aé".into()), Chunk::Text("b".into())]);
+        assert_eq!(
+            (kept, finish),
+            (vec![Chunk::Text("a".into())], Some(FinishReason::Length))
+        );
+        let (kept, finish) = answer.take(vec![Chunk::Text("c".into())]);
+        assert_eq!((kept, finish), (Vec::new(), Some(FinishReason::Length)));
+    }
+}

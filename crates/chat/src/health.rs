@@ -1,0 +1,59 @@
+//! The readiness of the service.
+
+use std::time::Duration;
+
+use common::{
+    http::health::Health,
+    identity::Authenticator,
+    shutdown::Shutdown,
+    store::{Eviction, Store},
+};
+
+use crate::llm::LlmService;
+
+/// The checks of `/readyz`. Model servers are reported, and do not affect readiness.
+pub(crate) fn build(
+    store: Store,
+    authenticator: Authenticator,
+    llm: LlmService,
+    shutdown: Shutdown,
+) -> Health {
+    let eviction = Eviction::watch(store.clone(), &shutdown);
+    Health::new("Chat", shutdown)
+        .gate("store", move || {
+            let store = store.by(std::time::Instant::now() + Duration::from_millis(400));
+            async move {
+                store
+                    .ping()
+                    .await
+                    .map_err(|_| "cannot be reached".to_owned())
+            }
+        })
+        .gate("keys", move || {
+            let has_keys = authenticator.has_keys();
+            async move {
+                if has_keys {
+                    Ok(())
+                } else {
+                    Err("none from auth yet".to_owned())
+                }
+            }
+        })
+        .report("eviction", move || std::future::ready(eviction.check()))
+        .report("llm", move || {
+            let down: Vec<&str> = llm
+                .status()
+                .into_iter()
+                .filter(|status| status.up == Some(false) || status.breaker_open)
+                .map(|status| status.provider.as_str())
+                .collect();
+            async move {
+                if down.is_empty() {
+                    Ok(())
+                } else {
+                    Err(format!("cannot be reached: {}", down.join(", ")))
+                }
+            }
+        })
+        .build()
+}

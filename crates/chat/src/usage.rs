@@ -1,0 +1,34 @@
+//! What a user has used.
+
+use std::time::Instant;
+
+use common::{clock, identity::Owner};
+
+pub use crate::store::usage::DayUsage;
+use crate::{domain::error::ChatError, store::ChatStore};
+
+/// Reads usage.
+#[derive(Clone)]
+pub struct UsageService {
+    store: ChatStore,
+}
+
+impl UsageService {
+    pub fn new(store: ChatStore) -> Self {
+        Self { store }
+    }
+
+    /// What the owner has used since midnight UTC.
+    ///
+    /// # Errors
+    /// [`ChatError::Store`].
+    pub async fn today(&self, owner: &Owner, deadline: Instant) -> Result<DayUsage, ChatError> {
+        let today = clock::utc_day(clock::now_ms());
+        Ok(self
+            .store
+            .by(deadline)
+            .reservations()
+            .usage(owner, &today)
+            .await?)
+    }
+}
