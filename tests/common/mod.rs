@@ -5,6 +5,7 @@ mod described;
 mod harness;
 mod harness_forge;
 mod health;
+mod logging;
 mod measured;
 mod origins;
 mod problems;

@@ -157,14 +157,13 @@ fn with_runtime(
 ) -> ExitCode {
     // Fails only where it is installed already.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-    let runtime = telemetry::init(&settings.telemetry).and_then(|()| {
-        Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")
+    let started = telemetry::init(&settings.telemetry).and_then(|log| {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        Ok((log, runtime.context("cannot start the runtime")?))
     });
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
+    // The log is flushed when this is dropped.
+    let (_log, runtime) = match started {
+        Ok(started) => started,
         Err(error) => return finish(binary, Err(error)),
     };
     let code = run(&runtime, settings);
