@@ -1,4 +1,4 @@
-//! Spares a server that does not work: after enough outages in a row it is left alone, then tried once.
+//! Circuit breaker: after enough outages in a row a server gets no requests for a while, then one as a probe.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -7,21 +7,21 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long a server is left alone.
-const REST: Duration = Duration::from_secs(5);
+use crate::llm::error::ProviderError;
 
-/// What one attempt said about the server.
+const OPEN_TIME: Duration = Duration::from_secs(5);
+
+/// What one call said about the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum CallOutcome {
     /// It accepted the request.
-    Works,
+    Success,
     /// No connection, or 502, 503, 504.
     Outage,
     /// It failed otherwise, which says that it is there.
-    Other,
+    OtherFailure,
 }
 
-/// The breaker of one provider.
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
     /// Outages in a row that open it; 0 for never.
@@ -38,10 +38,20 @@ enum State {
 
 /// Leave to try once. Dropped without a classify_error (the caller left), it lets the next one try.
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(super) struct CallPermit {
     breaker: Arc<CircuitBreaker>,
     probe: bool,
     began: Instant,
+}
+
+impl CallOutcome {
+    pub(super) fn of<T>(result: &Result<T, ProviderError>) -> Self {
+        match result {
+            Ok(_) => Self::Success,
+            Err(error) if error.is_outage() => Self::Outage,
+            Err(_) => Self::OtherFailure,
+        }
+    }
 }
 
 impl CircuitBreaker {
@@ -52,7 +62,7 @@ impl CircuitBreaker {
         })
     }
 
-    /// Whether an attempt would be let through now.
+    /// Whether a call would be let through now.
     pub(super) fn allows(&self, now: Instant) -> bool {
         match *self.state() {
             State::Closed { .. } => true,
@@ -61,8 +71,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// Leave to try, if the breaker gives it.
-    pub(super) fn attempt(self: &Arc<Self>, now: Instant) -> Option<Attempt> {
+    /// Permission for a call, unless the breaker is open.
+    pub(super) fn try_acquire(self: &Arc<Self>, now: Instant) -> Option<CallPermit> {
         let mut state = self.state();
         let probe = match *state {
             State::Closed { .. } => false,
@@ -73,7 +83,7 @@ impl CircuitBreaker {
             State::Open { .. } | State::Probing => return None,
         };
         drop(state);
-        Some(Attempt {
+        Some(CallPermit {
             breaker: self.clone(),
             probe,
             began: now,
@@ -85,29 +95,30 @@ impl CircuitBreaker {
     }
 }
 
-impl Attempt {
-    /// Says how it went.
-    pub(super) fn judged(mut self, classify_error: Verdict, now: Instant) {
+impl CallPermit {
+    pub(super) fn record(mut self, classify_error: CallOutcome, now: Instant) {
         let probe = std::mem::take(&mut self.probe);
         let mut state = self.breaker.state();
         *state = match (*state, classify_error) {
-            (_, Verdict::Works) => State::Closed { outages: 0 },
-            (State::Closed { outages }, Verdict::Outage) => match outages.saturating_add(1) {
-                outages if self.breaker.limit > 0 && outages >= self.breaker.limit => rest(now),
+            (_, CallOutcome::Success) => State::Closed { outages: 0 },
+            (State::Closed { outages }, CallOutcome::Outage) => match outages.saturating_add(1) {
+                outages if self.breaker.limit > 0 && outages >= self.breaker.limit => open(now),
                 outages => State::Closed { outages },
             },
-            (_, Verdict::Outage) if probe => rest(now),
-            (_, Verdict::Other) if probe => State::Closed { outages: 0 },
+            (_, CallOutcome::Outage) if probe => open(now),
+            (_, CallOutcome::OtherFailure) if probe => State::Closed { outages: 0 },
             (state, _) => state,
         };
     }
 }
 
-fn rest(now: Instant) -> State {
-    State::Open { until: now + REST }
+fn open(now: Instant) -> State {
+    State::Open {
+        until: now + OPEN_TIME,
+    }
 }
 
-impl Drop for Attempt {
+impl Drop for CallPermit {
     fn drop(&mut self) {
         if self.probe {
             *self.breaker.state() = State::Open { until: self.began };
@@ -119,47 +130,50 @@ impl Drop for Attempt {
 mod tests {
     use super::*;
 
-    fn tell(breaker: &Arc<CircuitBreaker>, now: Instant, verdicts: &[Verdict]) {
-        for classify_error in verdicts {
-            breaker.attempt(now).unwrap().judged(*classify_error, now);
+    fn record(breaker: &Arc<CircuitBreaker>, now: Instant, outcomes: &[CallOutcome]) {
+        for classify_error in outcomes {
+            breaker
+                .try_acquire(now)
+                .unwrap()
+                .record(*classify_error, now);
         }
     }
 
-    use Verdict::{Other, Outage, Works};
+    use CallOutcome::{OtherFailure, Outage, Success};
 
     #[test]
     fn it_opens_after_outages_in_a_row_and_then_lets_one_probe_through() {
         let (breaker, start) = (CircuitBreaker::new(3), Instant::now());
-        tell(
+        record(
             &breaker,
             start,
-            &[Outage, Outage, Works, Outage, Outage, Other],
+            &[Outage, Outage, Success, Outage, Outage, OtherFailure],
         );
         assert!(breaker.allows(start));
-        tell(&breaker, start, &[Outage]);
-        assert!(!breaker.allows(start) && breaker.attempt(start).is_none());
-        let later = start + REST;
-        let probe = breaker.attempt(later).unwrap();
-        assert!(!breaker.allows(later) && breaker.attempt(later).is_none());
-        probe.judged(Outage, later);
+        record(&breaker, start, &[Outage]);
+        assert!(!breaker.allows(start) && breaker.try_acquire(start).is_none());
+        let later = start + OPEN_TIME;
+        let probe = breaker.try_acquire(later).unwrap();
+        assert!(!breaker.allows(later) && breaker.try_acquire(later).is_none());
+        probe.record(Outage, later);
         assert!(!breaker.allows(later));
-        tell(&breaker, later + REST, &[Works, Outage, Outage]);
-        assert!(breaker.allows(later + REST));
+        record(&breaker, later + OPEN_TIME, &[Success, Outage, Outage]);
+        assert!(breaker.allows(later + OPEN_TIME));
     }
 
     #[test]
     fn a_probe_whose_caller_left_lets_the_next_one_try() {
         let (breaker, start) = (CircuitBreaker::new(1), Instant::now());
-        tell(&breaker, start, &[Outage]);
-        let later = start + REST;
-        drop(breaker.attempt(later).unwrap());
-        assert!(breaker.attempt(later).is_some());
+        record(&breaker, start, &[Outage]);
+        let later = start + OPEN_TIME;
+        drop(breaker.try_acquire(later).unwrap());
+        assert!(breaker.try_acquire(later).is_some());
     }
 
     #[test]
     fn zero_switches_it_off() {
         let (breaker, now) = (CircuitBreaker::new(0), Instant::now());
-        tell(&breaker, now, &[Outage; 100]);
+        record(&breaker, now, &[Outage; 100]);
         assert!(breaker.allows(now));
     }
 }

@@ -1,12 +1,12 @@
-//! How long one provider may take: to the first token, from read to read, and in all.
+//! Time limits of one answer: to the first token, between reads, and in all.
 
-use std::{future::Future, pin::Pin, task::Poll, time::Duration};
+use std::{pin::Pin, task::Poll, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::llm::error::ModelError;
+use crate::llm::error::{ErrorKind, ProviderError};
 
-/// The clocks of one provider's answer, from its first request on.
+/// The limits of one provider's answer, from its first request on.
 pub(super) struct StreamTimeouts {
     first: Instant,
     idle: Duration,
@@ -29,8 +29,8 @@ impl StreamTimeouts {
         }
     }
 
-    /// Something was read now, and the first token has come.
-    pub(super) fn read(&mut self, now: Instant) {
+    /// Records a read; the first one ends the wait for the first token.
+    pub(super) fn restart_idle(&mut self, now: Instant) {
         let is_first = self.last_read.is_none();
         self.last_read = Some(now);
         if is_first {
@@ -39,16 +39,14 @@ impl StreamTimeouts {
         }
     }
 
-    /// What the future gives, unless patience ends before.
+    /// What the future gives, unless a limit passes before.
     ///
     /// # Errors
-    /// [`ModelError::Timeout`].
-    pub(super) async fn with<F: Future + Unpin>(
-        &mut self,
-        mut wait: F,
-    ) -> Result<F::Output, ModelError> {
+    /// [`ErrorKind::Timeout`].
+    pub(super) async fn limit<F: Future>(&mut self, future: F) -> Result<F::Output, ProviderError> {
+        let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(output) = Pin::new(&mut wait).poll(cx) {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 // A server that never pauses would never meet the timer.
                 let over = self.last_read.is_some_and(|read| read >= self.total);
                 return Poll::Ready(if over {
@@ -76,13 +74,13 @@ impl StreamTimeouts {
         pause.min(self.total)
     }
 
-    fn expired(&self) -> ModelError {
+    fn expired(&self) -> ProviderError {
         let what = match self.last_read {
-            _ if Instant::now() >= self.total => "the answer was not whole in time",
+            _ if Instant::now() >= self.total => "the answer was not complete in time",
             None => "no first token in time",
-            Some(_) => "it fell silent",
+            Some(_) => "no further token in time",
         };
-        ModelError::Timeout(what.to_owned())
+        ProviderError::new(ErrorKind::Timeout, what)
     }
 }
 
@@ -100,10 +98,10 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     /// How long it waits from now on, in milliseconds.
-    async fn waits(mut patience: StreamTimeouts) -> u128 {
+    async fn waits(mut timeouts: StreamTimeouts) -> u128 {
         let start = Instant::now();
-        patience
-            .with(std::future::pending::<()>())
+        timeouts
+            .limit(std::future::pending::<()>())
             .await
             .unwrap_err();
         start.elapsed().as_millis()
@@ -115,35 +113,32 @@ mod tests {
         assert!((20..2000).contains(&waits(StreamTimeouts::new(MS(20), hour, hour)).await));
         assert!((20..2000).contains(&waits(StreamTimeouts::new(hour, hour, MS(20))).await));
         for (idle, total) in [(MS(20), hour), (hour, MS(20))] {
-            let mut patience = StreamTimeouts::new(hour, idle, total);
-            patience.read(Instant::now());
-            assert!((19..2000).contains(&waits(patience).await));
+            let mut timeouts = StreamTimeouts::new(hour, idle, total);
+            timeouts.restart_idle(Instant::now());
+            assert!((19..2000).contains(&waits(timeouts).await));
         }
     }
 
     #[tokio::test]
     async fn every_read_begins_the_pause_anew() {
         let hour = MS(3_600_000);
-        let mut patience = StreamTimeouts::new(hour, MS(400), hour);
+        let mut timeouts = StreamTimeouts::new(hour, MS(400), hour);
         let start = Instant::now();
         while start.elapsed() < MS(900) {
-            patience.read(Instant::now());
-            patience
-                .with(Box::pin(tokio::time::sleep(MS(20))))
-                .await
-                .unwrap();
+            timeouts.restart_idle(Instant::now());
+            timeouts.limit(tokio::time::sleep(MS(20))).await.unwrap();
         }
-        patience.read(Instant::now());
-        assert!(waits(patience).await >= 399);
+        timeouts.restart_idle(Instant::now());
+        assert!(waits(timeouts).await >= 399);
     }
 
     #[tokio::test]
     async fn a_server_that_never_pauses_is_stopped_too() {
         let hour = MS(3_600_000);
-        let mut patience = StreamTimeouts::new(hour, hour, MS(50));
+        let mut timeouts = StreamTimeouts::new(hour, hour, MS(50));
         let start = Instant::now();
-        while patience.with(std::future::ready(())).await.is_ok() {
-            patience.read(Instant::now());
+        while timeouts.limit(std::future::ready(())).await.is_ok() {
+            timeouts.restart_idle(Instant::now());
         }
         assert!((49..2000).contains(&start.elapsed().as_millis()));
     }

@@ -1,79 +1,218 @@
-//! Errors of model servers, and what decides whether a request is tried again.
+//! Errors of model servers: what a provider reports, and what leaves the model layer.
 
 use std::time::Duration;
 
-/// What an adapter can fail with. Texts of the server go to the log alone: `detail` never holds them.
+use crate::llm::redaction::Redactor;
+
+/// Why there is no answer, or no more of it. Where the text is meant for the caller the variant says so; all other text is
+/// for the log.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ModelError {
-    /// It cannot be reached, its breaker is open, or it answered 502, 503 or 504 and the retry did not help.
+    /// No connection, an open circuit breaker, or a 502, 503 or 504 that a retry did not help.
     #[error("the model server is unavailable: {0}")]
     Unavailable(String),
-    /// The first token, or the next one, or the whole answer took too long.
+    /// The first token, the next one, or the whole answer took too long.
     #[error("the model server took too long: {0}")]
     Timeout(String),
-    /// It answered with an error, with garbage, or was cut off.
+    /// An error answer, garbage, or a stream that was cut off.
     #[error("the model server failed: {0}")]
     Failed(String),
-    /// No reachable server has that model.
+    /// No reachable server has the model. The text is for the caller.
     #[error("no such model: {0}")]
     NotFound(String),
     /// The prompt does not fit, by the server's own count.
     #[error("the prompt does not fit the model's window: {0}")]
     ContextTooLong(String),
-    /// Its queue here is full.
+    /// Our queue for the provider is full.
     #[error("the queue is full")]
     QueueFull,
-    /// It asks us to come back later (429), past the one retry.
+    /// The server asks to come back later.
     #[error("the model server is busy")]
     Busy {
-        /// When, if it said so; at most 60 s.
+        /// At most 60 s, where the server said when.
         retry_after: Option<Duration>,
     },
-    /// What the caller asked for is not to be had from this server (images, tools), in words for the caller.
+    /// The request cannot be served as it is. The text is for the caller.
     #[error("not supported: {0}")]
     Unsupported(String),
 }
 
-/// Where a request came to nothing.
+/// What a model may be unable to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// There was no connection, or it broke before a status came.
+pub enum Feature {
+    Images,
+    Tools,
+    Thinking,
+    Chat,
+}
+
+/// What went wrong, which decides about retries, the circuit breaker and the next provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ErrorKind {
+    /// No connection, or it broke before a status came.
     Unreachable,
-    /// The server answered with this status.
-    Status(u16),
-    /// What it answered, or what was asked, makes no sense.
-    Content,
+    /// 502, 503 or 504.
+    Outage,
+    /// The server is there and works, but takes no request now: busy, or still loading.
+    Busy,
+    /// The process behind the server died; the server starts another one.
+    RunnerCrashed,
+    Timeout,
+    ModelNotFound,
+    ContextTooLong,
+    Unsupported(Feature),
+    /// The server calls the request bad.
+    InvalidRequest,
+    /// What answers is not the server that the settings mean, or does not let us in.
+    Misconfigured,
+    /// Anything else: an error answer, garbage, a stream that was cut off.
+    Failed,
 }
 
-/// Why a request was not begun to be answered, with what decides whether to try again.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct RequestError {
-    /// What it means.
-    pub error: ModelError,
-    /// Where it came to nothing.
-    pub cause: Cause,
-    /// When the server wants to be asked again; at most 60 s.
-    pub retry_after: Option<Duration>,
+/// What a provider reports in place of an answer. It has no `Display`: the server's own words leave it through a
+/// [`Redactor`] alone.
+#[derive(Clone, Debug)]
+pub(super) struct ProviderError {
+    kind: ErrorKind,
+    /// In our words.
+    context: String,
+    /// In the server's words.
+    upstream_text: Option<String>,
+    /// For the caller, in place of the general sentence.
+    advice: Option<String>,
+    retry_after: Option<Duration>,
 }
 
-impl RequestError {
-    /// A refusal that is about what was said, not about whether the server is there.
-    pub fn content(error: ModelError) -> Self {
+impl ProviderError {
+    pub(super) fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
         Self {
-            error,
-            cause: Cause::Content,
+            kind,
+            context: context.into(),
+            upstream_text: None,
+            advice: None,
             retry_after: None,
         }
     }
 
-    /// Whether the same request may succeed a moment later: no connection, 429, 502, 503, 504.
-    pub fn is_passing(&self) -> bool {
-        self.cause == Cause::Status(429) || self.is_outage()
+    pub(super) fn failed(context: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failed, context)
     }
 
-    /// Whether it says that the server is not working: no connection, 502, 503, 504.
-    pub fn is_outage(&self) -> bool {
-        matches!(self.cause, Cause::Unreachable | Cause::Status(502..=504))
+    /// What the caller asked for is not to be had, in words for the caller.
+    pub(super) fn unsupported(advice: &str) -> Self {
+        Self {
+            advice: Some(advice.to_owned()),
+            ..Self::new(ErrorKind::InvalidRequest, "the request was not sent")
+        }
+    }
+
+    pub(super) fn with_upstream_text(mut self, text: &str) -> Self {
+        self.upstream_text = Some(text.to_owned()).filter(|text| !text.trim().is_empty());
+        self
+    }
+
+    pub(super) fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+
+    /// Where the caller made the prompt, and not we, a server that calls the request bad means the caller.
+    pub(super) fn attributed(mut self, caller_made_prompt: bool) -> Self {
+        const CHECK: &str = "The model server does not accept this request: check the messages, `tools` and `response_format`.";
+        if caller_made_prompt && self.kind == ErrorKind::InvalidRequest {
+            self.advice.get_or_insert_with(|| CHECK.to_owned());
+        }
+        self
+    }
+
+    pub(super) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Whether the same request may succeed a moment later.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self.kind, ErrorKind::Busy | ErrorKind::RunnerCrashed) || self.is_outage()
+    }
+
+    /// Whether the server is not working.
+    pub(super) fn is_outage(&self) -> bool {
+        matches!(self.kind, ErrorKind::Unreachable | ErrorKind::Outage)
+    }
+
+    /// For the log: our words, then what may be shown of the server's.
+    pub(super) fn describe(&self, redactor: &Redactor<'_>) -> String {
+        match &self.upstream_text {
+            Some(text) => format!("{}: {}", self.context, redactor.redact(text)),
+            None => self.context.clone(),
+        }
+    }
+
+    /// What leaves the model layer. `not_found` makes the sentence for a model that the server lacks.
+    pub(super) fn into_model_error(
+        self,
+        redactor: &Redactor<'_>,
+        not_found: impl FnOnce() -> ModelError,
+    ) -> ModelError {
+        let text = self.describe(redactor);
+        match self.kind {
+            ErrorKind::Unreachable | ErrorKind::Outage => ModelError::Unavailable(text),
+            ErrorKind::Busy => ModelError::Busy {
+                retry_after: self.retry_after,
+            },
+            ErrorKind::Timeout => ModelError::Timeout(text),
+            ErrorKind::ModelNotFound => not_found(),
+            ErrorKind::ContextTooLong => ModelError::ContextTooLong(text),
+            ErrorKind::Unsupported(feature) => ModelError::Unsupported(feature.advice().to_owned()),
+            ErrorKind::InvalidRequest => match self.advice {
+                Some(advice) => ModelError::Unsupported(advice),
+                None => ModelError::Failed(text),
+            },
+            ErrorKind::RunnerCrashed | ErrorKind::Misconfigured | ErrorKind::Failed => {
+                ModelError::Failed(text)
+            }
+        }
+    }
+}
+
+impl Feature {
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Images => "This model does not support images; ask another one, or leave it out.",
+            Self::Tools => "This model does not support tools; ask another one, or leave it out.",
+            Self::Thinking => {
+                "This model does not support thinking; ask another one, or leave it out."
+            }
+            Self::Chat => "This model does not support chat; ask another one.",
+        }
+    }
+}
+
+impl ModelError {
+    /// How much the error helps the caller: what the request can change comes first, a full queue last.
+    pub(super) fn error_priority(&self) -> u8 {
+        match self {
+            Self::ContextTooLong(_) | Self::Unsupported(_) => 3,
+            Self::Failed(_) | Self::Timeout(_) => 2,
+            Self::Unavailable(_) | Self::NotFound(_) | Self::Busy { .. } => 1,
+            Self::QueueFull => 0,
+        }
+    }
+
+    /// The `result` label of `llm_requests_total`.
+    pub(super) fn metric_label(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout(_) => "timeout",
+            Self::Failed(_) => "failed",
+            Self::NotFound(_) => "not_found",
+            Self::ContextTooLong(_) => "context_too_long",
+            Self::QueueFull => "queue_full",
+            Self::Busy { .. } => "busy",
+            Self::Unsupported(_) => "unsupported",
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! One answer on its way through the providers, handed out bit by bit.
+//! A generation: one answer through the queue and the providers, with failover before its first token.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use futures_util::{
 use crate::llm::{
     attempt::ProviderAttempt,
     chunk::Chunk,
-    error::{Cause, ModelError, RequestError},
+    error::{ErrorKind, ModelError, ProviderError},
     request::Prompt,
-    routing::Inner,
+    routing::{Router, Selection},
 };
 
 /// A place in the queue, then the answer. Dropping it at any moment gives the place back and closes the connection.
@@ -22,163 +22,138 @@ pub struct Generation {
 }
 
 enum Stage {
-    /// It has its place; nobody said yet what to ask.
-    Entered(Box<Entered>),
-    /// It waits, asks and reads; a stream, so that a dropped `next` loses nothing.
+    /// It has its place in the queue; the prompt is not known yet.
+    Queued(Box<Queued>),
+    /// A stream, so that dropping the future of `next` loses nothing.
     Running(BoxStream<'static, Result<Vec<Chunk>, ModelError>>),
-    /// It is over; the place is given back.
-    Over,
+    Finished,
 }
 
-struct Entered {
-    llm: Arc<Inner>,
+struct Queued {
+    router: Arc<Router>,
     user: UserId,
-    asked: Option<String>,
+    /// The model that the caller named.
+    requested: Option<String>,
+    index: usize,
     attempt: ProviderAttempt,
 }
 
 impl Generation {
-    /// A place that was just taken.
-    pub(super) fn entered(
-        llm: Arc<Inner>,
-        user: UserId,
-        asked: Option<String>,
-        attempt: ProviderAttempt,
-    ) -> Self {
-        Self {
-            stage: Stage::Entered(Box::new(Entered {
-                llm,
-                user,
-                asked,
-                attempt,
-            })),
-        }
+    /// Joins the queue of the selected provider.
+    pub(super) fn enqueue(
+        router: Arc<Router>,
+        user: &UserId,
+        requested: Option<String>,
+        selection: Selection,
+    ) -> Result<Self, ModelError> {
+        let index = selection.index;
+        let attempt = selection.enqueue(user).ok_or(ModelError::QueueFull)?;
+        let stage = Stage::Queued(Box::new(Queued {
+            router,
+            user: user.clone(),
+            requested,
+            index,
+            attempt,
+        }));
+        Ok(Self { stage })
     }
 
-    /// Says what to ask; must be called before the first [`Self::next`].
+    /// Gives the prompt; must be called before the first [`Self::next`].
     pub fn begin(&mut self, prompt: Arc<dyn Prompt>) {
-        let Stage::Entered(entered) = std::mem::replace(&mut self.stage, Stage::Over) else {
+        let Stage::Queued(queued) = std::mem::replace(&mut self.stage, Stage::Finished) else {
             return;
         };
-        let Entered {
-            llm,
-            user,
-            asked,
-            attempt,
-        } = *entered;
-        let run = Box::new(Run {
-            llm,
-            user,
-            asked,
+        let run = Run {
+            queued: *queued,
             prompt,
-            attempt,
             unreachable: Vec::new(),
-            worst: None,
+            worst_error: None,
+        };
+        let steps = stream::unfold(Box::new(run), |mut run| async move {
+            Some((run.step().await, run))
         });
-        let steps = stream::unfold(run, |mut run| async move { Some((run.step().await, run)) });
         self.stage = Stage::Running(steps.boxed());
     }
 
-    /// What happened since, never empty: everything that one read returned comes at once. After [`Chunk::End`] or
-    /// an error it must not be called again. Dropping the future loses nothing: the next call goes on.
+    /// The next chunks, never none: everything that one read returned comes at once. After [`Chunk::End`] or an error it
+    /// must not be called again. Dropping the future loses nothing: the next call goes on.
     ///
     /// # Errors
     /// Whatever ended the answer without [`Chunk::End`].
     pub async fn next(&mut self) -> Result<Vec<Chunk>, ModelError> {
         let Stage::Running(steps) = &mut self.stage else {
             return Err(ModelError::Failed(
-                "asked for more before the beginning or after the end".to_owned(),
+                "the generation was not begun, or has ended".to_owned(),
             ));
         };
-        let progress = loop {
+        let chunks = loop {
             match steps.next().await {
-                Some(Ok(progress)) if progress.is_empty() => {}
-                Some(progress) => break progress,
+                Some(Ok(chunks)) if chunks.is_empty() => {}
+                Some(chunks) => break chunks,
                 None => break Err(ModelError::Failed("nothing more".to_owned())),
             }
         };
-        if !matches!(&progress, Ok(batch) if !matches!(batch.last(), Some(Chunk::End { .. }))) {
-            self.stage = Stage::Over;
+        if !matches!(&chunks, Ok(chunks) if !matches!(chunks.last(), Some(Chunk::End { .. }))) {
+            self.stage = Stage::Finished;
         }
-        progress
+        chunks
     }
 }
 
-/// One request on its way through the providers.
 struct Run {
-    llm: Arc<Inner>,
-    user: UserId,
-    asked: Option<String>,
+    queued: Queued,
     prompt: Arc<dyn Prompt>,
-    attempt: ProviderAttempt,
-    /// Providers that were not there when this request came, by place in the list.
+    /// Providers that this request found unreachable, by place in the list.
     unreachable: Vec<usize>,
-    /// Of what went wrong so far, what helps the caller most.
-    worst: Option<ModelError>,
+    /// Of the errors so far, the one that helps the caller most.
+    worst_error: Option<ModelError>,
 }
 
 impl Run {
-    /// What happens next; may be empty.
+    /// The next chunks; may be none.
     async fn step(&mut self) -> Result<Vec<Chunk>, ModelError> {
-        let refusal = match self.attempt.step(&*self.prompt).await {
-            Ok(progress) => return Ok(progress),
-            Err(refusal) => refusal,
+        let error = match self.queued.attempt.step(&*self.prompt).await {
+            Ok(chunks) => return Ok(chunks),
+            Err(error) => error,
         };
-        self.attempt.failed(&refusal.error);
-        if self.attempt.has_begun() {
-            return Err(refusal.error);
-        }
-        self.go_on(refusal)?;
+        self.fail_over(error)?;
         Ok(Vec::new())
     }
 
-    /// Moves on to the next provider that can be asked, or gives up with what helps the caller most.
-    fn go_on(&mut self, refusal: RequestError) -> Result<(), ModelError> {
-        if refusal.cause == Cause::Unreachable {
-            self.unreachable.push(self.attempt.index);
-            self.attempt.provider.look_again();
+    /// Moves on to the next provider that can be asked, or gives up with the error that helps the caller most.
+    fn fail_over(&mut self, error: ProviderError) -> Result<(), ModelError> {
+        let attempt = &mut self.queued.attempt;
+        if error.kind() == ErrorKind::Unreachable {
+            self.unreachable.push(self.queued.index);
+            attempt.upstream().health().request_probe();
         }
-        tracing::warn!(provider = self.attempt.provider.kind.as_str(), model = self.attempt.model, error = %refusal.error, "no answer");
-        self.record_error(refusal.error);
-        let mut from = self.attempt.index + 1;
-        while let Ok(choice) = self
-            .llm
-            .choose(self.asked.as_deref(), from, &self.unreachable)
-        {
-            if let Some(place) = choice.provider.scheduler.enqueue(&self.user) {
-                self.attempt =
-                    ProviderAttempt::new(choice.index, choice.provider, choice.model, place);
+        let error = attempt.fail(error, &*self.prompt);
+        if attempt.has_output() {
+            return Err(error);
+        }
+        self.record_error(error);
+        let (router, requested) = (&self.queued.router, self.queued.requested.as_deref());
+        let mut from = self.queued.index + 1;
+        while let Ok(selection) = router.select(requested, from, &self.unreachable) {
+            let (index, is_demo) = (selection.index, selection.upstream.is_demo());
+            if let Some(attempt) = selection.enqueue(&self.queued.user) {
+                (self.queued.index, self.queued.attempt) = (index, attempt);
                 return Ok(());
             }
-            self.record_error(ModelError::QueueFull);
-            if choice.provider.is_demo() {
+            self.worst_error.get_or_insert(ModelError::QueueFull);
+            if is_demo {
                 break;
             }
-            from = choice.index + 1;
+            from = index + 1;
         }
-        Err(self
-            .worst
-            .take()
-            .unwrap_or_else(|| ModelError::Unavailable("no provider is left".to_owned())))
+        let nothing_left = || ModelError::Unavailable("no provider is left".to_owned());
+        Err(self.worst_error.take().unwrap_or_else(nothing_left))
     }
 
     fn record_error(&mut self, error: ModelError) {
-        if self
-            .worst
-            .as_ref()
-            .is_none_or(|worst| error_priority(&error) > error_priority(worst))
-        {
-            self.worst = Some(error);
+        let worst = self.worst_error.as_ref().map(ModelError::error_priority);
+        if worst.is_none_or(|worst| error.error_priority() > worst) {
+            self.worst_error = Some(error);
         }
-    }
-}
-
-/// How much an error tells the caller: what the request can change first, a full queue last.
-fn error_priority(error: &ModelError) -> u8 {
-    match error {
-        ModelError::ContextTooLong(_) | ModelError::Unsupported(_) => 3,
-        ModelError::Failed(_) | ModelError::Timeout(_) => 2,
-        ModelError::Unavailable(_) | ModelError::NotFound(_) | ModelError::Busy { .. } => 1,
-        ModelError::QueueFull => 0,
     }
 }

@@ -1,121 +1,256 @@
-//! What a look at a model server showed: whether it is there, and which models it has.
+//! Health probes: whether a model server can be reached, and which models it has.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::llm::{error::RequestError, providers::ModelInfo};
+use arc_swap::ArcSwap;
+use common::{config::ProviderKind, shutdown::Shutdown};
+use tokio::{sync::Notify, time::Instant};
 
-/// Looks in a row that may go unanswered: a busy server is not a dead one.
-const MISSES: u32 = 2;
+use crate::llm::{
+    error::ProviderError,
+    providers::{ModelInfo, Provider},
+    redaction::Redactor,
+};
 
-/// What the last look showed.
+/// Between two probes of a server that is up.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Between two probes of a server that is down, or did not answer the last one.
+const INTERVAL_DOWN: Duration = Duration::from_secs(1);
+/// How long a probe may take past connecting.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Probes in a row that may go unanswered: a busy server is not a dead one.
+const MAX_MISSES: u32 = 2;
+
+/// What is known of one server.
+pub(super) struct Health {
+    snapshot: ArcSwap<Snapshot>,
+    probe_now: Notify,
+    /// When it last sent a part of an answer: milliseconds since `started`, 0 for never.
+    last_output: AtomicU64,
+    started: Instant,
+}
+
+/// What the last probe showed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Look {
-    pub(super) reach: Reach,
+struct Snapshot {
+    reachability: Reachability,
     /// The models as last listed; `None` while no list was ever had.
-    pub(super) models: Option<Arc<[ModelInfo]>>,
-    /// Whether the last look brought a list.
-    pub(super) listed: bool,
+    models: Option<Arc<[ModelInfo]>>,
+    /// Whether the last probe brought a list.
+    is_listed: bool,
 }
 
 /// Whether a server is there, as far as is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// Nobody has looked yet: worth trying.
+pub(super) enum Reachability {
+    /// Not probed yet: worth trying.
     #[default]
     Unknown,
     Up,
     Down,
 }
 
-/// Whether a server has a model, as far as is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Has {
-    Yes,
-    No,
-    Perhaps,
+impl Health {
+    pub(super) fn unknown() -> Self {
+        Self::starting_with(Snapshot::default())
+    }
+
+    /// For a provider that is built in.
+    pub(super) fn always_up() -> Self {
+        Self::starting_with(Snapshot {
+            reachability: Reachability::Up,
+            ..Snapshot::default()
+        })
+    }
+
+    fn starting_with(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            probe_now: Notify::new(),
+            last_output: AtomicU64::new(0),
+            started: Instant::now(),
+        }
+    }
+
+    pub(super) fn reachability(&self) -> Reachability {
+        self.snapshot.load().reachability
+    }
+
+    /// The models as last listed; `None` while no list was ever had.
+    pub(super) fn models(&self) -> Option<Arc<[ModelInfo]>> {
+        self.snapshot.load().models.clone()
+    }
+
+    /// Notes that the server just sent a part of an answer.
+    pub(super) fn record_output(&self, now: Instant) {
+        self.last_output
+            .store(self.age(now).max(1), Ordering::Relaxed);
+    }
+
+    /// Asks for a probe now, because a request just met nobody there.
+    pub(super) fn request_probe(&self) {
+        self.probe_now.notify_one();
+    }
+
+    /// Probes the server again and again until the stop.
+    pub(super) async fn run_probes(
+        &self,
+        kind: ProviderKind,
+        provider: &dyn Provider,
+        connect_timeout: Duration,
+        redactor: Redactor<'_>,
+        shutdown: &Shutdown,
+    ) {
+        let mut misses = 0;
+        loop {
+            let timeout = connect_timeout.saturating_add(PROBE_TIMEOUT);
+            let listing = tokio::time::timeout(timeout, provider.list_models());
+            let listed = tokio::select! {
+                biased;
+                () = shutdown.stopping() => return,
+                listed = listing => listed.ok(),
+            };
+            misses = if listed.is_none() { misses + 1 } else { 0 };
+            self.update(kind, listed, misses, &redactor);
+            let is_fine = misses == 0 && self.reachability() != Reachability::Down;
+            let pause = if is_fine { INTERVAL } else { INTERVAL_DOWN };
+            tokio::select! {
+                () = shutdown.stopping() => return,
+                () = tokio::time::sleep(pause) => {}
+                () = self.probe_now.notified() => {}
+            }
+        }
+    }
+
+    fn update(
+        &self,
+        kind: ProviderKind,
+        listed: Option<Result<Vec<ModelInfo>, ProviderError>>,
+        misses: u32,
+        redactor: &Redactor<'_>,
+    ) {
+        let before = self.snapshot.load();
+        let error = match &listed {
+            Some(Ok(_)) => None,
+            Some(Err(error)) => Some(error.describe(redactor)),
+            None => Some("no answer in time".to_owned()),
+        };
+        let now = match listed {
+            Some(listed) => before.answered(listed),
+            None => before.unanswered(misses, self.is_sending()),
+        };
+        if now.differs(&before) {
+            let (provider, up) = (kind.as_str(), now.reachability == Reachability::Up);
+            let models = now.models.as_ref().map_or(0, |models| models.len());
+            match error {
+                None => tracing::info!(provider, up, models, "model server is up"),
+                Some(error) => {
+                    tracing::warn!(
+                        provider,
+                        up,
+                        models,
+                        error,
+                        "model server did not list its models"
+                    );
+                }
+            }
+        }
+        self.snapshot.store(Arc::new(now));
+    }
+
+    /// Whether the server sent a part of an answer since the last probe was due: it may be too busy to answer a probe.
+    fn is_sending(&self) -> bool {
+        let last = self.last_output.load(Ordering::Relaxed);
+        let recent = u64::try_from(INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        last > 0 && self.age(Instant::now()).saturating_sub(last) < recent
+    }
+
+    fn age(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
-impl Look {
-    /// The look after one that was answered. A server that answers, whatever it says, is there; one that says 502, 503 or
-    /// 504 is as good as away. The models of the last list stay known.
-    pub(super) fn answered(&self, seen: Result<Vec<ModelInfo>, RequestError>) -> Self {
-        match seen {
+impl Snapshot {
+    /// After a probe that was answered. A server that answers, whatever it says, is there; one that says 502, 503 or 504
+    /// is as good as away. The models of the last list stay known.
+    fn answered(&self, listed: Result<Vec<ModelInfo>, ProviderError>) -> Self {
+        match listed {
             Ok(models) => Self {
-                reach: Reach::Up,
+                reachability: Reachability::Up,
                 models: Some(models.into()),
-                listed: true,
+                is_listed: true,
             },
-            Err(refusal) if refusal.is_outage() => Self {
-                reach: Reach::Down,
+            Err(error) => Self {
+                reachability: if error.is_outage() {
+                    Reachability::Down
+                } else {
+                    Reachability::Up
+                },
                 models: self.models.clone(),
-                listed: false,
-            },
-            Err(_) => Self {
-                reach: Reach::Up,
-                models: self.models.clone(),
-                listed: false,
+                is_listed: false,
             },
         }
     }
 
-    /// The look after `misses` in a row that nobody answered in time. A server that was up is doubted slowly, and not at
+    /// After `misses` probes in a row that nobody answered in time. A server that was up is doubted slowly, and not at
     /// all while it is sending answers: some do one thing at a time.
-    pub(super) fn unanswered(&self, misses: u32, is_talking: bool) -> Self {
-        if self.reach == Reach::Up && (misses < MISSES || is_talking) {
+    fn unanswered(&self, misses: u32, is_sending: bool) -> Self {
+        if self.reachability == Reachability::Up && (misses < MAX_MISSES || is_sending) {
             return self.clone();
         }
         Self {
-            reach: Reach::Down,
+            reachability: Reachability::Down,
             models: self.models.clone(),
-            listed: false,
+            is_listed: false,
         }
     }
 
-    /// Whether it shows something else than that one: what is worth a line in the log.
-    pub(super) fn differs(&self, other: &Self) -> bool {
-        (self.reach, self.listed) != (other.reach, other.listed)
+    /// Whether it is worth a line in the log after that one.
+    fn differs(&self, other: &Self) -> bool {
+        (self.reachability, self.is_listed) != (other.reachability, other.is_listed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::error::{Cause, ModelError};
+    use crate::llm::error::ErrorKind;
 
     #[test]
-    fn a_server_that_was_up_is_doubted_slowly_and_not_while_it_talks() {
-        let up = Look::default().answered(Ok(Vec::new()));
-        assert_eq!(up.reach, Reach::Up);
-        assert_eq!(up.unanswered(1, false).reach, Reach::Up);
-        assert_eq!(up.unanswered(2, false).reach, Reach::Down);
-        assert_eq!(up.unanswered(9, true).reach, Reach::Up);
-        assert_eq!(Look::default().unanswered(1, true).reach, Reach::Down);
+    fn a_server_that_was_up_is_doubted_slowly_and_not_while_it_sends() {
+        let up = Snapshot::default().answered(Ok(Vec::new()));
+        assert_eq!(up.reachability, Reachability::Up);
+        let after = |misses, is_sending| up.unanswered(misses, is_sending).reachability;
+        assert_eq!(after(1, false), Reachability::Up);
+        assert_eq!(after(2, false), Reachability::Down);
+        assert_eq!(after(9, true), Reachability::Up);
+        let unknown = Snapshot::default().unanswered(1, true);
+        assert_eq!(unknown.reachability, Reachability::Down);
     }
 
     #[test]
     fn only_outages_take_a_server_for_down_and_its_models_stay_known() {
-        let refusal = |cause| RequestError {
-            error: ModelError::Failed(String::new()),
-            cause,
-            retry_after: None,
-        };
         let model = ModelInfo {
             id: "m".to_owned(),
             window: None,
         };
-        let up = Look::default().answered(Ok(vec![model]));
-        for (cause, reach) in [
-            (Cause::Unreachable, Reach::Down),
-            (Cause::Status(503), Reach::Down),
-            (Cause::Status(401), Reach::Up),
-            (Cause::Status(404), Reach::Up),
-            (Cause::Content, Reach::Up),
+        let up = Snapshot::default().answered(Ok(vec![model]));
+        for (kind, reachability) in [
+            (ErrorKind::Unreachable, Reachability::Down),
+            (ErrorKind::Outage, Reachability::Down),
+            (ErrorKind::Busy, Reachability::Up),
+            (ErrorKind::ModelNotFound, Reachability::Up),
+            (ErrorKind::Failed, Reachability::Up),
         ] {
-            let look = up.answered(Err(refusal(cause)));
-            assert_eq!(
-                (look.reach, look.models.map(|models| models.len())),
-                (reach, Some(1))
-            );
+            let now = up.answered(Err(ProviderError::new(kind, "")));
+            let models = now.models.map(|models| models.len());
+            assert_eq!((now.reachability, models), (reachability, Some(1)));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The model servers as one: which has a model, whose turn it is, retry, breaker and fallback.
+//! Model servers behind one service: routing, queueing, retries, circuit breakers and failover.
 
 use std::sync::Arc;
 
@@ -7,7 +7,6 @@ use common::{
     identity::UserId,
     shutdown::Shutdown,
 };
-use tokio::time::Instant;
 
 mod attempt;
 mod chunk;
@@ -17,69 +16,68 @@ mod error;
 mod generation;
 mod health;
 pub mod providers;
+mod redaction;
 mod request;
 mod routing;
 mod scheduler;
 mod upstream;
 
-use crate::llm::{attempt::ProviderAttempt, health::Reach, routing::Inner, upstream::Upstream};
 pub use crate::llm::{
     chunk::{Chunk, ToolCall},
-    error::ModelError,
+    error::{Feature, ModelError},
     generation::Generation,
     request::{ChatRequest, Prompt, PromptMessage},
 };
+use crate::llm::{
+    health::Reachability,
+    routing::{Router, Selection},
+    upstream::Upstream,
+};
 
-/// Where a request for a model will go: decided from the last look, without waiting.
+/// All model servers of this instance. Cheap to clone; all clones share them.
+#[derive(Clone)]
+pub struct LlmService {
+    router: Arc<Router>,
+}
+
+/// Where a request for a model will go: decided by the last health probes, without waiting.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The model's id.
     pub model: String,
     /// The provider that is tried first.
     pub provider: ProviderKind,
     /// That provider's window for the model, in tokens.
     pub window: u32,
-    /// The model that was asked for by name: each provider tried has its own where there was none.
-    asked: Option<String>,
-}
-
-/// All model servers of this instance. Cheap to clone; all clones are one.
-#[derive(Clone)]
-pub struct LlmService {
-    inner: Arc<Inner>,
+    /// The model that the caller named: each provider tried has its own where there was none.
+    requested: Option<String>,
 }
 
 /// A model that can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
-    /// Its id.
     pub id: String,
-    /// Whose it is.
     pub provider: ProviderKind,
-    /// The window it is asked with, in tokens.
+    /// The window that it is asked with, in tokens.
     pub window: u32,
     /// Whether it answers where nobody names a model.
     pub is_default: bool,
 }
 
-/// How a provider is, for people who look after it.
+/// How a provider is, for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProviderStatus {
-    /// Which.
     pub provider: ProviderKind,
-    /// Whether it was there at the last look; `None` before the first.
+    /// Whether the last probe reached it; `None` before the first.
     pub up: Option<bool>,
-    /// Whether its breaker lets requests through.
     pub breaker_open: bool,
-    /// Turns that run on it.
+    /// Requests that run on it.
     pub running: usize,
-    /// Turns that wait for it.
+    /// Requests that wait for it.
     pub waiting: usize,
 }
 
 impl LlmService {
-    /// The model servers of those settings, and a task each that looks at them until the stop. The first look begins at
-    /// once; what has not been looked at yet counts as up.
+    /// Probes each server in the background until the stop. What has not been probed yet counts as up.
     ///
     /// # Errors
     /// Where an HTTP client cannot be built.
@@ -90,24 +88,21 @@ impl LlmService {
                 kinds.push(*kind);
             }
         }
-        let providers: Vec<_> = kinds
+        let upstreams: Vec<_> = kinds
             .into_iter()
             .map(|kind| Upstream::new(kind, settings).map(Arc::new))
             .collect::<Result<_, _>>()?;
-        for provider in providers.iter().filter(|provider| !provider.is_demo()) {
-            shutdown.spawn(provider.clone().watch(shutdown.clone()));
+        for upstream in upstreams.iter().filter(|upstream| !upstream.is_demo()) {
+            shutdown.spawn(upstream.clone().run_probes(shutdown.clone()));
         }
         Ok(Self {
-            inner: Arc::new(Inner {
-                providers,
-                model: settings.model.clone(),
-            }),
+            router: Arc::new(Router::new(upstreams, settings.model.clone())),
         })
     }
 
     /// The model that is asked where nothing else is named.
     pub fn default_model(&self) -> &str {
-        &self.inner.model
+        self.router.default_model()
     }
 
     /// Where a request for that model (or the default one) goes.
@@ -116,92 +111,88 @@ impl LlmService {
     /// [`ModelError::NotFound`] with the command that gets it, [`ModelError::Unavailable`] where every provider that
     /// has it is known to be down.
     pub fn resolve(&self, model: Option<&str>) -> Result<Route, ModelError> {
-        let choice = self.inner.choose(model, 0, &[])?;
-        let (provider, window) = (choice.provider.kind, choice.provider.window(&choice.model));
+        let selection = self.router.select(model, 0, &[])?;
         Ok(Route {
-            model: choice.model,
-            provider,
-            window,
-            asked: model.map(str::to_owned),
+            provider: selection.upstream.kind(),
+            window: selection.upstream.window(&selection.model),
+            model: selection.model,
+            requested: model.map(str::to_owned),
         })
     }
 
-    /// Takes a place in the queue of the route's first provider.
+    /// Joins the queue of the route's provider.
     ///
     /// # Errors
     /// [`ModelError::QueueFull`].
     pub fn enqueue(&self, route: &Route, user: &UserId) -> Result<Generation, ModelError> {
-        let found = self
-            .inner
-            .providers
-            .iter()
-            .enumerate()
-            .find(|(_, provider)| provider.kind == route.provider);
-        let (index, provider) =
-            found.ok_or_else(|| ModelError::Unavailable("no such provider".to_owned()))?;
-        let place = provider
-            .scheduler
-            .enqueue(user)
-            .ok_or(ModelError::QueueFull)?;
-        let leg = ProviderAttempt::new(index, provider.clone(), route.model.clone(), place);
-        let (llm, user, asked) = (self.inner.clone(), user.clone(), route.asked.clone());
-        Ok(Generation::entered(llm, user, asked, leg))
+        let mut upstreams = self.router.upstreams().iter().enumerate();
+        let (index, upstream) = upstreams
+            .find(|(_, upstream)| upstream.kind() == route.provider)
+            .ok_or_else(|| ModelError::Unavailable("no such provider".to_owned()))?;
+        let selection = Selection {
+            index,
+            upstream: upstream.clone(),
+            model: route.model.clone(),
+        };
+        Generation::enqueue(
+            self.router.clone(),
+            user,
+            route.requested.clone(),
+            selection,
+        )
     }
 
     /// The models of every provider that is up, in the order in which they are tried; `demo` where it stands in.
     pub fn models(&self) -> Vec<Model> {
         let default = self.resolve(None).ok();
         let mut models = Vec::new();
-        for provider in &self.inner.providers {
-            let is_default = |id: &str| {
-                let route = default
-                    .as_ref()
-                    .filter(|route| route.provider == provider.kind);
-                route.is_some_and(|route| provider.same_model(id, &route.model))
-            };
-            let entry = |id: &str, own: Option<u32>| Model {
-                id: id.to_owned(),
-                provider: provider.kind,
-                window: provider.window_of(own),
-                is_default: is_default(id),
-            };
-            if provider.is_demo() {
-                models.extend(
-                    provider
-                        .model
-                        .as_deref()
-                        .map(|id| entry(id, None))
-                        .filter(|model| model.is_default),
-                );
-            } else if provider.reach() != Reach::Down {
-                models.extend(
-                    provider
-                        .models()
-                        .iter()
-                        .flat_map(|listed| listed.iter())
-                        .map(|model| entry(&model.id, model.window)),
-                );
+        for upstream in self.router.upstreams() {
+            let route = default
+                .as_ref()
+                .filter(|route| route.provider == upstream.kind());
+            if upstream.is_demo() {
+                models.extend(route.map(|route| Model {
+                    id: route.model.clone(),
+                    provider: route.provider,
+                    window: route.window,
+                    is_default: true,
+                }));
+            } else if !upstream.is_down() {
+                let listed = upstream.health().models().unwrap_or_default();
+                models.extend(listed.iter().map(|model| Model {
+                    id: model.id.clone(),
+                    provider: upstream.kind(),
+                    window: upstream.window_of(Some(model)),
+                    is_default:
+                        route.is_some_and(|route| upstream.same_model(&model.id, &route.model)),
+                }));
             }
         }
         models
     }
 
+    /// Whether two names may mean the same model at one of the providers.
+    pub fn same_model(&self, listed: &Model, requested: &str) -> bool {
+        let mut upstreams = self.router.upstreams().iter();
+        upstreams.any(|upstream| {
+            upstream.kind() == listed.provider && upstream.same_model(&listed.id, requested)
+        })
+    }
+
     /// How every provider is, in the order of the settings.
     pub fn status(&self) -> Vec<ProviderStatus> {
-        let status = |provider: &Arc<Upstream>| {
-            let (running, waiting) = provider.scheduler.load();
-            let up = match provider.reach() {
-                Reach::Unknown => None,
-                reach => Some(reach == Reach::Up),
-            };
+        let status = |upstream: &Arc<Upstream>| {
+            let (running, waiting) = upstream.load();
+            let reachability = upstream.health().reachability();
             ProviderStatus {
-                provider: provider.kind,
-                up,
-                breaker_open: !provider.breaker.allows(Instant::now()),
+                provider: upstream.kind(),
+                up: (reachability != Reachability::Unknown)
+                    .then_some(reachability == Reachability::Up),
+                breaker_open: !upstream.is_breaker_closed(),
                 running,
                 waiting,
             }
         };
-        self.inner.providers.iter().map(status).collect()
+        self.router.upstreams().iter().map(status).collect()
     }
 }

@@ -1,110 +1,107 @@
-//! Which provider gets a request: decided from the last look at each, without waiting.
+//! Routing: which provider gets a request, decided by the last health probe of each, without waiting.
 
 use std::sync::Arc;
 
-use common::config::ProviderKind;
-use tokio::time::Instant;
+use common::identity::UserId;
 
 use crate::llm::{
+    attempt::ProviderAttempt,
     error::ModelError,
-    health::{Has, Reach},
-    upstream::Upstream,
+    upstream::{Availability, Upstream, not_found},
 };
 
-/// What all clones of [`super::LlmService`] share.
-pub(super) struct Inner {
+pub(super) struct Router {
     /// In the order of the settings.
-    pub(super) providers: Vec<Arc<Upstream>>,
+    upstreams: Vec<Arc<Upstream>>,
     /// The model where nothing else names one.
-    pub(super) model: String,
+    default_model: String,
 }
 
 /// A provider that can be asked now.
-pub(super) struct Choice {
+pub(super) struct Selection {
+    /// Its place in the list.
     pub(super) index: usize,
-    pub(super) provider: Arc<Upstream>,
+    pub(super) upstream: Arc<Upstream>,
     pub(super) model: String,
 }
 
-impl Inner {
+impl Selection {
+    /// Joins the provider's queue; `None` where it is full.
+    pub(super) fn enqueue(self, user: &UserId) -> Option<ProviderAttempt> {
+        let permit = self.upstream.enqueue(user)?;
+        Some(ProviderAttempt::new(self.upstream, self.model, permit))
+    }
+}
+
+impl Router {
+    pub(super) fn new(upstreams: Vec<Arc<Upstream>>, default_model: String) -> Self {
+        Self {
+            upstreams,
+            default_model,
+        }
+    }
+
+    pub(super) fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
+    }
+
+    pub(super) fn default_model(&self) -> &str {
+        &self.default_model
+    }
+
     /// The first provider of the list, from that place on, which is up and has the model. The demo stands in where none
-    /// of the others is there: by the last look, or because this request met nobody (`unreachable`, by place).
-    pub(super) fn choose(
+    /// of the others is there: by the last probe, or because this request found them `unreachable`.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`] where all that are up lack the model, else [`ModelError::Unavailable`].
+    pub(super) fn select(
         &self,
-        asked: Option<&str>,
+        requested: Option<&str>,
         from: usize,
         unreachable: &[usize],
-    ) -> Result<Choice, ModelError> {
-        let (mut lacking, mut down) = (None, false);
-        for (index, provider) in self
-            .providers
-            .iter()
-            .enumerate()
-            .skip(from)
-            .filter(|(_, p)| !p.is_demo())
-        {
-            let model = asked.or(provider.model.as_deref()).unwrap_or(&self.model);
-            let has = provider.has(model);
-            match provider.reach() {
-                Reach::Down => down |= has == Has::Yes,
-                _ if has == Has::No => lacking = lacking.or(Some((provider.kind, model))),
-                _ if unreachable.contains(&index) || !provider.breaker.allows(Instant::now()) => {
-                    down = true
-                }
-                _ => {
-                    return Ok(Choice {
-                        index,
-                        provider: provider.clone(),
-                        model: model.to_owned(),
-                    });
-                }
+    ) -> Result<Selection, ModelError> {
+        let (mut lacking, mut is_down) = (None, false);
+        let candidates = self.upstreams.iter().enumerate().skip(from);
+        for (index, upstream) in candidates.filter(|(_, upstream)| !upstream.is_demo()) {
+            let model = requested
+                .or(upstream.default_model())
+                .unwrap_or(&self.default_model);
+            let availability = upstream.availability(model);
+            if upstream.is_down() {
+                is_down |= availability == Availability::Yes;
+            } else if availability == Availability::No {
+                lacking = lacking.or(Some((upstream.kind(), model)));
+            } else if unreachable.contains(&index) || !upstream.is_breaker_closed() {
+                is_down = true;
+            } else {
+                return Ok(Selection {
+                    index,
+                    upstream: upstream.clone(),
+                    model: model.to_owned(),
+                });
             }
         }
-        if let Some(choice) = self.stand_in(unreachable) {
-            return Ok(choice);
+        if let Some(selection) = self.demo(unreachable) {
+            return Ok(selection);
         }
         match lacking {
-            Some((kind, model)) if !down => Err(not_found(kind, model)),
+            Some((kind, model)) if !is_down => Err(not_found(kind, model)),
             _ => Err(ModelError::Unavailable(
                 "no provider that may have the model is up".to_owned(),
             )),
         }
     }
 
-    fn stand_in(&self, unreachable: &[usize]) -> Option<Choice> {
-        let is_away = |(index, provider): (usize, &Arc<Upstream>)| {
-            provider.is_demo() || provider.reach() == Reach::Down || unreachable.contains(&index)
+    fn demo(&self, unreachable: &[usize]) -> Option<Selection> {
+        let mut upstreams = self.upstreams.iter().enumerate();
+        let (index, demo) = upstreams.clone().find(|(_, upstream)| upstream.is_demo())?;
+        let is_away = |(index, upstream): (usize, &Arc<Upstream>)| {
+            upstream.is_demo() || upstream.is_down() || unreachable.contains(&index)
         };
-        let (index, demo) = self
-            .providers
-            .iter()
-            .enumerate()
-            .find(|(_, provider)| provider.is_demo())?;
-        let model = demo.model.clone().unwrap_or_default();
-        self.providers
-            .iter()
-            .enumerate()
-            .all(is_away)
-            .then(|| Choice {
-                index,
-                provider: demo.clone(),
-                model,
-            })
+        upstreams.all(is_away).then(|| Selection {
+            index,
+            upstream: demo.clone(),
+            model: demo.default_model().unwrap_or_default().to_owned(),
+        })
     }
-}
-
-/// That a server lacks a model, in words for the caller: what it is and how to get it.
-pub(super) fn not_found(kind: ProviderKind, model: &str) -> ModelError {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/-@".contains(c);
-    ModelError::NotFound(match kind {
-        _ if model.len() > 128 || !model.chars().all(is_plain) => {
-            "No model has that name; GET /chat/models lists those that there are.".to_owned()
-        }
-        ProviderKind::Ollama => {
-            format!("The model `{model}` is not there yet; `ollama pull {model}` gets it.")
-        }
-        _ => format!(
-            "No model server here has `{model}`; GET /chat/models lists the models that there are."
-        ),
-    })
 }

@@ -1,4 +1,7 @@
-//! Whose turn it is at one provider: so many run, a bounded number waits, and users are served in turn.
+//! Scheduler of one provider: a bounded number of requests runs, a bounded number waits, and users are served in turn.
+//!
+//! A user may have at most as many waiting requests as there are free places left, so that one user alone can take half of
+//! the queue, two a third each, and there is always a place for somebody who has none.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,10 +14,9 @@ use std::{
 use common::identity::UserId;
 use tokio::sync::Notify;
 
-/// What stands in a waiter's position once its turn has come.
+/// A waiter's position once its turn has come.
 const ADMITTED: usize = usize::MAX;
 
-/// The scheduler of one provider of this instance.
 #[derive(Debug)]
 pub(super) struct Scheduler {
     provider: &'static str,
@@ -29,18 +31,18 @@ struct State {
     waiting: usize,
     /// Users who wait, in the order in which they are served next.
     rotation: VecDeque<UserId>,
-    /// Each waiting user's turns, first come first.
-    lines: HashMap<UserId, VecDeque<Arc<Waiter>>>,
+    /// Each user's waiting requests, first come first.
+    waiters: HashMap<UserId, VecDeque<Arc<Waiter>>>,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    /// How many wait ahead, or [`ADMITTED`]; written under the queue's lock alone.
+    /// How many wait ahead, or [`ADMITTED`]; written under the scheduler's lock alone.
     position: AtomicUsize,
     changed: Notify,
 }
 
-/// A permit: waiting at first, or running. Dropping it gives it back, wherever it was.
+/// A place in the queue, then a slot. Dropping it gives back whichever it is.
 #[derive(Debug)]
 pub(super) struct SchedulerPermit {
     scheduler: Arc<Scheduler>,
@@ -49,7 +51,7 @@ pub(super) struct SchedulerPermit {
 }
 
 impl Scheduler {
-    /// A scheduler of which `running` turns run and `waiting` may wait.
+    /// A scheduler that runs `running` requests at a time and lets `waiting` wait.
     pub(super) fn new(provider: &'static str, running: usize, waiting: usize) -> Arc<Self> {
         let scheduler = Self {
             provider,
@@ -61,7 +63,7 @@ impl Scheduler {
         Arc::new(scheduler)
     }
 
-    /// Takes a permit at once, or `None` where it is full.
+    /// Takes a slot or a place in the queue; `None` where the queue is full, or this user's part of it.
     pub(super) fn enqueue(self: &Arc<Self>, user: &UserId) -> Option<SchedulerPermit> {
         let mut state = self.state();
         let waiter = Arc::new(Waiter {
@@ -70,7 +72,7 @@ impl Scheduler {
         });
         if state.running < self.running_limit && state.waiting == 0 {
             state.running += 1;
-        } else if state.waiting < self.waiting_limit {
+        } else if state.waiting_of(user) < self.waiting_limit.saturating_sub(state.waiting) {
             state.join(user, waiter.clone());
             state.renumber();
         } else {
@@ -85,7 +87,7 @@ impl Scheduler {
         })
     }
 
-    /// How many run and how many wait.
+    /// How many requests run and how many wait.
     pub(super) fn load(&self) -> (usize, usize) {
         let state = self.state();
         (state.running, state.waiting)
@@ -108,12 +110,16 @@ impl Scheduler {
 }
 
 impl State {
+    fn waiting_of(&self, user: &UserId) -> usize {
+        self.waiters.get(user).map_or(0, VecDeque::len)
+    }
+
     fn join(&mut self, user: &UserId, waiter: Arc<Waiter>) {
-        let line = self.lines.entry(user.clone()).or_default();
-        if line.is_empty() {
+        let queue = self.waiters.entry(user.clone()).or_default();
+        if queue.is_empty() {
             self.rotation.push_back(user.clone());
         }
-        line.push_back(waiter);
+        queue.push_back(waiter);
         self.waiting += 1;
     }
 
@@ -122,49 +128,49 @@ impl State {
         let Some(user) = self.rotation.pop_front() else {
             return;
         };
-        let Some(line) = self.lines.get_mut(&user) else {
+        let Some(queue) = self.waiters.get_mut(&user) else {
             return;
         };
-        if let Some(waiter) = line.pop_front() {
+        if let Some(waiter) = queue.pop_front() {
             self.waiting -= 1;
             self.running += 1;
-            waiter.moved_to(ADMITTED);
+            waiter.move_to(ADMITTED);
         }
-        if line.is_empty() {
-            self.lines.remove(&user);
+        if queue.is_empty() {
+            self.waiters.remove(&user);
         } else {
             self.rotation.push_back(user);
         }
     }
 
     fn leave(&mut self, user: &UserId, waiter: &Arc<Waiter>) {
-        let Some(line) = self.lines.get_mut(user) else {
+        let Some(queue) = self.waiters.get_mut(user) else {
             return;
         };
-        let before = line.len();
-        line.retain(|other| !Arc::ptr_eq(other, waiter));
-        self.waiting -= before - line.len();
-        if line.is_empty() {
-            self.lines.remove(user);
+        let before = queue.len();
+        queue.retain(|other| !Arc::ptr_eq(other, waiter));
+        self.waiting -= before - queue.len();
+        if queue.is_empty() {
+            self.waiters.remove(user);
             self.rotation.retain(|other| other != user);
         }
     }
 
-    /// Tells everyone who waits how many are served before, going round the users as the slots will.
+    /// Tells every waiter how many are served before it, in the order in which slots will be given.
     fn renumber(&self) {
         let mut round: Vec<_> = self
             .rotation
             .iter()
-            .filter_map(|user| self.lines.get(user))
+            .filter_map(|user| self.waiters.get(user))
             .map(|l| l.iter())
             .collect();
         let mut position = 0;
         while !round.is_empty() {
-            round.retain_mut(|line| {
-                let Some(waiter) = line.next() else {
+            round.retain_mut(|queue| {
+                let Some(waiter) = queue.next() else {
                     return false;
                 };
-                waiter.moved_to(position);
+                waiter.move_to(position);
                 position += 1;
                 true
             });
@@ -173,7 +179,7 @@ impl State {
 }
 
 impl Waiter {
-    fn moved_to(&self, position: usize) {
+    fn move_to(&self, position: usize) {
         if self.position.swap(position, Ordering::AcqRel) != position {
             self.changed.notify_one();
         }
@@ -186,7 +192,7 @@ impl Waiter {
 
 impl SchedulerPermit {
     /// Resolves when the position is another than the one `shown`: how many wait ahead, or `None` when the turn has come.
-    pub(super) async fn moved(&self, shown: Option<usize>) -> Option<usize> {
+    pub(super) async fn changed(&self, shown: Option<usize>) -> Option<usize> {
         loop {
             let position = self.waiter.position();
             if position.is_none() || position != shown {

@@ -1,56 +1,43 @@
-//! One model server as this instance sees it: what the last look showed, its queue and its breaker.
+//! One model server as this instance uses it: its provider, health, scheduler, circuit breaker and timeouts.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use common::{
-    clients::http::{PerThread, model_server},
+    clients::http::model_server,
     config::{self, ProviderKind},
+    identity::UserId,
     shutdown::Shutdown,
 };
-use tokio::{sync::Notify, time::Instant};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
 use crate::llm::{
-    circuit_breaker::CircuitBreaker,
+    circuit_breaker::{CallOutcome, CircuitBreaker},
     deadlines::StreamTimeouts,
-    health::{Has, Look, Reach},
+    error::{ErrorKind, ModelError, ProviderError},
+    health::{Health, Reachability},
     providers::{
-        ModelInfo, Provider,
-        demo::Demo,
-        ollama::{self, Ollama},
+        ChunkStream, ModelInfo, Provider,
+        demo::{self, Demo},
+        ollama::Ollama,
         openai::OpenAi,
     },
-    scheduler::Scheduler,
+    redaction::Redactor,
+    request::ChatRequest,
+    scheduler::{Scheduler, SchedulerPermit},
 };
 
-/// Between two looks at a server that is up.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Between two looks at a server that is down, or did not answer the last one.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How long a look may take past connecting.
-const LOOK_PATIENCE: Duration = Duration::from_secs(3);
-
-/// One model server.
 pub(super) struct Upstream {
-    pub(super) kind: ProviderKind,
-    pub(super) client: Box<dyn Provider>,
-    pub(super) scheduler: Arc<Scheduler>,
-    pub(super) breaker: Arc<CircuitBreaker>,
+    kind: ProviderKind,
+    provider: Box<dyn Provider>,
+    api_key: Option<SecretString>,
     /// The model where nobody names one, of this provider's own settings.
-    pub(super) model: Option<String>,
-    window: u32,
+    default_model: Option<String>,
+    default_window: u32,
     timeouts: Timeouts,
-    look: ArcSwap<Look>,
-    again: Notify,
-    /// When it last sent a part of an answer: milliseconds since `born`, 0 for never.
-    heard: AtomicU64,
-    born: Instant,
+    health: Health,
+    scheduler: Arc<Scheduler>,
+    breaker: Arc<CircuitBreaker>,
 }
 
 struct Timeouts {
@@ -60,145 +47,140 @@ struct Timeouts {
     total: Duration,
 }
 
+/// Whether a server has a model, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Availability {
+    Yes,
+    No,
+    /// It never listed its models.
+    Unknown,
+}
+
 impl Upstream {
-    /// The server of those settings.
-    ///
     /// # Errors
     /// Where its HTTP client cannot be built.
     pub(super) fn new(kind: ProviderKind, settings: &config::Llm) -> Result<Self, reqwest::Error> {
-        let (client, provider): (Box<dyn Provider>, _) = match kind {
+        let provider = match kind {
             ProviderKind::Demo => return Ok(Self::demo(&settings.model)),
-            ProviderKind::Ollama => (
-                Box::new(Ollama::new(client(&settings.ollama)?, &settings.ollama)),
-                &settings.ollama,
-            ),
-            ProviderKind::OpenAi => (
-                Box::new(OpenAi::new(
-                    kind,
-                    client(&settings.openai)?,
-                    &settings.openai,
-                )),
-                &settings.openai,
-            ),
-            ProviderKind::HuggingFace => (
-                Box::new(OpenAi::new(
-                    kind,
-                    client(&settings.huggingface)?,
-                    &settings.huggingface,
-                )),
-                &settings.huggingface,
-            ),
+            ProviderKind::Ollama => &settings.ollama,
+            ProviderKind::OpenAi => &settings.openai,
+            ProviderKind::HuggingFace => &settings.huggingface,
         };
+        let client = model_server(provider.connect_timeout)?;
+        let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         Ok(Self {
             kind,
-            client,
-            scheduler: Scheduler::new(
-                kind.as_str(),
-                size(provider.max_concurrency.get()),
-                size(provider.queue),
-            ),
-            breaker: CircuitBreaker::new(provider.breaker_failures),
-            model: provider.model.clone(),
-            window: provider.context_window.get(),
+            provider: match kind {
+                ProviderKind::Ollama => Box::new(Ollama::new(client, provider)),
+                _ => Box::new(OpenAi::new(kind, client, provider)),
+            },
+            api_key: provider.api_key.clone(),
+            default_model: provider.model.clone(),
+            default_window: provider.context_window.get(),
             timeouts: Timeouts {
                 connect: provider.connect_timeout,
                 first_token: provider.first_token_timeout,
                 idle: provider.idle_timeout,
                 total: provider.total_timeout,
             },
-            look: ArcSwap::default(),
-            again: Notify::new(),
-            heard: AtomicU64::new(0),
-            born: Instant::now(),
+            health: Health::unknown(),
+            scheduler: Scheduler::new(
+                kind.as_str(),
+                size(provider.max_concurrency.get()),
+                size(provider.queue),
+            ),
+            breaker: CircuitBreaker::new(provider.breaker_failures),
         })
     }
 
-    /// The built-in stand-in: always there, with the least ceremony.
-    fn demo(wanted: &str) -> Self {
+    /// The built-in provider, which tells how to get `recommended_model`.
+    fn demo(recommended_model: &str) -> Self {
         let second = Duration::from_secs(1);
         Self {
             kind: ProviderKind::Demo,
-            client: Box::new(Demo::new(wanted)),
-            scheduler: Scheduler::new(ProviderKind::Demo.as_str(), 64, 256),
-            breaker: CircuitBreaker::new(0),
-            model: Some(crate::llm::providers::demo::MODEL.to_owned()),
-            window: 8192,
+            provider: Box::new(Demo::new(recommended_model)),
+            api_key: None,
+            default_model: Some(demo::MODEL.to_owned()),
+            default_window: 8192,
             timeouts: Timeouts {
                 connect: second,
                 first_token: 10 * second,
                 idle: 10 * second,
                 total: 60 * second,
             },
-            look: ArcSwap::from_pointee(Look {
-                reach: Reach::Up,
-                models: None,
-                listed: false,
-            }),
-            again: Notify::new(),
-            heard: AtomicU64::new(0),
-            born: Instant::now(),
+            health: Health::always_up(),
+            scheduler: Scheduler::new(ProviderKind::Demo.as_str(), 64, 256),
+            breaker: CircuitBreaker::new(0),
         }
+    }
+
+    pub(super) fn kind(&self) -> ProviderKind {
+        self.kind
     }
 
     pub(super) fn is_demo(&self) -> bool {
         self.kind == ProviderKind::Demo
     }
 
-    pub(super) fn reach(&self) -> Reach {
-        self.look.load().reach
+    pub(super) fn default_model(&self) -> Option<&str> {
+        self.default_model.as_deref()
     }
 
-    /// The models as last listed.
-    pub(super) fn models(&self) -> Option<Arc<[ModelInfo]>> {
-        self.look.load().models.clone()
+    pub(super) fn health(&self) -> &Health {
+        &self.health
     }
 
-    pub(super) fn has(&self, model: &str) -> Has {
-        match &self.look.load().models {
-            None => Has::Perhaps,
-            Some(models)
-                if models
-                    .iter()
-                    .any(|listed| self.same_model(&listed.id, model)) =>
-            {
-                Has::Yes
-            }
-            Some(_) => Has::No,
+    pub(super) fn is_down(&self) -> bool {
+        self.health.reachability() == Reachability::Down
+    }
+
+    /// Whether the circuit breaker lets a request through now.
+    pub(super) fn is_breaker_closed(&self) -> bool {
+        self.breaker.allows(Instant::now())
+    }
+
+    pub(super) fn availability(&self, model: &str) -> Availability {
+        match self.health.models() {
+            None => Availability::Unknown,
+            Some(models) if self.find(&models, model).is_some() => Availability::Yes,
+            Some(_) => Availability::No,
         }
     }
 
-    /// The window that a request for that model is made with: always the same, since another one makes Ollama load it anew.
+    /// The window that the model is always asked with, since another one makes Ollama load it anew.
     pub(super) fn window(&self, model: &str) -> u32 {
-        let look = self.look.load();
-        let own = look.models.as_ref().and_then(|models| {
-            models
-                .iter()
-                .find(|listed| self.same_model(&listed.id, model))
-                .and_then(|listed| listed.window)
-        });
-        self.window_of(own)
+        let models = self.health.models().unwrap_or_default();
+        self.window_of(self.find(&models, model))
     }
 
-    /// The window that a model is asked with whose own is this.
-    pub(super) fn window_of(&self, own: Option<u32>) -> u32 {
-        own.map_or(self.window, |own| own.min(self.window))
+    /// The window that a listed model is asked with.
+    pub(super) fn window_of(&self, model: Option<&ModelInfo>) -> u32 {
+        model
+            .and_then(|model| model.window)
+            .map_or(self.default_window, |window| {
+                window.min(self.default_window)
+            })
     }
 
-    pub(super) fn same_model(&self, listed: &str, asked: &str) -> bool {
-        match self.kind {
-            ProviderKind::Ollama => ollama::same_model(listed, asked),
-            // The router takes `org/name:where`.
-            ProviderKind::HuggingFace => {
-                listed == asked
-                    || asked
-                        .split_once(':')
-                        .is_some_and(|(name, _)| name == listed)
-            }
-            ProviderKind::OpenAi | ProviderKind::Demo => listed == asked,
-        }
+    pub(super) fn same_model(&self, listed: &str, requested: &str) -> bool {
+        self.provider.same_model(listed, requested)
     }
 
-    pub(super) fn patience(&self) -> StreamTimeouts {
+    fn find<'a>(&self, models: &'a [ModelInfo], name: &str) -> Option<&'a ModelInfo> {
+        models.iter().find(|model| self.same_model(&model.id, name))
+    }
+
+    /// Joins the queue; `None` where it is full.
+    pub(super) fn enqueue(&self, user: &UserId) -> Option<SchedulerPermit> {
+        self.scheduler.enqueue(user)
+    }
+
+    /// How many requests run and how many wait.
+    pub(super) fn load(&self) -> (usize, usize) {
+        self.scheduler.load()
+    }
+
+    pub(super) fn stream_timeouts(&self) -> StreamTimeouts {
         StreamTimeouts::new(
             self.timeouts.first_token,
             self.timeouts.idle,
@@ -206,88 +188,61 @@ impl Upstream {
         )
     }
 
-    /// Notes that it just sent a part of an answer.
-    pub(super) fn was_heard(&self, now: Instant) {
-        self.heard.store(self.age(now).max(1), Ordering::Relaxed);
-    }
-
-    /// Whether it sent a part of an answer since the last look was due: a server may be too busy answering to be looked at.
-    fn is_talking(&self) -> bool {
-        let heard = self.heard.load(Ordering::Relaxed);
-        let recent = u64::try_from(LOOK_EVERY.as_millis()).unwrap_or(u64::MAX);
-        heard > 0 && self.age(Instant::now()).saturating_sub(heard) < recent
-    }
-
-    fn age(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Asks for a look now, because a request just met nobody there.
-    pub(super) fn look_again(&self) {
-        self.again.notify_one();
-    }
-
-    /// Looks at the server again and again until the stop.
-    pub(super) async fn watch(self: Arc<Self>, shutdown: Shutdown) {
-        let mut misses = 0;
-        loop {
-            tokio::select! {
-                biased;
-                () = shutdown.stopping() => return,
-                () = self.look(&mut misses) => {}
-            }
-            let pause = if misses > 0 || self.reach() == Reach::Down {
-                LOOK_AGAIN
-            } else {
-                LOOK_EVERY
-            };
-            tokio::select! {
-                () = shutdown.stopping() => return,
-                () = tokio::time::sleep(pause) => {}
-                () = self.again.notified() => {}
-            }
-        }
-    }
-
-    async fn look(&self, misses: &mut u32) {
-        let patience = self.timeouts.connect.saturating_add(LOOK_PATIENCE);
-        let seen = tokio::time::timeout(patience, self.client.list_models()).await;
-        *misses = if seen.is_err() { *misses + 1 } else { 0 };
-        let before = self.look.load();
-        let (now, error) = match seen {
-            Ok(seen) => {
-                let error = seen.as_ref().err().map(ToString::to_string);
-                (before.answered(seen), error)
-            }
-            Err(_) => (
-                before.unanswered(*misses, self.is_talking()),
-                Some("no answer in time".to_owned()),
-            ),
+    /// Sends one request and tells the circuit breaker how that went.
+    pub(super) async fn call(
+        &self,
+        request: &ChatRequest,
+        timeouts: &mut StreamTimeouts,
+    ) -> Result<ChunkStream, ProviderError> {
+        let Some(permit) = self.breaker.try_acquire(Instant::now()) else {
+            return Err(ProviderError::new(
+                ErrorKind::Unreachable,
+                "the circuit breaker is open",
+            ));
         };
-        if now.differs(&before) {
-            let (provider, up) = (self.kind.as_str(), now.reach == Reach::Up);
-            let models = now.models.as_ref().map_or(0, |models| models.len());
-            match error {
-                None => tracing::info!(provider, up, models, "model server"),
-                Some(error) => {
-                    tracing::warn!(
-                        provider,
-                        up,
-                        models,
-                        error,
-                        "model server without a list of models"
-                    );
-                }
-            }
-        }
-        self.look.store(Arc::new(now));
+        let result = timeouts.limit(self.provider.chat(request)).await.flatten();
+        permit.record(CallOutcome::of(&result), Instant::now());
+        result
+    }
+
+    /// The error as it leaves the model layer, and as it may be logged.
+    pub(super) fn model_error(
+        &self,
+        error: ProviderError,
+        model: &str,
+        request: Option<&ChatRequest>,
+    ) -> ModelError {
+        error.into_model_error(&self.redactor(request), || not_found(self.kind, model))
+    }
+
+    /// Probes the server until the stop.
+    pub(super) async fn run_probes(self: Arc<Self>, shutdown: Shutdown) {
+        let (connect, redactor) = (self.timeouts.connect, self.redactor(None));
+        self.health
+            .run_probes(self.kind, &*self.provider, connect, redactor, &shutdown)
+            .await;
+    }
+
+    fn redactor<'a>(&'a self, request: Option<&'a ChatRequest>) -> Redactor<'a> {
+        Redactor::new(
+            self.api_key.as_ref().map(|key| key.expose_secret()),
+            request,
+        )
     }
 }
 
-fn client(settings: &config::Provider) -> Result<PerThread, reqwest::Error> {
-    model_server(settings.connect_timeout)
-}
-
-fn size(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
+/// That a server lacks a model, in words for the caller: what it is and how to get it.
+pub(super) fn not_found(kind: ProviderKind, model: &str) -> ModelError {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/-@".contains(c);
+    ModelError::NotFound(match kind {
+        _ if model.len() > 128 || !model.chars().all(is_plain) => {
+            "No model has that name; GET /chat/models lists those that there are.".to_owned()
+        }
+        ProviderKind::Ollama => {
+            format!("The model `{model}` is not there yet; `ollama pull {model}` gets it.")
+        }
+        _ => format!(
+            "No model server here has `{model}`; GET /chat/models lists the models that there are."
+        ),
+    })
 }

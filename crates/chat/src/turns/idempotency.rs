@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{Ending, IdempotencyRecord, error::ChatError},
+    domain::{Ending, IdempotencyRecord},
+    error::ChatError,
     events::{recovery::Recovery, registry::Registry},
     store::{
         ChatStore,
         turns::{LeaseHolder, TurnRecord, TurnState},
     },
-    turns::service::TurnRequest,
+    turns::request::TurnRequest,
 };
 
 /// What an idempotency key refers to.

@@ -2,14 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use common::{identity::Owner, rate_limiter::Call, shutdown::Shutdown};
+use common::{identity::Owner, shutdown::Shutdown};
 use tokio::time::{sleep, timeout_at};
 
 use crate::{
-    domain::{
-        IdempotencyKey, IdempotencyRecord, MessageId, OnDisconnect, OpenTurn, Options, SessionId,
-        TurnInput, error::ChatError,
-    },
+    domain::{IdempotencyRecord, MessageId, OpenTurn, SessionId},
+    error::ChatError,
     events::{
         log::Subscriber, recovery::Recovery, registry::Registry, remote_tail::RemoteTail,
         replicator::Replicator,
@@ -25,6 +23,7 @@ use crate::{
         commit::{Committed, Committer, ReadyTurn},
         idempotency::{Idempotency, KeyState},
         plan::{Planner, TurnPlan},
+        request::{StartedTurn, TurnLimits, TurnRequest},
         resume::TurnFinder,
         session_cache::SessionCache,
         session_queue::{SESSION_WAIT, SessionPermit, SessionQueue},
@@ -34,47 +33,6 @@ use crate::{
 
 /// How often a request that waits looks whether another instance has finished its turn, or a joined key has settled.
 const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
-
-/// A validated request for a turn.
-#[derive(Clone, Debug)]
-pub struct TurnRequest {
-    pub owner: Owner,
-    pub session: SessionId,
-    pub input: TurnInput,
-    /// The model, for this turn.
-    pub model: Option<String>,
-    /// The system prompt, for this turn.
-    pub system: Option<String>,
-    pub options: Options,
-    pub on_disconnect: OnDisconnect,
-    pub key: Option<IdempotencyKey>,
-    /// The request as the rate limit sees it, counted or not.
-    pub ticket: Call,
-    /// For the log and the `error` event.
-    pub request_id: Arc<str>,
-}
-
-/// A turn that has started, or one that existed already under the same idempotency key.
-#[derive(Debug)]
-pub struct StartedTurn {
-    /// The answer's id.
-    pub id: MessageId,
-    /// Its events from the first.
-    pub events: Subscriber,
-}
-
-/// Limits of turns.
-#[derive(Clone, Debug)]
-pub struct TurnLimits {
-    /// How many of the newest messages are considered for a prompt.
-    pub history_messages: usize,
-    /// The largest number of messages in a session.
-    pub max_session_messages: u64,
-    /// The system prompt if neither request nor session has one.
-    pub system_prompt: Option<String>,
-    /// LLM tokens that a user may use per day.
-    pub tokens_per_day: Option<u64>,
-}
 
 /// What turns are made of.
 pub struct TurnParts {
@@ -182,7 +140,7 @@ impl TurnService {
             .then(|| self.plan_from_cache(&request))
             .flatten();
         if cached.is_none() {
-            request.ticket.count(deadline).await?;
+            request.ticket.check(deadline).await?;
         }
         loop {
             if self.shutdown.is_draining() {
@@ -204,11 +162,7 @@ impl TurnService {
                 .plan(&store, &request, cached.take(), again.as_ref())
                 .await?
             else {
-                // It failed, but is no longer the last of its session: its ending is all that there is.
-                return match &again {
-                    Some(record) => self.join(&store, &request, record).await,
-                    None => Err(ChatError::MessageNotFound),
-                };
+                return self.join_latest(&store, &request).await;
             };
             if self
                 .wait_for_slot(&mut permit, &store, &request, &plan, give_up)
@@ -352,6 +306,23 @@ impl TurnService {
             .unwrap_or(Err(ChatError::SessionBusy))
     }
 
+    /// Joins the turn that the request's key refers to now: it failed and is no longer the last of its session, or was run
+    /// again meanwhile.
+    async fn join_latest(
+        &self,
+        store: &ChatStore,
+        request: &TurnRequest,
+    ) -> Result<StartedTurn, ChatError> {
+        let digest = request
+            .key
+            .as_ref()
+            .map(|key| key.digest.as_str())
+            .unwrap_or_default();
+        let record = store.turns().idempotency(&request.owner, digest).await?;
+        self.join(store, request, &record.ok_or(ChatError::MessageNotFound)?)
+            .await
+    }
+
     /// Joins the turn of an idempotency key. A replay costs nothing of the rate limit.
     async fn join(
         &self,
@@ -363,7 +334,7 @@ impl TurnService {
             .finder
             .subscribe(store, &request.owner, &record.id, 0)
             .await?;
-        request.ticket.give_back().await;
+        request.ticket.refund().await;
         Ok(StartedTurn {
             id: record.id.clone(),
             events,

@@ -1,4 +1,4 @@
-//! Whoever leaves, at whatever moment, closes the connection to the model server and gives the place back.
+//! Dropping a generation at any moment closes the connection to the model server and gives its place back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,40 +13,40 @@ use common::{
 };
 
 use crate::{
-    server::{Act, Server, hello, line, piece, stream_head},
-    support::{Heard, Models, settings},
+    server::{Action, Server, hello, line, piece, stream_head},
+    support::{Answer, Service, settings},
 };
 
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn leaving_closes_the_connection_whatever_the_server_has_said() {
-    for (what, acts) in [
-        ("before the head", vec![Act::Hold]),
+    for (what, actions) in [
+        ("before the head", vec![Action::Hold]),
         (
             "before the first token",
-            vec![Act::Send(stream_head()), Act::Hold],
+            vec![Action::Send(stream_head()), Action::Hold],
         ),
         (
             "inside a line",
             vec![
-                Act::Send([stream_head(), piece("{\"mess")].concat()),
-                Act::Hold,
+                Action::Send([stream_head(), piece("{\"mess")].concat()),
+                Action::Hold,
             ],
         ),
         (
             "in mid-stream",
             vec![
-                Act::Send([stream_head(), piece(&line("one"))].concat()),
-                Act::Hold,
+                Action::Send([stream_head(), piece(&line("one"))].concat()),
+                Action::Hold,
             ],
         ),
     ] {
         for kind in [Ollama, OpenAi] {
-            let acts = acts.clone();
-            let server = Server::chatting(move |_| acts.clone()).await;
-            let models = Models::looked(&settings(&[(kind, &server.url)])).await;
-            let mut answering = models.enter("alice").unwrap();
+            let actions = actions.clone();
+            let server = Server::chatting(move |_| actions.clone()).await;
+            let service = Service::probed(&settings(&[(kind, &server.url)])).await;
+            let mut generation = service.enqueue("alice").unwrap();
             let arrived = async {
                 server.got_chats(1).await;
                 if what == "in mid-stream" && kind == Ollama {
@@ -54,13 +54,13 @@ async fn leaving_closes_the_connection_whatever_the_server_has_said() {
                 }
             };
             tokio::select! {
-                progress = answering.next() => assert!(progress.unwrap().contains(&Chunk::Text("one".to_owned()))),
+                progress = generation.next() => assert!(progress.unwrap().contains(&Chunk::Text("one".to_owned()))),
                 () = arrived => {}
             }
-            assert_eq!(models.llm.status()[0].running, 1);
-            drop(answering);
+            assert_eq!(service.llm.status()[0].running, 1);
+            drop(generation);
             server.saw_closed(1, AT_ONCE).await;
-            assert_eq!(models.llm.status()[0].running, 0, "{what}");
+            assert_eq!(service.llm.status()[0].running, 0, "{what}");
         }
     }
 }
@@ -69,7 +69,7 @@ async fn leaving_closes_the_connection_whatever_the_server_has_said() {
 async fn leaving_the_queue_asks_nothing_and_lets_the_next_one_move_up() {
     let server = Server::chatting(|before| {
         if before == 0 {
-            vec![Act::Hold]
+            vec![Action::Hold]
         } else {
             hello()
         }
@@ -77,9 +77,12 @@ async fn leaving_the_queue_asks_nothing_and_lets_the_next_one_move_up() {
     .await;
     let mut settings = settings(&[(Ollama, &server.url)]);
     settings.ollama.max_concurrency = 1.try_into().unwrap();
-    let models = Models::looked(&settings).await;
-    let mut running = models.enter("alice").unwrap();
-    let (mut leaving, mut staying) = (models.enter("bob").unwrap(), models.enter("carol").unwrap());
+    let service = Service::probed(&settings).await;
+    let mut running = service.enqueue("alice").unwrap();
+    let (mut leaving, mut staying) = (
+        service.enqueue("bob").unwrap(),
+        service.enqueue("carol").unwrap(),
+    );
     assert_eq!(
         leaving.next().await.unwrap(),
         [Chunk::Queued { position: 0 }]
@@ -99,9 +102,9 @@ async fn leaving_the_queue_asks_nothing_and_lets_the_next_one_move_up() {
     }
     drop(running);
     server.saw_closed(1, AT_ONCE).await;
-    assert_eq!(Heard::all(staying).await.text, "Hello");
+    assert_eq!(Answer::read(staying).await.text, "Hello");
     assert_eq!(server.chats().len(), 2);
-    models.idle().await;
+    service.idle().await;
 }
 
 #[tokio::test]
@@ -110,35 +113,35 @@ async fn leaving_while_a_retry_is_waited_for_gives_the_place_back() {
         crate::server::status("503 Service Unavailable", "Retry-After: 5\r\n")
     })
     .await;
-    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
-    let mut answering = models.enter("alice").unwrap();
+    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+    let mut generation = service.enqueue("alice").unwrap();
     tokio::select! {
-        _ = answering.next() => panic!("the retry is 5 s away"),
+        _ = generation.next() => panic!("the retry is 5 s away"),
         () = server.got_chats(1) => {}
     }
-    drop(answering);
-    models.idle().await;
+    drop(generation);
+    service.idle().await;
 }
 
 #[tokio::test]
 async fn a_hundred_answers_dropped_at_any_moment_leave_no_place_taken() {
     let server = Server::chatting(|before| match before % 4 {
-        0 => vec![Act::Hold],
-        1 => vec![Act::Send(stream_head()), Act::Hold],
+        0 => vec![Action::Hold],
+        1 => vec![Action::Send(stream_head()), Action::Hold],
         2 => vec![
-            Act::Send([stream_head(), piece(&line("x"))].concat()),
-            Act::Hold,
+            Action::Send([stream_head(), piece(&line("x"))].concat()),
+            Action::Hold,
         ],
         _ => hello(),
     })
     .await;
-    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
+    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
     for round in 0..100_u64 {
-        let mut answering = models.enter(&format!("u{}", round % 7)).unwrap();
-        let _ = tokio::time::timeout(Duration::from_micros(round * 37), answering.next()).await;
+        let mut generation = service.enqueue(&format!("u{}", round % 7)).unwrap();
+        let _ = tokio::time::timeout(Duration::from_micros(round * 37), generation.next()).await;
     }
-    models.idle().await;
-    assert_eq!(models.llm.status()[0].running, 0);
+    service.idle().await;
+    assert_eq!(service.llm.status()[0].running, 0);
 }
 
 /// A prompt that cannot be made.
@@ -153,14 +156,14 @@ impl Prompt for Impossible {
 #[tokio::test]
 async fn a_panic_on_the_way_gives_the_place_back() {
     let server = Server::chatting(|_| hello()).await;
-    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
-    let route = models.llm.resolve(None).unwrap();
-    let mut answering = models
+    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+    let route = service.llm.resolve(None).unwrap();
+    let mut generation = service
         .llm
         .enqueue(&route, &UserId::parse("alice").unwrap())
         .unwrap();
-    answering.begin(Arc::new(Impossible));
-    let turn = Shutdown::new().spawn(async move { answering.next().await });
+    generation.begin(Arc::new(Impossible));
+    let turn = Shutdown::new().spawn(async move { generation.next().await });
     assert!(turn.await.unwrap_err().is_panic());
-    models.idle().await;
+    service.idle().await;
 }

@@ -1,4 +1,4 @@
-//! What real servers put on the wire, replayed byte for byte, and what we make of it.
+//! Recorded answers of real servers, replayed byte for byte.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -6,8 +6,8 @@ use common::config::ProviderKind::{self, Ollama, OpenAi};
 use serde_json::Value;
 
 use crate::{
-    server::{Act, Server},
-    support::{Models, settings},
+    server::{Action, Server},
+    support::{Service, settings},
 };
 
 /// Waits of recorded plans are shortened by this much.
@@ -20,25 +20,25 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// The recorded answer, with the waits of its plan; one that stops before its end drops the connection there.
-fn recorded(path: &str) -> Vec<Act> {
+fn recorded(path: &str) -> Vec<Action> {
     let bytes = fs::read(folder(path)).unwrap();
     let plan: Vec<Value> = fs::read(folder(&format!("{path}.plan.json")))
         .map_or(vec![], |plan| serde_json::from_slice(&plan).unwrap());
-    let mut acts = Vec::new();
+    let mut actions = Vec::new();
     let mut sent = 0;
     for step in plan {
         if let Some(chunks) = step["after_chunk"].as_u64() {
             let end = end_of_chunk(&bytes, chunks);
-            acts.push(Act::Send(bytes[sent..end].to_vec()));
+            actions.push(Action::Send(bytes[sent..end].to_vec()));
             sent = end;
         }
-        acts.push(Act::Wait(Duration::from_millis(
+        actions.push(Action::Wait(Duration::from_millis(
             step["wait_ms"].as_u64().unwrap() / HASTE,
         )));
     }
-    acts.push(Act::Send(bytes[sent..].to_vec()));
-    acts.push(Act::Close);
-    acts
+    actions.push(Action::Send(bytes[sent..].to_vec()));
+    actions.push(Action::Close);
+    actions
 }
 
 /// Where that many HTTP chunks have ended.
@@ -60,21 +60,21 @@ fn end_of_chunk(bytes: &[u8], count: u64) -> usize {
 }
 
 /// The same bytes, each in a write of its own.
-fn dribbled(acts: Vec<Act>) -> Vec<Act> {
+fn dribbled(actions: Vec<Action>) -> Vec<Action> {
     let dribble = |act| match act {
-        Act::Send(bytes) => Act::Dribble(bytes),
+        Action::Send(bytes) => Action::Dribble(bytes),
         act => act,
     };
-    acts.into_iter().map(dribble).collect()
+    actions.into_iter().map(dribble).collect()
 }
 
-async fn heard(kind: ProviderKind, acts: Vec<Act>) -> String {
-    let server = Server::chatting(move |_| acts.clone()).await;
-    let models = Models::looked(&settings(&[(kind, &server.url)])).await;
-    let heard = models.ask().await;
-    models.idle().await;
-    assert!(!heard.text.contains('\u{fffd}') && !heard.thinking.contains('\u{fffd}'));
-    heard.truncate()
+async fn answer(kind: ProviderKind, actions: Vec<Action>) -> String {
+    let server = Server::chatting(move |_| actions.clone()).await;
+    let service = Service::probed(&settings(&[(kind, &server.url)])).await;
+    let answer = service.ask().await;
+    service.idle().await;
+    assert!(!answer.text.contains('\u{fffd}') && !answer.thinking.contains('\u{fffd}'));
+    answer.summary()
 }
 
 /// What every recorded answer of that server says: `tests/fixtures/EXPECTED.tsv`.
@@ -91,10 +91,10 @@ fn expected(name: &str) -> Vec<(String, String)> {
 async fn check(kind: ProviderKind, name: &str) {
     let cases = expected(name);
     for (file, expected) in &cases {
-        let acts = recorded(&format!("{name}/{file}"));
-        assert_eq!(heard(kind, acts.clone()).await, *expected, "{file}");
+        let actions = recorded(&format!("{name}/{file}"));
+        assert_eq!(answer(kind, actions.clone()).await, *expected, "{file}");
         assert_eq!(
-            heard(kind, dribbled(acts)).await,
+            answer(kind, dribbled(actions)).await,
             *expected,
             "{file}, byte by byte"
         );

@@ -1,4 +1,4 @@
-//! The model servers as the chat service sees them, told against real servers that misbehave on purpose.
+//! Tests of the model layer against fake model servers that send recorded and faulty bytes.
 
 #![expect(
     clippy::unwrap_used,

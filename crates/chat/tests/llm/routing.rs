@@ -1,4 +1,4 @@
-//! Where a request goes, by the last look at the servers, without waiting for any of them.
+//! Routing by the last health probes.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use crate::{
-    server::{Act, Server, answer, hello},
-    support::{Models, nobody, settings},
+    server::{Action, Server, hello, response},
+    support::{Service, nobody, settings},
 };
 
 #[tokio::test]
 async fn a_model_that_the_servers_lack_is_told_with_the_command_that_gets_it() {
     let server = Server::chatting(|_| hello()).await;
-    let models = Models::looked(&settings(&[(Ollama, &server.url), (Demo, &server.url)])).await;
-    let missing = |name: &str| match models.llm.resolve(Some(name)) {
+    let service = Service::probed(&settings(&[(Ollama, &server.url), (Demo, &server.url)])).await;
+    let missing = |name: &str| match service.llm.resolve(Some(name)) {
         Err(ModelError::NotFound(text)) => text,
         other => panic!("{other:?}"),
     };
@@ -27,10 +27,10 @@ async fn a_model_that_the_servers_lack_is_told_with_the_command_that_gets_it() {
     missing("../../x");
     missing("http://elsewhere/x");
     assert_eq!(
-        models.llm.resolve(Some("tiny:latest")).unwrap().window,
+        service.llm.resolve(Some("tiny:latest")).unwrap().window,
         4096
     );
-    assert_eq!(models.llm.resolve(Some("tiny")).unwrap().provider, Ollama);
+    assert_eq!(service.llm.resolve(Some("tiny")).unwrap().provider, Ollama);
     assert!(server.chats().is_empty());
     assert!(
         server
@@ -48,18 +48,18 @@ async fn the_first_provider_that_is_up_and_has_the_model_is_chosen() {
     );
     let mut settings = settings(&[(Ollama, &ollama.url), (OpenAi, &openai.url)]);
     settings.openai.context_window = 1000.try_into().unwrap();
-    let models = Models::looked(&settings).await;
-    assert_eq!(models.llm.resolve(Some("tiny")).unwrap().provider, Ollama);
+    let service = Service::probed(&settings).await;
+    assert_eq!(service.llm.resolve(Some("tiny")).unwrap().provider, Ollama);
     drop(ollama);
-    models
+    service
         .until(|llm| llm.status()[0].up == Some(false) || llm.resolve(Some("tiny")).is_ok())
         .await;
-    let heard = models.ask().await;
-    assert_eq!(heard.provider, heard.error.is_none().then_some(OpenAi));
-    models.until(|llm| llm.status()[0].up == Some(false)).await;
-    let route = models.llm.resolve(Some("tiny")).unwrap();
+    let answer = service.ask().await;
+    assert_eq!(answer.provider, answer.error.is_none().then_some(OpenAi));
+    service.until(|llm| llm.status()[0].up == Some(false)).await;
+    let route = service.llm.resolve(Some("tiny")).unwrap();
     assert_eq!((route.provider, route.window), (OpenAi, 1000));
-    let listed = models.llm.models();
+    let listed = service.llm.models();
     assert_eq!(listed.len(), 1);
     assert!(
         (
@@ -73,28 +73,28 @@ async fn the_first_provider_that_is_up_and_has_the_model_is_chosen() {
 #[tokio::test]
 async fn a_server_that_is_down_is_unavailable_at_once_and_back_within_two_seconds() {
     let nowhere = nobody().await;
-    let models = Models::looked(&settings(&[(Ollama, &nowhere)])).await;
+    let service = Service::probed(&settings(&[(Ollama, &nowhere)])).await;
     assert!(matches!(
-        models.llm.resolve(None),
+        service.llm.resolve(None),
         Err(ModelError::Unavailable(_))
     ));
-    assert!(models.llm.models().is_empty());
+    assert!(service.llm.models().is_empty());
     let listener = TcpListener::bind(nowhere.socket_addrs(|| None).unwrap()[0])
         .await
         .unwrap();
     let _server = Server::on(listener, |request, _| match request.path.as_str() {
         "/api/chat" => hello(),
-        _ => vec![Act::Send(answer(
+        _ => vec![Action::Send(response(
             "200 OK",
             "",
             "{\"models\":[{\"name\":\"tiny\"}]}",
         ))],
     });
-    let back = models.until(|llm| llm.resolve(None).is_ok());
+    let back = service.until(|llm| llm.resolve(None).is_ok());
     tokio::time::timeout(Duration::from_secs(3), back)
         .await
         .unwrap();
-    assert_eq!(models.ask().await.text, "Hello");
+    assert_eq!(service.ask().await.text, "Hello");
 }
 
 #[tokio::test]
@@ -107,12 +107,12 @@ async fn windows_come_from_the_list_or_the_model_itself_and_are_asked_for_once()
             ("/api/ps", _) => r#"{"models":[{"name":"b:1","context_length":1024}]}"#,
             _ => return crate::server::status("404 Not Found", ""),
         };
-        vec![Act::Send(answer("200 OK", "", body))]
+        vec![Action::Send(response("200 OK", "", body))]
     })
     .await;
-    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
+    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
     let windows: Vec<_> = ["a:1", "b:1", "c:1"]
-        .map(|name| models.llm.resolve(Some(name)).unwrap().window)
+        .map(|name| service.llm.resolve(Some(name)).unwrap().window)
         .into();
     assert_eq!(windows, [2048, 1024, 8192]);
 }
@@ -121,19 +121,18 @@ async fn windows_come_from_the_list_or_the_model_itself_and_are_asked_for_once()
 async fn a_server_without_a_model_list_is_tried_all_the_same() {
     for list in ["nonsense", "{\"error\":\"Unexpected endpoint\"}"] {
         let server = Server::start(move |request, _| match request.path.as_str() {
-            "/v1/chat/completions" => vec![Act::Send(answer(
-                "200 OK",
+            "/v1/chat/completions" => vec![Action::Send(response("200 OK",
                 "Content-Type: application/json\r\n",
                 "{\"choices\":[{\"message\":{\"content\":\"whole\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}",
             ))],
-            _ => vec![Act::Send(answer("200 OK", "", list))],
+            _ => vec![Action::Send(response("200 OK", "", list))],
         })
         .await;
         let mut settings = settings(&[(OpenAi, &server.url)]);
         settings.openai.base_url = server.url.join("/v1").unwrap();
         settings.openai.api_key = Some("sesame".to_owned().into());
-        let models = Models::looked(&settings).await;
-        assert_eq!(models.ask().await.truncate(), "text=\"whole\" Stop 1+2");
+        let service = Service::probed(&settings).await;
+        assert_eq!(service.ask().await.summary(), "text=\"whole\" Stop 1+2");
         assert!(
             server
                 .requests()
@@ -148,8 +147,8 @@ async fn a_name_that_does_not_resolve_and_a_server_without_tls_are_unavailable()
     let server = Server::chatting(|_| hello()).await;
     let plain = format!("https://{}", server.url.authority());
     for url in [plain.as_str(), "http://no-such-host.invalid:1"] {
-        let models = Models::unlooked(&settings(&[(Ollama, &Url::parse(url).unwrap())]));
-        let error = models.ask().await.error.unwrap();
+        let service = Service::unprobed(&settings(&[(Ollama, &Url::parse(url).unwrap())]));
+        let error = service.ask().await.error.unwrap();
         assert!(matches!(error, ModelError::Unavailable(_)), "{error}");
     }
     assert!(server.chats().is_empty(), "no fallback to plain");

@@ -1,4 +1,4 @@
-//! A model server that does what a story says, byte by byte.
+//! A fake model server that sends scripted bytes.
 
 use std::{
     sync::{Arc, Mutex},
@@ -14,11 +14,11 @@ use tokio::{
 };
 use url::Url;
 
-use crate::support::SOON;
+use crate::support::TEST_TIMEOUT;
 
 /// One thing that the server does on a connection.
 #[derive(Clone)]
-pub enum Act {
+pub enum Action {
     Send(Vec<u8>),
     /// Each byte in a write of its own.
     Dribble(Vec<u8>),
@@ -41,7 +41,7 @@ pub struct Request {
     pub body: Value,
 }
 
-type Script = dyn Fn(&Request, usize) -> Vec<Act> + Send + Sync;
+type Script = dyn Fn(&Request, usize) -> Vec<Action> + Send + Sync;
 
 /// A model server. Dropping it closes its listener and its connections.
 pub struct Server {
@@ -65,7 +65,7 @@ impl Drop for Server {
 impl Server {
     /// A server that does for each request what the script says, given how many came for that path before.
     pub async fn start(
-        script: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
+        script: impl Fn(&Request, usize) -> Vec<Action> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::on(listener, script)
@@ -73,7 +73,7 @@ impl Server {
 
     pub fn on(
         listener: TcpListener,
-        script: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
+        script: impl Fn(&Request, usize) -> Vec<Action> + Send + Sync + 'static,
     ) -> Self {
         let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let seen = Seen {
@@ -106,7 +106,7 @@ impl Server {
     }
 
     /// A server with the model `tiny` that does this for its chats: Ollama's and OpenAI's paths alike.
-    pub async fn chatting(chat: impl Fn(usize) -> Vec<Act> + Send + Sync + 'static) -> Self {
+    pub async fn chatting(chat: impl Fn(usize) -> Vec<Action> + Send + Sync + 'static) -> Self {
         Self::start(move |request, before| match request.path.as_str() {
             "/api/chat" | "/v1/chat/completions" => chat(before),
             _ => models(request),
@@ -132,7 +132,7 @@ impl Server {
     pub async fn got_chats(&self, count: usize) {
         let mut arrived = self.seen.arrived.subscribe();
         let enough = arrived.wait_for(|_| self.chats().len() >= count);
-        tokio::time::timeout(SOON, enough)
+        tokio::time::timeout(TEST_TIMEOUT, enough)
             .await
             .expect("the request arrives")
             .unwrap();
@@ -170,32 +170,32 @@ async fn converse(mut stream: TcpStream, seen: &Seen, script: &Script) -> std::i
 }
 
 /// Whether the connection goes on.
-async fn perform(act: Act, stream: &mut TcpStream, seen: &Seen) -> std::io::Result<bool> {
+async fn perform(act: Action, stream: &mut TcpStream, seen: &Seen) -> std::io::Result<bool> {
     match act {
-        Act::Send(bytes) => stream.write_all(&bytes).await?,
-        Act::Dribble(bytes) => {
+        Action::Send(bytes) => stream.write_all(&bytes).await?,
+        Action::Dribble(bytes) => {
             for byte in bytes {
                 stream.write_all(&[byte]).await?;
                 tokio::task::yield_now().await;
             }
         }
-        Act::Wait(time) => tokio::time::sleep(time).await,
-        Act::Hold => {
+        Action::Wait(time) => tokio::time::sleep(time).await,
+        Action::Hold => {
             while !matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
             seen.closed.send_modify(|count| *count += 1);
             return Ok(false);
         }
-        Act::Flood(bytes) => {
+        Action::Flood(bytes) => {
             while stream.write_all(&bytes).await.is_ok() {}
             seen.closed.send_modify(|count| *count += 1);
             return Ok(false);
         }
-        Act::Close => {
+        Action::Close => {
             stream.shutdown().await?;
             while !matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
             return Ok(false);
         }
-        Act::Reset => {
+        Action::Reset => {
             stream.set_zero_linger()?;
             return Ok(false);
         }
@@ -233,7 +233,7 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<Request>
 }
 
 /// An answer with a body of known length.
-pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
+pub fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
         body.len()
@@ -262,27 +262,35 @@ pub fn line(text: &str) -> String {
 pub const DONE: &str = "{\"message\":{\"content\":\"\"},\"done\":true,\"done_reason\":\"stop\",\"prompt_eval_count\":3,\"eval_count\":2}\n";
 
 /// A whole good answer of Ollama.
-pub fn hello() -> Vec<Act> {
+pub fn hello() -> Vec<Action> {
     let body = format!("{}{}{DONE}", line("Hel"), line("lo"));
-    vec![Act::Send([stream_head(), piece(&body), piece("")].concat())]
+    vec![Action::Send(
+        [stream_head(), piece(&body), piece("")].concat(),
+    )]
 }
 
 /// A bad status.
-pub fn status(status: &str, headers: &str) -> Vec<Act> {
-    vec![Act::Send(answer(
+pub fn status(status: &str, headers: &str) -> Vec<Action> {
+    vec![Action::Send(response(
         status,
         headers,
         "{\"error\":\"secret words of the server\"}",
     ))]
 }
 
-fn models(request: &Request) -> Vec<Act> {
+fn models(request: &Request) -> Vec<Action> {
     let body = match request.path.as_str() {
         "/api/tags" => {
             json!({ "models": [{ "name": "tiny:latest", "digest": "d", "details": { "context_length": 4096 } }] })
         }
         "/v1/models" => json!({ "data": [{ "id": "tiny", "max_model_len": 2048 }] }),
-        _ => return vec![Act::Send(answer("404 Not Found", "", "404 page not found"))],
+        _ => {
+            return vec![Action::Send(response(
+                "404 Not Found",
+                "",
+                "404 page not found",
+            ))];
+        }
     };
-    vec![Act::Send(answer("200 OK", "", &body.to_string()))]
+    vec![Action::Send(response("200 OK", "", &body.to_string()))]
 }

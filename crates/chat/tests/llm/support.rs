@@ -1,4 +1,4 @@
-//! The verbs of the stories: to ask through the chain, and to hear the answer out.
+//! A service over fake model servers, and its answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 /// The most that a test waits for anything.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings for providers at those addresses, patient enough not to matter.
 pub fn settings(servers: &[(ProviderKind, &Url)]) -> config::Llm {
@@ -35,9 +35,9 @@ pub fn settings(servers: &[(ProviderKind, &Url)]) -> config::Llm {
             max_concurrency: 4.try_into().unwrap(),
             queue: 256,
             connect_timeout: Duration::from_secs(2),
-            first_token_timeout: SOON,
-            idle_timeout: SOON,
-            total_timeout: 2 * SOON,
+            first_token_timeout: TEST_TIMEOUT,
+            idle_timeout: TEST_TIMEOUT,
+            total_timeout: 2 * TEST_TIMEOUT,
             breaker_failures: 0,
         }
     };
@@ -57,28 +57,28 @@ pub async fn nobody() -> Url {
 }
 
 /// The servers behind the chain, after their first look.
-pub struct Models {
+pub struct Service {
     pub llm: LlmService,
     stop: Shutdown,
 }
 
-impl Drop for Models {
+impl Drop for Service {
     fn drop(&mut self) {
         self.stop.stop();
     }
 }
 
-impl Models {
+impl Service {
     /// Waits for the first look at every provider.
-    pub async fn looked(settings: &config::Llm) -> Self {
-        let models = Self::unlooked(settings);
-        models
+    pub async fn probed(settings: &config::Llm) -> Self {
+        let service = Self::unprobed(settings);
+        service
             .until(|llm| llm.status().iter().all(|status| status.up.is_some()))
             .await;
-        models
+        service
     }
 
-    pub fn unlooked(settings: &config::Llm) -> Self {
+    pub fn unprobed(settings: &config::Llm) -> Self {
         let stop = Shutdown::new();
         Self {
             llm: LlmService::new(settings, &stop).unwrap(),
@@ -93,26 +93,26 @@ impl Models {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(SOON, watching)
+        tokio::time::timeout(TEST_TIMEOUT, watching)
             .await
             .expect("it is so in time");
     }
 
     /// A place in the queue for that user, with what to ask said.
-    pub fn enter(&self, user: &str) -> Result<Generation, ModelError> {
+    pub fn enqueue(&self, user: &str) -> Result<Generation, ModelError> {
         let route = self.llm.resolve(None)?;
-        let mut answering = self.llm.enqueue(&route, &UserId::parse(user).unwrap())?;
-        answering.begin(Arc::new(Say("Hi")));
-        Ok(answering)
+        let mut generation = self.llm.enqueue(&route, &UserId::parse(user).unwrap())?;
+        generation.begin(Arc::new(Say("Hi")));
+        Ok(generation)
     }
 
     /// Asks and listens to the end.
-    pub async fn ask(&self) -> Heard {
-        match self.enter("alice") {
-            Ok(answering) => Heard::all(answering).await,
-            Err(error) => Heard {
+    pub async fn ask(&self) -> Answer {
+        match self.enqueue("alice") {
+            Ok(generation) => Answer::read(generation).await,
+            Err(error) => Answer {
                 error: Some(error),
-                ..Heard::default()
+                ..Answer::default()
             },
         }
     }
@@ -150,7 +150,7 @@ impl Prompt for Say {
 
 /// What an answer was, to its end.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct Answer {
     pub text: String,
     pub thinking: String,
     pub calls: Vec<ToolCall>,
@@ -160,24 +160,24 @@ pub struct Heard {
     pub error: Option<ModelError>,
 }
 
-impl Heard {
-    pub async fn all(mut answering: Generation) -> Self {
-        let mut heard = Self::default();
+impl Answer {
+    pub async fn read(mut generation: Generation) -> Self {
+        let mut answer = Self::default();
         let listening = async {
-            while heard.end.is_none() && heard.error.is_none() {
-                match answering.next().await {
+            while answer.end.is_none() && answer.error.is_none() {
+                match generation.next().await {
                     Ok(progress) => {
                         assert!(!progress.is_empty());
-                        progress.into_iter().for_each(|one| heard.take(one));
+                        progress.into_iter().for_each(|one| answer.take(one));
                     }
-                    Err(error) => heard.error = Some(error),
+                    Err(error) => answer.error = Some(error),
                 }
             }
         };
-        tokio::time::timeout(3 * SOON, listening)
+        tokio::time::timeout(3 * TEST_TIMEOUT, listening)
             .await
             .expect("it ends");
-        heard
+        answer
     }
 
     fn take(&mut self, progress: Chunk) {
@@ -197,26 +197,26 @@ impl Heard {
     }
 
     /// In a few words, for comparing.
-    pub fn truncate(&self) -> String {
-        let mut truncate = String::new();
+    pub fn summary(&self) -> String {
+        let mut summary = String::new();
         for (name, text) in [("think", &self.thinking), ("text", &self.text)] {
             if !text.is_empty() {
-                truncate.push_str(&format!("{name}={text:?} "));
+                summary.push_str(&format!("{name}={text:?} "));
             }
         }
         for call in &self.calls {
-            truncate.push_str(&format!("{}({}) ", call.name, call.arguments));
+            summary.push_str(&format!("{}({}) ", call.name, call.arguments));
         }
         if let Some((finish, usage)) = self.end {
             let usage = usage.map_or("?".to_owned(), |usage| {
                 format!("{}+{}", usage.prompt_tokens, usage.completion_tokens)
             });
-            truncate.push_str(&format!("{finish:?} {usage}"));
+            summary.push_str(&format!("{finish:?} {usage}"));
         }
         if let Some(error) = &self.error {
-            truncate.push_str(kind(error));
+            summary.push_str(kind(error));
         }
-        truncate
+        summary
     }
 }
 

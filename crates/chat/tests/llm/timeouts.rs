@@ -1,4 +1,4 @@
-//! How long a server is waited for, how often it is tried, and when it is left alone.
+//! Timeouts, retries and the circuit breaker.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use common::config::{
 use url::Url;
 
 use crate::{
-    server::{Act, Server, line, piece, status, stream_head},
-    support::{Models, kind, settings},
+    server::{Action, Server, line, piece, status, stream_head},
+    support::{Service, kind, settings},
 };
 
 #[tokio::test]
@@ -27,9 +27,9 @@ async fn a_server_that_says_when_to_come_back_is_believed_for_a_few_seconds() {
         for said in ["429 Too Many Requests", "503 Service Unavailable"] {
             let header = format!("Retry-After: {value}\r\n");
             let server = Server::chatting(move |_| status(said, &header)).await;
-            let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
+            let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
             let start = Instant::now();
-            let error = models.ask().await.error.unwrap();
+            let error = service.ask().await.error.unwrap();
             assert_eq!(
                 server.chats().len(),
                 if is_retried { 2 } else { 1 },
@@ -69,52 +69,55 @@ async fn each_wait_has_its_own_patience() {
     let first: Change = |ollama| ollama.first_token_timeout = SHORT;
     let idle: Change = |ollama| ollama.idle_timeout = SHORT;
     let total: Change = |ollama| ollama.total_timeout = 2 * SHORT;
-    let begun = Act::Send([stream_head(), piece(&line("one "))].concat());
-    let endless = vec![Act::Send(stream_head()), Act::Flood(piece(&line("x")))];
-    for (what, change, acts, truncate) in [
-        ("nothing comes", first, vec![Act::Hold], "Timeout"),
+    let begun = Action::Send([stream_head(), piece(&line("one "))].concat());
+    let endless = vec![
+        Action::Send(stream_head()),
+        Action::Flood(piece(&line("x"))),
+    ];
+    for (what, change, actions, truncate) in [
+        ("nothing comes", first, vec![Action::Hold], "Timeout"),
         (
             "only the head comes",
             first,
-            vec![Act::Send(stream_head()), Act::Hold],
+            vec![Action::Send(stream_head()), Action::Hold],
             "Timeout",
         ),
         (
             "it falls silent",
             idle,
-            vec![begun, Act::Hold],
+            vec![begun, Action::Hold],
             "text=\"one \" Timeout",
         ),
         ("it never ends", total, endless, "Timeout"),
     ] {
-        let server = Server::chatting(move |_| acts.clone()).await;
-        let models = Models::looked(&changed(&server.url, change)).await;
+        let server = Server::chatting(move |_| actions.clone()).await;
+        let service = Service::probed(&changed(&server.url, change)).await;
         let start = Instant::now();
-        let mut heard = models.ask().await;
+        let mut answer = service.ask().await;
         if what == "it never ends" {
-            assert!(heard.text.len() > 10);
-            heard.text.clear();
+            assert!(answer.text.len() > 10);
+            answer.text.clear();
         }
-        assert_eq!(heard.truncate(), truncate, "{what}");
+        assert_eq!(answer.summary(), truncate, "{what}");
         assert!(
             start.elapsed() >= SHORT && start.elapsed() < Duration::from_secs(5),
             "{what}"
         );
         server.saw_closed(1, Duration::from_secs(1)).await;
         assert_eq!(server.chats().len(), 1);
-        models.idle().await;
+        service.idle().await;
     }
 }
 
 #[tokio::test]
 async fn a_line_without_an_end_is_given_up_at_its_cap() {
     let endless = vec![
-        Act::Send(stream_head()),
-        Act::Flood(piece(&"x".repeat(1 << 16))),
+        Action::Send(stream_head()),
+        Action::Flood(piece(&"x".repeat(1 << 16))),
     ];
     let server = Server::chatting(move |_| endless.clone()).await;
-    let models = Models::looked(&settings(&[(Ollama, &server.url)])).await;
-    assert_eq!(models.ask().await.truncate(), "Failed");
+    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+    assert_eq!(service.ask().await.summary(), "Failed");
     server.saw_closed(1, Duration::from_secs(1)).await;
 }
 
@@ -123,20 +126,20 @@ async fn the_breaker_opens_on_outages_in_a_row_and_says_so_before_anything_is_as
     let server = Server::chatting(|_| status("503 Service Unavailable", "")).await;
     let mut settings = settings(&[(Ollama, &server.url)]);
     settings.ollama.breaker_failures = 4;
-    let models = Models::looked(&settings).await;
+    let service = Service::probed(&settings).await;
     for _ in 0..2 {
-        assert_eq!(models.ask().await.truncate(), "Unavailable");
+        assert_eq!(service.ask().await.summary(), "Unavailable");
     }
     assert_eq!(server.chats().len(), 4);
-    assert!(models.llm.status()[0].breaker_open);
+    assert!(service.llm.status()[0].breaker_open);
     assert!(matches!(
-        models.llm.resolve(None),
+        service.llm.resolve(None),
         Err(ModelError::Unavailable(_))
     ));
-    models.until(|llm| llm.resolve(None).is_ok()).await;
-    assert_eq!(models.ask().await.truncate(), "Unavailable");
+    service.until(|llm| llm.resolve(None).is_ok()).await;
+    assert_eq!(service.ask().await.summary(), "Unavailable");
     assert_eq!(server.chats().len(), 5, "one probe");
-    assert!(models.llm.resolve(None).is_err());
+    assert!(service.llm.resolve(None).is_err());
 }
 
 #[tokio::test]
@@ -144,11 +147,11 @@ async fn failures_that_are_no_outages_leave_the_breaker_closed() {
     let server = Server::chatting(|_| status("500 Internal Server Error", "")).await;
     let mut settings = settings(&[(Ollama, &server.url)]);
     settings.ollama.breaker_failures = 1;
-    let models = Models::looked(&settings).await;
+    let service = Service::probed(&settings).await;
     for _ in 0..3 {
-        assert_eq!(models.ask().await.truncate(), "Failed");
+        assert_eq!(service.ask().await.summary(), "Failed");
     }
-    assert!(!models.llm.status()[0].breaker_open);
+    assert!(!service.llm.status()[0].breaker_open);
 }
 
 #[tokio::test]
@@ -156,12 +159,15 @@ async fn a_finished_answer_does_not_wait_for_ever_for_its_end_mark() {
     let frame =
         "data: {\"choices\":[{\"delta\":{\"content\":\"Yo\"},\"finish_reason\":\"length\"}]}\n\n";
     let server = Server::chatting(move |_| {
-        vec![Act::Send([stream_head(), piece(frame)].concat()), Act::Hold]
+        vec![
+            Action::Send([stream_head(), piece(frame)].concat()),
+            Action::Hold,
+        ]
     })
     .await;
-    let models = Models::looked(&settings(&[(OpenAi, &server.url)])).await;
+    let service = Service::probed(&settings(&[(OpenAi, &server.url)])).await;
     let start = Instant::now();
-    assert_eq!(models.ask().await.truncate(), "text=\"Yo\" Length ?");
+    assert_eq!(service.ask().await.summary(), "text=\"Yo\" Length ?");
     assert!(start.elapsed() < Duration::from_secs(5));
     server.saw_closed(1, Duration::from_secs(1)).await;
 }

@@ -1,66 +1,62 @@
-//! The built-in stand-in for when no model server can be reached: it says so, and how to get one.
+//! The built-in provider for when no model server can be reached: it says so, and how to get one.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use common::config::ProviderKind;
 use futures_util::{StreamExt, stream};
 
 use crate::{
     domain::FinishReason,
     llm::{
         chunk::Chunk,
-        error::RequestError,
-        providers::{Chunks, ModelInfo, Provider},
+        error::ProviderError,
+        providers::{Batch, ChunkStream, ModelInfo, Provider},
         request::ChatRequest,
     },
 };
 
 /// The id under which it answers.
-pub const MODEL: &str = "demo";
+pub(in crate::llm) const MODEL: &str = "demo";
 /// Between two pieces: enough to see that it streams.
-const PACE: Duration = Duration::from_millis(8);
-/// Words in a piece.
-const PIECE: usize = 4;
-/// Most characters of the message that are echoed.
-const ECHO: usize = 120;
+const PAUSE: Duration = Duration::from_millis(8);
+const WORDS_A_PIECE: usize = 4;
+/// Most characters of the message that are quoted.
+const MAX_QUOTE: usize = 120;
 
-/// The stand-in.
-pub struct Demo {
-    /// The model that it tells people to get.
-    wanted: String,
+pub(in crate::llm) struct Demo {
+    /// The model that the answer recommends.
+    recommended: String,
 }
 
 impl Demo {
-    /// A stand-in that tells how to get that model.
-    pub fn new(wanted: &str) -> Self {
+    pub(in crate::llm) fn new(recommended: &str) -> Self {
         Self {
-            wanted: wanted.to_owned(),
+            recommended: recommended.to_owned(),
         }
     }
 
     fn answer(&self, request: &ChatRequest) -> String {
-        let heard = request
+        let quoted = request
             .messages
             .iter()
             .rev()
             .find(|message| message.role == "user");
-        let heard = heard
-            .map(|message| echo(&message.content))
+        let quoted = quoted
+            .map(|message| quote(&message.content))
             .unwrap_or_default();
         format!(
             "I am the built-in demo, not a language model: no model server could be reached. I did get your message \
-             (\"{heard}\"). For real answers install Ollama (https://ollama.com/download), run `ollama serve`, and in \
-             another terminal `ollama pull {wanted}`. Then ask again: I step aside by myself.",
-            wanted = self.wanted
+             (\"{quoted}\"). For real answers install Ollama (https://ollama.com/download), run `ollama serve`, and in \
+             another terminal `ollama pull {recommended}`. Then ask again: I step aside by myself.",
+            recommended = self.recommended
         )
     }
 }
 
 /// The beginning of what was said, on one line.
-fn echo(said: &str) -> String {
+fn quote(said: &str) -> String {
     let mut words = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((at, _)) = words.char_indices().nth(ECHO) {
+    if let Some((at, _)) = words.char_indices().nth(MAX_QUOTE) {
         words.truncate(at);
         words.push('…');
     }
@@ -70,23 +66,22 @@ fn echo(said: &str) -> String {
 /// Cuts after every few words, keeping every character.
 fn pieces(text: &str) -> Vec<String> {
     let words: Vec<&str> = text.split_inclusive(' ').collect();
-    words.chunks(PIECE).map(|words| words.concat()).collect()
+    words
+        .chunks(WORDS_A_PIECE)
+        .map(|words| words.concat())
+        .collect()
 }
 
 #[async_trait]
 impl Provider for Demo {
-    fn kind(&self) -> ProviderKind {
-        ProviderKind::Demo
-    }
-
-    async fn list_models(&self) -> Result<Vec<ModelInfo>, RequestError> {
+    async fn list_models(&self) -> Result<Vec<ModelInfo>, ProviderError> {
         Ok(vec![ModelInfo {
             id: MODEL.to_owned(),
             window: None,
         }])
     }
 
-    async fn chat(&self, request: &ChatRequest) -> Result<Chunks, RequestError> {
+    async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError> {
         let text = pieces(&self.answer(request))
             .into_iter()
             .map(|piece| vec![Chunk::Text(piece)]);
@@ -95,8 +90,8 @@ impl Provider for Demo {
             usage: None,
         }];
         let paced = stream::iter(text.chain([end])).then(|chunks| async move {
-            tokio::time::sleep(PACE).await;
-            Ok(chunks)
+            tokio::time::sleep(PAUSE).await;
+            Ok(Batch { chunks, deltas: 1 })
         });
         Ok(paced.boxed())
     }
@@ -128,7 +123,7 @@ mod tests {
         let text: String = chunks
             .iter()
             .flatten()
-            .flatten()
+            .flat_map(|batch| &batch.chunks)
             .filter_map(|chunk| match chunk {
                 Chunk::Text(text) => Some(text.as_str()),
                 _ => None,

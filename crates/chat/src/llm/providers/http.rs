@@ -1,26 +1,111 @@
-//! What all adapters do alike over HTTP: addresses, failures, and bodies that are no streams.
+//! Requests to one model server: addresses, the API key, and answers that are no streams.
 
 use std::{error::Error as StdError, time::Duration};
 
+use common::{clients::http::PerThread, config};
 use reqwest::{RequestBuilder, Response, header::RETRY_AFTER};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
-use crate::llm::{
-    error::{Cause, ModelError, RequestError},
-    request::ChatRequest,
-};
+use crate::llm::error::{ErrorKind, ProviderError};
 
 /// The most that is read of an answer that is not a stream, in bytes.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 /// The most that is read of an error's body, in bytes: enough to tell its kind.
 const MAX_ERROR_BODY: usize = 16 * 1024;
 /// How long an error's body may take: the status alone says most of it.
-const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(2);
-/// The longest time to come back later that is passed on.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest `Retry-After` that is believed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
+/// Says what a provider means by a status and a body.
+pub(super) type Classify = fn(&ErrorAnswer) -> ErrorKind;
+
+/// An answer with a bad status.
+pub(super) struct ErrorAnswer {
+    pub(super) status: u16,
+    pub(super) body: String,
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// The address of a model server, and the key that it wants.
+pub(super) struct Endpoint {
+    client: PerThread,
+    base: Url,
+    api_key: Option<SecretString>,
+}
+
+impl Endpoint {
+    pub(super) fn new(client: PerThread, base: Url, settings: &config::Provider) -> Self {
+        Self {
+            client,
+            base,
+            api_key: settings.api_key.clone(),
+        }
+    }
+
+    pub(super) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// The document at that path.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        classify: Classify,
+    ) -> Result<T, ProviderError> {
+        let request = self.client.here().get(below(&self.base, path));
+        let sent = self.authorized(request).send().await;
+        document(accepted(sent.map_err(unreachable)?, classify).await?).await
+    }
+
+    /// The document that answers that body.
+    pub(super) async fn query<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+        classify: Classify,
+    ) -> Result<T, ProviderError> {
+        let request = self.client.here().post(below(&self.base, path)).json(body);
+        let sent = self.authorized(request).send().await;
+        document(accepted(sent.map_err(unreachable)?, classify).await?).await
+    }
+
+    /// The response to a chat request, once its status is good. `request_id` goes along, so that the server's log can be
+    /// searched by it; empty: none is sent.
+    pub(super) async fn chat(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+        request_id: &str,
+        classify: Classify,
+    ) -> Result<Response, ProviderError> {
+        let mut request = self.client.here().post(below(&self.base, path)).json(body);
+        if !request_id.is_empty() {
+            request = request.header(common::http::X_REQUEST_ID, request_id);
+        }
+        let response = self.authorized(request).send().await.map_err(|error| {
+            // A server that is reached and does not speak HTTP has failed.
+            if is_garbage(&error) {
+                ProviderError::failed(causes(error))
+            } else {
+                unreachable(error)
+            }
+        })?;
+        accepted(response, classify).await
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.api_key {
+            Some(key) => request.bearer_auth(key.expose_secret()),
+            None => request,
+        }
+    }
+}
+
 /// The address below `base`, whatever path that has already.
-pub(super) fn endpoint(base: &Url, segments: &[&str]) -> Url {
+pub(super) fn below(base: &Url, segments: &[&str]) -> Url {
     let mut url = base.clone();
     url.set_query(None);
     url.set_fragment(None);
@@ -30,35 +115,16 @@ pub(super) fn endpoint(base: &Url, segments: &[&str]) -> Url {
     url
 }
 
-/// The request with the id of the caller's.
-pub(super) fn traced(request: RequestBuilder, id: &str) -> RequestBuilder {
-    if id.is_empty() {
-        return request;
-    }
-    request.header(common::http::X_REQUEST_ID, id)
+fn unreachable(error: reqwest::Error) -> ProviderError {
+    let kind = if error.is_builder() {
+        ErrorKind::Failed
+    } else {
+        ErrorKind::Unreachable
+    };
+    ProviderError::new(kind, causes(error))
 }
 
-/// What a request that got no status means.
-pub(super) fn unreachable(error: reqwest::Error) -> RequestError {
-    if error.is_builder() {
-        return RequestError::content(ModelError::Failed(causes(error)));
-    }
-    RequestError {
-        error: ModelError::Unavailable(causes(error)),
-        cause: Cause::Unreachable,
-        retry_after: None,
-    }
-}
-
-/// The same for a request of an answer: a server that is reached and does not speak HTTP has failed.
-pub(super) fn unanswered(error: reqwest::Error) -> RequestError {
-    if is_garbage(&error) {
-        return RequestError::content(ModelError::Failed(causes(error)));
-    }
-    unreachable(error)
-}
-
-/// Whether what came in the place of an answer's head is none.
+/// Whether what came in the place of a response's head is none.
 fn is_garbage(error: &reqwest::Error) -> bool {
     let mut source = error.source();
     while let Some(cause) = source {
@@ -83,32 +149,25 @@ pub(super) fn causes(error: reqwest::Error) -> String {
     text
 }
 
-/// The response, if its status is good; else what `read` makes of the status and the body's text.
-pub(super) async fn accepted(
-    response: Response,
-    read: impl FnOnce(u16, &str) -> ModelError,
-) -> Result<Response, RequestError> {
+/// The response, if its status is good.
+async fn accepted(response: Response, classify: Classify) -> Result<Response, ProviderError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
+    let context = format!("{} answered {status}", response.url().path());
     let retry_after = retry_after(&response);
-    let body = tokio::time::timeout(ERROR_BODY_PATIENCE, error_body(response))
+    let body = tokio::time::timeout(ERROR_BODY_TIMEOUT, error_body(response))
         .await
         .unwrap_or_default();
-    let error = match (status.as_u16(), retry_after) {
-        (429, _) => ModelError::Busy { retry_after },
-        (503, Some(_)) => ModelError::Busy { retry_after },
-        (code @ 502..=504, _) => {
-            ModelError::Unavailable(format!("status {code}: {}", truncate(&body)))
-        }
-        (code, _) => read(code, &body),
-    };
-    Err(RequestError {
-        error,
-        cause: Cause::Status(status.as_u16()),
+    let answer = ErrorAnswer {
+        status: status.as_u16(),
+        body,
         retry_after,
-    })
+    };
+    Err(ProviderError::new(classify(&answer), context)
+        .with_upstream_text(&answer.body)
+        .with_retry_after(retry_after))
 }
 
 /// As much of an error's body as tells its kind.
@@ -125,28 +184,19 @@ async fn error_body(mut response: Response) -> String {
 }
 
 /// The JSON document of a short answer.
-pub(super) async fn document<T: serde::de::DeserializeOwned>(
-    mut response: Response,
-) -> Result<T, RequestError> {
+async fn document<T: DeserializeOwned>(mut response: Response) -> Result<T, ProviderError> {
+    let path = response.url().path().to_owned();
     let mut body = Vec::new();
     while let Some(bytes) = response.chunk().await.map_err(unreachable)? {
         if body.len() + bytes.len() > MAX_BODY {
-            return Err(RequestError::content(ModelError::Failed(
-                "an answer of more than 8 MiB".to_owned(),
+            return Err(ProviderError::failed(format!(
+                "{path} answered more than 8 MiB"
             )));
         }
         body.extend_from_slice(&bytes);
     }
-    serde_json::from_slice(&body).map_err(|error| {
-        RequestError::content(ModelError::Failed(format!(
-            "an answer that is not understood: {error}"
-        )))
-    })
-}
-
-/// What a good answer means that holds no list of models.
-pub(super) fn no_list() -> RequestError {
-    RequestError::content(ModelError::Failed("a model list without models".to_owned()))
+    serde_json::from_slice(&body)
+        .map_err(|_| ProviderError::failed(format!("{path} answered 200 with no JSON")))
 }
 
 /// When the server wants to be asked again: seconds or an HTTP date; whatever else it says is not believed.
@@ -167,64 +217,6 @@ fn parse_retry_after(value: &str, now_ms: i64) -> Option<Duration> {
         Duration::from_millis(u64::try_from(at.saturating_sub(now_ms)).unwrap_or(0))
     };
     Some(wait.min(MAX_RETRY_AFTER))
-}
-
-/// The beginning of a text, for the log.
-pub(super) fn truncate(text: &str) -> String {
-    text.chars()
-        .take(300)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
-}
-
-/// What a model server's own words mean, whatever status they came with.
-pub(super) fn classify_error(text: &str) -> Option<ModelError> {
-    const TOO_LONG: [&str; 12] = [
-        "exceed_context_size",
-        "exceeds the available context",
-        "context_length_exceeded",
-        "maximum context length",
-        "max context length",
-        "context length exceeded",
-        "exceeds the context",
-        "exceed context window",
-        "longer than the context",
-        "context the overflows",
-        "`max_new_tokens` must be <=",
-        "prompt is too long",
-    ];
-    let lower = text.to_lowercase();
-    if TOO_LONG.iter().any(|phrase| lower.contains(phrase)) {
-        return Some(ModelError::ContextTooLong(truncate(text)));
-    }
-    let unsupported = |what: &str| {
-        ModelError::Unsupported(format!(
-            "This model does not support {what}; ask another one, or leave it out."
-        ))
-    };
-    ["tools", "thinking", "images", "chat"]
-        .into_iter()
-        .find_map(|what| {
-            (lower.contains(&format!("does not support {what}"))).then(|| unsupported(what))
-        })
-}
-
-/// What a refusal of a chat request means. Where the caller made the request, and not we, a server that calls it bad
-/// means the caller.
-pub(super) fn refused(
-    ask: &ChatRequest,
-    status: u16,
-    read: impl FnOnce() -> ModelError,
-) -> ModelError {
-    match read() {
-        ModelError::Failed(_) if ask.untrimmed && matches!(status, 400 | 422) => {
-            ModelError::Unsupported(
-                "The model server does not accept this request: check the messages, `tools` and `response_format`."
-                    .to_owned(),
-            )
-        }
-        error => error,
-    }
 }
 
 #[cfg(test)]
@@ -249,9 +241,9 @@ mod tests {
 
     #[test]
     fn an_endpoint_keeps_the_path_that_the_base_has() {
-        let below = |base: &str| endpoint(&Url::parse(base).unwrap(), &["api", "chat"]).to_string();
-        assert_eq!(below("http://h:1"), "http://h:1/api/chat");
-        assert_eq!(below("http://h:1/"), "http://h:1/api/chat");
-        assert_eq!(below("http://h:1/proxy/?a=b"), "http://h:1/proxy/api/chat");
+        let chat = |base: &str| below(&Url::parse(base).unwrap(), &["api", "chat"]).to_string();
+        assert_eq!(chat("http://h:1"), "http://h:1/api/chat");
+        assert_eq!(chat("http://h:1/"), "http://h:1/api/chat");
+        assert_eq!(chat("http://h:1/proxy/?a=b"), "http://h:1/proxy/api/chat");
     }
 }

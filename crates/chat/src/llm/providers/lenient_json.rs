@@ -1,7 +1,9 @@
-//! Members that servers write in odd ways: what makes no sense counts as absent, so that it spoils no answer.
+//! JSON as servers write it: a member that makes no sense counts as absent, so that it fails no answer.
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, error::Category, value::RawValue};
+
+use crate::llm::providers::unicode::RawText;
 
 /// More tokens than any answer has: a count beyond it is none.
 const MAX_COUNT: u64 = 1_000_000_000;
@@ -12,6 +14,11 @@ pub(super) fn or_none<'de, D: Deserializer<'de>, T: DeserializeOwned>(
 ) -> Result<Option<T>, D::Error> {
     let raw = <&RawValue>::deserialize(from)?;
     Ok(serde_json::from_str(raw.get()).ok())
+}
+
+/// A text, whatever halves of surrogate pairs are in it.
+pub(super) fn lossy_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<RawText>::deserialize(from)?.and_then(RawText::into_string))
 }
 
 /// A number of tokens: a whole number, also where it is written with a point; one that makes no sense is none.
@@ -28,7 +35,6 @@ pub(super) fn tokens(number: &Value) -> Option<u64> {
         .filter(|count| *count <= MAX_COUNT)
 }
 
-/// A member that is a number of tokens.
 pub(super) fn tokens_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     Ok(or_none(from)?.as_ref().and_then(tokens))
 }
@@ -51,7 +57,15 @@ pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String
     if json.trim_ascii_start().first() != Some(&b'{') {
         return Err("not an object".to_owned());
     }
-    serde_json::from_slice(json).map_err(|error| error.to_string())
+    // Without serde's own sentence, which quotes what it read.
+    serde_json::from_slice(json).map_err(|error| {
+        let what = match error.classify() {
+            Category::Data => "a member of an unexpected type",
+            Category::Eof => "an incomplete document",
+            Category::Syntax | Category::Io => "no JSON",
+        };
+        format!("{what} at column {}", error.column())
+    })
 }
 
 #[cfg(test)]

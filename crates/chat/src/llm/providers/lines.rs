@@ -1,18 +1,16 @@
-//! Bytes to lines: cut at LF wherever the reads fell, with a cap.
+//! Splits bytes into lines, wherever the reads fell, with a cap on their length.
 
 use memchr::memchr;
 
-use crate::llm::{error::ModelError, providers::lenient_json};
+use crate::llm::{error::ProviderError, providers::lenient_json};
 
 /// The longest line, or event, that is read from a model server, in bytes.
 pub(super) const MAX_LINE: usize = 8 * 1024 * 1024;
 
-/// Whether more is wanted.
 pub(super) type GoOn = bool;
 
-/// The error of a line past the cap.
-pub(super) fn too_long() -> ModelError {
-    ModelError::Failed(format!("a line of more than {MAX_LINE} bytes"))
+pub(super) fn too_long() -> ProviderError {
+    ProviderError::failed(format!("a line of more than {MAX_LINE} bytes"))
 }
 
 /// Collects the part of a line that a read left over.
@@ -27,8 +25,8 @@ impl Lines {
     pub(super) fn feed(
         &mut self,
         mut bytes: &[u8],
-        mut each: impl FnMut(&[u8]) -> Result<GoOn, ModelError>,
-    ) -> Result<GoOn, ModelError> {
+        mut each: impl FnMut(&[u8]) -> Result<GoOn, ProviderError>,
+    ) -> Result<GoOn, ProviderError> {
         while let Some(at) = memchr(b'\n', bytes) {
             let (head, rest) = bytes.split_at(at);
             bytes = rest.get(1..).unwrap_or_default();
@@ -48,15 +46,15 @@ impl Lines {
         Ok(true)
     }
 
-    /// Calls `each` with what the last line left without its end, if anything.
+    /// Calls `each` with the last line where its end is missing.
     pub(super) fn finish(
         &mut self,
-        mut each: impl FnMut(&[u8]) -> Result<GoOn, ModelError>,
-    ) -> Result<GoOn, ModelError> {
+        mut each: impl FnMut(&[u8]) -> Result<GoOn, ProviderError>,
+    ) -> Result<GoOn, ProviderError> {
         one(&std::mem::take(&mut self.partial), &mut each)
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), ProviderError> {
         if self.partial.len() + bytes.len() > MAX_LINE {
             return Err(too_long());
         }
@@ -67,8 +65,8 @@ impl Lines {
 
 fn one(
     line: &[u8],
-    each: &mut impl FnMut(&[u8]) -> Result<GoOn, ModelError>,
-) -> Result<GoOn, ModelError> {
+    each: &mut impl FnMut(&[u8]) -> Result<GoOn, ProviderError>,
+) -> Result<GoOn, ProviderError> {
     match lenient_json::without_bom(line.trim_ascii()) {
         [] => Ok(true),
         _ if line.len() > MAX_LINE => Err(too_long()),

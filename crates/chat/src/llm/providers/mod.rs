@@ -1,4 +1,4 @@
-//! Model servers: one adapter for each wire, all behind one small trait.
+//! Model servers: one provider for each protocol, all behind one trait.
 
 use async_trait::async_trait;
 use common::config::ProviderKind;
@@ -6,36 +6,66 @@ use futures_util::stream::BoxStream;
 
 use crate::llm::{
     chunk::Chunk,
-    error::{ModelError, RequestError},
+    error::{ModelError, ProviderError},
+    redaction::Redactor,
     request::ChatRequest,
 };
 
-pub mod demo;
+mod classify;
+pub(super) mod demo;
+mod finish;
 mod http;
 mod lenient_json;
 mod lines;
-pub mod ollama;
-pub mod openai;
+pub(super) mod ollama;
+pub(super) mod openai;
 mod response_stream;
 mod sse;
 #[cfg(test)]
 mod tests;
+mod unicode;
 
 /// A model that a server has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelInfo {
+pub(super) struct ModelInfo {
     /// Its id at that server.
-    pub id: String,
-    /// The model's own window in tokens, where the server tells.
-    pub window: Option<u32>,
+    pub(super) id: String,
+    /// The most tokens that prompt and answer may have, where the server tells.
+    pub(super) window: Option<u32>,
 }
 
-/// The chunks of an answer, as many at once as one read of the socket returned (none, where it held only a part of a line
-/// or a sign of life); dropping it closes the connection, which stops the model.
-pub type Chunks = BoxStream<'static, Result<Vec<Chunk>, ModelError>>;
+/// What one read of the connection brought: nothing at all, where it held only a part of a line or a keep-alive.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) chunks: Vec<Chunk>,
+    /// Pieces of output, which are a token each on most servers; also pieces of a tool call that is not whole yet.
+    pub(super) deltas: u64,
+}
 
-/// What an answer's bytes say on that wire, in the pieces in which they came, for measurements and fuzzing, which have no
-/// server.
+/// An answer as it comes. Dropping it closes the connection, which stops the model.
+pub(super) type ChunkStream = BoxStream<'static, Result<Batch, ProviderError>>;
+
+/// One model server.
+#[async_trait]
+pub(super) trait Provider: Send + Sync {
+    async fn list_models(&self) -> Result<Vec<ModelInfo>, ProviderError>;
+
+    /// Sends the request, always streamed; returns once the server has answered with a good status.
+    async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError>;
+
+    /// Whether the requested name means the listed model.
+    fn same_model(&self, listed: &str, requested: &str) -> bool {
+        listed == requested
+    }
+}
+
+impl Batch {
+    pub(super) fn is_finished(&self) -> bool {
+        matches!(self.chunks.last(), Some(Chunk::End { .. }))
+    }
+}
+
+/// The chunks of an answer that is given as bytes, for benchmarks and fuzzing.
 ///
 /// # Errors
 /// As reading them from the server.
@@ -43,35 +73,25 @@ pub fn parse<'a>(
     kind: ProviderKind,
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Vec<Chunk>, ModelError> {
-    fn all<'a>(
-        mut parser: impl response_stream::Parser,
-        pieces: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Vec<Chunk>, ModelError> {
-        let mut chunks = Vec::new();
-        for piece in pieces {
-            parser.feed(piece, &mut chunks)?;
-            if matches!(chunks.last(), Some(Chunk::End { .. })) {
-                return Ok(chunks);
-            }
-        }
-        parser.finish(&mut chunks)?;
-        Ok(chunks)
-    }
-    match kind {
-        ProviderKind::Ollama => all(ollama::parser(&ChatRequest::default()), pieces),
-        _ => all(openai::parser(""), pieces),
-    }
+    let parsed = match kind {
+        ProviderKind::Ollama => parse_all(ollama::parser(&ChatRequest::default()), pieces),
+        _ => parse_all(openai::parser(), pieces),
+    };
+    let not_found = || ModelError::NotFound(String::new());
+    parsed.map_err(|error| error.into_model_error(&Redactor::default(), not_found))
 }
 
-/// One model server's wire.
-#[async_trait]
-pub trait Provider: Send + Sync {
-    /// Which it is.
-    fn kind(&self) -> ProviderKind;
-
-    /// The models that it has now.
-    async fn list_models(&self) -> Result<Vec<ModelInfo>, RequestError>;
-
-    /// Sends the request, always streamed; returns once the server has answered with a good status.
-    async fn chat(&self, request: &ChatRequest) -> Result<Chunks, RequestError>;
+fn parse_all<'a>(
+    mut parser: impl response_stream::Parser,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Vec<Chunk>, ProviderError> {
+    let mut batch = Batch::default();
+    for piece in pieces {
+        parser.feed(piece, &mut batch)?;
+        if batch.is_finished() {
+            return Ok(batch.chunks);
+        }
+    }
+    parser.finish(&mut batch)?;
+    Ok(batch.chunks)
 }

@@ -1,9 +1,9 @@
-//! Server-sent events out of bytes, as liberal as servers are careless: any line end, any read, a missing last blank line.
+//! Splits bytes into server-sent events: any line end, any read size, a missing last blank line.
 
 use memchr::memchr2;
 
 use crate::llm::{
-    error::ModelError,
+    error::ProviderError,
     providers::lines::{GoOn, MAX_LINE, too_long},
 };
 
@@ -32,8 +32,8 @@ impl Events {
     pub(super) fn feed(
         &mut self,
         mut bytes: &[u8],
-        mut each: impl FnMut(Event<'_>) -> Result<GoOn, ModelError>,
-    ) -> Result<GoOn, ModelError> {
+        mut each: impl FnMut(Event<'_>) -> Result<GoOn, ProviderError>,
+    ) -> Result<GoOn, ProviderError> {
         if self.after_cr && !bytes.is_empty() {
             bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
             self.after_cr = false;
@@ -60,8 +60,8 @@ impl Events {
     /// Takes the end of the bytes: what was complete but for its last line end counts.
     pub(super) fn finish(
         &mut self,
-        mut each: impl FnMut(Event<'_>) -> Result<GoOn, ModelError>,
-    ) -> Result<GoOn, ModelError> {
+        mut each: impl FnMut(Event<'_>) -> Result<GoOn, ProviderError>,
+    ) -> Result<GoOn, ProviderError> {
         Ok(self.ended(&[], &mut each)? && self.ended(&[], &mut each)?)
     }
 
@@ -69,8 +69,8 @@ impl Events {
     fn ended(
         &mut self,
         tail: &[u8],
-        each: &mut impl FnMut(Event<'_>) -> Result<GoOn, ModelError>,
-    ) -> Result<GoOn, ModelError> {
+        each: &mut impl FnMut(Event<'_>) -> Result<GoOn, ProviderError>,
+    ) -> Result<GoOn, ProviderError> {
         if self.partial.is_empty() {
             return self.line(tail, each);
         }
@@ -85,8 +85,8 @@ impl Events {
     fn line(
         &mut self,
         mut line: &[u8],
-        each: &mut impl FnMut(Event<'_>) -> Result<GoOn, ModelError>,
-    ) -> Result<GoOn, ModelError> {
+        each: &mut impl FnMut(Event<'_>) -> Result<GoOn, ProviderError>,
+    ) -> Result<GoOn, ProviderError> {
         if !std::mem::replace(&mut self.started, true) {
             line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         }
@@ -107,8 +107,8 @@ impl Events {
 
     fn dispatch(
         &mut self,
-        each: &mut impl FnMut(Event<'_>) -> Result<GoOn, ModelError>,
-    ) -> Result<GoOn, ModelError> {
+        each: &mut impl FnMut(Event<'_>) -> Result<GoOn, ProviderError>,
+    ) -> Result<GoOn, ProviderError> {
         let is_error = std::mem::take(&mut self.is_error);
         let data = self.data.strip_suffix(b"\n").unwrap_or(&self.data);
         let go_on = if data.trim_ascii().is_empty() {
@@ -120,7 +120,7 @@ impl Events {
         go_on
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), ProviderError> {
         if self.partial.len() + bytes.len() > MAX_LINE {
             return Err(too_long());
         }

@@ -6,36 +6,35 @@ use proptest::prelude::*;
 
 use crate::llm::{
     chunk::Chunk,
-    error::ModelError,
-    providers::{ollama, openai, response_stream::Parser},
+    providers::{Batch, ollama, openai, response_stream::Parser},
+    redaction::Redactor,
     request::ChatRequest,
 };
 
-/// What a parser makes of an answer that comes in these pieces: its chunks, neighbours of a kind joined, and its error.
+/// What a parser makes of an answer that comes in these pieces: its chunks and its error.
 fn read<'a>(
     mut parser: impl Parser,
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> (Vec<Chunk>, Option<String>) {
-    let mut chunks = Vec::new();
-    let is_over = |chunks: &[Chunk]| matches!(chunks.last(), Some(Chunk::End { .. }));
+    let mut batch = Batch::default();
     let mut failed = None;
     for piece in pieces {
-        failed = parser.feed(piece, &mut chunks).err();
-        if failed.is_some() || is_over(&chunks) {
+        failed = parser.feed(piece, &mut batch).err();
+        if failed.is_some() || batch.is_finished() {
             break;
         }
     }
-    if failed.is_none() && !is_over(&chunks) {
-        failed = parser.finish(&mut chunks).err();
+    if failed.is_none() && !batch.is_finished() {
+        failed = parser.finish(&mut batch).err();
     }
     assert_eq!(
         failed.is_none(),
-        is_over(&chunks),
+        batch.is_finished(),
         "an end or an error, and not both"
     );
     (
-        chunks.into_iter().map(without_made_ids).collect(),
-        failed.map(|error| kind(&error)),
+        batch.chunks.into_iter().map(without_made_ids).collect(),
+        failed.map(|error| error.describe(&Redactor::default())),
     )
 }
 
@@ -48,10 +47,6 @@ fn without_made_ids(chunk: Chunk) -> Chunk {
         }
         chunk => chunk,
     }
-}
-
-fn kind(error: &ModelError) -> String {
-    error.to_string()
 }
 
 fn bodies(folder: &str, ending: &str) -> Vec<(String, Vec<u8>)> {
@@ -97,7 +92,7 @@ fn ollama_answers_read_the_same_wherever_they_are_cut() {
 
 #[test]
 fn openai_answers_read_the_same_wherever_they_are_cut() {
-    check_every_cut(bodies("openai", ".sse"), || openai::parser("m"));
+    check_every_cut(bodies("openai", ".sse"), || openai::parser());
 }
 
 #[test]
@@ -122,10 +117,7 @@ fn a_frame_may_be_anything_that_json_can_be_without_a_panic() {
     ] {
         let (_, failed) = read(ollama_answer(), [value.as_bytes()]);
         assert!(failed.is_some(), "{value}");
-        let (_, failed) = read(
-            openai::parser("m"),
-            [format!("data: {value}\n\n").as_bytes()],
-        );
+        let (_, failed) = read(openai::parser(), [format!("data: {value}\n\n").as_bytes()]);
         assert!(failed.is_some(), "{value}");
     }
 }
@@ -140,7 +132,7 @@ fn tool_calls_are_told_apart_by_index_and_by_id() {
             })
             .collect();
         body.push_str("data: [DONE]\n\n");
-        let (chunks, failed) = read(openai::parser("m"), [body.as_bytes()]);
+        let (chunks, failed) = read(openai::parser(), [body.as_bytes()]);
         assert_eq!(failed, None);
         chunks
             .into_iter()
@@ -208,22 +200,22 @@ fn tool_calls_are_told_apart_by_index_and_by_id() {
 }
 
 /// What an OpenAI-compatible answer of these frames says: thoughts in brackets, text, calls, the finish and the usage.
-fn said(frames: &[&str]) -> Result<String, String> {
+fn openai_summary(frames: &[&str]) -> Result<String, String> {
     let mut body: String = frames
         .iter()
         .map(|frame| format!("data: {frame}\n\n"))
         .collect();
     body.push_str("data: [DONE]\n\n");
-    told(read(openai::parser("m"), [body.as_bytes()]))
+    summary(read(openai::parser(), [body.as_bytes()]))
 }
 
 /// The same of Ollama's lines.
-fn lines_say(lines: &[&str]) -> Result<String, String> {
+fn ollama_summary(lines: &[&str]) -> Result<String, String> {
     let body = lines.join("\n");
-    told(read(ollama_answer(), [body.as_bytes()]))
+    summary(read(ollama_answer(), [body.as_bytes()]))
 }
 
-fn told((chunks, failed): (Vec<Chunk>, Option<String>)) -> Result<String, String> {
+fn summary((chunks, failed): (Vec<Chunk>, Option<String>)) -> Result<String, String> {
     if let Some(error) = failed {
         return Err(error);
     }
@@ -259,20 +251,20 @@ fn an_odd_member_beside_the_text_spoils_no_answer() {
         r#"{"error":{},"object":null}"#,
     ] {
         assert_eq!(
-            said(&[HI, odd, stop]),
+            openai_summary(&[HI, odd, stop]),
             Ok("Hi Stop None".to_owned()),
             "{odd}"
         );
     }
     let floats = r#"{"choices":[],"usage":{"prompt_tokens":7.0,"completion_tokens":3.0}}"#;
     assert_eq!(
-        said(&[HI, floats, stop]),
+        openai_summary(&[HI, floats, stop]),
         Ok("Hi Stop Some((7, 3))".to_owned())
     );
     let line = r#"{"message":{"content":"Hi","thinking":false},"done":false,"error":""}"#;
     let last = r#"{"done":true,"done_reason":5,"prompt_eval_count":7.0,"eval_count":99999999999,"error":false}"#;
     assert_eq!(
-        lines_say(&[line, last]),
+        ollama_summary(&[line, last]),
         Ok("Hi Stop Some((7, 0))".to_owned())
     );
 }
@@ -281,7 +273,10 @@ fn an_odd_member_beside_the_text_spoils_no_answer() {
 fn what_says_everything_again_beside_its_delta_is_heard_once() {
     let frame = r#"{"choices":[{"message":{"content":"Hi"},"delta":{"content":"Hi"}}]}"#;
     let last = r#"{"choices":[{"message":{"content":"Hi you"},"delta":{"content":" you"},"finish_reason":"stop"}]}"#;
-    assert_eq!(said(&[frame, last]), Ok("Hi you Stop None".to_owned()));
+    assert_eq!(
+        openai_summary(&[frame, last]),
+        Ok("Hi you Stop None".to_owned())
+    );
 }
 
 #[test]
@@ -297,7 +292,7 @@ fn thoughts_are_understood_in_every_dialect() {
     ] {
         let frame = format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
         assert_eq!(
-            said(&[&frame, HI]),
+            openai_summary(&[&frame, HI]),
             Ok("(Hm)Hi Stop None".to_owned()),
             "{delta}"
         );
@@ -308,29 +303,36 @@ fn thoughts_are_understood_in_every_dialect() {
 fn every_word_for_a_full_answer_is_length() {
     for word in ["length", "max_tokens", "MAX_TOKENS", "model_length"] {
         let last = format!(r#"{{"choices":[{{"finish_reason":"{word}"}}]}}"#);
-        assert_eq!(said(&[HI, &last]), Ok("Hi Length None".to_owned()));
+        assert_eq!(
+            openai_summary(&[HI, &last]),
+            Ok("Hi Length None".to_owned())
+        );
     }
 }
 
 #[test]
 fn a_call_that_nobody_can_make_is_not_told_as_one() {
     let called = r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#;
-    assert_eq!(said(&[HI, called]), Ok("Hi Stop None".to_owned()));
+    assert_eq!(openai_summary(&[HI, called]), Ok("Hi Stop None".to_owned()));
     let nameless =
         r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}}]}"#;
-    assert!(said(&[nameless, called]).is_err());
+    assert!(openai_summary(&[nameless, called]).is_err());
 }
 
 #[test]
 fn an_error_object_without_the_member_error_is_a_failure() {
     let error = r#"{"object":"error","message":"out of memory","code":500}"#;
-    assert!(said(&[HI, error]).unwrap_err().contains("out of memory"));
+    assert!(
+        openai_summary(&[HI, error])
+            .unwrap_err()
+            .contains("out of memory")
+    );
 }
 
 #[test]
 fn a_list_is_not_taken_for_an_object() {
-    assert!(said(&[HI, r#"[null,[]]"#]).is_err());
-    assert!(lines_say(&[r#"[{"content":"Hi"},false]"#, r#"{"done":true}"#]).is_err());
+    assert!(openai_summary(&[HI, r#"[null,[]]"#]).is_err());
+    assert!(ollama_summary(&[r#"[{"content":"Hi"},false]"#, r#"{"done":true}"#]).is_err());
 }
 
 #[test]
@@ -341,22 +343,22 @@ fn a_byte_order_mark_is_no_part_of_an_answer() {
     let events =
         "\t \u{feff}\tdata: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\ndata: [DONE]\n\n";
     for size in [1, 2, 3, 1000] {
-        let heard = told(read(openai::parser("m"), events.as_bytes().chunks(size)));
-        assert_eq!(heard, Ok("Hi Stop None".to_owned()));
-        let heard = told(read(openai::parser("m"), document.as_bytes().chunks(size)));
-        assert_eq!(heard, Ok("Hi Stop None".to_owned()));
-        let heard = told(read(ollama_answer(), lines.as_bytes().chunks(size)));
-        assert_eq!(heard, Ok("Hi Stop None".to_owned()));
+        let parsed = summary(read(openai::parser(), events.as_bytes().chunks(size)));
+        assert_eq!(parsed, Ok("Hi Stop None".to_owned()));
+        let parsed = summary(read(openai::parser(), document.as_bytes().chunks(size)));
+        assert_eq!(parsed, Ok("Hi Stop None".to_owned()));
+        let parsed = summary(read(ollama_answer(), lines.as_bytes().chunks(size)));
+        assert_eq!(parsed, Ok("Hi Stop None".to_owned()));
     }
 }
 
 #[test]
 fn a_whole_document_needs_no_finish_reason() {
     let document = r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":null}]}"#;
-    let heard = told(read(openai::parser("m"), [document.as_bytes()]));
-    assert_eq!(heard, Ok("Hi Stop None".to_owned()));
+    let parsed = summary(read(openai::parser(), [document.as_bytes()]));
+    assert_eq!(parsed, Ok("Hi Stop None".to_owned()));
     for document in ["{}", r#"{"choices":[]}"#] {
-        assert!(told(read(openai::parser("m"), [document.as_bytes()])).is_err());
+        assert!(summary(read(openai::parser(), [document.as_bytes()])).is_err());
     }
 }
 
@@ -366,7 +368,7 @@ fn arguments_that_ollama_sends_as_a_text_are_not_packed_twice() {
         let line = format!(
             r#"{{"message":{{"tool_calls":[{{"id":5,"function":{{"name":"f"{arguments}}}}}]}}}}"#
         );
-        lines_say(&[&line, r#"{"done":true}"#]).unwrap()
+        ollama_summary(&[&line, r#"{"done":true}"#]).unwrap()
     };
     assert_eq!(
         call(r#","arguments":{"x":1}"#),
@@ -397,20 +399,20 @@ proptest! {
             let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
             cuts.sort_unstable();
             let pieces: Vec<_> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
-            let (chunks, failed) = if is_ollama { read(ollama_answer(), pieces) } else { read(openai::parser("m"), pieces) };
+            let (chunks, failed) = if is_ollama { read(ollama_answer(), pieces) } else { read(openai::parser(), pieces) };
             prop_assert_eq!(failed, None);
-            let heard: String = chunks.iter().filter_map(|chunk| match chunk {
+            let parsed: String = chunks.iter().filter_map(|chunk| match chunk {
                 Chunk::Text(text) => Some(text.as_str()),
                 _ => None,
             }).collect();
-            prop_assert_eq!(&heard, &said);
+            prop_assert_eq!(&parsed, &said);
         }
     }
 
     #[test]
     fn any_bytes_end_in_an_end_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         read(ollama_answer(), bytes.chunks(7));
-        read(openai::parser("m"), bytes.chunks(7));
+        read(openai::parser(), bytes.chunks(7));
     }
 }
 
@@ -440,7 +442,7 @@ fn a_very_long_line_is_read_whole() {
         pieces(&line).iter().map(Vec::as_slice),
     ));
     check(read(
-        openai::parser("m"),
+        openai::parser(),
         pieces(&frame).iter().map(Vec::as_slice),
     ));
 }

@@ -10,7 +10,7 @@ fn user(name: &str) -> UserId {
 }
 
 fn position(permit: &SchedulerPermit) -> Option<usize> {
-    permit.moved(None).now_or_never().unwrap()
+    permit.changed(None).now_or_never().unwrap()
 }
 
 #[test]
@@ -25,8 +25,23 @@ fn what_does_not_fit_is_refused_at_once() {
 }
 
 #[test]
+fn a_user_alone_can_take_half_of_the_queue_and_two_a_third_each() {
+    let scheduler = Scheduler::new("test", 1, 9);
+    let _running = scheduler.enqueue(&user("a")).unwrap();
+    let fill =
+        |name: &str| -> Vec<_> { std::iter::from_fn(|| scheduler.enqueue(&user(name))).collect() };
+    let mut first = fill("a");
+    assert_eq!(first.len(), 5);
+    let second = fill("b");
+    assert_eq!(second.len(), 2);
+    assert_eq!((fill("c").len(), fill("a").len()), (1, 0));
+    first.truncate(2);
+    assert_eq!(fill("d").len(), 3);
+}
+
+#[test]
 fn a_user_with_many_waiting_turns_delays_another_by_one() {
-    let scheduler = Scheduler::new("test", 1, 100);
+    let scheduler = Scheduler::new("test", 1, 200);
     let mut held: Vec<_> = (0..50)
         .map(|_| scheduler.enqueue(&user("greedy")).unwrap())
         .collect();
@@ -53,7 +68,7 @@ fn places_given_back_in_any_order_leave_nothing_behind() {
         drop(last);
         assert_eq!(scheduler.load(), (0, 0));
         let state = scheduler.state();
-        assert!(state.rotation.is_empty() && state.lines.is_empty());
+        assert!(state.rotation.is_empty() && state.waiters.is_empty());
     }
 }
 
@@ -65,12 +80,12 @@ async fn whoever_waits_hears_of_every_step_forward_and_of_the_turn() {
         scheduler.enqueue(&user("b")).unwrap(),
     );
     let third = scheduler.enqueue(&user("c")).unwrap();
-    assert_eq!(third.moved(None).await, Some(1));
-    assert!(third.moved(Some(1)).now_or_never().is_none());
+    assert_eq!(third.changed(None).await, Some(1));
+    assert!(third.changed(Some(1)).now_or_never().is_none());
     drop(first);
-    assert_eq!(third.moved(Some(1)).await, Some(0));
+    assert_eq!(third.changed(Some(1)).await, Some(0));
     drop(second);
-    assert_eq!(third.moved(Some(0)).await, None);
+    assert_eq!(third.changed(Some(0)).await, None);
 }
 
 #[test]
@@ -104,18 +119,22 @@ proptest! {
         steps in prop::collection::vec(step(), 0..80),
     ) {
         let scheduler = Scheduler::new("test", running, waiting);
-        let mut permits: Vec<SchedulerPermit> = Vec::new();
+        let mut permits: Vec<(u8, SchedulerPermit)> = Vec::new();
         for step in steps {
             let load = scheduler.load();
             match step {
                 Step::Enter(who) => match scheduler.enqueue(&user(&who.to_string())) {
-                    Some(permit) => permits.push(permit),
-                    None => prop_assert_eq!(load, (running, waiting)),
+                    Some(permit) => permits.push((who, permit)),
+                    None => {
+                        let own = permits.iter().filter(|(name, permit)| *name == who && position(permit).is_some());
+                        prop_assert_eq!(load.0, running);
+                        prop_assert!(own.count() >= waiting - load.1);
+                    }
                 },
                 Step::Leave(which) if !permits.is_empty() => drop(permits.remove(which.index(permits.len()))),
                 Step::Leave(_) => {}
             }
-            let mut positions: Vec<_> = permits.iter().filter_map(position).collect();
+            let mut positions: Vec<_> = permits.iter().filter_map(|(_, permit)| position(permit)).collect();
             positions.sort_unstable();
             let (runs, waits) = scheduler.load();
             prop_assert_eq!(&positions, &(0..waits).collect::<Vec<_>>());

@@ -1,30 +1,18 @@
-//! A request in Ollama's words.
+//! The body of a chat request to Ollama.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::llm::{
-    error::ModelError,
+    error::ProviderError,
     request::{ChatRequest, PromptMessage},
 };
-
-/// Whether two names mean the same model: `gemma3` is `gemma3:latest`.
-pub fn same_model(one: &str, other: &str) -> bool {
-    fn parts(name: &str) -> (&str, &str) {
-        // A colon before the last slash belongs to a registry's port.
-        match name.rsplit_once(':') {
-            Some((base, tag)) if !tag.contains('/') => (base, tag),
-            _ => (name, "latest"),
-        }
-    }
-    parts(one) == parts(other)
-}
 
 /// The body of `/api/chat`.
 #[derive(Serialize)]
 pub(super) struct Body<'a> {
     model: &'a str,
-    messages: Vec<Sent<'a>>,
+    messages: Vec<OutgoingMessage<'a>>,
     stream: bool,
     options: Value,
     #[serde(flatten)]
@@ -34,70 +22,78 @@ pub(super) struct Body<'a> {
 /// A message: nearly every one is plain, and nothing of it is copied.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Sent<'a> {
+enum OutgoingMessage<'a> {
     Plain { role: &'a str, content: &'a str },
-    Made(Value),
+    Translated(Value),
 }
 
 /// What is sent for that request.
-pub(super) fn body(ask: &ChatRequest) -> Result<Body<'_>, ModelError> {
+pub(super) fn body(request: &ChatRequest) -> Result<Body<'_>, ProviderError> {
     let mut names = Map::new();
-    let messages = ask
+    let messages = request
         .messages
         .iter()
         .map(|message| translate(message, &mut names))
         .collect::<Result<_, _>>()?;
     let mut more = Map::new();
     let mut set = |name: &str, value: Value| more.insert(name.to_owned(), value);
-    if ask.untrimmed {
+    if request.untrimmed {
         set("truncate", Value::from(false));
         set("shift", Value::from(false));
     }
-    if let Some(think) = think(ask) {
+    if let Some(think) = think(request) {
         set("think", think);
     }
-    if let Some(format) = ask.extra.get("response_format").and_then(format) {
+    if let Some(format) = request.extra.get("response_format").and_then(format) {
         set("format", format);
     }
     // There is no `tool_choice`: not to offer the tools is how to forbid them.
-    let tools = ask
+    let tools = request
         .extra
         .get("tools")
         .filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty()));
-    if let (Some(tools), false) = (tools, ask.extra.get("tool_choice") == Some(&json!("none"))) {
+    if let (Some(tools), false) = (
+        tools,
+        request.extra.get("tool_choice") == Some(&json!("none")),
+    ) {
         set("tools", tools.clone());
     }
     Ok(Body {
-        model: &ask.model,
+        model: &request.model,
         messages,
         stream: true,
-        options: options(ask),
+        options: options(request),
         more,
     })
 }
 
-fn options(ask: &ChatRequest) -> Value {
-    let asked = &ask.options;
-    let room = ask.window.saturating_sub(ask.prompt_estimate);
+fn options(request: &ChatRequest) -> Value {
+    let wanted = &request.options;
+    let room = request.window.saturating_sub(request.prompt_estimate);
     // An estimate may be too high; only what we trimmed by it is known to leave so little.
-    let least = if ask.untrimmed { ask.window / 4 } else { 1 };
+    let least = if request.untrimmed {
+        request.window / 4
+    } else {
+        1
+    };
     let room = room.max(least).max(1);
     let mut options =
-        json!({ "num_ctx": ask.window, "num_predict": asked.max_tokens.unwrap_or(room) });
+        json!({ "num_ctx": request.window, "num_predict": wanted.max_tokens.unwrap_or(room) });
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             options[name] = value;
         }
     };
-    set("temperature", asked.temperature.map(Value::from));
-    set("top_p", asked.top_p.map(Value::from));
-    set("top_k", asked.top_k.map(Value::from));
-    set("seed", asked.seed.map(Value::from));
-    set("stop", asked.stop.clone().map(Value::from));
+    set("temperature", wanted.temperature.map(Value::from));
+    set("top_p", wanted.top_p.map(Value::from));
+    set("top_k", wanted.top_k.map(Value::from));
+    set("seed", wanted.seed.map(Value::from));
+    set("stop", wanted.stop.clone().map(Value::from));
     for name in ["presence_penalty", "frequency_penalty"] {
         set(
             name,
-            ask.extra
+            request
+                .extra
                 .get(name)
                 .filter(|value| value.is_number())
                 .cloned(),
@@ -106,12 +102,12 @@ fn options(ask: &ChatRequest) -> Value {
     options
 }
 
-/// Sent only where somebody asked: a model that cannot think refuses it.
-fn think(ask: &ChatRequest) -> Option<Value> {
-    if let Some(think) = ask.options.think {
+/// Sent only where somebody wanted: a model that cannot think refuses it.
+fn think(request: &ChatRequest) -> Option<Value> {
+    if let Some(think) = request.options.think {
         return Some(Value::from(think));
     }
-    match ask.extra.get("reasoning_effort")?.as_str()? {
+    match request.extra.get("reasoning_effort")?.as_str()? {
         "none" => Some(Value::from(false)),
         "minimal" => Some(Value::from("low")),
         effort @ ("low" | "medium" | "high") => Some(Value::from(effort)),
@@ -132,14 +128,14 @@ fn format(response_format: &Value) -> Option<Value> {
 fn translate<'a>(
     message: &'a PromptMessage,
     names: &mut Map<String, Value>,
-) -> Result<Sent<'a>, ModelError> {
+) -> Result<OutgoingMessage<'a>, ProviderError> {
     let role = match message.role.as_str() {
         "developer" => "system",
         "function" => "tool",
         role => role,
     };
     let Some(extra) = &message.extra else {
-        return Ok(Sent::Plain {
+        return Ok(OutgoingMessage::Plain {
             role,
             content: &message.content,
         });
@@ -171,7 +167,7 @@ fn translate<'a>(
             translated["tool_name"] = name.clone();
         }
     }
-    Ok(Sent::Made(translated))
+    Ok(OutgoingMessage::Translated(translated))
 }
 
 fn tool_call(call: &Value, names: &mut Map<String, Value>) -> Value {
@@ -194,7 +190,7 @@ fn tool_call(call: &Value, names: &mut Map<String, Value>) -> Value {
 }
 
 /// The text of content parts, and their images in base64.
-fn content_parts(parts: &[Value]) -> Result<(String, Vec<&str>), ModelError> {
+fn content_parts(parts: &[Value]) -> Result<(String, Vec<&str>), ProviderError> {
     let (mut text, mut images) = (String::new(), Vec::new());
     for part in parts {
         match part.get("type").and_then(Value::as_str) {
@@ -203,11 +199,11 @@ fn content_parts(parts: &[Value]) -> Result<(String, Vec<&str>), ModelError> {
                 text.push_str(piece.and_then(Value::as_str).unwrap_or_default());
             }
             Some("image_url") => images.push(image(part).ok_or_else(|| {
-                ModelError::Unsupported("Images must be sent as base64 `data:` URLs.".to_owned())
+                ProviderError::unsupported("Images must be sent as base64 `data:` URLs.")
             })?),
             _ => {
-                return Err(ModelError::Unsupported(
-                    "Only text and images can be sent to this model.".to_owned(),
+                return Err(ProviderError::unsupported(
+                    "Only text and images can be sent to this model.",
                 ));
             }
         }
@@ -227,7 +223,7 @@ mod tests {
     use super::*;
     use crate::domain::Options;
 
-    fn ask() -> ChatRequest {
+    fn request() -> ChatRequest {
         let said = PromptMessage {
             role: "user".to_owned(),
             content: "Hi".to_owned(),
@@ -242,27 +238,19 @@ mod tests {
         }
     }
 
-    fn sent(ask: &ChatRequest) -> Value {
-        serde_json::to_value(body(ask).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn a_model_without_a_tag_is_its_latest() {
-        assert!(same_model("gemma3", "gemma3:latest"));
-        assert!(same_model("host:5000/gemma3", "host:5000/gemma3:latest"));
-        assert!(!same_model("gemma3", "gemma3:1b"));
-        assert!(!same_model("Gemma3", "gemma3"));
+    fn sent(request: &ChatRequest) -> Value {
+        serde_json::to_value(body(request).unwrap()).unwrap()
     }
 
     #[test]
     fn the_answer_may_take_what_the_prompt_leaves_unless_the_caller_said_less() {
         assert_eq!(
-            sent(&ask())["options"],
+            sent(&request())["options"],
             json!({ "num_ctx": 4096, "num_predict": 3996 })
         );
         let full = ChatRequest {
             prompt_estimate: 5000,
-            ..ask()
+            ..request()
         };
         assert_eq!(sent(&full)["options"]["num_predict"], 1);
         let options = Options {
@@ -270,7 +258,10 @@ mod tests {
             stop: Some(vec!["x".to_owned()]),
             ..Options::default()
         };
-        let sent = sent(&ChatRequest { options, ..ask() });
+        let sent = sent(&ChatRequest {
+            options,
+            ..request()
+        });
         assert_eq!(
             sent["options"],
             json!({ "num_ctx": 4096, "num_predict": 7, "stop": ["x"] })
@@ -295,7 +286,10 @@ mod tests {
             message("assistant", call),
             message("tool", json!({ "tool_call_id": "c1", "content": "42" })),
         ];
-        let sent = sent(&ChatRequest { messages, ..ask() });
+        let sent = sent(&ChatRequest {
+            messages,
+            ..request()
+        });
         assert_eq!(
             sent["messages"][0],
             json!({ "role": "user", "content": "look", "images": ["AAAA"] })
@@ -312,9 +306,9 @@ mod tests {
         assert!(matches!(
             body(&ChatRequest {
                 messages: vec![message("user", remote)],
-                ..ask()
+                ..request()
             }),
-            Err(ModelError::Unsupported(_))
+            Err(_)
         ));
     }
 }

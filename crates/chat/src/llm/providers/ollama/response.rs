@@ -1,4 +1,4 @@
-//! An answer in Ollama's words: one JSON object a line, complete only with `done: true`.
+//! An answer of Ollama: one JSON object a line, complete only with `done: true`.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -8,28 +8,31 @@ use crate::{
     domain::{FinishReason, Usage},
     llm::{
         chunk::{Chunk, ToolCall},
-        error::ModelError,
+        error::{ErrorKind, ProviderError},
         providers::{
-            http,
-            lenient_json::{self, or_none, tokens_or_none},
+            Batch,
+            finish::finish_reason,
+            lenient_json::{self, lossy_text, or_none, tokens_or_none},
             lines::{GoOn, Lines},
+            ollama::errors::classify_message,
             response_stream::Parser,
+            unicode::{RawText, TextJoiner, repair_escapes},
         },
         request::ChatRequest,
     },
 };
 
-/// Reads the lines of one answer.
-pub(super) struct Answer {
+pub(super) struct AnswerParser {
     lines: Lines,
-    state: State,
+    answer: Answer,
 }
 
-struct State {
-    model: String,
+struct Answer {
     prompt_estimate: u32,
-    called: bool,
-    done: bool,
+    content: TextJoiner,
+    thinking: TextJoiner,
+    has_tool_calls: bool,
+    is_done: bool,
 }
 
 #[derive(Deserialize)]
@@ -51,9 +54,9 @@ struct Line<'a> {
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(default)]
-    content: Option<String>,
+    content: Option<RawText>,
     #[serde(default, deserialize_with = "or_none")]
-    thinking: Option<String>,
+    thinking: Option<RawText>,
     #[serde(default, borrow)]
     tool_calls: Option<Vec<Call<'a>>>,
 }
@@ -68,136 +71,133 @@ struct Call<'a> {
 
 #[derive(Deserialize)]
 struct Function<'a> {
-    name: String,
+    #[serde(deserialize_with = "lossy_text")]
+    name: Option<String>,
     #[serde(default, borrow)]
     arguments: Option<&'a RawValue>,
 }
 
 impl Function<'_> {
-    /// The arguments as text; some servers send them as a text already.
+    /// The arguments as text; some servers send them as a string already.
     fn arguments(&self) -> String {
-        let raw = self.arguments.map_or("", RawValue::get);
-        let text = serde_json::from_str::<String>(raw).unwrap_or_else(|_| raw.to_owned());
-        Some(text)
-            .filter(|text| !text.is_empty())
-            .unwrap_or_else(|| "{}".to_owned())
+        let json = repair_escapes(self.arguments.map_or("", RawValue::get));
+        let text = serde_json::from_str::<String>(&json).unwrap_or(json);
+        if text.is_empty() {
+            "{}".to_owned()
+        } else {
+            text
+        }
     }
 }
 
-impl Answer {
-    pub(super) fn new(ask: &ChatRequest) -> Self {
-        let (model, prompt_estimate) = (ask.model.clone(), ask.prompt_estimate);
+impl AnswerParser {
+    pub(super) fn new(request: &ChatRequest) -> Self {
         Self {
             lines: Lines::default(),
-            state: State {
-                model,
-                prompt_estimate,
-                called: false,
-                done: false,
+            answer: Answer {
+                prompt_estimate: request.prompt_estimate,
+                content: TextJoiner::default(),
+                thinking: TextJoiner::default(),
+                has_tool_calls: false,
+                is_done: false,
             },
         }
     }
 }
 
-impl Parser for Answer {
-    fn feed(&mut self, bytes: &[u8], chunks: &mut Vec<Chunk>) -> Result<(), ModelError> {
-        let Self { lines, state } = self;
-        lines.feed(bytes, |line| state.line(line, chunks)).map(drop)
+impl Parser for AnswerParser {
+    fn feed(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<(), ProviderError> {
+        let Self { lines, answer } = self;
+        lines.feed(bytes, |line| answer.line(line, batch)).map(drop)
     }
 
-    fn finish(&mut self, chunks: &mut Vec<Chunk>) -> Result<(), ModelError> {
-        let Self { lines, state } = self;
-        lines.finish(|line| state.line(line, chunks))?;
-        if state.done {
-            Ok(())
-        } else {
-            Err(ModelError::Failed(
-                "cut off: the stream ended before `done`".to_owned(),
-            ))
+    fn finish(&mut self, batch: &mut Batch) -> Result<(), ProviderError> {
+        let Self { lines, answer } = self;
+        lines.finish(|line| answer.line(line, batch))?;
+        if answer.is_done {
+            return Ok(());
         }
+        Err(ProviderError::failed(
+            "cut off: the stream ended before `done`",
+        ))
     }
 
-    fn is_whole(&self) -> bool {
-        self.state.done
+    fn is_complete(&self) -> bool {
+        self.answer.is_done
     }
 }
 
-impl State {
-    fn line(&mut self, line: &[u8], chunks: &mut Vec<Chunk>) -> Result<GoOn, ModelError> {
+impl Answer {
+    fn line(&mut self, line: &[u8], batch: &mut Batch) -> Result<GoOn, ProviderError> {
         let line: Line<'_> = lenient_json::object(line).map_err(|error| {
-            ModelError::Failed(format!("a line that is not understood: {error}"))
+            ProviderError::failed(format!("a line that is not understood: {error}"))
         })?;
         if let Some(error) = line.error.filter(|error| lenient_json::says(error)) {
-            return Err(self.failure(error.get()));
+            let kind = classify_message(error.get()).unwrap_or(ErrorKind::Failed);
+            return Err(
+                ProviderError::new(kind, "an error in the stream").with_upstream_text(error.get())
+            );
         }
         if let Some(message) = line.message {
-            self.message(message, chunks);
+            self.message(message, batch)?;
         }
         if line.done != Some(true) {
             return Ok(true);
         }
-        self.done = true;
-        let finish = match line.done_reason.as_deref() {
-            Some(reason @ ("load" | "unload")) => {
-                return Err(ModelError::Failed(format!(
-                    "it ended with `{reason}` and answered nothing"
-                )));
-            }
-            Some("length") => FinishReason::Length,
-            _ if self.called => FinishReason::ToolCalls,
-            _ => FinishReason::Stop,
-        };
-        chunks.push(Chunk::End {
-            finish,
+        self.is_done = true;
+        let finish = finish_reason(line.done_reason.as_deref().unwrap_or_default())?;
+        self.flush(batch);
+        batch.chunks.push(Chunk::End {
+            finish: match finish {
+                FinishReason::Stop if self.has_tool_calls => FinishReason::ToolCalls,
+                finish => finish,
+            },
             usage: self.usage(line.prompt_eval_count, line.eval_count),
         });
         Ok(false)
     }
 
-    fn message(&mut self, message: Message<'_>, chunks: &mut Vec<Chunk>) {
-        chunks.extend(
-            message
-                .thinking
-                .filter(|text| !text.is_empty())
-                .map(Chunk::Thinking),
-        );
-        chunks.extend(
-            message
-                .content
-                .filter(|text| !text.is_empty())
-                .map(Chunk::Text),
-        );
+    fn message(&mut self, message: Message<'_>, batch: &mut Batch) -> Result<(), ProviderError> {
+        let no_text = || ProviderError::failed("a line whose text is not UTF-8");
+        let thinking = message.thinking.unwrap_or_default();
+        let content = message.content.unwrap_or_default();
+        batch.deltas += u64::from(thinking != RawText::default() || content != RawText::default());
+        let thinking = self.thinking.push(thinking).ok_or_else(no_text)?;
+        let content = self.content.push(content).ok_or_else(no_text)?;
+        push(batch, thinking, Chunk::Thinking);
+        push(batch, content, Chunk::Text);
         for call in message.tool_calls.unwrap_or_default() {
-            self.called = true;
+            self.has_tool_calls = true;
+            batch.deltas += 1;
             let id = call
                 .id
                 .filter(|id| !id.is_empty())
                 .unwrap_or_else(|| format!("call_{}", Uuid::new_v4().simple()));
-            chunks.push(Chunk::ToolCall(ToolCall {
+            batch.chunks.push(Chunk::ToolCall(ToolCall {
                 id,
                 arguments: call.function.arguments(),
-                name: call.function.name,
+                name: call.function.name.unwrap_or_default(),
             }));
         }
+        Ok(())
     }
 
-    /// A count of zero is absent: of the prompt it means that it was cached, of the answer that it is empty.
+    fn flush(&mut self, batch: &mut Batch) {
+        push(batch, self.thinking.finish().to_owned(), Chunk::Thinking);
+        push(batch, self.content.finish().to_owned(), Chunk::Text);
+    }
+
+    /// Old versions leave out a count of zero: of the prompt it means that it was cached, of the answer that it is empty.
     fn usage(&self, prompt: Option<u64>, answer: Option<u64>) -> Option<Usage> {
         (prompt.is_some() || answer.is_some()).then(|| Usage {
             prompt_tokens: prompt.unwrap_or_else(|| self.prompt_estimate.into()),
             completion_tokens: answer.unwrap_or(0),
         })
     }
+}
 
-    /// The error of a line: text, a JSON document in a text, or an object.
-    fn failure(&self, error: &str) -> ModelError {
-        let lower = error.to_lowercase();
-        match http::classify_error(error) {
-            Some(classify_error) => classify_error,
-            None if lower.contains("model") && lower.contains("not found") => {
-                ModelError::NotFound(self.model.clone())
-            }
-            None => ModelError::Failed(http::truncate(error)),
-        }
+fn push(batch: &mut Batch, text: String, chunk: fn(String) -> Chunk) {
+    if !text.is_empty() {
+        batch.chunks.push(chunk(text));
     }
 }

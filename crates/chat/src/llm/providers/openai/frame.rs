@@ -7,7 +7,10 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     domain::Usage,
-    llm::providers::lenient_json::{self, or_none},
+    llm::providers::{
+        lenient_json::{self, lossy_text, or_none},
+        unicode::{RawText, repair_escapes},
+    },
 };
 
 /// A chunk, or a whole answer.
@@ -25,7 +28,7 @@ pub(super) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Whether it tells of a failure: with what words, where not with all of them.
+    /// The words of an error frame; `Some(None)` where all of its words count.
     pub(super) fn failure(&self) -> Option<Option<&'a str>> {
         match self.error.filter(|error| lenient_json::says(error)) {
             Some(error) => Some(Some(error.get())),
@@ -57,9 +60,9 @@ impl<'a> Choice<'a> {
 #[derive(Deserialize)]
 pub(super) struct Delta<'a> {
     #[serde(default)]
-    pub(super) content: Text,
+    pub(super) content: Option<Text>,
     #[serde(default)]
-    pub(super) refusal: Text,
+    pub(super) refusal: Option<Text>,
     #[serde(default, deserialize_with = "or_none")]
     reasoning: Option<Text>,
     #[serde(default, deserialize_with = "or_none")]
@@ -73,18 +76,23 @@ pub(super) struct Delta<'a> {
 
 impl Delta<'_> {
     /// Its thoughts: several dialects at once say the same.
-    pub(super) fn thoughts(&mut self) -> String {
+    pub(super) fn take_thoughts(&mut self) -> RawText {
         let beside = [
             self.reasoning.take(),
             self.reasoning_content.take(),
             self.reasoning_details.take(),
         ];
-        let told = beside
+        let given = beside
             .into_iter()
             .flatten()
-            .map(|text| text.said)
-            .find(|text| !text.is_empty());
-        told.unwrap_or_else(|| std::mem::take(&mut self.content.thought))
+            .map(|text| text.text)
+            .find(|text| !text.0.is_empty());
+        let within = || {
+            self.content
+                .as_mut()
+                .map(|content| std::mem::take(&mut content.thoughts))
+        };
+        given.or_else(within).unwrap_or_default()
     }
 }
 
@@ -101,24 +109,24 @@ pub(super) struct CallPart<'a> {
 
 #[derive(Deserialize)]
 pub(super) struct FunctionPart<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lossy_text")]
     pub(super) name: Option<String>,
     /// Text; some servers send the object itself.
     #[serde(default, borrow)]
     pub(super) arguments: Option<&'a RawValue>,
 }
 
-/// Text: a string, null, or parts of which the texts count.
+/// A string, or parts of which the texts count.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Text {
-    pub(super) said: String,
+    pub(super) text: RawText,
     /// What parts of thoughts say: Mistral's.
-    thought: String,
+    thoughts: RawText,
 }
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor)
+        deserializer.deserialize_bytes(TextVisitor)
     }
 }
 
@@ -128,27 +136,28 @@ impl<'de> de::Visitor<'de> for TextVisitor {
     type Value = Text;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, null, or parts")
+        f.write_str("a string or parts")
     }
 
-    fn visit_unit<E>(self) -> Result<Text, E> {
-        Ok(Text::default())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+    fn visit_bytes<E>(self, text: &[u8]) -> Result<Text, E> {
         Ok(Text {
-            said: text.to_owned(),
-            thought: String::new(),
+            text: RawText(text.to_vec()),
+            thoughts: RawText::default(),
         })
     }
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, mut parts: A) -> Result<Text, A::Error> {
         let mut text = Text::default();
-        while let Some(part) = parts.next_element::<Value>()? {
+        while let Some(part) = parts.next_element::<&RawValue>()? {
+            let part: Value = serde_json::from_str(&repair_escapes(part.get())).unwrap_or_default();
             if let Some(thoughts) = part.get("thinking") {
-                text.thought.push_str(&words(thoughts));
+                text.thoughts
+                    .0
+                    .extend_from_slice(thoughts_text(thoughts).as_bytes());
             } else if let Some(words) = part.get("text").or_else(|| part.get("summary")) {
-                text.said.push_str(words.as_str().unwrap_or_default());
+                text.text
+                    .0
+                    .extend_from_slice(words.as_str().unwrap_or_default().as_bytes());
             }
         }
         Ok(text)
@@ -156,7 +165,7 @@ impl<'de> de::Visitor<'de> for TextVisitor {
 }
 
 /// What thoughts say: a text, or parts that have one.
-fn words(thoughts: &Value) -> String {
+fn thoughts_text(thoughts: &Value) -> String {
     match thoughts {
         Value::String(text) => text.clone(),
         Value::Array(parts) => parts

@@ -1,48 +1,46 @@
-//! Any OpenAI-compatible server (vLLM, llama.cpp, LM Studio, OpenAI) and the Hugging Face router: one wire, always streamed.
+//! Any OpenAI-compatible server (vLLM, llama.cpp, LM Studio, OpenAI) and the Hugging Face router: one protocol, always
+//! streamed.
 
 use async_trait::async_trait;
 use common::{
     clients::http::PerThread,
     config::{self, ProviderKind},
 };
-use reqwest::RequestBuilder;
-use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use url::Url;
 
 use crate::llm::{
-    error::{ModelError, RequestError},
-    providers::{Chunks, ModelInfo, Provider, http, response_stream},
+    error::ProviderError,
+    providers::{
+        ChunkStream, ModelInfo, Provider, http,
+        http::Endpoint,
+        openai::{errors::classify_error, response::AnswerParser},
+        response_stream,
+    },
     request::ChatRequest,
 };
 
+mod errors;
 mod frame;
 mod models;
 mod request;
 mod response;
+mod tool_calls;
 
-/// One OpenAI-compatible server.
-pub struct OpenAi {
+pub(in crate::llm) struct OpenAi {
     kind: ProviderKind,
-    client: PerThread,
-    base: Url,
-    api_key: Option<SecretString>,
+    endpoint: Endpoint,
 }
 
 impl OpenAi {
-    /// An adapter for the server of those settings.
-    pub fn new(kind: ProviderKind, client: PerThread, settings: &config::Provider) -> Self {
+    pub(in crate::llm) fn new(
+        kind: ProviderKind,
+        client: PerThread,
+        settings: &config::Provider,
+    ) -> Self {
         Self {
             kind,
-            client,
-            base: versioned(&settings.base_url),
-            api_key: settings.api_key.clone(),
-        }
-    }
-
-    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.api_key {
-            Some(key) => request.bearer_auth(key.expose_secret()),
-            None => request,
+            endpoint: Endpoint::new(client, versioned(&settings.base_url), settings),
         }
     }
 }
@@ -60,78 +58,51 @@ fn versioned(base: &Url) -> Url {
     {
         return base.clone();
     }
-    http::endpoint(base, &["v1"])
+    http::below(base, &["v1"])
 }
 
 #[async_trait]
 impl Provider for OpenAi {
-    fn kind(&self) -> ProviderKind {
-        self.kind
-    }
-
-    async fn list_models(&self) -> Result<Vec<ModelInfo>, RequestError> {
-        let request = self
-            .client
-            .here()
-            .get(http::endpoint(&self.base, &["models"]));
-        let response = self
-            .authorized(request)
-            .send()
-            .await
-            .map_err(http::unreachable)?;
-        let response = http::accepted(response, |status, body| failure(status, body, "")).await?;
-        let answer = http::document(response).await?;
+    async fn list_models(&self) -> Result<Vec<ModelInfo>, ProviderError> {
+        let answer: Value = self.endpoint.get(&["models"], classify_error).await?;
         // LM Studio answers 200 to what it does not know.
-        models::models(&answer).ok_or_else(http::no_list)
+        models::models(&answer)
+            .ok_or_else(|| ProviderError::failed("/models answered without a list of models"))
     }
 
-    async fn chat(&self, request: &ChatRequest) -> Result<Chunks, RequestError> {
-        let is_openai = self.base.host_str() == Some("api.openai.com");
+    async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError> {
+        let is_openai = self.endpoint.base().host_str() == Some("api.openai.com");
         let body = request::body(request, is_openai);
-        let call = self
-            .client
-            .here()
-            .post(http::endpoint(&self.base, &["chat", "completions"]))
-            .json(&body);
-        let response = http::traced(self.authorized(call), &request.request_id)
-            .send()
+        let response = self
+            .endpoint
+            .chat(
+                &["chat", "completions"],
+                &body,
+                &request.request_id,
+                classify_error,
+            )
             .await
-            .map_err(http::unanswered)?;
-        let response = http::accepted(response, |status, body| {
-            http::refused(request, status, || failure(status, body, &request.model))
-        })
-        .await?;
-        Ok(response_stream::chunks(
+            .map_err(|error| error.attributed(request.untrimmed))?;
+        Ok(response_stream::response_stream(
             response,
-            response::Answer::new(&request.model),
+            AnswerParser::default(),
         ))
     }
-}
 
-/// What a bad status means.
-fn failure(status: u16, body: &str, model: &str) -> ModelError {
-    match http::classify_error(body) {
-        Some(error) => error,
-        None if body.contains("model_not_found") => ModelError::NotFound(model.to_owned()),
-        // A 404 without a word of the model is about the address.
-        None if status == 404 && says_model(body) => ModelError::NotFound(model.to_owned()),
-        None if status == 404 => {
-            ModelError::Failed("status 404: is the base URL right?".to_owned())
-        }
-        None => ModelError::Failed(format!("status {status}: {}", http::truncate(body))),
+    fn same_model(&self, listed: &str, requested: &str) -> bool {
+        // The router takes `org/name:where`.
+        let is_routed = || {
+            self.kind == ProviderKind::HuggingFace
+                && requested
+                    .split_once(':')
+                    .is_some_and(|(name, _)| name == listed)
+        };
+        listed == requested || is_routed()
     }
 }
 
-/// Whether an error object speaks of a model: in `error`, or in `message` alone (SGLang, vLLM before 0.10).
-fn says_model(body: &str) -> bool {
-    let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-    let error = body.get("error").or_else(|| body.get("message"));
-    error.is_some_and(|error| error.to_string().to_lowercase().contains("model"))
-}
-
-/// What reads an answer, also where there is no server.
-pub(super) fn parser(model: &str) -> impl response_stream::Parser + use<> {
-    response::Answer::new(model)
+pub(super) fn parser() -> impl response_stream::Parser {
+    AnswerParser::default()
 }
 
 #[cfg(test)]

@@ -1,52 +1,55 @@
-//! A request in OpenAI's words.
+//! The body of a chat request to an OpenAI-compatible server.
 
 use serde_json::{Map, Value, json};
 
 use crate::llm::request::{ChatRequest, PromptMessage};
 
 /// The body of `/v1/chat/completions`. OpenAI itself refuses members that it does not know.
-pub(super) fn body(ask: &ChatRequest, is_openai: bool) -> Value {
-    let mut body = ask.extra.clone();
+pub(super) fn body(request: &ChatRequest, is_openai: bool) -> Value {
+    let mut body = request.extra.clone();
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             body.insert(name.to_owned(), value);
         }
     };
-    let asked = &ask.options;
-    set("model", Some(Value::from(ask.model.as_str())));
+    let wanted = &request.options;
+    set("model", Some(Value::from(request.model.as_str())));
     set(
         "messages",
         Some(
-            ask.messages
+            request
+                .messages
                 .iter()
-                .map(|said| message(said, is_openai))
+                .map(|message| outgoing(message, is_openai))
                 .collect(),
         ),
     );
     set("stream", Some(Value::from(true)));
     set("stream_options", Some(json!({ "include_usage": true })));
-    set("temperature", asked.temperature.map(Value::from));
-    set("top_p", asked.top_p.map(Value::from));
+    set("temperature", wanted.temperature.map(Value::from));
+    set("top_p", wanted.top_p.map(Value::from));
     // OpenAI's newer models refuse the old name, and some other servers do not know the new one.
     let max_tokens = if is_openai {
         "max_completion_tokens"
     } else {
         "max_tokens"
     };
-    set(max_tokens, asked.max_tokens.map(Value::from));
-    set("seed", asked.seed.map(Value::from));
-    set("stop", asked.stop.clone().map(Value::from));
+    set(max_tokens, wanted.max_tokens.map(Value::from));
+    set("seed", wanted.seed.map(Value::from));
+    set("stop", wanted.stop.clone().map(Value::from));
     if !is_openai {
-        set("top_k", asked.top_k.map(Value::from));
+        set("top_k", wanted.top_k.map(Value::from));
         set(
             "chat_template_kwargs",
-            asked.think.map(|think| json!({ "enable_thinking": think })),
+            wanted
+                .think
+                .map(|think| json!({ "enable_thinking": think })),
         );
     }
     Value::Object(body)
 }
 
-fn message(message: &PromptMessage, is_openai: bool) -> Value {
+fn outgoing(message: &PromptMessage, is_openai: bool) -> Value {
     let mut sent = Map::new();
     let role = match message.role.as_str() {
         // Chat templates of open models do not know it.
@@ -73,27 +76,27 @@ mod tests {
 
     #[test]
     fn only_what_the_caller_asked_for_is_sent() {
-        let said = PromptMessage {
+        let message = PromptMessage {
             role: "user".to_owned(),
             content: "Hi".to_owned(),
             extra: None,
         };
-        let ask = ChatRequest {
+        let request = ChatRequest {
             model: "m".to_owned(),
-            messages: vec![said],
+            messages: vec![message],
             window: 4096,
             ..ChatRequest::default()
         };
         let plain = json!({ "model": "m", "messages": [{ "role": "user", "content": "Hi" }], "stream": true,
             "stream_options": { "include_usage": true } });
-        assert_eq!(body(&ask, false), plain);
+        assert_eq!(body(&request, false), plain);
         let options = Options {
             max_tokens: Some(5),
             top_k: Some(1),
             think: Some(false),
             ..Options::default()
         };
-        let sent = body(&ChatRequest { options, ..ask }, false);
+        let sent = body(&ChatRequest { options, ..request }, false);
         assert_eq!(
             (&sent["max_tokens"], &sent["top_k"]),
             (&json!(5), &json!(1))
