@@ -28,6 +28,7 @@ mod timeout_io;
 
 pub use client_ip::ClientIp;
 pub(crate) use connection_limiter::network;
+pub use cors::is_same_origin;
 pub use deadline::Deadline;
 pub use hosts::HostPolicy;
 pub use layers::{Layers, wrap};
