@@ -4,6 +4,7 @@ mod bodies;
 mod harness;
 mod harness_forge;
 mod health;
+mod logging;
 mod metrics;
 mod openapi;
 mod origins;

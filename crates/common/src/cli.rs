@@ -103,10 +103,10 @@ pub fn run_with<X: Subcommand>(
         Command::CheckConfig => print(&loaded.to_string()),
         Command::Openapi => print(&openapi()),
         Command::Healthcheck => finish(binary, healthcheck(binary, &loaded.settings)),
-        Command::Serve => with_runtime(binary, loaded.settings, |runtime, settings| {
+        Command::Serve => with_runtime(binary, loaded, |runtime, settings| {
             run_until_signal(binary, runtime, settings, serve)
         }),
-        Command::Extra(command) => with_runtime(binary, loaded.settings, |runtime, settings| {
+        Command::Extra(command) => with_runtime(binary, loaded, |runtime, settings| {
             finish(binary, runtime.block_on(extra(command, settings)))
         }),
     }
@@ -152,21 +152,32 @@ fn variables() -> BTreeMap<String, String> {
 /// Starts logging and the runtime, then runs.
 fn with_runtime(
     binary: Binary,
-    settings: Settings,
+    loaded: Loaded,
     run: impl FnOnce(&Runtime, Settings) -> ExitCode,
 ) -> ExitCode {
+    let Loaded {
+        settings,
+        overridden,
+        ..
+    } = loaded;
     // Fails only where it is installed already.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-    let runtime = telemetry::init(&settings.telemetry).and_then(|()| {
-        Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")
+    let started = telemetry::init(&settings.telemetry).and_then(|log| {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        Ok((log, runtime.context("cannot start the runtime")?))
     });
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
+    // The log is flushed when this is dropped.
+    let (_log, runtime) = match started {
+        Ok(started) => started,
         Err(error) => return finish(binary, Err(error)),
     };
+    for (unused, used) in overridden {
+        tracing::warn!(
+            unused,
+            used,
+            "a variable is not used: another one sets the same setting"
+        );
+    }
     let code = run(&runtime, settings);
     // Nobody is left who needs the result of work on blocking threads.
     runtime.shutdown_background();

@@ -5,6 +5,7 @@ use std::{
     panic,
 };
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     fmt::{self, MakeWriter},
@@ -14,25 +15,44 @@ use tracing_subscriber::{
 
 use crate::config::{LogFormat, Telemetry};
 
-/// Starts logging for the whole process, panics included. Fails where logging has been started before.
-pub fn init(settings: &Telemetry) -> anyhow::Result<()> {
-    subscriber(settings, io::stderr)?.try_init()?;
+/// The metric that counts lines that were not written.
+pub(crate) const DROPPED_LINES: &str = "log_lines_dropped_total";
+
+/// Lines that may wait to be written. A thread of its own writes them: with a pipe or terminal that nobody reads, stderr
+/// would otherwise block every thread that serves. Lines that do not fit are counted and dropped.
+const BUFFERED_LINES: usize = 8192;
+
+/// Starts logging for the whole process, panics included. Fails where logging has been started before. What is buffered
+/// is written when the guard is dropped, or given up after about a second.
+pub fn init(settings: &Telemetry) -> anyhow::Result<WorkerGuard> {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(BUFFERED_LINES)
+        .thread_name("log")
+        .finish(io::stderr());
+    let dropped = writer.error_counter();
+    subscriber(settings, writer, move || dropped.dropped_lines())?.try_init()?;
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         tracing::error!(location, cause = panic.payload_as_str(), "a task panicked");
     }));
-    Ok(())
+    Ok(guard)
 }
 
-fn subscriber<W>(settings: &Telemetry, writer: W) -> anyhow::Result<impl SubscriberInitExt>
+fn subscriber<W, D>(
+    settings: &Telemetry,
+    writer: W,
+    dropped: D,
+) -> anyhow::Result<impl SubscriberInitExt>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    D: Fn() -> usize + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse(&settings.log_filter)?;
     // The layer would report a failed write on stderr with `eprintln!`, which panics where stderr is closed.
     let lines = fmt::layer()
         .with_ansi(false)
-        .with_writer(Lines(writer))
+        .with_writer(Lines { writer, dropped })
         .log_internal_errors(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.log_format {
         LogFormat::Text => lines.boxed(),
@@ -47,13 +67,22 @@ where
 }
 
 /// Makes writers that keep an event on its own line.
-struct Lines<W>(W);
+struct Lines<W, D> {
+    writer: W,
+    /// How many lines were dropped.
+    dropped: D,
+}
 
-impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Lines<W> {
+impl<'a, W: MakeWriter<'a>, D: Fn() -> usize> MakeWriter<'a> for Lines<W, D> {
     type Writer = Line<W::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Line(self.0.make_writer())
+        // Lines are dropped only where lines are written, so this is the place to keep the count up to date.
+        let dropped = (self.dropped)();
+        if dropped > 0 {
+            metrics::counter!(DROPPED_LINES).absolute(dropped as u64);
+        }
+        Line(self.writer.make_writer())
     }
 }
 
@@ -127,7 +156,7 @@ mod tests {
             log_filter: log_filter.to_owned(),
         };
         let writer = memory.clone();
-        let subscriber = super::subscriber(&settings, move || writer.clone()).unwrap();
+        let subscriber = super::subscriber(&settings, move || writer.clone(), || 0).unwrap();
         tracing::dispatcher::with_default(&subscriber.into(), log);
         String::from_utf8(memory.0.lock().unwrap().clone()).unwrap()
     }

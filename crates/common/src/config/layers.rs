@@ -26,6 +26,8 @@ pub(super) const DEFAULT_ORIGIN: &str = "config/default.toml, built in";
 /// Every setting with the value of the last layer that gives it one.
 pub(super) struct Layered {
     pub(super) environment: Environment,
+    /// Each variable whose value is not used, with the one that sets the same setting to another value.
+    pub(super) overridden: Vec<(String, String)>,
     pub(super) values: BTreeMap<String, Value>,
     /// Every setting with a value that is good, whatever the layers say: what is compiled in for `dev`.
     pub(super) fallback: BTreeMap<String, Value>,
@@ -82,13 +84,28 @@ pub(super) fn collect(
         layer
     }));
     let Files { known, .. } = files;
-    layers.push(Layer(variables.well_known(problems)));
-    layers.push(Layer(variables.prefixed(&known, problems)));
+    let well_known = variables.well_known(problems);
+    let prefixed = variables.prefixed(&known, problems);
+    let overridden = overridden(&well_known, &prefixed);
+    layers.extend([Layer(well_known), Layer(prefixed)]);
     Layered {
         environment,
+        overridden,
         values: merge(layers, problems),
         fallback,
     }
+}
+
+fn overridden(lower: &Map<String, Value>, upper: &Map<String, Value>) -> Vec<(String, String)> {
+    let mut names: Vec<_> = lower
+        .iter()
+        .filter_map(|(key, value)| {
+            let above = upper.get(key).filter(|above| above.kind != value.kind)?;
+            Some((value.origin()?.to_owned(), above.origin()?.to_owned()))
+        })
+        .collect();
+    names.sort();
+    names
 }
 
 fn environment(variables: &Variables<'_>, problems: &mut Vec<InvalidSetting>) -> Environment {

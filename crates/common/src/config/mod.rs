@@ -116,6 +116,8 @@ impl ProviderKind {
 /// The settings, and what `check-config` prints of them.
 pub struct Loaded {
     pub settings: Settings,
+    /// Each variable whose value is not used, with the one that sets the same setting to another value.
+    pub overridden: Vec<(String, String)>,
     printed: String,
 }
 
@@ -153,7 +155,11 @@ impl Loaded {
             }
         }
         match problems.is_empty() {
-            true => Ok(Self { settings, printed }),
+            true => Ok(Self {
+                settings,
+                overridden: layered.overridden,
+                printed,
+            }),
             false => Err(InvalidSettings(problems)),
         }
     }
@@ -166,6 +172,10 @@ impl fmt::Display for Loaded {
             f,
             "# ENVIRONMENT = {}\n{}",
             self.settings.environment, self.printed
-        )
+        )?;
+        for (unused, used) in &self.overridden {
+            writeln!(f, "\n# {unused} is not used: {used} sets the same setting.")?;
+        }
+        Ok(())
     }
 }

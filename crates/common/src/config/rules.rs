@@ -20,6 +20,7 @@ pub(super) fn broken(settings: &Settings, binary: Binary) -> Vec<Broken> {
     if binary != Binary::Auth {
         keys_of_providers(settings, &mut broken);
     }
+    path_of_ollama(settings, &mut broken);
     listeners(settings, binary, &mut broken);
     if settings.environment == Environment::Prod {
         production(settings, binary, &mut broken);
@@ -55,6 +56,17 @@ fn keys_of_providers(settings: &Settings, broken: &mut Vec<Broken>) {
     if listed(ProviderKind::OpenAi) && asks(&llm.openai, "api.openai.com") {
         let wrong = "openai is in llm.providers and needs a key; set OPENAI_API_KEY, or llm.openai.base_url to a server of your own";
         broken.push(("llm.openai.api_key", wrong.to_owned()));
+    }
+}
+
+/// Ollama's own API is used, whose paths begin with `/api`: with another API's path in front every turn would fail.
+fn path_of_ollama(settings: &Settings, broken: &mut Vec<Broken>) {
+    let path = settings.llm.ollama.base_url.path().trim_end_matches('/');
+    if let Some(end) = ["/api", "/v1"].iter().find(|end| path.ends_with(*end)) {
+        let wrong = format!(
+            "it ends in {end}; allowed: Ollama's address without the path of an API, such as http://127.0.0.1:11434"
+        );
+        broken.push(("llm.ollama.base_url", wrong));
     }
 }
 

@@ -3,10 +3,14 @@
 //! Written by hand, since `tower_http::cors` answers the preflight of any origin with 200, and adds `Vary` to every
 //! answer even where no origin is configured.
 
+use std::io;
+
 use axum::{
-    http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, uri::Authority},
     response::{IntoResponse, Response},
 };
+
+use crate::errors::{ApiError, Code};
 
 const ALLOWED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
@@ -46,17 +50,18 @@ impl Cors {
             .cloned()
     }
 
-    /// The answer to a preflight of an allowed origin; `None` where the request is anything else.
+    /// The answer to a preflight; `None` where the request is anything else.
     pub(super) fn preflight<B>(
         &self,
         request: &Request<B>,
-        origin: Option<&HeaderValue>,
+        allowed: Option<&HeaderValue>,
     ) -> Option<Response> {
         let headers = request.headers();
         let is_preflight = request.method() == Method::OPTIONS
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        if origin.is_none() || !is_preflight {
-            return None;
+        let origin = headers.get(header::ORIGIN).filter(|_| is_preflight)?;
+        if allowed.is_none() {
+            return Some(refuse(origin).into_response());
         }
         let mut response = StatusCode::NO_CONTENT.into_response();
         let answer = response.headers_mut();
@@ -77,6 +82,70 @@ impl Cors {
         if let Some(origin) = origin {
             answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        }
+    }
+}
+
+/// Names the setting, for the developer who looks at the answer and for the operator who looks at the log.
+fn refuse(origin: &HeaderValue) -> ApiError {
+    let shown: String = String::from_utf8_lossy(origin.as_bytes())
+        .chars()
+        .take(200)
+        .collect();
+    ApiError::new(
+        Code::OriginRefused,
+        "Browsers may not call this service from pages of this origin; its operator can add the origin to \
+         chat.allowed_origins, and pages call chat, which also forwards /auth.",
+    )
+    .caused_by(io::Error::other(format!("the origin {shown:?} is not in chat.allowed_origins")))
+}
+
+/// Whether an origin is that of the host a request was sent to, whatever the scheme, since TLS is the proxy's. A port may
+/// be left out on either side where it is the default of the origin's scheme.
+pub fn is_same_origin(origin: &str, host: &str) -> bool {
+    let Ok(origin) = origin.parse::<Uri>() else {
+        return false;
+    };
+    let default_port = match origin.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        _ => return false,
+    };
+    let (Some(own), Ok(host)) = (origin.authority(), host.parse::<Authority>()) else {
+        return false;
+    };
+    own.host().eq_ignore_ascii_case(host.host())
+        && own.port_u16().unwrap_or(default_port) == host.port_u16().unwrap_or(default_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_same_origin;
+
+    #[test]
+    fn an_origin_is_ours_with_or_without_the_default_port() {
+        for (origin, host) in [
+            ("https://name", "name"),
+            ("https://name", "name:443"),
+            ("https://name:443", "NAME"),
+            ("http://name", "name:80"),
+            ("http://name:9002", "name:9002"),
+            ("https://[::1]:9002", "[::1]:9002"),
+        ] {
+            assert!(is_same_origin(origin, host), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("https://name", "name:80"),
+            ("https://name", "name:9002"),
+            ("http://name:9002", "name"),
+            ("https://other", "name"),
+            ("https://name.evil.example", "name"),
+            ("app://name", "name"),
+            ("null", "name"),
+            ("name", "name"),
+            ("https://", ""),
+        ] {
+            assert!(!is_same_origin(origin, host), "{origin} {host}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `/openapi.json`, and `/docs` to read and try the API. Nothing is loaded from other hosts.
+//! `/openapi.json`, and `/docs` to read and try the API. Nothing is loaded from other hosts, and every address is relative,
+//! so that both work under a path prefix of a proxy.
 
 use axum::{
     Router,
@@ -8,7 +9,7 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{OpenApi, Server};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 /// The page's own scripts, styles and images, and calls to this service; nothing else.
@@ -18,14 +19,15 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 );
 
 /// `/openapi.json` and `/docs`.
-pub fn routes<S: Clone + Send + Sync + 'static>(openapi: OpenApi) -> Router<S> {
+pub fn routes<S: Clone + Send + Sync + 'static>(mut openapi: OpenApi) -> Router<S> {
+    openapi.servers = Some(vec![Server::new(".")]);
     // Only its text is kept: the description is thousands of small values, and always the same.
     let text = Bytes::from(openapi.to_json().unwrap_or_default());
     drop(openapi);
     let json = [(header::CONTENT_TYPE, "application/json")];
     let description = get(move || std::future::ready((json, text.clone())));
     // The page would otherwise ask a validator elsewhere for its badge.
-    let config = Config::new(["/openapi.json"])
+    let config = Config::new(["../openapi.json"])
         .validator_url("none")
         .try_it_out_enabled(true);
     Router::from(SwaggerUi::new("/docs").config(config))
@@ -35,6 +37,10 @@ pub fn routes<S: Clone + Send + Sync + 'static>(openapi: OpenApi) -> Router<S> {
 
 async fn add_policy(mut response: Response) -> Response {
     let headers = response.headers_mut();
+    // The redirect of /docs.
+    if headers.contains_key(header::LOCATION) {
+        headers.insert(header::LOCATION, HeaderValue::from_static("docs/"));
+    }
     headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
     if headers
         .get(header::CONTENT_TYPE)

@@ -5,7 +5,7 @@ use std::time::Duration;
 pub use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
-use crate::{errors::Code, shutdown::Shutdown};
+use crate::{errors::Code, shutdown::Shutdown, telemetry::DROPPED_LINES};
 
 /// How often the recorder drops old samples of its histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -74,6 +74,11 @@ fn describe() {
         "Connections closed at once because a cap was reached"
     );
     ::metrics::counter!("http_connections_refused_total").absolute(0);
+    counter!(
+        DROPPED_LINES,
+        "Log lines that were not written, since stderr took no more"
+    );
+    ::metrics::counter!(DROPPED_LINES).absolute(0);
     counter!(
         "store_calls_total",
         "Calls to the store by operation and result"

@@ -1,7 +1,7 @@
 //! The HTTP server of both services.
 //!
 //! A service makes a router, [`wrap`]s it in the common layers and [`serve`]s it:
-//! * `serve`, `connection_limiter`, `timeout_io`, `request_boundary`: connections, their caps and their time limits;
+//! * `serve`, `connection_limiter`, `timeout_io`, `request_body`, `request_boundary`: connections, their caps and their time limits;
 //! * `layers` and its rules: `request_id`, `client_ip`, `deadline`, `access_log`, `limits`, `hosts`, `cors`, `problem`;
 //! * [`health`], [`admin`], [`docs`], [`metrics`]: routes and metrics that both services have.
 
@@ -20,6 +20,7 @@ mod listeners;
 pub mod metrics;
 mod openapi;
 mod problem;
+mod request_body;
 mod request_boundary;
 mod request_id;
 mod serve;
@@ -27,6 +28,7 @@ mod timeout_io;
 
 pub use client_ip::ClientIp;
 pub(crate) use connection_limiter::network;
+pub use cors::is_same_origin;
 pub use deadline::Deadline;
 pub use hosts::HostPolicy;
 pub use layers::{Layers, wrap};

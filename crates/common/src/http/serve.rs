@@ -29,6 +29,7 @@ use tower::Service as _;
 
 use super::{
     connection_limiter::{ConnectionLimiter, ConnectionPermit},
+    request_body::RequestBody,
     timeout_io::{ConnState, ResponseGuard, TimeoutIo},
 };
 use crate::{config, shutdown::Shutdown};
@@ -257,11 +258,13 @@ async fn answer(
 ) -> Result<Response<GuardedBody>, Infallible> {
     let mut guard = state.begin(request.body().size_hint().exact());
     request.extensions_mut().insert(ConnectInfo(address));
-    let mut response = router.call(request).await?;
+    let (head, body) = request.into_parts();
+    let (body, rest) = RequestBody::new(body, head.headers.contains_key(header::EXPECT));
+    let mut response = router.call(Request::from_parts(head, body)).await?;
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS {
         guard = guard.upgraded();
-    } else if draining {
+    } else if !rest.discard().await || draining {
         response
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));

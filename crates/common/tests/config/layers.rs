@@ -170,7 +170,7 @@ fn lists_are_comma_separated_and_durations_have_units() {
             ("CHATBOT__SERVER__ALLOWED_HOSTS", "Chat.Example.com"),
             (
                 "CHATBOT__CHAT__ALLOWED_ORIGINS",
-                "https://App.example.com:443,http://localhost:5173",
+                "https://App.example.com:443,http://localhost:5173,app://obsidian.md,capacitor://localhost",
             ),
             ("CHATBOT__CHAT__LEASE", "750ms"),
             ("CHATBOT__CHAT__DISCONNECT_GRACE", "0s"),
@@ -193,7 +193,12 @@ fn lists_are_comma_separated_and_durations_have_units() {
     assert_eq!(settings.server.allowed_hosts, ["chat.example.com"]);
     assert_eq!(
         settings.chat.allowed_origins,
-        ["https://app.example.com", "http://localhost:5173"]
+        [
+            "https://app.example.com",
+            "http://localhost:5173",
+            "app://obsidian.md",
+            "capacitor://localhost"
+        ]
     );
     assert_eq!(settings.chat.lease, Duration::from_millis(750));
     assert_eq!(settings.chat.disconnect_grace, Duration::ZERO);

@@ -80,3 +80,35 @@ fn what_check_config_prints_is_toml_that_gives_the_same_settings() {
         "a default has no origin beside it: {printed}"
     );
 }
+
+#[test]
+fn a_variable_that_another_one_overrides_is_named() {
+    let given = [
+        ("REDIS_URL", "redis://one"),
+        ("CHATBOT__STORE__URL", "redis://other"),
+        ("RUST_LOG", "warn"),
+        ("CHATBOT__TELEMETRY__LOG_FILTER", "warn"),
+    ];
+    let printed = shown(Binary::Chat, &given);
+    let named = "# REDIS_URL is not used: CHATBOT__STORE__URL sets the same setting.\n";
+    assert!(
+        printed.contains(named) && !printed.contains("RUST_LOG is"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn a_password_that_cuts_the_url_is_said_to_need_encoding() {
+    let problem = bad(
+        Binary::Chat,
+        &[("REDIS_URL", "redis://:canary#b@redis:6379/0")],
+    );
+    assert!(
+        problem.contains("percent-encoded") && !problem.contains("canary"),
+        "{problem}"
+    );
+    good(
+        Binary::Chat,
+        &[("REDIS_URL", "redis://:a%23b@redis:6379/0")],
+    );
+}

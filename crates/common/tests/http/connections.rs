@@ -279,3 +279,37 @@ async fn a_refused_upload_gets_to_see_its_refusal() {
     answer.is_problem(413, "payload_too_large");
     assert_eq!(answer.header("connection"), Some("close"));
 }
+
+#[tokio::test]
+async fn a_refusal_before_the_body_was_read_keeps_the_connection_or_says_that_it_closes() {
+    let site = Site::open().await;
+    let head = |length: usize| {
+        format!("POST /nowhere HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n")
+    };
+    let mut raw = site.connect().await;
+    for _ in 0..20 {
+        raw.send(format!("{}{{}}", head(2)).as_bytes()).await;
+        let answer = raw.answer().await;
+        assert_eq!((answer.status, answer.header("connection")), (404, None));
+    }
+    for (length, sent) in [(10, "12345".to_owned()), (200_000, "x".repeat(1000))] {
+        let mut raw = site.connect().await;
+        raw.send(format!("{}{sent}", head(length)).as_bytes()).await;
+        let answer = raw.answer().await;
+        let connection = answer.header("connection");
+        assert_eq!(
+            (answer.status, connection),
+            (404, Some("close")),
+            "{length}"
+        );
+    }
+    // The body is not asked for where the refusal needs none of it.
+    let mut raw = site.connect().await;
+    let expecting = head(2).replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
+    raw.send(expecting.as_bytes()).await;
+    let answer = raw.answer().await;
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (404, Some("close"))
+    );
+}

@@ -244,9 +244,11 @@ async fn only_allowed_origins_may_read_answers() {
         let answer = preflight(foreign).await;
         assert_eq!(
             (answer.status, answer.header("access-control-allow-origin")),
-            (405, None),
+            (403, None),
             "{foreign}"
         );
+        answer.is_problem(403, "origin_refused");
+        assert!(answer.body.contains("chat.allowed_origins"), "{answer:?}");
     }
     let answer = site
         .ask("GET /nowhere", &[("origin", "https://app.example")])

@@ -127,7 +127,7 @@ async fn the_description_and_its_page_load_nothing_from_elsewhere() {
     );
     assert_eq!(
         site.ask("GET /docs", &[]).await.header("location"),
-        Some("/docs/")
+        Some("docs/")
     );
     let page = site.ask("GET /docs/", &[]).await;
     assert_eq!(page.status, 200);

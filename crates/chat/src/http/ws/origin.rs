@@ -1,7 +1,10 @@
 //! Which pages may open a socket: a browser sends its page's origin, and cannot be made to send another.
 
 use axum::http::{HeaderMap, header};
-use common::errors::{ApiError, Code};
+use common::{
+    errors::{ApiError, Code},
+    http::is_same_origin,
+};
 
 /// Passes a request without `Origin` (no browser's), one from our own authority, and those allowed.
 pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
@@ -14,22 +17,15 @@ pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())
         .unwrap_or_default();
-    let is_own = authority(origin).is_some_and(|authority| authority.eq_ignore_ascii_case(host));
+    let is_own = is_same_origin(origin, host);
     let is_allowed = allowed.iter().any(|allowed| allowed == origin);
     if origins.next().is_none() && (is_own || is_allowed) {
         return Ok(());
     }
     Err(ApiError::new(
         Code::OriginRefused,
-        "Pages of this origin may not open a socket here.",
+        "Pages of this origin may not open a socket here; the operator can add it to chat.allowed_origins.",
     ))
-}
-
-/// The authority of an origin, whatever its scheme: TLS is the proxy's.
-fn authority(origin: &str) -> Option<&str> {
-    let (scheme, authority) = origin.split_once("://")?;
-    let is_web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    (is_web && !authority.is_empty()).then_some(authority)
 }
 
 #[cfg(test)]

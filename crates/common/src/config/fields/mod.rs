@@ -46,6 +46,16 @@ pub(super) struct FieldParser<T> {
 
 impl<T: 'static> FieldParser<T> {
     fn of_text(allowed: impl Into<String>, parse: impl Fn(&str) -> Parsed<T> + 'static) -> Self {
+        Self::of_any_text(allowed, move |text| match leftover(text) {
+            Some(wrong) => Err(ParseError::Because(wrong)),
+            None => parse(text),
+        })
+    }
+
+    fn of_any_text(
+        allowed: impl Into<String>,
+        parse: impl Fn(&str) -> Parsed<T> + 'static,
+    ) -> Self {
         Self {
             allowed: allowed.into(),
             parse: Box::new(move |value| match value {
@@ -171,6 +181,19 @@ fn quoted(value: &ValueKind) -> String {
     }
 }
 
+/// What an `.env` file or Compose's list form leaves in a value that was meant without it.
+fn leftover(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    if is_quoted('"') || is_quoted('\'') {
+        Some("it is in quotation marks, which are part of the value here; leave them out")
+    } else if text.contains(" #") {
+        Some("it holds a comment, which is part of the value here; leave it out")
+    } else {
+        None
+    }
+}
+
 fn from_str<T: FromStr>(text: &str) -> Parsed<T> {
     text.trim().parse().map_err(|_| ParseError::NotAllowed)
 }
@@ -182,7 +205,7 @@ pub(super) fn text() -> FieldParser<String> {
 
 /// A text that is kept as it is, white space around it included.
 pub(super) fn prose() -> FieldParser<String> {
-    FieldParser::of_text("a text", |text| Ok(text.to_owned()))
+    FieldParser::of_any_text("a text", |text| Ok(text.to_owned()))
 }
 
 /// One of a few names: the variants of an enum as serde names them.

@@ -24,6 +24,7 @@ pub(in crate::config) fn http_url() -> FieldParser<Url> {
                 "it does not begin with http:// or https://",
             ));
         }
+        check_credentials(text)?;
         let mut url: Url = from_str(text)?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err(ParseError::Because("it has a query or a fragment"));
@@ -33,6 +34,18 @@ pub(in crate::config) fn http_url() -> FieldParser<Url> {
         Ok(url)
     })
     .masked(mask_url_text)
+}
+
+/// Refuses a password that ends the host's part of the URL early.
+fn check_credentials(text: &str) -> Result<(), ParseError> {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let (_, after) = rest.split_at(rest.find(['#', '/', '?']).unwrap_or(rest.len()));
+    match after.contains('@') {
+        true => Err(ParseError::Because(
+            "a #, / or ? in its user name or password must be percent-encoded: %23, %2F, %3F",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Where one of our own services is: no user name or password in it.
@@ -76,6 +89,7 @@ pub(in crate::config) fn store_url() -> FieldParser<StoreUrl> {
             Some(folder) => return Ok(StoreUrl::Embedded(folder.into())),
             None => {}
         }
+        check_credentials(text)?;
         let url: Url = from_str(text)?;
         if !matches!(url.scheme(), "redis" | "rediss") {
             return Err(ParseError::NotAllowed);
@@ -91,10 +105,9 @@ pub(in crate::config) fn store_url() -> FieldParser<StoreUrl> {
     .masked(mask_url_text)
 }
 
-/// Exact browser origins, in the form that browsers send.
+/// Exact origins, in the form that browsers and app frameworks send.
 pub(in crate::config) fn origins() -> FieldParser<Vec<String>> {
-    let allowed =
-        "an origin such as https://app.example.com or http://localhost:5173, without a path";
+    let allowed = "an origin such as https://app.example.com, http://localhost:5173 or app://obsidian.md, without a path";
     FieldParser::of_text(allowed, |text| {
         if text.contains('*') {
             return Err(ParseError::Because(
@@ -102,16 +115,25 @@ pub(in crate::config) fn origins() -> FieldParser<Vec<String>> {
             ));
         }
         let url: Url = from_str(text)?;
-        let is_web = matches!(url.scheme(), "http" | "https");
-        let is_bare = url.path() == "/" && !text.ends_with('/');
+        let is_bare = matches!(url.path(), "" | "/") && !text.ends_with('/');
         let is_plain = url.query().is_none()
             && url.fragment().is_none()
             && url.username().is_empty()
             && url.password().is_none();
-        if is_web && is_bare && is_plain {
-            Ok(url.origin().ascii_serialization())
-        } else {
-            Err(ParseError::NotAllowed)
+        let host = url
+            .host_str()
+            .filter(|host| !host.is_empty() && is_bare && is_plain);
+        match (url.scheme(), host) {
+            ("http" | "https", Some(_)) => Ok(url.origin().ascii_serialization()),
+            // Pages of these have the origin "null", which anybody can send.
+            ("file" | "data" | "blob" | "javascript" | "ws" | "wss" | "ftp", _) | (_, None) => {
+                Err(ParseError::NotAllowed)
+            }
+            // A scheme that an app registered: `app:`, `capacitor:`, `tauri:`, `chrome-extension:`.
+            (scheme, Some(host)) => {
+                let port = url.port().map(|port| format!(":{port}"));
+                Ok(format!("{scheme}://{host}{}", port.unwrap_or_default()))
+            }
         }
     })
     .list()
