@@ -8,12 +8,7 @@
 use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use chat::{
-    domain::event::EventRef,
-    http::encode,
-    llm::providers,
-    store::events::EventBatch,
-};
+use chat::{domain::event::EventRef, http::encode, llm::providers, store::events::EventBatch};
 use common::{
     clock,
     config::{LoginMode, ProviderKind, StoreUrl},

@@ -13,6 +13,7 @@ pub mod http;
 pub mod llm;
 mod metrics;
 pub mod sessions;
+pub mod state;
 pub mod store;
 pub mod turns;
 pub mod usage;
@@ -38,11 +39,15 @@ use crate::{
     erasure::ErasureService,
     events::{recovery::Recovery, registry::Registry},
     generation::{stateless::CompletionService, tokens::TokenEstimates},
-    http::{App, Parts, ws::Sockets},
+    http::ws::permits::Sockets,
     llm::LlmService,
     sessions::SessionService,
+    state::AppState,
     store::ChatStore,
-    turns::service::{TurnLimits, TurnParts, TurnService},
+    turns::{
+        request::TurnLimits,
+        service::{TurnParts, TurnService},
+    },
     usage::UsageService,
 };
 
@@ -90,7 +95,7 @@ impl Identities {
 
 /// The description of the public API.
 pub fn openapi() -> OpenApi {
-    complete_openapi(http::document())
+    complete_openapi(http::router::document())
 }
 
 /// Puts the service together.
@@ -138,7 +143,7 @@ pub fn build(
         burst: settings.rate_limit.requests.get(),
         period: settings.rate_limit.period,
     };
-    let app = App::new(Parts {
+    let state = Arc::new(AppState {
         turns,
         completions,
         sessions,
@@ -153,7 +158,7 @@ pub fn build(
         shutdown: shutdown.clone(),
     });
     let health = health::build(store, authenticator.clone(), llm, shutdown.clone());
-    let router = http::router(&app)
+    let router = http::router::build(&state)
         .merge(passed_on)
         .merge(health_routes::routes(health.clone()))
         .merge(docs::routes(openapi()))

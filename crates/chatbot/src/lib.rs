@@ -1,4 +1,4 @@
-//! Both services in one process on the embedded store: for a first run with nothing installed.
+//! Both services in one process, on the embedded store.
 
 pub mod welcome;
 
@@ -42,10 +42,10 @@ impl Listeners {
     }
 }
 
-/// Serves both until running work is told to end. Keys, revocations and the login mode are handed over in memory.
+/// Serves both services until the stop. Keys, revocations and the login mode are handed over in memory.
 ///
 /// # Errors
-/// Where an address is taken, the store cannot be opened, or no signing key can be had.
+/// An address is taken, the store cannot be opened, or no signing key can be loaded or made.
 pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&settings).await?;
     let metrics = metrics::install(&shutdown);
@@ -53,7 +53,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     let auth = auth::build(&settings, store.clone(), metrics.clone(), &shutdown).await?;
     let identities = Identities {
         authenticator: auth.authenticator,
-        passed_on: passed_on(auth.public.clone()),
+        passed_on: auth_routes(auth.public.clone()),
     };
     let llm =
         LlmService::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
@@ -70,7 +70,7 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
         listeners.chat.0.local_addr()?,
         &settings,
     );
-    welcome::say_if_only_the_demo_answers(llm, &settings, &shutdown);
+    welcome::announce_demo(llm, &settings, &shutdown);
     let Listeners {
         auth: auth_at,
         chat: chat_at,
@@ -94,30 +94,30 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     Ok(())
 }
 
-/// What `chat` answers for `auth`: its own router, without a network between them.
-fn passed_on(auth: Router) -> Router {
+/// The routes that `chat` forwards to `auth`: its router, without a network in between.
+fn auth_routes(auth: Router) -> Router {
     let auth = auth.into_service::<Body>();
     Router::new()
         .route_service("/auth/{*rest}", auth.clone())
         .route_service("/.well-known/jwks.json", auth)
-        .layer(map_request(as_sent_on))
+        .layer(map_request(as_forwarded))
 }
 
-/// The request as it would come over a network: it brings its id and its address along, and its route is found anew.
-async fn as_sent_on(request: Request) -> Request {
+/// Strips a request of its extensions, as a network would, but for the request id and the client address.
+async fn as_forwarded(request: Request) -> Request {
     let (mut parts, body) = request.into_parts();
-    let mut known = std::mem::take(&mut parts.extensions);
-    if let Some(address) = known.remove::<ConnectInfo<SocketAddr>>() {
+    let mut extensions = std::mem::take(&mut parts.extensions);
+    if let Some(address) = extensions.remove::<ConnectInfo<SocketAddr>>() {
         parts.extensions.insert(address);
     }
-    let id = known.remove::<RequestId>();
+    let id = extensions.remove::<RequestId>();
     if let Some(id) = id.and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
         parts.headers.insert(X_REQUEST_ID, id);
     }
     Request::from_parts(parts, body)
 }
 
-/// The description of both services as one document: what the subcommand `openapi` prints.
+/// The OpenAPI document of both services, for the subcommand `openapi`.
 pub fn openapi() -> String {
     let mut both = chat::openapi();
     both.merge(auth::openapi());

@@ -1,4 +1,4 @@
-//! The `chatbot` binary: both services, one process, nothing to install.
+//! The `chatbot` binary.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What a newcomer reads at the start: where to go and what to try.
+//! The start message for people: addresses, and commands to try.
 
 use std::{
     io::{self, Write as _},
@@ -12,10 +12,10 @@ use common::{
     shutdown::Shutdown,
 };
 
-/// How often it is looked whether the providers have been asked.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the state of the providers is polled.
+const POLL: Duration = Duration::from_millis(100);
 
-/// Prints where both services are and three commands to try, where people read the log and not programs.
+/// Prints the addresses and three commands to try, unless the log is for programs.
 pub fn print(auth: SocketAddr, chat: SocketAddr, settings: &Settings) {
     if settings.telemetry.log_format == LogFormat::Json {
         return;
@@ -34,11 +34,11 @@ pub fn print(auth: SocketAddr, chat: SocketAddr, settings: &Settings) {
 
 "#
     );
-    say(&text);
+    write(&text);
 }
 
-/// Says so as soon as it is known that no model server can be reached, with the two commands that change that.
-pub fn say_if_only_the_demo_answers(llm: LlmService, settings: &Settings, shutdown: &Shutdown) {
+/// Once it is known that no model server can be reached, prints the commands that change that.
+pub fn announce_demo(llm: LlmService, settings: &Settings, shutdown: &Shutdown) {
     if settings.telemetry.log_format == LogFormat::Json {
         return;
     }
@@ -52,18 +52,18 @@ pub fn say_if_only_the_demo_answers(llm: LlmService, settings: &Settings, shutdo
             }
             if others.iter().all(|status| status.up == Some(false)) {
                 let model = llm.default_model();
-                say(&format!(
+                write(&format!(
                     "  No model server can be reached, so a built-in demo answers; it is no language model. For a real one install\n  Ollama and run:\n\n      ollama serve\n      ollama pull {model}\n\n  It is found within seconds; nothing needs to be restarted.\n\n"
                 ));
                 return;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }));
 }
 
-/// A reader that has left is no failure.
-fn say(text: &str) {
+/// A closed pipe is no failure.
+fn write(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

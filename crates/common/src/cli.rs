@@ -1,4 +1,4 @@
-//! The command line of every binary, and the one place where a process reads its environment, starts and ends.
+//! The command line of every binary: reads the environment, starts the process, and ends it.
 
 mod healthcheck;
 
@@ -26,12 +26,13 @@ use crate::{
     workers::WorkerPool,
 };
 
-/// Settings are wrong: `EX_CONFIG` of sysexits.
-const WRONG_SETTINGS: u8 = 78;
-/// A second signal ended the process.
-const INTERRUPTED: u8 = 130;
-/// How long the last tasks get after the stop to write down how they ended.
-const LAST_TASKS: Duration = Duration::from_secs(5);
+/// The exit code for wrong settings: `EX_CONFIG` of sysexits.
+const EXIT_CONFIG: u8 = 78;
+/// The exit code after a second signal.
+const EXIT_INTERRUPTED: u8 = 130;
+/// Time for the last tasks to store how they ended, after the stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
 #[derive(Parser)]
 struct Arguments<X: Subcommand> {
     #[command(subcommand)]
@@ -40,7 +41,7 @@ struct Arguments<X: Subcommand> {
 
 #[derive(Subcommand)]
 enum Command<X: Subcommand> {
-    /// Serves until it is told to stop (what it does without a subcommand)
+    /// Serves until it receives SIGTERM or SIGINT (the default)
     Serve,
     /// Prints the effective settings, secrets masked, or every wrong one
     CheckConfig,
@@ -52,7 +53,7 @@ enum Command<X: Subcommand> {
     Extra(X),
 }
 
-/// For a binary without subcommands of its own.
+/// The subcommands of a binary that has none of its own.
 #[derive(Subcommand)]
 enum NoExtra {}
 
@@ -95,17 +96,17 @@ pub fn run_with<X: Subcommand>(
         Ok(loaded) => loaded,
         Err(problems) => {
             print_error(&problems.to_string());
-            return ExitCode::from(WRONG_SETTINGS);
+            return ExitCode::from(EXIT_CONFIG);
         }
     };
     match command {
         Command::CheckConfig => print(&loaded.to_string()),
         Command::Openapi => print(&openapi()),
         Command::Healthcheck => finish(binary, healthcheck(binary, &loaded.settings)),
-        Command::Serve => started(binary, loaded.settings, |runtime, settings| {
+        Command::Serve => with_runtime(binary, loaded.settings, |runtime, settings| {
             run_until_signal(binary, runtime, settings, serve)
         }),
-        Command::Extra(command) => started(binary, loaded.settings, |runtime, settings| {
+        Command::Extra(command) => with_runtime(binary, loaded.settings, |runtime, settings| {
             finish(binary, runtime.block_on(extra(command, settings)))
         }),
     }
@@ -139,7 +140,8 @@ fn about(binary: Binary) -> &'static str {
     }
 }
 
-/// The environment of this process. What is not UTF-8 cannot be a setting of ours but is kept, garbled, to be named.
+/// The environment of this process. A variable that is not UTF-8 cannot be a setting, but is kept in lossy form so that
+/// it can be named.
 fn variables() -> BTreeMap<String, String> {
     let text = |text: OsString| text.to_string_lossy().into_owned();
     std::env::vars_os()
@@ -147,13 +149,13 @@ fn variables() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Starts what a running process needs, and runs.
-fn started(
+/// Starts logging and the runtime, then runs.
+fn with_runtime(
     binary: Binary,
     settings: Settings,
     run: impl FnOnce(&Runtime, Settings) -> ExitCode,
 ) -> ExitCode {
-    // It is installed where another part of the process was quicker; it is the same one.
+    // Fails only where it is installed already.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     let runtime = telemetry::init(&settings.telemetry).and_then(|()| {
         Builder::new_current_thread()
@@ -166,12 +168,12 @@ fn started(
         Err(error) => return finish(binary, Err(error)),
     };
     let code = run(&runtime, settings);
-    // Work on blocking threads is not worth waiting for: whoever needed it has ended.
+    // Nobody is left who needs the result of work on blocking threads.
     runtime.shutdown_background();
     code
 }
 
-/// Serves until done or told to end by signals.
+/// Serves until the task is done or a signal ends it.
 fn run_until_signal(
     binary: Binary,
     runtime: &Runtime,
@@ -198,11 +200,11 @@ fn run_until_signal(
         };
         let overdue = async {
             shutdown.stopping().await;
-            tokio::time::sleep(LAST_TASKS).await;
+            tokio::time::sleep(STOP_TIMEOUT).await;
         };
         tokio::select! {
             biased;
-            () = shutdown::on_signals(signals, &shutdown, drain_timeout) => ExitCode::from(INTERRUPTED),
+            () = shutdown::on_signals(signals, &shutdown, drain_timeout) => ExitCode::from(EXIT_INTERRUPTED),
             result = ended => match (log_format, result) {
                 (LogFormat::Json, Err(error)) => {
                     tracing::error!("{error:#}");
@@ -211,7 +213,7 @@ fn run_until_signal(
                 (_, result) => finish(binary, result),
             },
             () = overdue => {
-                tracing::warn!("some tasks did not end in time after the stop");
+                tracing::warn!("some tasks did not end in time, stopping anyway");
                 ExitCode::SUCCESS
             }
         }
@@ -233,7 +235,7 @@ fn finish(binary: Binary, result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// What the caller asked to see. A reader that has left is no failure.
+/// Prints to stdout. A closed pipe is no failure.
 fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
@@ -242,7 +244,7 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// What went wrong before or beside the log.
+/// Writes to stderr what went wrong before or beside the log.
 fn print_error(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

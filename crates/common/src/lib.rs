@@ -1,6 +1,6 @@
-//! What both services share: settings, clients, the storage seam, errors, identity, limits and the HTTP layers.
+//! Shared by both services: settings, clients, the store, errors, identity, rate limits and the HTTP server.
 //!
-//! It knows nothing of either service; `auth` and `chat` depend on it and never on each other.
+//! `auth` and `chat` depend on this crate and never on each other.
 
 pub mod cli;
 pub mod clients;

@@ -1,5 +1,4 @@
-//! Stopping gently, then firmly: one token refuses new work, another ends what is left, one tracker knows every task,
-//! and a second one what a drain waits for.
+//! Graceful shutdown in two stages: a drain refuses new work and waits for running work, a stop ends what is left.
 
 use std::{future::Future, io, time::Duration};
 
@@ -14,9 +13,9 @@ use tokio_util::{
 
 use crate::workers::WorkerPool;
 
-/// How long a stopping process says at least that it drains: proxies that look several times a second see it and send
-/// nothing to a listener that is about to be gone.
-const NOTICE: Duration = Duration::from_millis(500);
+/// The shortest drain, so that proxies that probe `/readyz` several times a second take the instance out before its
+/// listener closes.
+const MIN_DRAIN: Duration = Duration::from_millis(500);
 
 /// The two stages of a stop, and the tasks that a stop waits for. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -28,20 +27,17 @@ pub struct Shutdown {
     workers: WorkerPool,
 }
 
-/// Work in progress, such as a running turn or a request being answered: a drain waits for it, up to its limit.
-/// It ends when this is dropped.
+/// Work in progress, such as a running turn or a request being answered: a drain waits until this is dropped.
 #[derive(Debug)]
-pub struct Work {
+pub struct WorkGuard {
     _held: TaskTrackerToken,
 }
 
 impl Shutdown {
-    /// A shutdown that nobody has asked for yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same, with threads to spawn on.
     pub fn with_workers(workers: WorkerPool) -> Self {
         Self {
             workers,
@@ -49,12 +45,12 @@ impl Shutdown {
         }
     }
 
-    /// The first stage: no new work; what runs may finish.
+    /// Begins the first stage: no new work; what runs may finish.
     pub fn drain(&self) {
         self.draining.cancel();
     }
 
-    /// The second stage: what still runs ends now, and says so to whoever watches it.
+    /// Begins the second stage: what still runs ends now.
     pub fn stop(&self) {
         self.draining.cancel();
         self.stopping.cancel();
@@ -65,17 +61,17 @@ impl Shutdown {
         self.draining.is_cancelled()
     }
 
-    /// Resolves when new work is to be refused.
+    /// Resolves when a drain begins.
     pub async fn draining(&self) {
         self.draining.cancelled().await;
     }
 
-    /// Resolves when running work is to end.
+    /// Resolves at the stop.
     pub async fn stopping(&self) {
         self.stopping.cancelled().await;
     }
 
-    /// A token that is cancelled when running work is to end.
+    /// A token that is cancelled at the stop.
     pub fn stop_token(&self) -> CancellationToken {
         self.stopping.clone()
     }
@@ -106,10 +102,10 @@ impl Shutdown {
         self.workers.tasks_alive()
     }
 
-    /// Registers work that a drain is to wait for; hold it as long as the work goes on. Whoever only waits for
-    /// somebody to ask (an idle connection, a loop in the background) registers nothing.
-    pub fn work(&self) -> Work {
-        Work {
+    /// Registers work that a drain waits for. What only waits for requests (an idle connection, a background loop)
+    /// registers nothing.
+    pub fn work(&self) -> WorkGuard {
+        WorkGuard {
             _held: self.work.token(),
         }
     }
@@ -120,11 +116,11 @@ impl Shutdown {
         self.work.wait().await;
     }
 
-    /// Drains, and stops as soon as no work is left (but not before a proxy could see it), at the latest after this time.
+    /// Drains, and stops when no work is left, at the latest after `drain_timeout`.
     pub async fn drain_then_stop(&self, drain_timeout: Duration) {
         self.drain();
         let drained = async {
-            tokio::time::sleep(NOTICE).await;
+            tokio::time::sleep(MIN_DRAIN).await;
             self.work_finished().await;
         };
         let _ = tokio::time::timeout(drain_timeout, drained).await;

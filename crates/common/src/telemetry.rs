@@ -1,4 +1,4 @@
-//! Logs: one line an event on stderr, as text or JSON, which nothing that a caller sends can break or imitate.
+//! Logging: one line an event on stderr, as text or JSON. Nothing that a caller sends can break a line or forge one.
 
 use std::{
     io::{self, Write},
@@ -29,7 +29,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse(&settings.log_filter)?;
-    // A full disk or a closed stderr must not end the process, as the layer's own report of it would.
+    // The layer would report a failed write on stderr with `eprintln!`, which panics where stderr is closed.
     let lines = fmt::layer()
         .with_ansi(false)
         .with_writer(Lines(writer))

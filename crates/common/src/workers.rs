@@ -1,5 +1,5 @@
-//! The threads that serve connections, each with a runtime of its own: a request, its turn, its connections to the store and
-//! to the model server stay on one thread, so that no step of theirs has to wake another thread and wait for it.
+//! The worker threads that serve connections, each with a runtime of its own. A request, its turn and its connections to
+//! the store and the model servers stay on one thread, so that no step has to wake another thread and wait for it.
 
 use std::{
     io,
@@ -13,17 +13,16 @@ use std::{
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
-/// Most threads: each has its own connections to the store and to every model server.
-const MOST: usize = 8;
+/// Each thread has its own connections to the store and to every model server.
+const MAX_THREADS: usize = 8;
 
-/// The threads. Cheap to clone; the default has none, and everything then runs where it is spawned.
+/// The worker threads. Cheap to clone; the default has none, and everything then runs where it is spawned.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerPool(Arc<Threads>);
 
 #[derive(Debug, Default)]
 struct Threads {
     runtimes: Vec<Handle>,
-    /// The main thread's.
     main: Option<Handle>,
     next: AtomicUsize,
     end: CancellationToken,
@@ -36,7 +35,7 @@ impl WorkerPool {
     /// # Errors
     /// Where the system gives no thread, or no event queue for one.
     pub fn start(main: &Handle) -> io::Result<Self> {
-        let count = thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST));
+        let count = thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS));
         let mut pool = Threads {
             main: Some(main.clone()),
             ..Threads::default()
@@ -51,7 +50,7 @@ impl WorkerPool {
         Ok(Self(Arc::new(pool)))
     }
 
-    /// The thread whose turn it is; `None` where there are none.
+    /// The next thread in turn; `None` where there are none.
     pub(crate) fn next(&self) -> Option<&Handle> {
         let Threads { runtimes, next, .. } = &*self.0;
         let turn = next.fetch_add(1, Ordering::Relaxed);
@@ -91,7 +90,7 @@ fn start(number: usize, runtime: Runtime, end: CancellationToken) -> io::Result<
         .name(format!("worker-{number}"))
         .spawn(move || {
             runtime.block_on(end.cancelled());
-            // Work on blocking threads is not worth waiting for: whoever needed it has ended.
+            // Nobody is left who needs the result of work on blocking threads.
             runtime.shutdown_background();
         })
 }

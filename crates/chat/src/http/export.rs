@@ -1,5 +1,7 @@
 //! A whole session as one JSON document, written page by page.
 
+use std::sync::Arc;
+
 use axum::{
     body::{Body, Bytes},
     extract::State,
@@ -16,11 +18,11 @@ use futures_util::stream::try_unfold;
 use crate::{
     domain::{Session, SessionId, error::ChatError},
     http::{
-        App,
-        session_dto::{MessageBody, SessionBody, SessionExport},
+        dto::{MessageBody, SessionBody, SessionExport},
         validation::session_in_path,
     },
     sessions::{READ_STEP, SessionService},
+    state::AppState,
 };
 
 /// Exports a whole session as JSON.
@@ -34,7 +36,7 @@ use crate::{
     security(("bearer" = [])),
 )]
 pub async fn export(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
     Path(session_id): Path<String>,

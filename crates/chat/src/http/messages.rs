@@ -23,7 +23,6 @@ use utoipa::IntoParams;
 use crate::{
     domain::{IdempotencyKey, OnDisconnect, SessionId, TurnInput},
     http::{
-        App,
         collect::{SentMessage, collect},
         requests::{
             DisconnectRule, Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user,
@@ -31,7 +30,8 @@ use crate::{
         sse::{Reader, StreamFormat, StreamedEvent, respond},
         validation::{Checks, message_in_path, session_in_path},
     },
-    turns::service::{StartedTurn, TurnRequest},
+    state::AppState,
+    turns::request::{StartedTurn, TurnRequest},
 };
 
 /// How an answer is wanted.
@@ -80,7 +80,7 @@ pub struct TurnCaller {
     security(("bearer" = [])),
 )]
 pub async fn send(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     caller: TurnCaller,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
@@ -131,7 +131,7 @@ pub async fn send(
     security(("bearer" = [])),
 )]
 pub async fn regenerate(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     caller: TurnCaller,
     Path(session_id): Path<String>,
     Query(query): Query<StreamQuery>,
@@ -177,7 +177,7 @@ pub async fn regenerate(
     security(("bearer" = [])),
 )]
 pub async fn stream(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
     request_id: RequestId,
@@ -220,7 +220,7 @@ pub async fn stream(
     security(("bearer" = [])),
 )]
 pub async fn cancel(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
     Path(message_id): Path<String>,
@@ -233,7 +233,7 @@ pub async fn cancel(
 
 /// A client can come back for a streamed answer, and for one with an idempotency key.
 fn on_disconnect(
-    app: &App,
+    app: &Arc<AppState>,
     rule: Option<DisconnectRule>,
     format: Option<StreamFormat>,
     key: Option<&IdempotencyKey>,
@@ -247,7 +247,7 @@ fn on_disconnect(
 
 /// Starts the turn, and answers in the format that was asked for: whole where there is none.
 async fn answer(
-    app: &App,
+    app: &Arc<AppState>,
     caller: TurnCaller,
     request: TurnRequest,
     format: Option<StreamFormat>,

@@ -1,11 +1,13 @@
 //! The models that can be asked.
 
+use std::sync::Arc;
+
 use axum::{Json, extract::State};
 use common::{errors::ApiError, identity::Identity};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::App;
+use crate::state::AppState;
 
 /// A model.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -36,7 +38,7 @@ pub struct ModelList {
     security(("bearer" = [])),
 )]
 pub async fn list(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     _identity: Identity,
 ) -> Result<Json<ModelList>, ApiError> {
     let models = app.llm.models().into_iter().map(|model| ModelBody {

@@ -102,28 +102,20 @@ pub struct SendMessage {
     #[schema(min_length = 1, max_length = 32768)]
     pub message: String,
     /// Who speaks; optional, and never other than the token's user.
-    #[serde(default, skip_serializing)]
-    #[schema(nullable = false)]
+    #[serde(skip_serializing)]
     pub user_id: Option<String>,
     /// The session; `default` where absent. It begins where the user has none of that id.
-    #[serde(default)]
-    #[schema(nullable = false, pattern = "^[A-Za-z0-9._-]{1,64}$")]
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
     pub session_id: Option<String>,
     /// The model, for this turn.
-    #[serde(default)]
-    #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
+    #[schema(pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// The system prompt, for this turn.
-    #[serde(default)]
-    #[schema(nullable = false, min_length = 1, max_length = 32768)]
+    #[schema(min_length = 1, max_length = 32768)]
     pub system: Option<String>,
     /// The sampling options, for this turn.
-    #[serde(default)]
-    #[schema(nullable = false)]
     pub options: Option<Options>,
     /// What happens when nobody watches the answer any more.
-    #[serde(default)]
-    #[schema(nullable = false)]
     pub on_disconnect: Option<DisconnectRule>,
 }
 
@@ -132,20 +124,14 @@ pub struct SendMessage {
 #[serde(deny_unknown_fields)]
 pub struct Regenerate {
     /// The model, for this turn.
-    #[serde(default)]
-    #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
+    #[schema(pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// The system prompt, for this turn.
-    #[serde(default)]
-    #[schema(nullable = false, min_length = 1, max_length = 32768)]
+    #[schema(min_length = 1, max_length = 32768)]
     pub system: Option<String>,
     /// The sampling options, for this turn.
-    #[serde(default)]
-    #[schema(nullable = false)]
     pub options: Option<Options>,
     /// What happens when nobody watches the answer any more.
-    #[serde(default)]
-    #[schema(nullable = false)]
     pub on_disconnect: Option<DisconnectRule>,
 }
 
@@ -154,20 +140,16 @@ pub struct Regenerate {
 #[serde(deny_unknown_fields)]
 pub struct CreateSession {
     /// Its id; made where absent.
-    #[serde(default)]
-    #[schema(nullable = false, pattern = "^[A-Za-z0-9._-]{1,64}$")]
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
     pub session_id: Option<String>,
     /// Its title, at most 200 characters; made from the first message where absent.
-    #[serde(default)]
-    #[schema(nullable = false, max_length = 200)]
+    #[schema(max_length = 200)]
     pub title: Option<String>,
     /// The model for its turns.
-    #[serde(default)]
-    #[schema(nullable = false, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
+    #[schema(pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// Its system prompt.
-    #[serde(default)]
-    #[schema(nullable = false, min_length = 1, max_length = 32768)]
+    #[schema(min_length = 1, max_length = 32768)]
     pub system: Option<String>,
 }
 
@@ -176,8 +158,7 @@ pub struct CreateSession {
 #[serde(deny_unknown_fields)]
 pub struct ChangeSession {
     /// The title, at most 200 characters.
-    #[serde(default)]
-    #[schema(nullable = false, max_length = 200)]
+    #[schema(max_length = 200)]
     pub title: Option<String>,
     /// The model.
     #[serde(default, deserialize_with = "clearable")]
@@ -245,6 +226,21 @@ pub fn idempotency_key<T: Serialize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn null_for_an_optional_member_is_the_same_as_leaving_it_out() {
+        let nulls = r#"{"message": "a", "user_id": null, "session_id": null, "model": null, "system": null,
+            "options": {"temperature": null, "stop": null, "think": null}, "on_disconnect": null}"#;
+        let read = |text| common::errors::json::parse::<SendMessage>(text).unwrap();
+        let (nulls, without) = (
+            read(nulls.as_bytes()),
+            read(br#"{"message": "a", "options": {}}"#),
+        );
+        assert_eq!(
+            serde_json::to_value(nulls).unwrap(),
+            serde_json::to_value(without).unwrap()
+        );
+    }
 
     #[test]
     fn a_disconnect_rule_is_a_word_or_seconds() {

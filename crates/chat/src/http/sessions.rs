@@ -1,5 +1,7 @@
 //! Sessions: list, begin, read, change, delete, export.
 
+use std::sync::Arc;
+
 use axum::{Json, extract::State, http::StatusCode};
 use common::{
     errors::{
@@ -15,12 +17,12 @@ use utoipa::IntoParams;
 use crate::{
     domain::{NewSession, SessionChange, SessionId},
     http::{
-        App,
+        dto::{MessageBody, MessageList, SessionBody, SessionList},
         requests::{ChangeSession, CreateSession},
-        session_dto::{MessageBody, MessageList, SessionBody, SessionList},
         validation::{Checks, session_in_path},
     },
     sessions::{MessageCursor, SessionCursor},
+    state::AppState,
 };
 
 /// Most things on a page.
@@ -91,7 +93,7 @@ fn cursor<T>(
     security(("bearer" = [])),
 )]
 pub async fn list(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
     Query(page): Query<SessionPage>,
@@ -123,7 +125,7 @@ pub async fn list(
     security(("bearer" = [])),
 )]
 pub async fn create(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     OptionalBody(body): OptionalBody<CreateSession>,
 ) -> Result<(StatusCode, Json<SessionBody>), ApiError> {
@@ -157,7 +159,7 @@ pub async fn create(
     security(("bearer" = [])),
 )]
 pub async fn read(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
     Path(session_id): Path<String>,
@@ -178,7 +180,7 @@ pub async fn read(
     security(("bearer" = [])),
 )]
 pub async fn change(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     Path(session_id): Path<String>,
     Body(body): Body<ChangeSession>,
@@ -213,7 +215,7 @@ pub async fn change(
     security(("bearer" = [])),
 )]
 pub async fn delete(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
     Path(session_id): Path<String>,
@@ -236,7 +238,7 @@ pub async fn delete(
     security(("bearer" = [])),
 )]
 pub async fn messages(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
     Path(session_id): Path<String>,

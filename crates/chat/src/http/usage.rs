@@ -1,11 +1,13 @@
 //! What the caller used today, and what is left of the quota.
 
+use std::sync::Arc;
+
 use axum::{Json, extract::State};
 use common::{clock, errors::ApiError, http::Deadline, identity::Identity};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::App;
+use crate::state::AppState;
 
 /// What was used since midnight UTC.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
@@ -50,7 +52,7 @@ pub struct UsageBody {
     security(("bearer" = [])),
 )]
 pub async fn read(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
 ) -> Result<Json<UsageBody>, ApiError> {

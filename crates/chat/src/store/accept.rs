@@ -12,12 +12,12 @@ use crate::{
     store::{
         RUNNING_TTL,
         codec::encode,
+        counters::release,
         events::EventBatch,
         keys::Keys,
         reservations::Reservation,
         sessions::{StoredSession, touch},
         turns::{TurnRecord, TurnStore, without_turn},
-        usage::release,
     },
 };
 

@@ -15,6 +15,7 @@ use crate::{
         accept::KEY_TTL,
         codec::encode,
         contended,
+        counters::count,
         events::EventBatch,
         keys::Keys,
         reservations::Reservation,
@@ -24,7 +25,6 @@ use crate::{
             LeaseHolder, REPLAY, TurnRecord, TurnState, TurnStore, forget, replayable_since,
             without_turn,
         },
-        usage::count,
     },
 };
 

@@ -12,6 +12,7 @@ use crate::domain::random_text;
 pub mod accept;
 mod codec;
 pub mod control;
+mod counters;
 pub mod delete;
 pub mod erasure;
 pub mod events;

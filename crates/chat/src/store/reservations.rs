@@ -16,8 +16,8 @@ use crate::{
     store::{
         Context,
         codec::{decode, encode},
+        counters::{count, hold, release},
         keys::Keys,
-        usage::{count, hold, release},
     },
 };
 

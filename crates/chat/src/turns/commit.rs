@@ -15,7 +15,7 @@ use crate::{
     },
     turns::{
         plan::TurnPlan,
-        service::{StartedTurn, TurnRequest},
+        request::{StartedTurn, TurnRequest},
         session_queue::SessionPermit,
         task::{TurnRunner, TurnTask},
     },

@@ -9,7 +9,7 @@ use crate::{
         ChatStore,
         turns::{LeaseHolder, TurnRecord, TurnState},
     },
-    turns::service::TurnRequest,
+    turns::request::TurnRequest,
 };
 
 /// What an idempotency key refers to.

@@ -5,6 +5,7 @@ mod finalize;
 mod idempotency;
 mod plan;
 pub mod prompt;
+pub mod request;
 mod resume;
 pub mod service;
 mod session_cache;

@@ -17,7 +17,7 @@ use crate::{
     },
     turns::{
         prompt::{PromptBase, SessionPrompt},
-        service::{TurnLimits, TurnRequest},
+        request::{TurnLimits, TurnRequest},
     },
 };
 

@@ -2,14 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use common::{identity::Owner, rate_limiter::Call, shutdown::Shutdown};
+use common::{identity::Owner, shutdown::Shutdown};
 use tokio::time::{sleep, timeout_at};
 
 use crate::{
-    domain::{
-        IdempotencyKey, IdempotencyRecord, MessageId, OnDisconnect, OpenTurn, Options, SessionId,
-        TurnInput, error::ChatError,
-    },
+    domain::{IdempotencyRecord, MessageId, OpenTurn, SessionId, error::ChatError},
     events::{
         log::Subscriber, recovery::Recovery, registry::Registry, remote_tail::RemoteTail,
         replicator::Replicator,
@@ -25,6 +22,7 @@ use crate::{
         commit::{Committed, Committer, ReadyTurn},
         idempotency::{Idempotency, KeyState},
         plan::{Planner, TurnPlan},
+        request::{StartedTurn, TurnLimits, TurnRequest},
         resume::TurnFinder,
         session_cache::SessionCache,
         session_queue::{SESSION_WAIT, SessionPermit, SessionQueue},
@@ -34,47 +32,6 @@ use crate::{
 
 /// How often a request that waits looks whether another instance has finished its turn, or a joined key has settled.
 const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
-
-/// A validated request for a turn.
-#[derive(Clone, Debug)]
-pub struct TurnRequest {
-    pub owner: Owner,
-    pub session: SessionId,
-    pub input: TurnInput,
-    /// The model, for this turn.
-    pub model: Option<String>,
-    /// The system prompt, for this turn.
-    pub system: Option<String>,
-    pub options: Options,
-    pub on_disconnect: OnDisconnect,
-    pub key: Option<IdempotencyKey>,
-    /// The request as the rate limit sees it, counted or not.
-    pub ticket: Call,
-    /// For the log and the `error` event.
-    pub request_id: Arc<str>,
-}
-
-/// A turn that has started, or one that existed already under the same idempotency key.
-#[derive(Debug)]
-pub struct StartedTurn {
-    /// The answer's id.
-    pub id: MessageId,
-    /// Its events from the first.
-    pub events: Subscriber,
-}
-
-/// Limits of turns.
-#[derive(Clone, Debug)]
-pub struct TurnLimits {
-    /// How many of the newest messages are considered for a prompt.
-    pub history_messages: usize,
-    /// The largest number of messages in a session.
-    pub max_session_messages: u64,
-    /// The system prompt if neither request nor session has one.
-    pub system_prompt: Option<String>,
-    /// LLM tokens that a user may use per day.
-    pub tokens_per_day: Option<u64>,
-}
 
 /// What turns are made of.
 pub struct TurnParts {

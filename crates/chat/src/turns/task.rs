@@ -18,7 +18,7 @@ use crate::{
     turns::{
         finalize::{Finalizer, GeneratedAnswer},
         prompt::SessionPrompt,
-        service::TurnRequest,
+        request::TurnRequest,
         session_cache::SessionCache,
         session_queue::SessionPermit,
     },

@@ -1,4 +1,4 @@
-//! `healthcheck`: asks the service that runs beside it, with the same settings, whether it is ready.
+//! `healthcheck`: asks the service that runs with the same settings whether it is ready.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -14,10 +14,9 @@ use tokio::{
 
 use crate::config::{Binary, Settings};
 
-/// How long `healthcheck` waits.
-const LIMIT: Duration = Duration::from_secs(2);
-/// Most bytes of a readiness answer that are looked at.
-const LONGEST_ANSWER: u64 = 16 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The most bytes that are read of an answer.
+const MAX_ANSWER: u64 = 16 * 1024;
 
 /// Asks `/readyz` of every service in this binary, on the admin listener, over loopback where it listens everywhere.
 pub(super) fn healthcheck(binary: Binary, settings: &Settings) -> anyhow::Result<()> {
@@ -36,7 +35,7 @@ pub(super) fn healthcheck(binary: Binary, settings: &Settings) -> anyhow::Result
             }
             Ok(())
         };
-        tokio::time::timeout(LIMIT, all)
+        tokio::time::timeout(TIMEOUT, all)
             .await
             .context("no answer within 2 s")?
     })
@@ -51,7 +50,7 @@ async fn ready(address: SocketAddr) -> anyhow::Result<()> {
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
+    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
     let status = answer.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) == Some("200") {
@@ -64,7 +63,7 @@ async fn ready(address: SocketAddr) -> anyhow::Result<()> {
     anyhow::bail!("{address} is not ready: {status} {body}")
 }
 
-/// Where a listener that listens everywhere is reached from its own machine.
+/// The address of a listener as seen from its own machine.
 fn reachable(listener: SocketAddr) -> SocketAddr {
     let ip = match listener.ip() {
         ip if !ip.is_unspecified() => ip,

@@ -1,4 +1,4 @@
-//! The HTTP clients, with their timeouts: one kind for model servers, one for `auth`.
+//! HTTP clients with their timeouts: one kind for model servers, one for `auth`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,19 +6,18 @@ use reqwest::{Client, ClientBuilder, redirect::Policy};
 use thread_local::ThreadLocal;
 
 const USER_AGENT: &str = concat!("chatbot/", env!("CARGO_PKG_VERSION"));
-/// Shorter than the 5 s after which Python model servers close an idle connection, so that we seldom write into a closing one.
+/// Shorter than the 5 s after which Python model servers close an idle connection, so that a request seldom goes into a
+/// closing one.
 const MODEL_IDLE: Duration = Duration::from_secs(4);
 /// Well below the 75 s for which `auth` keeps an idle connection.
 const AUTH_IDLE: Duration = Duration::from_secs(15);
-/// `auth` is near: what does not connect in this time is down.
 const AUTH_CONNECT: Duration = Duration::from_secs(2);
-/// A whole call of `auth`; hashing a password may wait for its turn.
+/// For a whole call of `auth`, where hashing a password may wait in a queue.
 const AUTH_TOTAL: Duration = Duration::from_secs(20);
-/// How long a peer may be gone without a word before a silent connection is given up: this, and three probes of it.
+/// A silent connection is closed after this, and three probes at the same interval.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// A client for a model server: no limit on the whole answer and none between its pieces, which the turn itself
-/// watches over. Fails where the system has no certificate store that can be read.
+/// A client for a model server, without a timeout for the answer: the turn has its own. Fails where the system has no certificate store that can be read.
 pub fn model_server(connect_timeout: Duration) -> Result<PerThread, reqwest::Error> {
     let make = move || {
         plain()
@@ -35,28 +34,27 @@ pub fn model_server(connect_timeout: Duration) -> Result<PerThread, reqwest::Err
     })))
 }
 
-/// One client in as many copies as threads use it. A connection is driven by the thread that made it: with connections of
-/// its own a thread never waits for another one to hand over what a model server sent. Cheap to clone.
+/// One client for each thread that uses it. A connection is driven by the thread that opened it; with its own connections
+/// a thread never waits for another one. Cheap to clone.
 #[derive(Clone)]
 pub struct PerThread(Arc<Clients>);
 
 struct Clients {
-    /// The one of the thread that made them.
     first: Client,
     own: ThreadLocal<Client>,
     make: Box<dyn Fn() -> Result<Client, reqwest::Error> + Send + Sync>,
 }
 
 impl PerThread {
-    /// This thread's.
+    /// This thread's client.
     pub fn here(&self) -> &Client {
         let Clients { first, own, make } = &*self.0;
-        // What could be made once can fail later only for want of memory or of the certificates; the first one still has both.
+        // Building the same client again fails only without memory or certificates; the first one still has both.
         own.get_or(|| make().unwrap_or_else(|_| first.clone()))
     }
 }
 
-/// A client for `auth`: the key set and what is passed on. A whole call takes 20 s at most; a caller may ask for less.
+/// A client for `auth`. A whole call takes 20 s at most; a caller may ask for less.
 /// Fails where the system has no certificate store that can be read.
 pub fn auth() -> Result<Client, reqwest::Error> {
     plain()
@@ -66,8 +64,8 @@ pub fn auth() -> Result<Client, reqwest::Error> {
         .build()
 }
 
-/// What both have in common: they go where the settings say and nowhere else, so no redirect is followed (it would
-/// carry a prompt or a key elsewhere) and no proxy variable is looked at.
+/// Clients connect where the settings say and nowhere else: they follow no redirect, which would carry a prompt or a key
+/// elsewhere, and ignore proxy variables.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the home of HTTP clients"

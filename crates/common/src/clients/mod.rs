@@ -1,4 +1,4 @@
-//! The only places that build a client of something outside this process.
+//! The only place that builds clients of other processes.
 
 pub mod http;
 pub mod redis;

@@ -1,9 +1,8 @@
-//! The Redis connection, with its timeouts and its reconnection.
+//! Redis connections, opened when needed and again after a loss.
 //!
-//! One multiplexed connection serves all that runs on a thread: whoever waits for an answer is then woken by its own
-//! thread, which costs a fraction of being woken by another. It is made by whoever first needs it and made anew once it is
-//! lost or given up. The `redis` crate's own manager is not used: it keeps a refused login for ever, and stays with a server that
-//! has become a replica.
+//! One multiplexed connection serves all tasks of a thread, since being woken by the own thread costs a fraction of being
+//! woken by another. The `redis` crate's own manager is not used: it keeps a refused login for ever, and stays with a
+//! server that has become a replica.
 
 use std::{
     sync::{
@@ -21,20 +20,18 @@ use redis::{
 use secrecy::{ExposeSecret, SecretString};
 use thread_local::ThreadLocal;
 
-/// After a failed attempt, callers share its error for that long.
+/// How long callers share the error of a failed attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A connection that refuses work (replica, no permission) is kept at least that long, so that refusals do not become
-/// a storm of connections.
+/// How long a connection is kept although the server refuses work on it (replica, no permission), so that refusals do
+/// not become a storm of connections.
 const KEEP_AT_LEAST: Duration = Duration::from_millis(250);
 
-/// Calls waiting for their turn to be written; more than the crate's 50, which a burst of requests would fill.
+/// Calls that may wait to be written; more than the crate's 50, which a burst of requests would fill.
 const WRITE_QUEUE: usize = 1024;
 
-/// One established connection.
 #[derive(Debug)]
 pub struct Link {
-    /// Clone it to send.
     pub connection: MultiplexedConnection,
     lost: Arc<AtomicBool>,
     made: Instant,
@@ -42,22 +39,21 @@ pub struct Link {
 
 /// Where Redis is, and each thread's connection to it while there is one.
 #[derive(Clone)]
-pub struct Connector(Arc<Inner>);
+pub struct Connector(Arc<Connections>);
 
-struct Inner {
+struct Connections {
     client: Client,
-    own: ThreadLocal<Own>,
+    own: ThreadLocal<ThreadConnection>,
 }
 
-/// What a thread has.
 #[derive(Default)]
-struct Own {
+struct ThreadConnection {
     link: ArcSwapOption<Link>,
-    /// Held by whoever connects; what it found out for those who waited.
+    /// Held while connecting; the error of the last attempt is for those who waited.
     connecting: tokio::sync::Mutex<Option<(Instant, RedisError)>>,
 }
 
-impl Own {
+impl ThreadConnection {
     fn current(&self) -> Option<Arc<Link>> {
         self.link.load_full().filter(|link| !link.is_lost())
     }
@@ -70,30 +66,24 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// Reads the address (`redis://` or `rediss://`, with or without user, password and database). Connects nowhere.
-    ///
-    /// # Errors
-    /// The address is none; the error does not hold it.
+    /// Parses the address, and connects nowhere yet. The error does not hold the address.
     pub fn new(url: &SecretString) -> Result<Self, RedisError> {
         let info: ConnectionInfo = url.expose_secret().into_connection_info()?;
-        // RESP3 tells of a lost connection at once, not at the next command.
+        // With RESP3 the crate reports a lost connection at once, not at the next command.
         let login = info
             .redis_settings()
             .clone()
             .set_protocol(ProtocolVersion::RESP3);
         let tcp = TcpSettings::default().set_nodelay(true);
         let client = Client::open(info.set_redis_settings(login).set_tcp_settings(tcp))?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Connections {
             client,
             own: ThreadLocal::new(),
         })))
     }
 
-    /// This thread's connection; makes one where there is none. It has no time limit of its own: the caller must set one, and may
-    /// drop it at any time.
-    ///
-    /// # Errors
-    /// Why the latest attempt failed.
+    /// This thread's connection, opened where there is none. The caller sets the timeout, and may drop this future at any
+    /// time. The error is why the latest attempt failed.
     pub async fn link(&self) -> Result<Arc<Link>, RedisError> {
         let own = self.0.own.get_or_default();
         if let Some(link) = own.current() {
@@ -121,16 +111,20 @@ impl Connector {
         }
     }
 
-    /// Every thread's connection that there is.
+    /// The open connections of all threads.
     pub fn links(&self) -> Vec<Arc<Link>> {
-        self.0.own.iter().filter_map(Own::current).collect()
+        self.0
+            .own
+            .iter()
+            .filter_map(ThreadConnection::current)
+            .collect()
     }
 
     async fn connect(&self) -> Result<Arc<Link>, RedisError> {
         let lost = Arc::new(AtomicBool::new(false));
         let seen = lost.clone();
         let config = AsyncConnectionConfig::new()
-            // The caller's own limit is round all of it; an error here would look like an answer.
+            // The caller has a timeout for all of it; an error here would look like an answer.
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(WRITE_QUEUE)
@@ -152,12 +146,12 @@ impl Connector {
         }))
     }
 
-    /// Gives a connection up: the next call makes another. Calls under way on it may still be answered.
+    /// Replaces a connection at the next call. Calls in progress on it may still be answered.
     pub fn give_up(&self, link: &Arc<Link>) {
         link.lost.store(true, Ordering::Relaxed);
     }
 
-    /// Gives a connection up that refuses work, unless it is only just made.
+    /// Replaces a connection on which the server refuses work, unless it is new.
     pub fn give_up_refusing(&self, link: &Arc<Link>) {
         if link.made.elapsed() >= KEEP_AT_LEAST {
             self.give_up(link);
@@ -166,7 +160,7 @@ impl Connector {
 }
 
 impl Link {
-    /// Whether it is known to be gone; what was sent on it may have been applied all the same.
+    /// Whether the connection is known to be lost. What was sent on it may have been applied all the same.
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }

@@ -1,9 +1,9 @@
-//! `OLLAMA_HOST`, in every form that Ollama accepts, as the address that a client asks.
+//! Turns `OLLAMA_HOST`, in every form that Ollama accepts, into a base URL.
 
 use std::net::IpAddr;
 
-/// The base URL that an `OLLAMA_HOST` means: as Ollama reads it, but a bind-all or missing host is loopback,
-/// since it is us who connect. `None` for a scheme that is not HTTP.
+/// The base URL of an `OLLAMA_HOST`: as Ollama reads it, but a bind-all or missing host is loopback, since here it is
+/// the address of a client. `None` for a scheme that is not HTTP.
 pub(super) fn base_url(text: &str) -> Option<String> {
     let text = text.trim().trim_matches(['"', '\'']).trim();
     let (scheme, rest, default_port) = match text.split_once("://") {
@@ -18,7 +18,7 @@ pub(super) fn base_url(text: &str) -> Option<String> {
         None => (String::new(), authority),
     };
     let (host, port) = split(host_port);
-    // Ollama falls back to its default for a port that is none, and so do we.
+    // As Ollama does, a port that is none falls back to the default.
     let port = port
         .and_then(|port| port.parse::<u16>().ok())
         .unwrap_or(default_port);

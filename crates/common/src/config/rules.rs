@@ -1,4 +1,4 @@
-//! What must hold between settings: what a binary needs, and what production refuses.
+//! Rules between settings: what a binary needs, and what production refuses.
 
 use std::{
     net::SocketAddr,
@@ -132,7 +132,7 @@ fn is_guessable(password: &str) -> bool {
 }
 
 /// The signing keys in a folder that every user of the machine may read. A folder that is not there has none.
-pub fn readable_by_all(keys_dir: &Path) -> Vec<PathBuf> {
+fn readable_by_all(keys_dir: &Path) -> Vec<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let Ok(entries) = std::fs::read_dir(keys_dir) else {
         return Vec::new();

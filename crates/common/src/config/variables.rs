@@ -1,4 +1,4 @@
-//! The environment's share of the settings: well-known names, `CHATBOT__…`, and `NAME_FILE` for each of them.
+//! Settings from environment variables: well-known names, `CHATBOT__SECTION__KEY`, and `NAME_FILE` for each of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,18 +7,20 @@ use std::{
     path::Path,
 };
 
+use config::{Map, Value};
+
 use super::{
+    invalid_setting::{InvalidSetting, nearest},
     ollama_host,
-    problem::{Problem, nearest},
 };
 
 const PREFIX: &str = "CHATBOT__";
 const FILE: &str = "_FILE";
 
-/// Longest value that a file may hold, in bytes; a device or a pipe has no end.
-const LONGEST_FILE: u64 = 64 * 1024;
+/// In bytes; a device or a pipe has no end.
+const MAX_FILE: u64 = 64 * 1024;
 
-/// Names that people already have in their environment, and the setting that each one sets.
+/// Variables that people already have in their environment, and the setting of each.
 const WELL_KNOWN: [(&str, &str); 6] = [
     ("REDIS_URL", "store.url"),
     ("OLLAMA_HOST", "llm.ollama.base_url"),
@@ -28,16 +30,16 @@ const WELL_KNOWN: [(&str, &str); 6] = [
     ("RUST_LOG", "telemetry.log_filter"),
 ];
 
-/// A variable's text and the name that it was given under.
+/// A variable's text, and the name under which it was given.
 pub(super) struct Given {
     pub(super) text: String,
     pub(super) origin: String,
 }
 
-/// A setting's value as a layer gives it.
-pub(super) struct Assigned {
-    pub(super) key: String,
-    pub(super) given: Given,
+impl Given {
+    fn value(self) -> Value {
+        Value::new(Some(&self.origin), self.text)
+    }
 }
 
 /// The environment of the process, by value.
@@ -50,12 +52,12 @@ impl<'a> Variables<'a> {
         Self { all }
     }
 
-    /// The variable, from itself or from the file that `NAME_FILE` names. Problems speak of `setting`.
+    /// The variable, from itself or from the file that `NAME_FILE` names. InvalidSettings speak of `setting`.
     pub(super) fn get(
         &self,
         name: &str,
         setting: &str,
-        problems: &mut Vec<Problem>,
+        problems: &mut Vec<InvalidSetting>,
     ) -> Option<Given> {
         let file_name = format!("{name}{FILE}");
         let text = self.all.get(name);
@@ -63,7 +65,7 @@ impl<'a> Variables<'a> {
         match (text, file) {
             (Some(text), Some(_)) if !text.is_empty() => {
                 let wrong = format!("{name} and {file_name} are both set; set one of them");
-                problems.push(Problem::new(setting, Some(name), wrong));
+                problems.push(InvalidSetting::new(setting, Some(name), wrong));
                 None
             }
             (_, Some(path)) => match content(Path::new(path)) {
@@ -72,7 +74,7 @@ impl<'a> Variables<'a> {
                     origin: file_name,
                 }),
                 Err(error) => {
-                    problems.push(Problem::new(
+                    problems.push(InvalidSetting::new(
                         setting,
                         Some(&file_name),
                         format!("cannot read the file {path:?}: {error}"),
@@ -88,98 +90,87 @@ impl<'a> Variables<'a> {
     }
 
     /// What the well-known names set. An empty one sets nothing.
-    pub(super) fn well_known(&self, problems: &mut Vec<Problem>) -> Vec<Assigned> {
-        let mut assigned = Vec::new();
+    pub(super) fn well_known(&self, problems: &mut Vec<InvalidSetting>) -> Map<String, Value> {
+        let mut values = Vec::new();
         for (name, key) in WELL_KNOWN {
-            let Some(mut given) = self
-                .get(name, key, problems)
-                .filter(|given| !given.text.trim().is_empty())
-            else {
+            let given = self.get(name, key, problems);
+            let Some(mut given) = given.filter(|given| !given.text.trim().is_empty()) else {
                 continue;
             };
             if name == "OLLAMA_HOST" {
-                match ollama_host::base_url(&given.text) {
-                    Some(url) => given.text = url,
-                    None => {
-                        let wrong = "not an address of Ollama; allowed: host, host:port, http://host:port/path or https://…";
-                        problems.push(Problem::new(key, Some(name), wrong));
-                        continue;
-                    }
-                }
+                let Some(url) = ollama_host::base_url(&given.text) else {
+                    let wrong = "not an address of Ollama; allowed: host, host:port, http://host:port/path or https://…";
+                    problems.push(InvalidSetting::new(key, Some(name), wrong));
+                    continue;
+                };
+                given.text = url;
             }
-            assigned.push(Assigned {
-                key: key.to_owned(),
-                given,
-            });
+            values.push((key.to_owned(), given.value()));
         }
-        assigned
+        values.into_iter().collect()
     }
 
     /// What `CHATBOT__SECTION__KEY` sets; names of that look which mean no setting are problems.
     pub(super) fn prefixed(
         &self,
         known: &BTreeSet<String>,
-        problems: &mut Vec<Problem>,
-    ) -> Vec<Assigned> {
-        let mut assigned = Vec::new();
-        let mut names = BTreeSet::new();
-        for key in known {
-            let name = variable(key);
-            if let Some(given) = self.get(&name, key, problems) {
-                assigned.push(Assigned {
-                    key: key.clone(),
-                    given,
-                });
+        problems: &mut Vec<InvalidSetting>,
+    ) -> Map<String, Value> {
+        let names: BTreeMap<String, &String> =
+            known.iter().map(|key| (variable(key), key)).collect();
+        let mut values = Vec::new();
+        for (name, key) in &names {
+            if let Some(given) = self.get(name, key, problems) {
+                values.push(((*key).clone(), given.value()));
             }
-            names.insert(name);
         }
         for name in self.all.keys() {
             let plain = name.strip_suffix(FILE).unwrap_or(name);
-            if looks_like_ours(plain, &names) && !names.contains(plain) {
+            if looks_like_ours(plain, &names) && !names.contains_key(plain) {
                 problems.push(unknown(name, plain, &names));
             }
         }
-        assigned
+        values.into_iter().collect()
     }
 }
 
 /// The variable that sets a setting.
-pub(super) fn variable(key: &str) -> String {
+fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
 /// Whether a name is meant for us: `CHATBOT__…` in any case, and a known name with wrong underscores. Others that
 /// only begin like it are left alone: Kubernetes sets `CHATBOT_SERVICE_HOST` and its like by itself.
-fn looks_like_ours(name: &str, known: &BTreeSet<String>) -> bool {
+fn looks_like_ours(name: &str, known: &BTreeMap<String, &String>) -> bool {
     let upper = name.to_ascii_uppercase();
     let squeezed = |name: &str| name.replace('_', "");
     upper.starts_with("CHATBOT_")
         && (upper.contains("__")
             || known
-                .iter()
+                .keys()
                 .any(|known| squeezed(known) == squeezed(&upper)))
 }
 
-fn unknown(name: &str, plain: &str, known: &BTreeSet<String>) -> Problem {
+fn unknown(name: &str, plain: &str, known: &BTreeMap<String, &String>) -> InvalidSetting {
     let mut wrong = "no setting has this name".to_owned();
     if let Some(near) = nearest(
         &plain.to_ascii_uppercase(),
-        known.iter().map(String::as_str),
+        known.keys().map(String::as_str),
     ) {
         let file = if name == plain { "" } else { FILE };
         wrong.push_str(&format!("; did you mean {near}{file}?"));
     }
-    Problem::new(name, None, wrong)
+    InvalidSetting::new(name, None, wrong)
 }
 
 /// A file's text without one trailing newline: what a secret mounted as a file means.
 fn content(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let read = File::open(path)?
-        .take(LONGEST_FILE + 1)
+        .take(MAX_FILE + 1)
         .read_to_string(&mut text)?;
-    if read as u64 > LONGEST_FILE {
-        let wrong = format!("it has more than {LONGEST_FILE} bytes");
+    if read as u64 > MAX_FILE {
+        let wrong = format!("it has more than {MAX_FILE} bytes");
         return Err(io::Error::new(ErrorKind::FileTooLarge, wrong));
     }
     if text.ends_with('\n') {

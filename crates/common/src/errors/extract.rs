@@ -1,4 +1,4 @@
-//! Extractors that refuse in our own words: JSON bodies, query strings and path segments into values.
+//! Extractors for JSON bodies, query strings and path segments, which refuse with an [`ApiError`].
 
 use axum::{
     body::{Body as HttpBody, Bytes},

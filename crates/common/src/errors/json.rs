@@ -1,12 +1,18 @@
-//! JSON bodies into values: what is no JSON is told apart from JSON that says something else than was asked for.
+//! Parses JSON bodies: `invalid_json` for what is not JSON, `validation_failed` with a pointer for JSON of another type.
 
-use serde::de::DeserializeOwned;
-use serde_path_to_error::{Path, Segment};
+use std::fmt;
 
-use super::{ApiError, Code, strict::Strict, valid::Valid};
+use serde::de::{
+    self, Deserialize, DeserializeOwned, Deserializer, Error as _, IntoDeserializer, MapAccess,
+    SeqAccess, Visitor,
+    value::{MapDeserializer, SeqDeserializer},
+};
+use serde_json::{Map, Value};
 
-/// Longest text of ours about one wrong value, in bytes; what the caller sent may be part of it.
-const MAX_DETAIL: usize = 300;
+use super::{
+    ApiError, Code,
+    decode_error::{DecodeError, shorten},
+};
 
 /// The value of a JSON text.
 ///
@@ -14,125 +20,146 @@ const MAX_DETAIL: usize = 300;
 /// `invalid_json` for what is no JSON (also: not UTF-8, anything after the value, nested deeper than 128, a member
 /// twice, a lone surrogate); `validation_failed` with a pointer for what is JSON and no `T`.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| invalid("The body is not UTF-8."))?;
-    let mut json = serde_json::Deserializer::from_str(text);
-    let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
-    let result = T::deserialize(Strict(tracked));
-    match result {
-        Ok(value) => json
-            .end()
-            .map(|()| value)
-            .map_err(|_| invalid("There is something after the JSON value.")),
-        Err(error) => Err(refuse(text, &track.path(), &error)),
+    let invalid = |detail: String| ApiError::new(Code::InvalidJson, detail);
+    let text = std::str::from_utf8(bytes).map_err(|_| invalid("The body is not UTF-8.".into()))?;
+    let Unique(value) = serde_json::from_str(text).map_err(|error| {
+        let reason = shorten(&error.to_string());
+        invalid(format!("The body is not valid JSON: {reason}."))
+    })?;
+    serde_path_to_error::deserialize(Typed(value))
+        .map_err(|error| error.inner().at("", error.path()))
+}
+
+/// A JSON value whose objects name each member once.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(UniqueVisitor)
     }
 }
 
-fn invalid(detail: impl Into<String>) -> ApiError {
-    ApiError::new(Code::InvalidJson, detail)
+struct UniqueVisitor;
+
+macro_rules! scalars {
+    ($($method:ident($kind:ty))*) => {$(
+        fn $method<E: de::Error>(self, value: $kind) -> Result<Unique, E> {
+            Ok(Unique(value.into()))
+        }
+    )*};
 }
 
-fn refuse(text: &str, path: &Path, error: &serde_json::Error) -> ApiError {
-    if !error.is_data() {
-        return invalid(format!(
-            "The body is not valid JSON: {}.",
-            shorten(&error.to_string())
-        ));
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Unique;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
     }
-    // A wrong value may stand before the place where the text stops being JSON; that it is none comes first.
-    if let Err(error) = serde_json::from_str::<Valid>(text) {
-        return invalid(format!(
-            "The body is not valid JSON: {}.",
-            shorten(&error.to_string())
-        ));
+
+    scalars! { visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_f64(f64) visit_str(&str) visit_string(String) }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Unique, E> {
+        Ok(Unique(Value::Null))
     }
-    let message = error.to_string();
-    let message = message
-        .rsplit_once(" at line ")
-        .map_or(message.as_str(), |(message, _position)| message);
-    let (pointer, detail) = explain(path, message);
-    ApiError::invalid(pointer, detail)
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Unique, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Unique(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Unique(list.into()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Unique, A::Error> {
+        let mut object = Map::new();
+        while let Some((name, Unique(value))) = members.next_entry::<String, Unique>()? {
+            if object.insert(name, value).is_some() {
+                return Err(A::Error::custom("an object names a member twice"));
+            }
+        }
+        Ok(Unique(object.into()))
+    }
 }
 
-/// Where the fault is and what is allowed there. What the caller sent is not repeated: it may be long, or secret.
-pub(super) fn explain(path: &Path, message: &str) -> (String, String) {
-    let mut pointer = pointer(path);
-    if let Some(name) = message
-        .strip_prefix("missing field `")
-        .and_then(|rest| rest.strip_suffix('`'))
-    {
-        push(&mut pointer, name);
-        return (pointer, "This field is missing.".to_owned());
+/// A value to be read as a type. A struct is an object and nothing else: serde's derived structs also take arrays,
+/// member by member, so that `["hello"]` would pass for `{"message": "hello"}`.
+struct Typed(Value);
+
+impl IntoDeserializer<'_, DecodeError> for Typed {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
     }
-    if let Some(rest) = message.strip_prefix("unknown field `") {
-        let allowed = rest.rsplit_once("`, expected ").map(|(_, allowed)| allowed);
-        let detail = allowed.map_or_else(
-            || "This field is not known here.".to_owned(),
-            |allowed| {
-                shorten(&format!(
-                    "This field is not known here; known: {}.",
-                    listed(allowed)
-                ))
+}
+
+impl<'de> Deserializer<'de> for Typed {
+    type Error = DecodeError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.0 {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(yes) => visitor.visit_bool(yes),
+            Value::String(text) => visitor.visit_string(text),
+            Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+                (Some(number), _, _) => visitor.visit_u64(number),
+                (_, Some(number), _) => visitor.visit_i64(number),
+                (_, _, number) => visitor.visit_f64(number.unwrap_or(f64::NAN)),
             },
-        );
-        return (pointer, detail);
-    }
-    let is_serdes = [
-        "invalid type: ",
-        "invalid value: ",
-        "invalid length ",
-        "unknown variant `",
-    ];
-    let expected = is_serdes.iter().any(|start| message.starts_with(start));
-    match message.rsplit_once(", expected ") {
-        Some((_, wanted)) if expected => {
-            (pointer, shorten(&format!("Expected {}.", in_words(wanted))))
-        }
-        _ => (pointer, shorten(message)),
-    }
-}
-
-/// What serde expects, without the names that our types have.
-fn in_words(wanted: &str) -> String {
-    match wanted {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0 up".to_owned(),
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
-        "f32" | "f64" => "a number".to_owned(),
-        "a sequence" => "a list".to_owned(),
-        "a map" => "an object".to_owned(),
-        "a boolean" => "true or false".to_owned(),
-        _ if wanted.starts_with("struct ") => "an object".to_owned(),
-        _ => listed(wanted),
-    }
-}
-
-/// serde's list of names, without its words.
-fn listed(names: &str) -> String {
-    names.trim_start_matches("one of ").replace('`', "")
-}
-
-/// The path as a JSON pointer (RFC 6901).
-fn pointer(path: &Path) -> String {
-    let mut pointer = String::new();
-    for segment in path.iter() {
-        match segment {
-            Segment::Seq { index } => push(&mut pointer, &index.to_string()),
-            Segment::Map { key } => push(&mut pointer, key),
-            Segment::Enum { .. } | Segment::Unknown => {}
+            Value::Array(items) => {
+                visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Typed)))
+            }
+            Value::Object(members) => {
+                let members = members
+                    .into_iter()
+                    .map(|(name, value)| (name, Typed(value)));
+                visitor.visit_map(MapDeserializer::new(members))
+            }
         }
     }
-    pointer
-}
 
-fn push(pointer: &mut String, name: &str) {
-    pointer.push('/');
-    pointer.push_str(&shorten(name).replace('~', "~0").replace('/', "~1"));
-}
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.0 {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
 
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(MAX_DETAIL) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        match self.0 {
+            Value::Object(_) => self.deserialize_any(visitor),
+            _ => Err(DecodeError::Expected("an object".to_owned())),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        known: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        match self.0 {
+            Value::String(name) => visitor.visit_enum(name.into_deserializer()),
+            _ => Err(DecodeError::Expected(known.join(" or "))),
+        }
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map identifier ignored_any
     }
 }
 
@@ -309,6 +336,14 @@ mod tests {
         ] {
             assert_eq!(wrong(text).1, detail, "{text}");
         }
+    }
+
+    #[test]
+    fn null_for_an_optional_member_is_the_same_as_leaving_it_out() {
+        let text = r#"{"message":"a","session_id":null,"options":{"max_tokens":null},"kind":null}"#;
+        let parsed = parse::<Message>(text.as_bytes()).unwrap();
+        assert!(parsed.session_id.is_none() && parsed.kind.is_none());
+        assert_eq!(parsed.options.unwrap().max_tokens, None);
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Query strings into values, each parameter once and spelled as the contract has it.
+//! Parses query strings strictly: each parameter once, flags `true` or `false`, unknown names refused.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use serde::de::{
-    self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor, value::MapDeserializer,
+    DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor,
+    value::MapDeserializer,
 };
 
-use super::{ApiError, Code, json::explain};
+use super::{ApiError, Code, decode_error::DecodeError};
 
 /// The value of a query string (without its `?`).
 ///
@@ -18,18 +19,8 @@ pub fn parse<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     let fields = pairs
         .iter()
         .map(|(name, value)| (name.as_ref(), Value(value.as_ref())));
-    let map: MapDeserializer<'_, _, Wrong> = MapDeserializer::new(fields);
-    serde_path_to_error::deserialize(map).map_err(|error| {
-        let message = match error.inner() {
-            Wrong::Flag => {
-                let detail = format!("{} is either true or false.", error.path());
-                return ApiError::new(Code::InvalidRequest, detail);
-            }
-            Wrong::Other(message) => message.clone(),
-        };
-        let (pointer, detail) = explain(error.path(), &message);
-        ApiError::invalid(format!("/query{pointer}"), detail)
-    })
+    let map: MapDeserializer<'_, _, DecodeError> = MapDeserializer::new(fields);
+    serde_path_to_error::deserialize(map).map_err(|error| error.inner().at("/query", error.path()))
 }
 
 /// A name and its value.
@@ -77,35 +68,11 @@ fn hex(digit: u8) -> Option<u8> {
     u8::try_from(char::from(digit).to_digit(16)?).ok()
 }
 
-/// Why a query has no value.
-#[derive(Debug)]
-enum Wrong {
-    Flag,
-    Other(String),
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Wrong::Flag => f.write_str("a flag is true or false"),
-            Wrong::Other(message) => f.write_str(message),
-        }
-    }
-}
-
-impl std::error::Error for Wrong {}
-
-impl de::Error for Wrong {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Wrong::Other(message.to_string())
-    }
-}
-
 /// One parameter's text, read as whatever is asked for.
 #[derive(Clone, Copy)]
 struct Value<'a>(&'a str);
 
-impl<'de> IntoDeserializer<'de, Wrong> for Value<'de> {
+impl<'de> IntoDeserializer<'de, DecodeError> for Value<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -114,32 +81,32 @@ impl<'de> IntoDeserializer<'de, Wrong> for Value<'de> {
 }
 
 macro_rules! numbers {
-    ($($method:ident $visit:ident $kind:ty, $wanted:literal;)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    ($($method:ident)* => $visit:ident $kind:ty) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
             match self.0.parse::<$kind>() {
                 Ok(number) => visitor.$visit(number),
-                Err(_) => Err(Wrong::Other($wanted.to_owned())),
+                Err(_) => Err(DecodeError::invalid_type(Unexpected::Str(self.0), &visitor)),
             }
         }
     )*};
 }
 
 impl<'de> Deserializer<'de> for Value<'de> {
-    type Error = Wrong;
+    type Error = DecodeError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_borrowed_str(self.0)
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.0 {
             "true" => visitor.visit_bool(true),
             "false" => visitor.visit_bool(false),
-            _ => Err(Wrong::Flag),
+            _ => Err(DecodeError::Flag),
         }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_some(self)
     }
 
@@ -147,7 +114,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
         self,
         _name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Wrong> {
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -156,22 +123,13 @@ impl<'de> Deserializer<'de> for Value<'de> {
         _name: &'static str,
         _variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Wrong> {
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_enum(self.0.into_deserializer())
     }
 
-    numbers! {
-        deserialize_u8 visit_u8 u8, "Expected a whole number from 0 to 255.";
-        deserialize_u16 visit_u16 u16, "Expected a whole number from 0 to 65535.";
-        deserialize_u32 visit_u32 u32, "Expected a whole number from 0 up.";
-        deserialize_u64 visit_u64 u64, "Expected a whole number from 0 up.";
-        deserialize_i8 visit_i8 i8, "Expected a whole number.";
-        deserialize_i16 visit_i16 i16, "Expected a whole number.";
-        deserialize_i32 visit_i32 i32, "Expected a whole number.";
-        deserialize_i64 visit_i64 i64, "Expected a whole number.";
-        deserialize_f32 visit_f32 f32, "Expected a number.";
-        deserialize_f64 visit_f64 f64, "Expected a number.";
-    }
+    numbers! { deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 => visit_u64 u64 }
+    numbers! { deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 => visit_i64 i64 }
+    numbers! { deserialize_f32 deserialize_f64 => visit_f64 f64 }
 
     serde::forward_to_deserialize_any! {
         char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier ignored_any

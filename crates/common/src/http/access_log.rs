@@ -1,4 +1,4 @@
-//! One line and two measurements for each request, also for one whose client left before the answer.
+//! One log line and two metrics for each request, also for one whose client disconnected before the answer.
 
 use std::time::Instant;
 
@@ -11,21 +11,21 @@ use axum::{
 use super::RequestId;
 use crate::{errors::ApiError, identity::UserId};
 
-/// What is logged where the client went away before there was an answer.
-const CLIENT_LEFT: u16 = 499;
+/// The status in the log where the client disconnected before there was an answer.
+const CLIENT_DISCONNECTED: u16 = 499;
 
-/// Who calls a listener: people, whose requests are logged at `info`, or probes, at `debug`.
+/// Which listener a request came to: requests to the admin one are probes, and logged at `debug`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Audience {
+pub(super) enum ListenerKind {
     Public,
     Admin,
 }
 
 /// One request, from its arrival to its answer's head.
-pub(super) struct Record {
+pub(super) struct RequestLog {
     service: &'static str,
-    audience: Audience,
-    begun: Instant,
+    listener: ListenerKind,
+    started: Instant,
     method: Method,
     uri: Uri,
     route: Option<MatchedPath>,
@@ -33,17 +33,17 @@ pub(super) struct Record {
     written: bool,
 }
 
-impl Record {
+impl RequestLog {
     pub(super) fn begin(
         service: &'static str,
-        audience: Audience,
+        listener: ListenerKind,
         request: &Request,
         id: &RequestId,
     ) -> Self {
         Self {
             service,
-            audience,
-            begun: Instant::now(),
+            listener,
+            started: Instant::now(),
             method: request.method().clone(),
             uri: request.uri().clone(),
             route: request.extensions().get().cloned(),
@@ -67,7 +67,7 @@ impl Record {
 
     fn write(&mut self, status: u16, user: Option<&UserId>, error: Option<&ApiError>) {
         self.written = true;
-        let elapsed = self.begun.elapsed();
+        let elapsed = self.started.elapsed();
         let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
         self.count(route, status, elapsed.as_secs_f64());
         if let Some(error) = error {
@@ -78,7 +78,7 @@ impl Record {
             ($level:ident) => {
                 tracing::$level!(
                     service = self.service,
-                    method = bounded(&self.method),
+                    method = method_label(&self.method),
                     route,
                     path = %self.uri.path().escape_default(),
                     status,
@@ -87,21 +87,21 @@ impl Record {
                     duration_ms = elapsed.as_secs_f64() * 1000.0,
                     request_id = self.id.as_str(),
                     user = user.map(UserId::as_str),
-                    error = error.and_then(|error| error.source.as_deref()).map(causes),
+                    error = error.and_then(|error| error.source.as_deref()).map(error_chain),
                     "request"
                 )
             };
         }
-        match (self.audience, status) {
+        match (self.listener, status) {
             (_, 500) => line!(error),
-            (Audience::Public, 501..) => line!(warn),
-            (Audience::Public, _) => line!(info),
-            (Audience::Admin, _) => line!(debug),
+            (ListenerKind::Public, 501..) => line!(warn),
+            (ListenerKind::Public, _) => line!(info),
+            (ListenerKind::Admin, _) => line!(debug),
         }
     }
 
     fn count(&self, route: &str, status: u16, seconds: f64) {
-        let method = bounded(&self.method);
+        let method = method_label(&self.method);
         let route = route.to_owned();
         let labels = [
             ::metrics::Label::from_static_parts("service", self.service),
@@ -120,16 +120,16 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for RequestLog {
     fn drop(&mut self) {
         if !self.written {
-            self.write(CLIENT_LEFT, None, None);
+            self.write(CLIENT_DISCONNECTED, None, None);
         }
     }
 }
 
-/// A label must not be the caller's to invent.
-fn bounded(method: &Method) -> &'static str {
+/// The method as a label: callers cannot add labels by inventing methods.
+fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",
@@ -142,8 +142,8 @@ fn bounded(method: &Method) -> &'static str {
     }
 }
 
-/// An error with everything that caused it, in one line.
-fn causes(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+/// An error with its whole chain of causes, in one line.
+fn error_chain(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(this) = cause {

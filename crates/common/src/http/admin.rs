@@ -9,7 +9,7 @@ use crate::shutdown::Shutdown;
 
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `/metrics`, `/health`, `/livez` and `/readyz`. Still to be wrapped ([`super::wrap`], [`super::Layers::admin`]).
+/// `/metrics`, `/health`, `/livez` and `/readyz`. To be wrapped ([`super::wrap`], [`super::Layers::admin`]).
 pub fn router(health: Health, metrics: PrometheusHandle, shutdown: &Shutdown) -> Router {
     let process = Collector::default();
     process.describe();

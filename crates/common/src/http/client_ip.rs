@@ -1,4 +1,4 @@
-//! Whose address a request is believed to come from: the socket's, or what trusted proxies say of it.
+//! The client's IP address: the socket's, or what trusted proxies say in `X-Forwarded-For`.
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The client's address that is believed. IPv4 addresses written as IPv6 stand here as IPv4.
+/// The address that a request is taken to come from. IPv4 addresses mapped into IPv6 are plain IPv4 here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientIp(pub IpAddr);
 

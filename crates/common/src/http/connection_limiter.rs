@@ -1,4 +1,4 @@
-//! How many connections are open, in all and from one address, and who may still come in.
+//! Caps on open connections, in all and by client address.
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ impl ConnectionLimiter {
         })
     }
 
-    /// A place for one more connection; `None` where a cap is reached.
+    /// A permit for one more connection; `None` where a cap is reached.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let trusted = self
             .limits

@@ -1,4 +1,7 @@
-//! Cross-origin calls: exactly the allowed browser origins may read answers; there are no cookies to send.
+//! Cross-origin calls: only the configured browser origins may read answers; there are no cookies to send.
+//!
+//! Written by hand, since `tower_http::cors` answers the preflight of any origin with 200, and adds `Vary` to every
+//! answer even where no origin is configured.
 
 use axum::{
     http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header},
@@ -7,7 +10,7 @@ use axum::{
 
 const ALLOWED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
-/// What a page may read beside the body: whoever repeats a request by itself must see whether and when it may.
+/// The headers that a page may read: a client that retries must see whether and when it may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, X-Should-Retry",
 );

@@ -1,4 +1,4 @@
-//! The moment by which all store calls of a request, up to the acceptance of its turn, must have ended.
+//! The deadline of a request's store calls, up to the acceptance of its turn.
 
 use std::{
     convert::Infallible,
@@ -7,18 +7,18 @@ use std::{
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 
-/// What a request's store calls get, all together.
-const STORE_TIME: Duration = Duration::from_secs(1);
+/// The limit for all store calls of a request together.
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// When a request's store calls must have ended: 1 s after its arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);
 
 impl Deadline {
-    /// The deadline of a request that arrives now; also the one of the calls after a body, whose arrival may have taken
-    /// longer than the store ever does.
+    /// The deadline of a request that arrives now. Handlers start it anew after reading a body, which may take longer
+    /// than the store ever does.
     pub fn from_now() -> Self {
-        Self(Instant::now() + STORE_TIME)
+        Self(Instant::now() + STORE_TIMEOUT)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The API's description and a page to read and try it, with nothing loaded from elsewhere.
+//! `/openapi.json`, and `/docs` to read and try the API. Nothing is loaded from other hosts.
 
 use axum::{
     Router,

@@ -1,4 +1,4 @@
-//! What probes ask: is the process alive, is the service ready, and if not, what is missing.
+//! Liveness and readiness: `/health`, `/livez`, `/readyz`.
 
 use std::{
     fmt,
@@ -22,30 +22,28 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::shutdown::Shutdown;
 
-/// How long one look holds: however many probes ask, the checks run twice a second at most.
-const LOOK_HOLDS: Duration = Duration::from_millis(500);
+/// How long a result is reused: however many probes ask, the checks run twice a second at most.
+const READY_REUSED: Duration = Duration::from_millis(500);
+/// The same while something is missing, so that a start or the store's return is seen soon.
+const UNREADY_REUSED: Duration = Duration::from_millis(50);
+/// A check that takes longer has failed.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long one holds that found something missing: whoever waits for a start, or for the store's return, hears of it soon.
-const MISSING_HOLDS: Duration = Duration::from_millis(50);
-
-/// What one check gets before it counts as failed.
-const CHECK_TIME: Duration = Duration::from_millis(500);
-
-type CheckFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+type CheckResult = Result<(), String>;
+type CheckFuture = Pin<Box<dyn Future<Output = CheckResult> + Send>>;
 
 struct Check {
     name: &'static str,
-    gating: bool,
+    is_gating: bool,
     run: Box<dyn Fn() -> CheckFuture + Send + Sync>,
 }
 
-/// What readiness depends on. Cheap to clone; all clones share one look.
+/// The readiness of one service. Cheap to clone; all clones share one result.
 #[derive(Clone)]
-pub struct Health {
-    shared: Arc<Shared>,
-}
+pub struct Health(Arc<HealthBuilder>);
 
-struct Shared {
+/// A [`Health`] that still takes checks.
+pub struct HealthBuilder {
     display_name: &'static str,
     shutdown: Shutdown,
     checks: Vec<Check>,
@@ -54,9 +52,7 @@ struct Shared {
 
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Health")
-            .field("service", &self.shared.display_name)
-            .finish_non_exhaustive()
+        f.debug_tuple("Health").field(&self.0.display_name).finish()
     }
 }
 
@@ -90,92 +86,42 @@ pub struct Live {
 }
 
 impl Health {
-    /// Readiness of the service that people know as `display_name` ("Auth", "Chat"), without any check yet.
+    /// A service without any check yet, by the name that people know it by ("Auth", "Chat").
     #[expect(
         clippy::new_ret_no_self,
-        reason = "the checks come one by one; `build` ends them"
+        reason = "checks are added one by one, then `build` ends the list"
     )]
     pub fn new(display_name: &'static str, shutdown: Shutdown) -> HealthBuilder {
         HealthBuilder {
             display_name,
             shutdown,
             checks: Vec::new(),
+            last: Mutex::new(None),
         }
     }
 
-    /// The state of every check, at most half a second old; while draining, never ready.
+    /// The result of every check, at most half a second old; never ready while draining.
     pub async fn ready(&self) -> Ready {
-        let mut ready = self.look().await;
-        if self.shared.shutdown.is_draining() {
+        let mut ready = self.0.recent().await;
+        if self.0.shutdown.is_draining() {
             ready.status = "unavailable";
             ready.missing.push("draining");
         }
         ready
     }
-
-    /// One look for all who ask at the same time: the others wait at the lock and find it done.
-    async fn look(&self) -> Ready {
-        let mut last = self.shared.last.lock().await;
-        if let Some((at, ready)) = &*last {
-            let holds = if ready.missing.is_empty() {
-                LOOK_HOLDS
-            } else {
-                MISSING_HOLDS
-            };
-            if at.elapsed() < holds {
-                return ready.clone();
-            }
-        }
-        let results = join_all(self.shared.checks.iter().map(|check| async move {
-            let result = timeout(CHECK_TIME, (check.run)()).await;
-            (
-                check,
-                result.unwrap_or_else(|_| Err("timed out".to_owned())),
-            )
-        }))
-        .await;
-        let mut missing = Vec::new();
-        let mut checks = serde_json::Map::new();
-        for (check, result) in results {
-            if check.gating && result.is_err() {
-                missing.push(check.name);
-            }
-            let text = result.map_or_else(|wrong| wrong, |()| "ok".to_owned());
-            checks.insert(check.name.to_owned(), text.into());
-        }
-        let status = if missing.is_empty() {
-            "ready"
-        } else {
-            "unavailable"
-        };
-        let ready = Ready {
-            status,
-            missing,
-            checks,
-        };
-        *last = Some((Instant::now(), ready.clone()));
-        ready
-    }
-}
-
-/// A [`Health`] that still takes checks.
-pub struct HealthBuilder {
-    display_name: &'static str,
-    shutdown: Shutdown,
-    checks: Vec<Check>,
 }
 
 impl HealthBuilder {
-    /// Without this the service is not ready. The check's error is shown: a few words, no addresses.
+    /// Adds a check without which the service is not ready. Its error is shown: a few words, no addresses.
     #[must_use]
     pub fn gate<F>(self, name: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<(), String>> + Send + 'static,
+        F: Future<Output = CheckResult> + Send + 'static,
     {
-        self.add(name, true, check)
+        self.add(name, true, Box::new(move || Box::pin(check())))
     }
 
-    /// This is reported, and the service is ready without it.
+    /// Adds a check that is reported and does not gate.
     #[must_use]
     pub fn report<F>(
         self,
@@ -183,42 +129,70 @@ impl HealthBuilder {
         check: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self
     where
-        F: Future<Output = Result<(), String>> + Send + 'static,
+        F: Future<Output = CheckResult> + Send + 'static,
     {
-        self.add(name, false, check)
+        self.add(name, false, Box::new(move || Box::pin(check())))
     }
 
-    fn add<F>(
+    fn add(
         mut self,
         name: &'static str,
-        gating: bool,
-        check: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Self
-    where
-        F: Future<Output = Result<(), String>> + Send + 'static,
-    {
+        is_gating: bool,
+        run: Box<dyn Fn() -> CheckFuture + Send + Sync>,
+    ) -> Self {
         self.checks.push(Check {
             name,
-            gating,
-            run: Box::new(move || Box::pin(check())),
+            is_gating,
+            run,
         });
         self
     }
 
-    /// Done.
     pub fn build(self) -> Health {
-        let Self {
-            display_name,
-            shutdown,
+        Health(Arc::new(self))
+    }
+
+    /// The last result, or a new one for all who ask at the same time: the others wait for the lock and find it done.
+    async fn recent(&self) -> Ready {
+        let mut last = self.last.lock().await;
+        if let Some((at, ready)) = &*last {
+            let reused = match ready.missing.is_empty() {
+                true => READY_REUSED,
+                false => UNREADY_REUSED,
+            };
+            if at.elapsed() < reused {
+                return ready.clone();
+            }
+        }
+        let ready = self.check().await;
+        *last = Some((Instant::now(), ready.clone()));
+        ready
+    }
+
+    async fn check(&self) -> Ready {
+        let results = join_all(self.checks.iter().map(|check| async move {
+            let result = timeout(CHECK_TIMEOUT, (check.run)()).await;
+            (
+                check,
+                result.unwrap_or_else(|_| Err("timed out".to_owned())),
+            )
+        }));
+        let (mut missing, mut checks) = (Vec::new(), serde_json::Map::new());
+        for (check, result) in results.await {
+            if check.is_gating && result.is_err() {
+                missing.push(check.name);
+            }
+            let text = result.map_or_else(|wrong| wrong, |()| "ok".to_owned());
+            checks.insert(check.name.to_owned(), text.into());
+        }
+        Ready {
+            status: if missing.is_empty() {
+                "ready"
+            } else {
+                "unavailable"
+            },
+            missing,
             checks,
-        } = self;
-        Health {
-            shared: Arc::new(Shared {
-                display_name,
-                shutdown,
-                checks,
-                last: Mutex::new(None),
-            }),
         }
     }
 }
@@ -226,21 +200,20 @@ impl HealthBuilder {
 /// `/health`, `/livez` and `/readyz`.
 pub fn routes<S: Clone + Send + Sync + 'static>(health: Health) -> Router<S> {
     Router::new()
-        .route("/health", get(say_health))
-        .route("/livez", get(say_live))
-        .route("/readyz", get(say_ready))
+        .route("/health", get(service_health))
+        .route("/livez", get(liveness))
+        .route("/readyz", get(readiness))
         .with_state(health)
 }
 
-/// The description of these calls.
 #[derive(OpenApi)]
-#[openapi(paths(say_health, say_live, say_ready))]
+#[openapi(paths(service_health, liveness, readiness))]
 pub(super) struct Document;
 
 /// Says that the service answers.
-#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = Healthy)))]
-async fn say_health(State(health): State<Health>) -> Json<Healthy> {
-    let message = format!("{} service is running!", health.shared.display_name);
+#[utoipa::path(get, path = "/health", operation_id = "say_health", tag = "health", responses((status = 200, body = Healthy)))]
+async fn service_health(State(Health(health)): State<Health>) -> Json<Healthy> {
+    let message = format!("{} service is running!", health.display_name);
     Json(Healthy {
         status: "ok",
         message,
@@ -248,8 +221,8 @@ async fn say_health(State(health): State<Health>) -> Json<Healthy> {
 }
 
 /// Says that the process is alive: asks nobody.
-#[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, body = Live)))]
-async fn say_live() -> Json<Live> {
+#[utoipa::path(get, path = "/livez", operation_id = "say_live", tag = "health", responses((status = 200, body = Live)))]
+async fn liveness() -> Json<Live> {
     Json(Live { status: "ok" })
 }
 
@@ -257,10 +230,11 @@ async fn say_live() -> Json<Live> {
 #[utoipa::path(
     get,
     path = "/readyz",
+    operation_id = "say_ready",
     tag = "health",
     responses((status = 200, body = Ready), (status = 503, description = "Not now: see `missing`.", body = Ready))
 )]
-async fn say_ready(State(health): State<Health>) -> Response {
+async fn readiness(State(health): State<Health>) -> Response {
     let ready = health.ready().await;
     if ready.missing.is_empty() {
         return Json(ready).into_response();

@@ -1,4 +1,5 @@
-//! The Host rule: a page of elsewhere must not reach an open login by pointing a name of its own at our address.
+//! The `Host` check: a foreign page must not reach an open login by resolving a name of its own to our address
+//! (DNS rebinding).
 
 use std::{fmt, net::IpAddr, sync::Arc};
 

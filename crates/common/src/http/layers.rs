@@ -1,4 +1,4 @@
-//! What every request goes through before its handler and every answer after it, outermost first.
+//! The layers that every request and response passes, outermost first.
 
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc};
 
@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::{
     ClientIp, Deadline, ErrorShape, HostPolicy, RequestId, RequestLimits, X_REQUEST_ID,
-    access_log::{Audience, Record},
+    access_log::{ListenerKind, RequestLog},
     cors::Cors,
     metrics, problem,
 };
@@ -27,19 +27,16 @@ const NOTHING_LOADED: HeaderValue =
 /// How the common layers of one listener behave.
 #[derive(Clone)]
 pub struct Layers {
-    /// The service's name in logs and metrics.
+    /// The name in logs and metrics.
     pub service: &'static str,
-    /// Which names it answers to.
     pub hosts: HostPolicy,
     /// Browser origins that may read answers, beside its own.
     pub allowed_origins: Vec<String>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// How large a request may be.
     pub limits: RequestLimits,
-    /// Errors of another API's shape, for its paths.
     pub error_shape: Option<ErrorShape>,
-    audience: Audience,
+    listener: ListenerKind,
 }
 
 impl Layers {
@@ -62,12 +59,12 @@ impl Layers {
             trusted_proxies: Vec::new(),
             limits: RequestLimits::default(),
             error_shape: None,
-            audience: Audience::Admin,
+            listener: ListenerKind::Admin,
         }
     }
 
     fn public(mut self) -> Self {
-        self.audience = Audience::Public;
+        self.listener = ListenerKind::Public;
         self
     }
 }
@@ -77,8 +74,8 @@ impl Layers {
 /// Host rule.
 pub fn wrap(router: Router, layers: Layers) -> Router {
     let cors = Cors::new(&layers.allowed_origins);
-    if layers.audience == Audience::Public {
-        metrics::count_problems(layers.service);
+    if layers.listener == ListenerKind::Public {
+        metrics::init_problem_counters(layers.service);
     }
     router.layer(from_fn_with_state(
         Arc::new(Outermost { layers, cors }),
@@ -107,13 +104,13 @@ async fn outermost(
     extensions.insert(id.clone());
     extensions.insert(client_ip);
     extensions.insert(Deadline::from_now());
-    let record = Record::begin(layers.service, layers.audience, &request, &id);
+    let record = RequestLog::begin(layers.service, layers.listener, &request, &id);
     let origin = cors.origin(request.headers());
 
     let mut response = match common.admit(request, origin.as_ref()) {
         Ok(request) => {
             let span = tracing::info_span!("request", request_id = id.as_str());
-            guarded(next.run(request)).instrument(span).await
+            catch_panic(next.run(request)).instrument(span).await
         }
         Err(answer) => *answer,
     };
@@ -129,7 +126,7 @@ async fn outermost(
         );
     }
     cors.mark(response.headers_mut(), origin);
-    mark(&mut response, &id);
+    set_headers(&mut response, &id);
     record.answered(&response, error.as_ref());
     response
 }
@@ -153,26 +150,26 @@ impl Outermost {
     }
 }
 
-/// A handler that panics costs its own caller a 500, and nobody else anything.
-async fn guarded(handler: impl Future<Output = Response>) -> Response {
+/// Answers a panic with a 500. (Not `tower_http::catch_panic`, which boxes the body of every response.)
+async fn catch_panic(handler: impl Future<Output = Response>) -> Response {
     match AssertUnwindSafe(handler).catch_unwind().await {
         Ok(response) => response,
         Err(payload) => panicked(&*payload).into_response(),
     }
 }
 
-/// The error that stands for a panic; what it said is for the log.
+/// The error that stands for a panic; the message is for the log.
 fn panicked(payload: &(dyn Any + Send)) -> ApiError {
-    let said = payload.downcast_ref::<&str>().copied();
-    let said = said.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let message = payload.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     ApiError::internal(io::Error::other(format!(
         "a handler panicked: {}",
-        said.unwrap_or("it said nothing")
+        message.unwrap_or("without a message")
     )))
 }
 
-/// The headers that every answer has; a handler's own `Cache-Control` and `Content-Security-Policy` stay.
-fn mark(response: &mut Response, id: &RequestId) {
+/// Sets the headers of every response; a handler's own `Cache-Control` and `Content-Security-Policy` stay.
+fn set_headers(response: &mut Response, id: &RequestId) {
     let headers = response.headers_mut();
     if let Some(id) = id.header_value() {
         headers.insert(X_REQUEST_ID, id);

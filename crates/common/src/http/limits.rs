@@ -1,4 +1,4 @@
-//! How large a request may be, and how long its body may take to arrive.
+//! Limits of a request: its size, and how long its body may take to arrive.
 
 use std::{
     error::Error as StdError,
@@ -19,16 +19,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::errors::{ApiError, Code};
 
-/// The largest request that is taken, and the longest that its body may take.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
-    /// The address, in bytes.
+    /// The URI, in bytes.
     pub uri: usize,
-    /// The header lines together, in bytes.
+    /// All header lines together, in bytes.
     pub header_bytes: usize,
-    /// The header lines.
     pub header_count: usize,
-    /// The body, in bytes.
+    /// In bytes.
     pub body: usize,
     /// From the request's head to the last byte of its body.
     pub body_time: Duration,
@@ -47,7 +45,7 @@ impl Default for RequestLimits {
 }
 
 impl RequestLimits {
-    /// Refuses what is too large by its head alone, and a body in a coding that nobody here takes off.
+    /// Refuses what is too large by its head alone, and a body in a transfer coding that nobody here decodes.
     ///
     /// # Errors
     /// `uri_too_long`, `headers_too_large`, `invalid_request`, `payload_too_large`; all but the first end the connection.
@@ -76,7 +74,7 @@ impl RequestLimits {
         Ok(())
     }
 
-    /// The body with an end: it fails with a [`BodyError`] past the limit of size or time.
+    /// Limits the body: past the limit of size or time it fails with a [`BodyError`].
     pub(super) fn bound(&self, body: Body) -> Body {
         if body.is_end_stream() {
             return body;
@@ -85,8 +83,8 @@ impl RequestLimits {
             body,
             left: self.body,
             limit: self.body,
-            due: Instant::now() + self.body_time,
-            alarm: None,
+            deadline: Instant::now() + self.body_time,
+            timer: None,
         })
     }
 }
@@ -99,7 +97,7 @@ fn uri_length(request: &Request) -> usize {
     authority + uri.path_and_query().map_or(0, |rest| rest.as_str().len())
 }
 
-/// The header block as it was sent: each line with its colon, blank and line end.
+/// The size of the header block as it was sent: each line with its colon, blank and line end.
 fn header_bytes(headers: &HeaderMap) -> usize {
     headers
         .iter()
@@ -107,8 +105,8 @@ fn header_bytes(headers: &HeaderMap) -> usize {
         .sum()
 }
 
-/// Whether the body is as it is meant to be once hyper has taken `chunked` off: a coding under it would reach handlers,
-/// and a proxy might see the body end elsewhere.
+/// Whether hyper decodes all of the transfer coding. Another one below `chunked` would reach handlers, and a proxy might
+/// see the body end elsewhere.
 fn framing_is_known(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -125,7 +123,7 @@ fn too_large(limit: usize) -> ApiError {
     )
 }
 
-/// What is left of the request is not read: the connection ends with this answer.
+/// Closes the connection with this answer: the rest of the request is not read.
 fn closing(error: ApiError) -> ApiError {
     error.header(header::CONNECTION, HeaderValue::from_static("close"))
 }
@@ -140,8 +138,7 @@ pub enum BodyError {
 }
 
 impl BodyError {
-    /// What the caller is told where reading a body fails: with the limit that was hit, or `invalid_request` where the
-    /// body broke off.
+    /// The answer where reading a body fails: with the limit that was hit, or `invalid_request` where it broke off.
     pub fn answer(error: &(dyn StdError + 'static)) -> ApiError {
         let mut cause = Some(error);
         while let Some(this) = cause {
@@ -178,8 +175,8 @@ struct Bounded {
     body: Body,
     left: usize,
     limit: usize,
-    due: Instant,
-    alarm: Option<Pin<Box<Sleep>>>,
+    deadline: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl http_body::Body for Bounded {
@@ -202,9 +199,11 @@ impl http_body::Body for Bounded {
             }
             Poll::Ready(other) => Poll::Ready(other.map(|result| result.map_err(Into::into))),
             Poll::Pending => {
-                let due = this.due;
-                let alarm = this.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
-                if alarm.as_mut().poll(cx).is_ready() {
+                let deadline = this.deadline;
+                let timer = this
+                    .timer
+                    .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                if timer.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Some(Err(BodyError::TooSlow.into())));
                 }
                 Poll::Pending

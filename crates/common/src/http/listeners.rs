@@ -1,4 +1,4 @@
-//! The two listeners that every service has: the public one and the admin one.
+//! The public and the admin listener of a service.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use super::{ConnectionLimits, serve};
 use crate::{config, shutdown::Shutdown};
 
-/// Serves both listeners until running work is told to end. Each says in the log where it listens.
+/// Serves both listeners until [`Shutdown::stopping`], and logs their addresses.
 ///
 /// # Errors
 /// Where a listener has no address.

@@ -1,4 +1,4 @@
-//! What is measured, in the form that Prometheus reads.
+//! The recorder of metrics, in the text format of Prometheus.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 use crate::{errors::Code, shutdown::Shutdown};
 
-/// How often old measurements are folded up.
+/// How often the recorder drops old samples of its histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Upper bounds of the duration buckets, in seconds: from a cached answer to a long generation.
@@ -16,7 +16,7 @@ const SECONDS: &[f64] = &[
     60.0, 300.0,
 ];
 
-/// Makes this process's recorder and starts its upkeep; the handle renders what was recorded.
+/// Installs this process's recorder and starts its upkeep; the handle renders what was recorded.
 ///
 /// A process has one recorder. Where there is one already (several services in one test), the handle that comes back
 /// renders nothing, and everything is recorded in the first.
@@ -44,15 +44,14 @@ pub fn install(shutdown: &Shutdown) -> PrometheusHandle {
     handle
 }
 
-/// Begins to count the problems of a service, each code at 0: an alarm sees a counter's growth, not its first appearance.
-pub(super) fn count_problems(service: &'static str) {
+/// Starts each problem counter of a service at 0: an alert sees a counter's growth, not its first appearance.
+pub(super) fn init_problem_counters(service: &'static str) {
     for code in Code::ALL {
         ::metrics::counter!("http_problems_total", "service" => service, "code" => code.as_str())
             .absolute(0);
     }
 }
 
-/// What the measurements of both services mean.
 fn describe() {
     use ::metrics::{
         describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram,

@@ -1,9 +1,9 @@
-//! The HTTP house: the serve loop, the layers round every route (outermost first), health, access log.
+//! The HTTP server of both services.
 //!
 //! A service makes a router, [`wrap`]s it in the common layers and [`serve`]s it:
-//! * `serve`, `door`, `patience`, `pipelined`: connections, their caps, and an end to every wait for the other side;
+//! * `serve`, `connection_limiter`, `timeout_io`, `request_boundary`: connections, their caps and their time limits;
 //! * `layers` and its rules: `request_id`, `client_ip`, `deadline`, `access_log`, `limits`, `hosts`, `cors`, `problem`;
-//! * [`health`], [`admin`], [`docs`], [`metrics`]: routes and measurements that both services have.
+//! * [`health`], [`admin`], [`docs`], [`metrics`]: routes and metrics that both services have.
 
 mod access_log;
 pub mod admin;

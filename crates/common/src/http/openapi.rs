@@ -1,4 +1,4 @@
-//! Completes a description with the refusals that every call of its kind may meet, so that no handler has to list them.
+//! Completes an OpenAPI document with the errors that every call of its kind may return, so that no handler lists them.
 
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, path::Operation, schema::Schema};
 
@@ -8,16 +8,16 @@ use crate::errors::{Code, status_of};
 const PROBLEM_JSON: &str = "application/problem+json";
 const PROBLEM: &str = "#/components/schemas/Problem";
 
-/// What the common layers may answer to any request at all.
+/// Statuses of the common layers, for any request.
 const ANY: &[u16] = &[400, 403, 414, 431, 500, 503];
 
-/// What a call with an identity may meet beside.
+/// Further statuses of a call with an identity.
 const IDENTIFIED: &[u16] = &[401, 429];
 
-/// What a call with a body may meet beside.
+/// Further statuses of a call with a body.
 const WITH_BODY: &[u16] = &[408, 413, 415, 422];
 
-/// The description with the health calls and every refusal in it: each problem as `application/problem+json`, with the codes of its status.
+/// Adds the health calls and every error: each problem as `application/problem+json`, with the codes of its status.
 /// An operation that has a `default` response is another API's (its errors have another shape) and stays as it is.
 #[must_use]
 pub fn complete_openapi(mut openapi: OpenApi) -> OpenApi {

@@ -1,4 +1,4 @@
-//! Writing the body of every refusal and failure, also of those that the router makes by itself.
+//! Writes the body of every error response, also of those that the router makes by itself.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use crate::errors::{ApiError, Code, Problem, status_of};
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The errors of another API's shape: the body for a request to that path, `None` where the path is not of that API.
+/// Renders errors in the format of another API: the body for a request to that path, `None` where the path is not of
+/// that API.
 pub type ErrorShape = Arc<dyn Fn(&str, &Problem) -> Option<serde_json::Value> + Send + Sync>;
 
 /// The error that a response carries, or that a bare refusal of the router or an extractor of axum amounts to.
@@ -30,10 +31,10 @@ pub(super) fn take(response: &mut Response) -> Option<ApiError> {
     if status.as_u16() < 400 || is_ours {
         return None;
     }
-    Some(amounts_to(status))
+    Some(error_of_status(status))
 }
 
-fn amounts_to(status: StatusCode) -> ApiError {
+fn error_of_status(status: StatusCode) -> ApiError {
     let (code, detail) = match status.as_u16() {
         404 => (Code::NotFound, "There is nothing at this address."),
         405 => (

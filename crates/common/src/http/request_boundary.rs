@@ -1,4 +1,5 @@
-//! Whether a part of the next request came together with the last one: hyper has it then, and the socket must know.
+//! Tells whether a part of the next request was read together with the last one: hyper holds it then, and the head
+//! timeout has to start at once instead of the idle timeout.
 
 use memchr::memchr_iter;
 

@@ -1,4 +1,6 @@
-//! The id that one request has in its answer, in the logs and in problem objects.
+//! The id of a request, in its answer, in the logs and in problem documents.
+//!
+//! Not `tower_http::request_id`, which takes over any id that a caller sends: ours go into the log.
 
 use std::{convert::Infallible, fmt, sync::Arc};
 
@@ -18,7 +20,6 @@ const MAX_LENGTH: usize = 64;
 pub struct RequestId(pub Arc<str>);
 
 impl RequestId {
-    /// An id that nobody had before.
     pub fn random() -> Self {
         let mut buffer = Uuid::encode_buffer();
         Self(Arc::from(
@@ -38,7 +39,6 @@ impl RequestId {
         }
     }
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

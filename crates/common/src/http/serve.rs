@@ -1,4 +1,4 @@
-//! The accept loop: HTTP/1.1 over hyper, with caps, an end to every wait, and a bounded stop.
+//! The accept loop: HTTP/1.1 over hyper, with connection caps, timeouts for every wait, and a bounded shutdown.
 
 use std::{
     convert::Infallible,
@@ -33,36 +33,35 @@ use super::{
 };
 use crate::{config, shutdown::Shutdown};
 
-/// The largest head that hyper takes in. Wider than the limits of the layers, so that theirs answer first.
+/// The largest head that hyper reads. Wider than the limits of the layers, so that those answer first.
 const READ_BUFFER: usize = 128 * 1024;
 
-/// The most header lines that hyper takes in; past them it refuses with a bare 431. Every request's parser has room for
-/// that many, so it is not much wider than the limit of the layers.
+/// The most header lines that hyper reads; past them it answers with a bare 431. Each request's parser allocates room
+/// for that many, so it is not much wider than the limit of the layers.
 const READ_HEADERS: usize = 256;
 
-/// What the kernel keeps of unsent bytes, each connection (it doubles that for its own bookkeeping).
+/// The kernel's buffer of unsent bytes for each connection (the kernel doubles the value for its bookkeeping).
 const SEND_BUFFER: usize = 128 * 1024;
 
-/// How long the loop waits when the process is out of file descriptors or memory.
+/// The pause of the accept loop when the process is out of file descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// What one listener allows its connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Open connections in all; what comes beyond is closed at once.
+    /// Open connections in all; one too many is closed at once.
     pub max_connections: usize,
     /// Open connections from one address (IPv6: one /64); trusted proxies are exempt.
     pub max_connections_per_address: usize,
-    /// Who is exempt.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// From the need of a head (for the first one: from the connection's opening) to its last byte.
+    /// Time for a request's head, from its first byte (for the first request: from the connection's opening).
     pub head: Duration,
     /// How long a connection may stay open between two requests.
     pub idle: Duration,
-    /// How long a client may take nothing of what is written to it.
+    /// How long a client may read nothing of what is written to it.
     pub write_stall: Duration,
-    /// What a connection gets to end once running work is conn_state to end.
-    pub farewell: Duration,
+    /// Time for a connection to end at [`Shutdown::stopping`].
+    pub close_timeout: Duration,
 }
 
 impl Default for ConnectionLimits {
@@ -74,7 +73,7 @@ impl Default for ConnectionLimits {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             write_stall: Duration::from_secs(30),
-            farewell: Duration::from_secs(1),
+            close_timeout: Duration::from_secs(1),
         }
     }
 }
@@ -90,21 +89,21 @@ impl From<&config::Server> for ConnectionLimits {
     }
 }
 
-/// Serves the router on that listener until running work is conn_state to end ([`Shutdown::stopping`]).
+/// Serves the router on that listener until [`Shutdown::stopping`].
 ///
-/// While draining it still accepts and answers (a probe must see the 503), each answer closing its connection.
-/// Then connections have `limits.farewell` to end and are dropped.
+/// While draining it still accepts and answers, since a probe must see the 503; each answer closes its connection.
+/// At the stop, connections have `limits.close_timeout` to end, then they are dropped.
 ///
 /// # Errors
-/// None today: an error of one `accept` is logged and outlived.
+/// None: an error of `accept` is logged, and the loop goes on.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: ConnectionLimits,
     shutdown: Shutdown,
 ) -> io::Result<()> {
-    let farewell = limits.farewell;
-    let site = Listener {
+    let close_timeout = limits.close_timeout;
+    let shared = Listener {
         router,
         limiter: ConnectionLimiter::new(limits.clone()),
         limits: Arc::new(limits),
@@ -120,8 +119,8 @@ pub async fn serve(
         };
         match accepted {
             Ok((socket, address)) => {
-                if let Some(permit) = site.limiter.admit(address.ip().to_canonical()) {
-                    let connection = site.clone().moved(socket, address, permit);
+                if let Some(permit) = shared.limiter.admit(address.ip().to_canonical()) {
+                    let connection = shared.clone().on_this_runtime(socket, address, permit);
                     shutdown.spawn_on_worker(connections.track_future(connection));
                 } else {
                     metrics::counter!("http_connections_refused_total").increment(1);
@@ -136,12 +135,12 @@ pub async fn serve(
     }
     drop(listener);
     connections.close();
-    // The connections' own bound, and a moment for the last of them to be dropped.
-    let _all_ended = timeout(farewell + ACCEPT_BACKOFF, connections.wait()).await;
+    // Each connection ends by itself in that time; the rest is for the last of them to be dropped.
+    let _all_ended = timeout(close_timeout + ACCEPT_BACKOFF, connections.wait()).await;
     Ok(())
 }
 
-/// Errors of `accept` that say something of one client, not of this process.
+/// Whether an error of `accept` concerns one client and not this process.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -149,7 +148,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// What every connection of a listener needs.
 #[derive(Clone)]
 struct Listener {
     router: Router,
@@ -159,8 +157,8 @@ struct Listener {
 }
 
 impl Listener {
-    /// Serves a connection on the thread that this runs on, which need not be the one that accepted it.
-    fn moved(
+    /// Serves a connection on the runtime that polls this, which need not be the one that accepted it.
+    fn on_this_runtime(
         self,
         socket: TcpStream,
         address: SocketAddr,
@@ -169,15 +167,20 @@ impl Listener {
         let socket = socket.into_std();
         async move {
             match socket.and_then(TcpStream::from_std) {
-                Ok(socket) => self.connection(socket, address, permit).await,
+                Ok(socket) => self.serve_connection(socket, address, permit).await,
                 Err(error) => tracing::debug!(error = %error, "cannot serve a connection"),
             }
         }
     }
 
-    async fn connection(self, socket: TcpStream, address: SocketAddr, permit: ConnectionPermit) {
+    async fn serve_connection(
+        self,
+        socket: TcpStream,
+        address: SocketAddr,
+        permit: ConnectionPermit,
+    ) {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        tune(&socket, &self.limits);
+        set_socket_options(&socket, &self.limits);
         let state = ConnState::new();
         let io = TokioIo::new(TimeoutIo::new(
             socket,
@@ -210,25 +213,26 @@ impl Listener {
             .with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
-            ended = connection.as_mut() => return log_end(ended),
+            ended = connection.as_mut() => return log_result(ended),
             () = stop.cancelled() => {}
         }
-        state.linger(false);
+        state.discard_rest(false);
         connection.as_mut().graceful_shutdown();
-        if let Ok(ended) = timeout(limits.farewell, connection).await {
-            log_end(ended);
+        if let Ok(ended) = timeout(limits.close_timeout, connection).await {
+            log_result(ended);
         }
     }
 }
 
-/// Sets what a chat needs of its socket: small writes go out at once, and what the kernel keeps for a slow reader is
-/// bounded, so that a stall is seen and many of them cost little.
-fn tune(socket: &TcpStream, limits: &ConnectionLimits) {
+/// Sends small writes at once, and bounds what the kernel buffers for a slow reader, so that a stall is noticed and
+/// many stalled readers cost little memory.
+fn set_socket_options(socket: &TcpStream, limits: &ConnectionLimits) {
     let options = socket2::SockRef::from(socket);
     let tuned = socket
         .set_nodelay(true)
         .and_then(|()| options.set_send_buffer_size(SEND_BUFFER));
-    // A peer that is gone without a word acknowledges nothing; little that is written to it would ever stall.
+    // A peer that vanished acknowledges nothing, and the little that is written to it fits the buffers: it would never
+    // count as stalled.
     #[cfg(target_os = "linux")]
     let tuned = tuned.and_then(|()| options.set_tcp_user_timeout(Some(limits.write_stall)));
     #[cfg(not(target_os = "linux"))]
@@ -238,7 +242,7 @@ fn tune(socket: &TcpStream, limits: &ConnectionLimits) {
     }
 }
 
-fn log_end(ended: hyper::Result<()>) {
+fn log_result(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(error = %error, "connection ended");
     }
@@ -256,20 +260,20 @@ async fn answer(
     let mut response = router.call(request).await?;
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        guard = guard.for_ever();
+        guard = guard.upgraded();
     } else if draining {
         response
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    state.linger(status.as_u16() >= 400);
+    state.discard_rest(status.as_u16() >= 400);
     Ok(response.map(|body| GuardedBody {
         body,
         _guard: guard,
     }))
 }
 
-/// An answer's body, whose end is the end of the request.
+/// A response body that ends its request when it is dropped.
 struct GuardedBody {
     body: Body,
     _guard: ResponseGuard,

@@ -1,4 +1,4 @@
-//! A socket that does not wait for ever: for a request's head, for the next request, or for a reader that takes nothing.
+//! A socket with timeouts: for a request's head, for the next request, and for a client that does not read.
 
 use std::{
     future::Future,
@@ -22,77 +22,77 @@ use super::{
     ConnectionLimits, connection_limiter::ConnectionPermit, request_boundary::RequestBoundary,
 };
 
-/// How long a refused upload is read and thrown away, so that its sender gets to see the refusal and not a reset.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long the rest of a refused upload is read and discarded, so that its sender sees the refusal and not a reset.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
-/// Where a connection stands between its requests; shared by the socket, which waits, and the service, which knows.
-///
-/// Even: a head is awaited (0: the first one). Odd: a request is being answered, or the connection was upgraded.
+/// The state of a connection, set by the service and read by the socket that has to choose a timeout.
 #[derive(Debug)]
 pub(super) struct ConnState {
-    born: Instant,
-    turn: AtomicU32,
-    linger: AtomicBool,
+    opened: Instant,
+    /// Counts requests. Even: a head is awaited (0: the first one). Odd: a request is being answered, or the connection
+    /// was upgraded.
+    phase: AtomicU32,
+    discard_rest: AtomicBool,
     upgraded: AtomicBool,
-    /// How long the last request's body was said to be.
+    /// The length of the last request's body.
     body: AtomicU64,
-    /// When the last answer was handed over, in milliseconds after `born`.
+    /// When the last response was handed over, in milliseconds after `opened`.
     ended: AtomicU64,
 }
 
-/// A body whose length nobody said.
-const UNKNOWN: u64 = u64::MAX;
+/// The length of a chunked body.
+const CHUNKED: u64 = u64::MAX;
 
 impl ConnState {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            born: Instant::now(),
-            turn: AtomicU32::new(0),
-            linger: AtomicBool::new(false),
+            opened: Instant::now(),
+            phase: AtomicU32::new(0),
+            discard_rest: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             body: AtomicU64::new(0),
             ended: AtomicU64::new(0),
         })
     }
 
-    /// A head has arrived, and says of its body that it has this length. Until the answer's last byte is handed over the
-    /// socket sets no limit on reading.
+    /// Notes that a head has arrived, with a body of this length. Until the guard is dropped, that is, until the
+    /// response's last byte is handed over, reading has no timeout here.
     pub(super) fn begin(self: &Arc<Self>, body: Option<u64>) -> ResponseGuard {
-        self.body.store(body.unwrap_or(UNKNOWN), Ordering::Relaxed);
-        let turn = self.turn.load(Ordering::Acquire) | 1;
-        self.turn.store(turn, Ordering::Release);
+        self.body.store(body.unwrap_or(CHUNKED), Ordering::Relaxed);
+        let phase = self.phase.load(Ordering::Acquire) | 1;
+        self.phase.store(phase, Ordering::Release);
         ResponseGuard {
             state: self.clone(),
-            turn,
+            phase,
         }
     }
 
     /// When the wait for the next head began.
-    fn waits_since(&self) -> Instant {
-        self.born + Duration::from_millis(self.ended.load(Ordering::Relaxed))
+    fn waiting_since(&self) -> Instant {
+        self.opened + Duration::from_millis(self.ended.load(Ordering::Relaxed))
     }
 
     fn body(&self) -> Option<u64> {
-        Some(self.body.load(Ordering::Relaxed)).filter(|length| *length != UNKNOWN)
+        Some(self.body.load(Ordering::Relaxed)).filter(|length| *length != CHUNKED)
     }
 
-    /// Whether the last request was refused, maybe before its body was read.
-    pub(super) fn linger(&self, refused: bool) {
-        self.linger.store(refused, Ordering::Release);
+    /// Sets whether to read on for a moment before closing, since the request may have been refused before its body was read.
+    pub(super) fn discard_rest(&self, refused: bool) {
+        self.discard_rest.store(refused, Ordering::Release);
     }
 }
 
-/// One request's answer under way; dropped with the answer's body.
+/// One request in progress; dropped with the response's body.
 #[derive(Debug)]
 pub(super) struct ResponseGuard {
     state: Arc<ConnState>,
-    turn: u32,
+    phase: u32,
 }
 
 impl ResponseGuard {
-    /// The connection speaks another protocol from here on: its reads are not ours to limit.
-    pub(super) fn for_ever(mut self) -> Self {
-        self.turn = 0;
+    /// Turns the timeouts for reading off: the connection speaks another protocol from here on.
+    pub(super) fn upgraded(mut self) -> Self {
+        self.phase = 0;
         self.state.upgraded.store(true, Ordering::Relaxed);
         self
     }
@@ -100,22 +100,22 @@ impl ResponseGuard {
 
 impl Drop for ResponseGuard {
     fn drop(&mut self) {
-        if self.turn != 0 {
-            let next = self.turn.wrapping_add(1).max(2);
-            let since_birth = self.state.born.elapsed().as_millis();
-            let ended = u64::try_from(since_birth).unwrap_or(0);
+        if self.phase != 0 {
+            let next = self.phase.wrapping_add(1).max(2);
+            let since_opening = self.state.opened.elapsed().as_millis();
+            let ended = u64::try_from(since_opening).unwrap_or(0);
             self.state.ended.store(ended, Ordering::Relaxed);
-            self.state.turn.store(next, Ordering::Release);
+            self.state.phase.store(next, Ordering::Release);
         }
     }
 }
 
-/// A timer that is armed only where something is pending, and rearmed lazily.
+/// A timer that is armed only when something is pending, and re-armed lazily.
 #[derive(Debug, Default)]
 struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// Whether the moment has passed; if not, the task is woken then.
+    /// Whether the moment has passed; if not, wakes the task then.
     fn passed(&mut self, moment: Instant, cx: &mut Context<'_>) -> bool {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(moment)));
         if sleep.deadline() > moment {
@@ -137,15 +137,15 @@ pub(super) struct TimeoutIo {
     socket: TcpStream,
     state: Arc<ConnState>,
     limits: Arc<ConnectionLimits>,
-    /// The turn that `head_due` belongs to; odd before the first read.
-    turn: u32,
+    /// The phase that `head_due` belongs to; odd before the first read.
+    phase: u32,
     boundary: RequestBoundary,
     head_begun: bool,
     head_due: Instant,
     read_timer: Timer,
     write_due: Option<Instant>,
     write_timer: Timer,
-    linger_due: Option<Instant>,
+    discard_until: Option<Instant>,
     _permit: ConnectionPermit,
 }
 
@@ -160,41 +160,41 @@ impl TimeoutIo {
             socket,
             state,
             limits,
-            turn: 1,
+            phase: 1,
             boundary: RequestBoundary::default(),
             head_begun: false,
             head_due: Instant::now(),
             read_timer: Timer::default(),
             write_due: None,
             write_timer: Timer::default(),
-            linger_due: None,
+            discard_until: None,
             _permit: permit,
         }
     }
 
     /// Starts the clock of a new wait: for the first head, or for the next request.
-    fn await_head(&mut self, turn: u32) {
-        self.turn = turn;
-        self.head_begun = turn == 0 || self.boundary.next_request(self.state.body());
-        let patience = if self.head_begun {
+    fn await_head(&mut self, phase: u32) {
+        self.phase = phase;
+        self.head_begun = phase == 0 || self.boundary.next_request(self.state.body());
+        let timeout = if self.head_begun {
             self.limits.head
         } else {
             self.limits.idle
         };
-        self.head_due = self.state.waits_since() + patience;
+        self.head_due = self.state.waiting_since() + timeout;
     }
 
-    /// Looks again in time. The end of an answer does not wake whoever waits here for bytes, and from it on time counts.
-    fn look_again(&mut self, cx: &mut Context<'_>) {
+    /// Re-arms the read timer: finishing a response does not wake this reader, but the idle timeout starts then.
+    fn rearm(&mut self, cx: &mut Context<'_>) {
         if !self.state.upgraded.load(Ordering::Relaxed) {
             let soon = Instant::now() + self.limits.head.min(self.limits.idle);
             self.read_timer.passed(soon, cx);
         }
     }
 
-    /// Whether the socket ends for what was read of a head: hyper has refused it by itself.
+    /// Whether a part of a head was read: hyper refused it by itself if the socket ends now.
     fn is_within_head(&self) -> bool {
-        self.boundary.has_begun() && self.turn == self.state.turn.load(Ordering::Acquire)
+        self.boundary.has_begun() && self.phase == self.state.phase.load(Ordering::Acquire)
     }
 
     fn wrote(
@@ -211,7 +211,7 @@ impl TimeoutIo {
         if self.write_timer.passed(due, cx) {
             return Poll::Ready(Err(io::Error::new(
                 ErrorKind::TimedOut,
-                "the client takes nothing",
+                "the client does not read",
             )));
         }
         Poll::Pending
@@ -224,10 +224,10 @@ impl AsyncRead for TimeoutIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let turn = self.state.turn.load(Ordering::Acquire);
-        let waits = turn.is_multiple_of(2);
-        if waits && self.turn != turn {
-            self.await_head(turn);
+        let phase = self.state.phase.load(Ordering::Acquire);
+        let waits = phase.is_multiple_of(2);
+        if waits && self.phase != phase {
+            self.await_head(phase);
         }
         let before = buf.filled().len();
         if let Poll::Ready(result) = Pin::new(&mut self.socket).poll_read(cx, buf) {
@@ -240,12 +240,15 @@ impl AsyncRead for TimeoutIo {
             return Poll::Ready(result);
         }
         if !waits {
-            self.look_again(cx);
+            self.rearm(cx);
             return Poll::Pending;
         }
         let due = self.head_due;
         if self.read_timer.passed(due, cx) {
-            return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "no request came")));
+            return Poll::Ready(Err(io::Error::new(
+                ErrorKind::TimedOut,
+                "no request arrived",
+            )));
         }
         Poll::Pending
     }
@@ -278,17 +281,17 @@ impl AsyncWrite for TimeoutIo {
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
-    /// Ends our side; after a refusal reads on for a moment, since closing on unread bytes would reset the connection
-    /// and could take the refusal with it.
+    /// Ends our side. After a refusal it reads on for a moment: closing with unread bytes would reset the connection, and
+    /// the client might not see the refusal.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let due = match self.linger_due {
+        let due = match self.discard_until {
             Some(due) => due,
             None => {
                 ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
-                if !self.state.linger.load(Ordering::Acquire) && !self.is_within_head() {
+                if !self.state.discard_rest.load(Ordering::Acquire) && !self.is_within_head() {
                     return Poll::Ready(Ok(()));
                 }
-                *self.linger_due.insert(Instant::now() + LINGER)
+                *self.discard_until.insert(Instant::now() + DISCARD_TIME)
             }
         };
         let mut scratch = [0; 4096];

@@ -8,7 +8,7 @@ mod rules;
 
 use std::collections::BTreeMap;
 
-use common::config::{Binary, Loaded, Problems, Settings, StoreUrl};
+use common::config::{Binary, InvalidSettings, Loaded, Settings, StoreUrl};
 use secrecy::ExposeSecret;
 
 fn variables(given: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -18,7 +18,7 @@ fn variables(given: &[(&str, &str)]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn load(binary: Binary, given: &[(&str, &str)]) -> Result<Settings, Problems> {
+fn load(binary: Binary, given: &[(&str, &str)]) -> Result<Settings, InvalidSettings> {
     Settings::load(binary, &variables(given))
 }
 

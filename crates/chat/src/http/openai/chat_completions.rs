@@ -1,5 +1,7 @@
 //! The call that answers: a completion, whole or streamed.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::State,
@@ -14,15 +16,13 @@ use common::{
 use crate::{
     domain::error::ChatError,
     generation::stateless::Completion,
-    http::{
-        App,
-        openai::{
-            error::{ErrorBody, bad_request},
-            request::CreateChatCompletion,
-            response::{ChatCompletion, Whole},
-            stream::{CompletionBody, respond},
-        },
+    http::openai::{
+        error::{ErrorBody, bad_request},
+        request::CreateChatCompletion,
+        response::{ChatCompletion, CompletionCollector},
+        stream::{CompletionBody, respond},
     },
+    state::AppState,
 };
 
 /// Answers a conversation, whole or streamed. Nothing of it is kept; what it costs counts as for a message.
@@ -36,13 +36,13 @@ use crate::{
     security(("bearer" = [])),
 )]
 pub async fn complete(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Identity,
     request_id: RequestId,
     body: Result<Body<CreateChatCompletion>, ApiError>,
 ) -> Result<Response, ApiError> {
     let Body(body) = body.map_err(bad_request)?;
-    let form = body.form();
+    let mode = body.mode();
     let request = body
         .checked(identity.owner.clone(), request_id.0)
         .map_err(bad_request)?;
@@ -51,10 +51,10 @@ pub async fn complete(
     let completion = app.completions.start(request, deadline)?;
     let authenticator = app.authenticator.clone();
     let revoked = async move { authenticator.revoked(&identity).await };
-    if form.stream {
+    if mode.stream {
         return respond(CompletionBody::new(
             completion,
-            form.with_usage,
+            mode.with_usage,
             Box::pin(revoked),
         ))
         .await;
@@ -67,7 +67,7 @@ pub async fn complete(
 
 /// Waits for the end and returns the answer.
 async fn whole(mut completion: Completion) -> Result<ChatCompletion, ApiError> {
-    let mut whole = Whole::default();
+    let mut whole = CompletionCollector::default();
     while let Some(chunks) = completion.next().await {
         for chunk in chunks? {
             if let Some(answer) = whole.take(chunk) {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    http::openai::response::{Call, Tokens, finish_word, new_id},
+    http::openai::response::{Tokens, ToolCallObject, finish_word, new_id},
     llm::Chunk,
 };
 
@@ -27,7 +27,7 @@ pub struct ChatCompletionChunk<'a> {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChunkChoice<'a> {
     index: u32,
-    delta: Delta<'a>,
+    delta: ChunkDelta<'a>,
     #[schema(value_type = Option<Object>)]
     logprobs: (),
     /// Null until the last.
@@ -36,7 +36,7 @@ pub struct ChunkChoice<'a> {
 
 /// What is added.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub struct Delta<'a> {
+pub struct ChunkDelta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,7 @@ pub struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tool_calls: Option<[Call; 1]>,
+    tool_calls: Option<[ToolCallObject; 1]>,
 }
 
 /// Writes the parts of a completion as `data:` lines.
@@ -75,37 +75,37 @@ impl ChunkWriter {
             Chunk::Queued { .. } => {}
             Chunk::Started { model, .. } => {
                 self.model = model;
-                let delta = Delta {
+                let delta = ChunkDelta {
                     role: Some("assistant"),
                     content: Some(""),
-                    ..Delta::default()
+                    ..ChunkDelta::default()
                 };
                 self.chunk(delta, None, out);
             }
             Chunk::Thinking(text) => {
-                let delta = Delta {
+                let delta = ChunkDelta {
                     reasoning_content: Some(&text),
-                    ..Delta::default()
+                    ..ChunkDelta::default()
                 };
                 self.chunk(delta, None, out);
             }
             Chunk::Text(text) => {
-                let delta = Delta {
+                let delta = ChunkDelta {
                     content: Some(&text),
-                    ..Delta::default()
+                    ..ChunkDelta::default()
                 };
                 self.chunk(delta, None, out);
             }
             Chunk::ToolCall(call) => {
-                let delta = Delta {
-                    tool_calls: Some([Call::new(call, Some(self.calls))]),
-                    ..Delta::default()
+                let delta = ChunkDelta {
+                    tool_calls: Some([ToolCallObject::new(call, Some(self.calls))]),
+                    ..ChunkDelta::default()
                 };
                 self.calls += 1;
                 self.chunk(delta, None, out);
             }
             Chunk::End { finish, usage } => {
-                self.chunk(Delta::default(), Some(finish_word(finish)), out);
+                self.chunk(ChunkDelta::default(), Some(finish_word(finish)), out);
                 if self.with_usage {
                     self.line(&[], Some(usage.unwrap_or_default().into()), out);
                 }
@@ -116,7 +116,7 @@ impl ChunkWriter {
         false
     }
 
-    fn chunk(&self, delta: Delta<'_>, finish_reason: Option<&'static str>, out: &mut String) {
+    fn chunk(&self, delta: ChunkDelta<'_>, finish_reason: Option<&'static str>, out: &mut String) {
         let choice = ChunkChoice {
             index: 0,
             delta,
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{FinishReason, Usage},
-        http::openai::response::Whole,
+        http::openai::response::CompletionCollector,
         llm::ToolCall,
     };
 
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn tool_calls_are_counted_through_and_text_is_null_beside_them() {
         let (mut chunks, mut out) = (ChunkWriter::new(true), String::new());
-        let mut whole = Whole::default();
+        let mut whole = CompletionCollector::default();
         let parts = [call("a"), call("b"), end(FinishReason::ToolCalls)];
         let answers: Vec<_> = parts
             .into_iter()

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
-    http::openai::request::{Fits, check},
+    http::openai::checks::{ValueCheck, check},
     llm::PromptMessage,
 };
 
@@ -90,8 +90,8 @@ impl RequestMessage {
                 ));
             }
         };
-        let calls: Fits = Value::is_array;
-        let members: [(&str, Option<Value>, Fits, &str); 6] = [
+        let calls: ValueCheck = Value::is_array;
+        let members: [(&str, Option<Value>, ValueCheck, &str); 6] = [
             ("name", self.name, Value::is_string, "a text"),
             ("tool_calls", tool_calls, calls, "a list of calls"),
             (

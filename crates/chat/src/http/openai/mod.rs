@@ -1,10 +1,7 @@
 //! The OpenAI-compatible endpoint under `/v1`: what its SDKs send, and what they need in return.
-//!
-//! * [`requests`], [`conversation`]: the body, read tolerantly and checked; what of it is sampling, and what is passed on;
-//!   [`answers`], [`chunks`]: the answer, whole and in chunks
-//! * [`handlers`], [`models`]: the routes; [`stream`]: an answer on its way; [`errors`]: refusals in the other shape
 
 pub mod chat_completions;
+mod checks;
 pub mod chunk;
 pub mod conversation;
 pub mod error;
@@ -14,14 +11,17 @@ pub mod request;
 pub mod response;
 mod sampling;
 pub mod stream;
+mod translate;
+
+use std::sync::Arc;
 
 use axum::{middleware::map_response, routing::get};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::http::App;
+use crate::state::AppState;
 
 /// The routes under `/v1`.
-pub fn routes() -> OpenApiRouter<App> {
+pub fn routes() -> OpenApiRouter<Arc<AppState>> {
     OpenApiRouter::new()
         .routes(routes!(chat_completions::complete))
         .routes(routes!(models::list))

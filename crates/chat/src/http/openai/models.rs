@@ -1,5 +1,7 @@
 //! The models, as OpenAI's SDKs read them.
 
+use std::sync::Arc;
+
 use std::collections::HashSet;
 
 use axum::{Json, extract::State};
@@ -10,10 +12,7 @@ use common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    http::{App, openai::error::ErrorBody},
-    llm,
-};
+use crate::{http::openai::error::ErrorBody, llm, state::AppState};
 
 /// A model.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -45,7 +44,7 @@ impl From<llm::Model> for ModelObject {
 }
 
 /// Each model once, of the provider that answers for it.
-fn models(app: &App) -> Vec<llm::Model> {
+fn models(app: &Arc<AppState>) -> Vec<llm::Model> {
     let mut known = HashSet::new();
     let mut models = app.llm.models();
     models.retain(|model| known.insert(model.id.clone()));
@@ -61,7 +60,7 @@ fn models(app: &App) -> Vec<llm::Model> {
     ),
     security(("bearer" = [])),
 )]
-pub async fn list(State(app): State<App>, _identity: Identity) -> Json<ModelObjects> {
+pub async fn list(State(app): State<Arc<AppState>>, _identity: Identity) -> Json<ModelObjects> {
     Json(ModelObjects {
         object: "list",
         data: models(&app).into_iter().map(ModelObject::from).collect(),
@@ -79,7 +78,7 @@ pub async fn list(State(app): State<App>, _identity: Identity) -> Json<ModelObje
     security(("bearer" = [])),
 )]
 pub async fn read(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     _identity: Identity,
     Path(id): Path<String>,
 ) -> Result<Json<ModelObject>, ApiError> {
@@ -88,14 +87,14 @@ pub async fn read(
 
 /// The same for an id whose slashes came as they are.
 pub async fn read_parts(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     _identity: Identity,
     Path((first, rest)): Path<(String, String)>,
 ) -> Result<Json<ModelObject>, ApiError> {
     find(&app, &format!("{first}/{rest}"))
 }
 
-fn find(app: &App, id: &str) -> Result<Json<ModelObject>, ApiError> {
+fn find(app: &Arc<AppState>, id: &str) -> Result<Json<ModelObject>, ApiError> {
     let models = models(app);
     let found = models
         .iter()

@@ -3,16 +3,19 @@
 use common::errors::ApiError;
 use serde_json::{Map, Value};
 
-use crate::http::openai::request::{CreateChatCompletion, Fits, check};
+use crate::http::openai::{
+    checks::{ValueCheck, check},
+    request::CreateChatCompletion,
+};
 
 /// What is passed through to servers that have it.
 ///
 /// # Errors
 /// The first wrong value is named.
 pub(super) fn members(asked: &CreateChatCompletion) -> Result<Map<String, Value>, ApiError> {
-    let typed: Fits = |value| value.get("type").is_some_and(Value::is_string);
-    let word_or_object: Fits = |value| value.is_string() || value.is_object();
-    let functions: Fits = |value| {
+    let typed: ValueCheck = |value| value.get("type").is_some_and(Value::is_string);
+    let word_or_object: ValueCheck = |value| value.is_string() || value.is_object();
+    let functions: ValueCheck = |value| {
         let is_tool = |tool: &Value| {
             tool.get("type").is_some_and(Value::is_string)
                 && tool.pointer("/function/name").is_none_or(Value::is_string)
@@ -21,8 +24,8 @@ pub(super) fn members(asked: &CreateChatCompletion) -> Result<Map<String, Value>
             .as_array()
             .is_some_and(|tools| tools.iter().all(is_tool))
     };
-    let penalty: Fits = |value| value.as_f64().is_some_and(|v| (-2.0..=2.0).contains(&v));
-    let members: [(&str, &Option<Value>, Fits, &str); 10] = [
+    let penalty: ValueCheck = |value| value.as_f64().is_some_and(|v| (-2.0..=2.0).contains(&v));
+    let members: [(&str, &Option<Value>, ValueCheck, &str); 10] = [
         (
             "presence_penalty",
             &asked.presence_penalty,

@@ -1,19 +1,10 @@
 //! What OpenAI's SDKs send for a completion: read tolerantly, checked where a wrong value would only fail later.
 
-use std::sync::Arc;
-
-use common::{errors::ApiError, identity::Owner};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::{
-    generation::stateless::CompletionRequest,
-    http::{
-        openai::{conversation::RequestMessage, passthrough, sampling},
-        validation::Checks,
-    },
-};
+use crate::http::openai::conversation::RequestMessage;
 
 /// A conversation to be answered. Members that are not known here are ignored, as are those that only make sense at
 /// OpenAI (`store`, `metadata`, `user`, `service_tier`, `logprobs`, …).
@@ -21,14 +12,14 @@ use crate::{
 pub struct CreateChatCompletion {
     /// The model; the default one where none is named.
     #[serde(default)]
-    model: Option<String>,
+    pub(super) model: Option<String>,
     /// The conversation, oldest message first.
-    messages: Vec<RequestMessage>,
+    pub(super) messages: Vec<RequestMessage>,
     /// Whether the answer is streamed.
     #[serde(default)]
-    stream: Option<bool>,
+    pub(super) stream: Option<bool>,
     #[serde(default)]
-    stream_options: Option<StreamOptions>,
+    pub(super) stream_options: Option<StreamOptions>,
     /// Longest answer in tokens; the older name.
     #[serde(default)]
     pub(super) max_tokens: Option<u32>,
@@ -46,7 +37,7 @@ pub struct CreateChatCompletion {
     pub(super) top_k: Option<u32>,
     /// How many answers: 1.
     #[serde(default)]
-    n: Option<i64>,
+    pub(super) n: Option<i64>,
     /// Makes sampling repeatable where the server can.
     #[serde(default)]
     pub(super) seed: Option<i64>,
@@ -87,167 +78,20 @@ pub struct StreamOptions {
 
 /// How the answer is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form {
+pub struct ResponseMode {
     /// Streamed.
     pub stream: bool,
     /// With a chunk of usage at the end.
     pub with_usage: bool,
 }
 
-/// Whether a value is what its member takes.
-pub(super) type Fits = fn(&Value) -> bool;
-
 impl CreateChatCompletion {
     /// How the answer is wanted.
-    pub fn form(&self) -> Form {
+    pub fn mode(&self) -> ResponseMode {
         let options = self.stream_options.unwrap_or_default();
-        Form {
+        ResponseMode {
             stream: self.stream.unwrap_or(false),
             with_usage: options.include_usage.unwrap_or(false),
-        }
-    }
-
-    /// The request in our words.
-    ///
-    /// # Errors
-    /// The first wrong value is named, with what is allowed.
-    pub fn checked(
-        self,
-        owner: Owner,
-        request_id: Arc<str>,
-    ) -> Result<CompletionRequest, ApiError> {
-        let mut checks = Checks::default();
-        checks.model(self.model.as_deref());
-        checks.finish()?;
-        check(
-            self.n.is_none_or(|n| n == 1),
-            "/n",
-            "There is one answer to a request here; leave `n` out or send 1.",
-        )?;
-        check(
-            !self.messages.is_empty(),
-            "/messages",
-            "There must be at least one message.",
-        )?;
-        let options = sampling::options(&self)?;
-        let extra = passthrough::members(&self)?;
-        let messages = self.messages.into_iter().enumerate();
-        Ok(CompletionRequest {
-            owner,
-            model: self.model,
-            messages: messages
-                .map(|(i, message)| message.checked(i))
-                .collect::<Result<_, _>>()?,
-            options,
-            extra,
-            request_id,
-        })
-    }
-}
-
-pub(super) fn check(holds: bool, pointer: &str, detail: &str) -> Result<(), ApiError> {
-    if holds {
-        Ok(())
-    } else {
-        Err(ApiError::invalid(pointer, detail))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn owner() -> Owner {
-        let user = common::identity::UserId::parse("alice").expect("a user id");
-        Owner {
-            user,
-            generation: 0,
-        }
-    }
-
-    fn checked(body: Value) -> Result<CompletionRequest, ApiError> {
-        let body: CreateChatCompletion = common::errors::json::parse(body.to_string().as_bytes())?;
-        body.checked(owner(), "r".into())
-    }
-
-    fn pointer(body: Value) -> String {
-        checked(body).unwrap_err().errors[0].pointer.clone()
-    }
-
-    #[test]
-    fn what_sdks_send_is_taken_and_what_is_not_known_ignored() {
-        let new = checked(json!({
-            "model": "m", "n": 1, "stop": "x", "seed": null, "max_tokens": 5, "max_completion_tokens": 7, "user": "u", "odd": [1],
-            "tools": [{ "type": "function", "function": { "name": "f", "parameters": { "z": 1, "a": 2 } } }],
-            "messages": [
-                { "role": "developer", "content": [{ "type": "text", "text": "Be" }, { "type": "text", "text": " brief." }] },
-                { "role": "assistant", "content": null, "refusal": null, "tool_calls": [{ "id": "c", "type": "function", "function": { "name": "f", "arguments": "{}" } }] },
-                { "role": "tool", "tool_call_id": "c", "content": "42" },
-                { "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "data:," } }] },
-            ],
-        }))
-        .unwrap();
-        assert_eq!(new.messages[0].content, "Be brief.");
-        assert_eq!(new.messages[0].extra, None);
-        let call = new.messages[1].extra.as_ref().unwrap();
-        assert_eq!((&call["content"], call.len()), (&Value::Null, 2));
-        assert!(new.messages[3].extra.as_ref().unwrap()["content"].is_array());
-        assert_eq!(new.options.max_tokens, Some(7));
-        assert_eq!(new.options.stop, Some(vec!["x".to_owned()]));
-        assert_eq!(new.extra.keys().collect::<Vec<_>>(), ["tools"]);
-        assert!(
-            new.extra["tools"].to_string().contains(r#"{"z":1,"a":2}"#),
-            "the order of a schema's members is the order in which a model writes them"
-        );
-    }
-
-    #[test]
-    fn an_empty_list_is_as_good_as_none() {
-        let new = checked(json!({ "tools": [], "messages": [{ "role": "assistant", "content": "x", "tool_calls": [] }] })).unwrap();
-        assert!(new.extra.is_empty());
-        assert_eq!(new.messages[0].extra, None);
-    }
-
-    #[test]
-    fn a_wrong_value_is_pointed_at() {
-        let said = json!([{ "role": "user", "content": "Hi" }]);
-        for (body, at) in [
-            (json!({ "messages": [] }), "/messages"),
-            (json!({ "model": "m" }), "/messages"),
-            (json!({ "messages": said, "n": 2 }), "/n"),
-            (json!({ "messages": said, "n": 0 }), "/n"),
-            (json!({ "messages": said, "stop": 5 }), "/stop"),
-            (
-                json!({ "messages": said, "temperature": 3 }),
-                "/temperature",
-            ),
-            (
-                json!({ "messages": said, "temperature": "x" }),
-                "/temperature",
-            ),
-            (json!({ "messages": said, "max_tokens": 0 }), "/max_tokens"),
-            (json!({ "messages": said, "tools": {} }), "/tools"),
-            (
-                json!({ "messages": said, "response_format": "json" }),
-                "/response_format",
-            ),
-            (
-                json!({ "messages": [{ "role": "user" }] }),
-                "/messages/0/content",
-            ),
-            (
-                json!({ "messages": [{ "role": "robot", "content": "" }] }),
-                "/messages/0/role",
-            ),
-            (
-                json!({ "messages": [{ "role": "user", "content": [{ "type": "x" }] }] }),
-                "/messages/0/content/0/type",
-            ),
-            (json!({ "messages": ["Hi"] }), "/messages/0"),
-        ] {
-            assert_eq!(pointer(body), at);
         }
     }
 }

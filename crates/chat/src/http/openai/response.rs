@@ -17,13 +17,13 @@ pub struct ChatCompletion {
     /// Unix seconds.
     created: i64,
     model: String,
-    choices: [Choice; 1],
+    choices: [CompletionChoice; 1],
     usage: Tokens,
 }
 
 /// The answer itself.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Choice {
+pub struct CompletionChoice {
     index: u32,
     message: CompletionMessage,
     /// Always null: not counted here.
@@ -45,24 +45,24 @@ pub struct CompletionMessage {
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<Call>,
+    tool_calls: Vec<ToolCallObject>,
 }
 
 /// A tool call.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Call {
+pub struct ToolCallObject {
     /// Its place, in chunks alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
     id: String,
     #[serde(rename = "type")]
     kind: &'static str,
-    function: Function,
+    function: FunctionObject,
 }
 
 /// What is to be called.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Function {
+pub struct FunctionObject {
     name: String,
     /// A JSON document as text.
     arguments: String,
@@ -86,13 +86,13 @@ impl From<Usage> for Tokens {
     }
 }
 
-impl Call {
+impl ToolCallObject {
     pub(super) fn new(call: ToolCall, index: Option<usize>) -> Self {
         Self {
             index,
             id: call.id,
             kind: "function",
-            function: Function {
+            function: FunctionObject {
                 name: call.name,
                 arguments: call.arguments,
             },
@@ -120,14 +120,14 @@ pub(super) fn new_id() -> String {
 
 /// Gathers the parts of a completion into one answer.
 #[derive(Debug, Default)]
-pub struct Whole {
+pub struct CompletionCollector {
     model: String,
     text: String,
     thinking: String,
-    calls: Vec<Call>,
+    calls: Vec<ToolCallObject>,
 }
 
-impl Whole {
+impl CompletionCollector {
     /// Takes a part in; the answer, where it was the last.
     pub fn take(&mut self, chunk: Chunk) -> Option<ChatCompletion> {
         match chunk {
@@ -135,7 +135,7 @@ impl Whole {
             Chunk::Started { model, .. } => self.model = model,
             Chunk::Thinking(text) => self.thinking.push_str(&text),
             Chunk::Text(text) => self.text.push_str(&text),
-            Chunk::ToolCall(call) => self.calls.push(Call::new(call, None)),
+            Chunk::ToolCall(call) => self.calls.push(ToolCallObject::new(call, None)),
             Chunk::End { finish, usage } => {
                 return Some(std::mem::take(self).answer(finish, usage.unwrap_or_default()));
             }
@@ -152,7 +152,7 @@ impl Whole {
             tool_calls: self.calls,
             refusal: (),
         };
-        let choice = Choice {
+        let choice = CompletionChoice {
             index: 0,
             message,
             logprobs: (),
@@ -181,7 +181,7 @@ mod tests {
             finish: FinishReason::Stop,
             usage: None,
         };
-        let answer = Whole::default().take(end);
+        let answer = CompletionCollector::default().take(end);
         assert_eq!(json!(answer)["choices"][0]["message"]["content"], "");
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     domain::Options,
-    http::openai::request::{CreateChatCompletion, check},
+    http::openai::{checks::check, request::CreateChatCompletion},
 };
 
 /// How the answer is to be sampled.

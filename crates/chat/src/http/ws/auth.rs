@@ -1,6 +1,6 @@
 //! Who speaks on a socket: the user of its token, or, where login is open, whoever each message says.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use common::{
     config::LoginMode,
@@ -11,7 +11,8 @@ use common::{
 
 use crate::{
     domain::MessageId,
-    http::ws::{App, Seat, expires_at},
+    http::ws::{expires_at, permits::SocketPermit},
+    state::AppState,
 };
 
 /// What the handshake brought.
@@ -25,9 +26,9 @@ pub enum Handshake {
     Open,
 }
 
-/// Why a socket is closed for want of a speaker: 4401, or 4429.
+/// Why a socket is closed for want of a auth: 4401, or 4429.
 #[derive(Debug)]
-pub enum NoSpeaker {
+pub enum AuthFailure {
     /// The token is missing, wrong or revoked.
     Unauthenticated,
     /// The user has too many sockets.
@@ -35,19 +36,19 @@ pub enum NoSpeaker {
 }
 
 /// Who speaks on a socket.
-pub struct Speaker {
-    app: App,
+pub struct SocketAuth {
+    app: Arc<AppState>,
     peer: IpAddr,
     refused: bool,
     identity: Option<Identity>,
-    seats: Vec<Seat>,
-    /// The turns that were begun here without a token: nobody else's may be touched.
-    begun: HashSet<(Owner, MessageId)>,
+    permits: Vec<SocketPermit>,
+    /// The turns that were turns here without a token: nobody else's may be touched.
+    turns: HashSet<(Owner, MessageId)>,
 }
 
-impl Speaker {
-    /// The speaker that a handshake names.
-    pub fn new(app: App, peer: IpAddr, handshake: Handshake) -> Self {
+impl SocketAuth {
+    /// The auth that a handshake names.
+    pub fn new(app: Arc<AppState>, peer: IpAddr, handshake: Handshake) -> Self {
         let (identity, refused) = match handshake {
             Handshake::Known(identity) => (Some(identity), false),
             Handshake::Refused => (None, true),
@@ -58,28 +59,32 @@ impl Speaker {
             peer,
             refused,
             identity,
-            seats: Vec::new(),
-            begun: HashSet::new(),
+            permits: Vec::new(),
+            turns: HashSet::new(),
         }
     }
 
     /// Takes the socket's place among the user's.
-    pub fn sit(&mut self) -> Result<(), NoSpeaker> {
+    pub fn acquire(&mut self) -> Result<(), AuthFailure> {
         if self.refused {
-            return Err(NoSpeaker::Unauthenticated);
+            return Err(AuthFailure::Unauthenticated);
         }
         let Some(identity) = &self.identity else {
             return Ok(());
         };
-        self.take_seat(&identity.owner.clone())
+        self.acquire_for(&identity.owner.clone())
     }
 
-    fn take_seat(&mut self, owner: &Owner) -> Result<(), NoSpeaker> {
-        if self.seats.iter().any(|seat| seat.owner == *owner) {
+    fn acquire_for(&mut self, owner: &Owner) -> Result<(), AuthFailure> {
+        if self.permits.iter().any(|permit| permit.owner() == owner) {
             return Ok(());
         }
-        self.seats
-            .push(self.app.sockets.seat(owner).ok_or(NoSpeaker::TooMany)?);
+        self.permits.push(
+            self.app
+                .sockets
+                .acquire(owner)
+                .ok_or(AuthFailure::TooMany)?,
+        );
         Ok(())
     }
 
@@ -101,23 +106,23 @@ impl Speaker {
     }
 
     /// Takes a new token; a socket stays its user's.
-    pub fn authenticated(&mut self, identity: Identity) -> Result<(), NoSpeaker> {
+    pub fn authenticated(&mut self, identity: Identity) -> Result<(), AuthFailure> {
         if self
             .identity
             .as_ref()
             .is_some_and(|known| known.owner != identity.owner)
         {
-            return Err(NoSpeaker::Unauthenticated);
+            return Err(AuthFailure::Unauthenticated);
         }
-        self.take_seat(&identity.owner)?;
+        self.acquire_for(&identity.owner)?;
         self.identity = Some(identity);
         Ok(())
     }
 
-    /// Remembers a turn that was begun here.
-    pub fn has_begun(&mut self, owner: &Owner, id: &MessageId) {
+    /// Remembers a turn that was turns here.
+    pub fn add_turn(&mut self, owner: &Owner, id: &MessageId) {
         if self.identity.is_none() {
-            self.begun.insert((owner.clone(), id.clone()));
+            self.turns.insert((owner.clone(), id.clone()));
         }
     }
 
@@ -126,9 +131,9 @@ impl Speaker {
         match &self.identity {
             Some(identity) => Some(identity.owner.clone()),
             None => self
-                .begun
+                .turns
                 .iter()
-                .find(|(_, begun)| begun == id)
+                .find(|(_, turns)| turns == id)
                 .map(|(owner, _)| owner.clone()),
         }
     }
@@ -141,8 +146,8 @@ impl Speaker {
 
 /// Whom a message belongs to, and the message as it was counted: by address as well as by user where no token says who speaks,
 /// lest one address speak for everybody.
-pub async fn counted_identity(
-    app: &App,
+pub async fn identify_and_count(
+    app: &Arc<AppState>,
     known: Option<Identity>,
     peer: IpAddr,
     user_id: Option<&str>,
@@ -159,7 +164,7 @@ pub async fn counted_identity(
 }
 
 async fn identity_for(
-    app: &App,
+    app: &Arc<AppState>,
     known: Option<Identity>,
     user_id: Option<&str>,
     deadline: std::time::Instant,

@@ -12,17 +12,17 @@ use tokio::{
 };
 use tungstenite::{Error, Message, Utf8Bytes, protocol::CloseFrame};
 
-use crate::http::ws::{auth::NoSpeaker, fragments::TooMany, handshake::Wire};
+use crate::http::ws::{auth::AuthFailure, fragments::TooMany, handshake::WsStream};
 
 /// How long the other side's close is waited for.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Close(pub(super) u16, pub(super) &'static str);
 
 pub(super) const SHUTDOWN: Close = Close(1001, "the service stops");
-pub(super) const UNSUPPORTED_FLOOD: Close = Close(1008, "too many frames");
+pub(super) const FLOOD: Close = Close(1008, "too many frames");
 pub(super) const TOO_BIG: Close = Close(1009, "a frame may have 64 KiB");
 pub(super) const TOO_SLOW: Close = Close(1013, "the reader is too slow");
 pub(super) const UNAUTHENTICATED: Close =
@@ -30,7 +30,7 @@ pub(super) const UNAUTHENTICATED: Close =
 pub(super) const TOO_MANY: Close = Close(4429, "too many sockets of this user");
 pub(super) const PROTOCOL: Close = Close(1002, "a frame against the protocol");
 pub(super) const NOT_TEXT: Close = Close(1007, "text must be UTF-8");
-pub(super) const SILENT: Close = Close(1008, "no pong came");
+pub(super) const PONG_MISSING: Close = Close(1008, "no pong came");
 
 /// How the loop goes on.
 pub(super) enum Next {
@@ -39,33 +39,33 @@ pub(super) enum Next {
     Gone,
 }
 
-impl From<NoSpeaker> for Close {
-    fn from(why: NoSpeaker) -> Self {
+impl From<AuthFailure> for Close {
+    fn from(why: AuthFailure) -> Self {
         match why {
-            NoSpeaker::Unauthenticated => UNAUTHENTICATED,
-            NoSpeaker::TooMany => TOO_MANY,
+            AuthFailure::Unauthenticated => UNAUTHENTICATED,
+            AuthFailure::TooMany => TOO_MANY,
         }
     }
 }
 
 /// Says why it ends, and waits a moment for the other side to end too.
-pub(super) async fn goodbye(
-    mut sink: SplitSink<Wire, Message>,
-    incoming: SplitStream<Wire>,
+pub(super) async fn close(
+    mut sink: SplitSink<WsStream, Message>,
+    incoming: SplitStream<WsStream>,
     end: Next,
 ) {
     let said = async {
-        say(&mut sink, end).await;
-        if let Ok(wire) = sink.reunite(incoming) {
-            linger(wire).await;
+        send_close(&mut sink, end).await;
+        if let Ok(stream) = sink.reunite(incoming) {
+            drain(stream).await;
         }
     };
-    let _ = timeout(CLOSE_PATIENCE, said).await;
+    let _ = timeout(CLOSE_TIMEOUT, said).await;
 }
 
 /// Says why it ends, or answers the other side's close.
-async fn say(sink: &mut SplitSink<Wire, Message>, end: Next) {
-    // What cannot be said any more is not heard either.
+async fn send_close(sink: &mut SplitSink<WsStream, Message>, end: Next) {
+    // What cannot be said any more is not received either.
     let _ = match end {
         Next::Close(Close(code, reason)) => {
             let frame = CloseFrame {
@@ -80,13 +80,13 @@ async fn say(sink: &mut SplitSink<Wire, Message>, end: Next) {
 
 /// Takes in what is still on its way, until the other side ends too: a connection dropped before is reset, and what was
 /// said last is lost.
-async fn linger(mut wire: Wire) {
-    let connection = wire.get_mut().connection();
+async fn drain(mut stream: WsStream) {
+    let connection = stream.get_mut().connection();
     if connection.shutdown().await.is_err() {
         return;
     }
-    let mut nobody_reads_this = [0; 4096];
-    while let Ok(1..) = connection.read(&mut nobody_reads_this).await {}
+    let mut discarded = [0; 4096];
+    while let Ok(1..) = connection.read(&mut discarded).await {}
 }
 
 /// What a broken frame means for the socket.
@@ -96,7 +96,7 @@ pub(super) fn close_for(error: &Error) -> Next {
         Error::Utf8(_) => Next::Close(NOT_TEXT),
         Error::Protocol(_) => Next::Close(PROTOCOL),
         Error::Io(cause) if cause.get_ref().is_some_and(|cause| cause.is::<TooMany>()) => {
-            Next::Close(UNSUPPORTED_FLOOD)
+            Next::Close(FLOOD)
         }
         _ => Next::Gone,
     }

@@ -21,74 +21,74 @@ use tungstenite::{Error, Message, Utf8Bytes};
 use crate::{
     domain::{MessageId, error::ChatError},
     http::{
-        App, encode,
+        encode,
         ws::{
-            auth::{NoSpeaker, Speaker},
+            auth::{AuthFailure, SocketAuth},
             close::{
-                Next, SHUTDOWN, SILENT, TOO_SLOW, UNAUTHENTICATED, UNSUPPORTED_FLOOD, close_for,
-                goodbye,
+                FLOOD, Next, PONG_MISSING, SHUTDOWN, TOO_SLOW, UNAUTHENTICATED, close, close_for,
             },
             frames::{self, Frame, MessageFrame, Refused},
-            handshake::Wire,
-            limits::Frames,
+            handshake::WsStream,
+            limits::FrameLimiter,
             timers::{Due, Timers},
-            turns::{Asked, Line, Out, Started, begin, frames_of},
+            turns::{OutboundFrames, TurnFrame, TurnOrder, TurnStart, begin, frames_of},
         },
     },
+    state::AppState,
 };
 
 /// How long a reader may take nothing.
-const SEND_PATIENCE: Duration = Duration::from_secs(30);
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Turns that one socket may begin or watch at once.
 const TURNS_LIMIT: usize = 64;
 
 struct Socket {
-    app: App,
-    speaker: Speaker,
+    app: Arc<AppState>,
+    auth: SocketAuth,
     request_id: Arc<str>,
-    sink: SplitSink<Wire, Message>,
-    frames: Frames,
+    sink: SplitSink<WsStream, Message>,
+    frames: FrameLimiter,
     timers: Timers,
-    line: Line,
-    starting: FuturesUnordered<BoxFuture<'static, Started>>,
-    watches: SelectAll<BoxStream<'static, Out>>,
+    line: TurnOrder,
+    starting: FuturesUnordered<BoxFuture<'static, TurnStart>>,
+    watches: SelectAll<BoxStream<'static, OutboundFrames>>,
     revoked: BoxFuture<'static, ()>,
 }
 
 /// Runs a socket to its close.
 pub async fn run(
-    app: App,
-    speaker: Speaker,
-    seated: Result<(), NoSpeaker>,
+    app: Arc<AppState>,
+    auth: SocketAuth,
+    acquired: Result<(), AuthFailure>,
     request_id: Arc<str>,
-    wire: Wire,
+    stream: WsStream,
 ) {
-    let (sink, mut incoming) = wire.split();
-    let mut timers = Timers::new(speaker.must_authenticate());
-    if speaker.identity().is_some() {
-        timers.authenticated(speaker.expires_at());
+    let (sink, mut incoming) = stream.split();
+    let mut timers = Timers::new(auth.must_authenticate());
+    if auth.identity().is_some() {
+        timers.authenticated(auth.expires_at());
     }
-    let revoked = until_revoked(&app, speaker.identity());
+    let revoked = until_revoked(&app, auth.identity());
     let mut socket = Socket {
         app,
-        speaker,
+        auth,
         request_id,
         sink,
-        frames: Frames::default(),
+        frames: FrameLimiter::default(),
         timers,
-        line: Line::default(),
+        line: TurnOrder::default(),
         starting: FuturesUnordered::new(),
         watches: SelectAll::new(),
         revoked,
     };
     let gauge = metrics::gauge!("chat_sockets_open");
     gauge.increment(1.0);
-    let end = match seated {
-        Ok(()) => socket.carry(&mut incoming).await,
+    let end = match acquired {
+        Ok(()) => socket.run(&mut incoming).await,
         Err(why) => Next::Close(why.into()),
     };
-    // Whoever watched here leaves now, however long the goodbye takes.
+    // Whoever watched here leaves now, however long the close takes.
     let Socket {
         sink,
         watches,
@@ -96,11 +96,11 @@ pub async fn run(
         ..
     } = socket;
     drop((watches, starting));
-    goodbye(sink, incoming, end).await;
+    close(sink, incoming, end).await;
     gauge.decrement(1.0);
 }
 
-fn until_revoked(app: &App, identity: Option<&Identity>) -> BoxFuture<'static, ()> {
+fn until_revoked(app: &Arc<AppState>, identity: Option<&Identity>) -> BoxFuture<'static, ()> {
     match identity.cloned() {
         Some(identity) => {
             let authenticator = app.authenticator.clone();
@@ -113,7 +113,7 @@ fn until_revoked(app: &App, identity: Option<&Identity>) -> BoxFuture<'static, (
 }
 
 impl Socket {
-    async fn carry<S>(&mut self, incoming: &mut S) -> Next
+    async fn run<S>(&mut self, incoming: &mut S) -> Next
     where
         S: Stream<Item = Result<Message, Error>> + Unpin,
     {
@@ -126,8 +126,8 @@ impl Socket {
                 due = self.timers.due() => self.on_time(due).await,
                 // A branch that finds its stream empty must look round again: only then is the socket seen to be idle.
                 out = self.watches.next(), if !self.watches.is_empty() => match out {
-                    Some(Out::Frames(frames)) => self.send_all(frames).await,
-                    Some(Out::TooSlow) => Next::Close(TOO_SLOW),
+                    Some(OutboundFrames::Ready(frames)) => self.send_all(frames).await,
+                    Some(OutboundFrames::TooSlow) => Next::Close(TOO_SLOW),
                     None => Next::Go,
                 },
                 Some(started) = self.starting.next() => self.on_started(started).await,
@@ -146,16 +146,16 @@ impl Socket {
     async fn on_time(&mut self, due: Due) -> Next {
         match due {
             Due::Ping => self.send(Message::Ping(Bytes::new())).await,
-            Due::Silent => Next::Close(SILENT),
-            Due::Unknown | Due::Expired => Next::Close(UNAUTHENTICATED),
+            Due::PongMissing => Next::Close(PONG_MISSING),
+            Due::TokenMissing | Due::Expired => Next::Close(UNAUTHENTICATED),
             Due::ExpiresSoon => self.tell_identity().await,
         }
     }
 
     async fn on_message(&mut self, message: Message) -> Next {
-        self.timers.heard();
+        self.timers.received();
         if !self.frames.take(Instant::now()) {
-            return Next::Close(UNSUPPORTED_FLOOD);
+            return Next::Close(FLOOD);
         }
         match message {
             Message::Text(text) => match frames::parse(&text) {
@@ -179,7 +179,7 @@ impl Socket {
                 Ok(next) => return next,
                 Err(error) => error,
             },
-            _ if self.speaker.must_authenticate() => return Next::Close(UNAUTHENTICATED),
+            _ if self.auth.must_authenticate() => return Next::Close(UNAUTHENTICATED),
             Frame::Message(frame) => return self.on_turn(*frame, reference).await,
             Frame::Cancel(id) => match self.on_cancel(&id).await {
                 Ok(()) => return Next::Go,
@@ -201,10 +201,10 @@ impl Socket {
             .authenticate(token, &mut deadline)
             .await
         {
-            Ok(identity) => match self.speaker.authenticated(identity) {
+            Ok(identity) => match self.auth.authenticated(identity) {
                 Ok(()) => {
-                    self.timers.authenticated(self.speaker.expires_at());
-                    self.revoked = until_revoked(&self.app, self.speaker.identity());
+                    self.timers.authenticated(self.auth.expires_at());
+                    self.revoked = until_revoked(&self.app, self.auth.identity());
                     Ok(self.tell_identity().await)
                 }
                 Err(why) => Ok(Next::Close(why.into())),
@@ -216,11 +216,11 @@ impl Socket {
 
     /// Says who speaks and until when.
     async fn tell_identity(&mut self) -> Next {
-        let Some(identity) = self.speaker.identity() else {
+        let Some(identity) = self.auth.identity() else {
             return Next::Go;
         };
         let expires_at = self
-            .speaker
+            .auth
             .expires_at()
             .map(|at| clock::rfc3339(at.saturating_mul(1000)));
         let frame = serde_json::json!({ "type": "auth", "user_id": identity.user().as_str(), "expires_at": expires_at });
@@ -235,11 +235,11 @@ impl Socket {
             );
             return self.refuse(&error, reference.as_deref()).await;
         }
-        let peer = self.speaker.peer();
-        let (app, known) = (self.app.clone(), self.speaker.identity().cloned());
+        let peer = self.auth.peer();
+        let (app, known) = (self.app.clone(), self.auth.identity().cloned());
         let request_id = Arc::clone(&self.request_id);
         let door = self.line.next();
-        let asked = Asked {
+        let asked = TurnFrame {
             known,
             peer,
             frame,
@@ -253,15 +253,15 @@ impl Socket {
             let outcome = beginning
                 .await
                 .unwrap_or_else(|_| Err(ChatError::Broken.into()));
-            Started { reference, outcome }
+            TurnStart { reference, outcome }
         }));
         Next::Go
     }
 
-    async fn on_started(&mut self, Started { reference, outcome }: Started) -> Next {
+    async fn on_started(&mut self, TurnStart { reference, outcome }: TurnStart) -> Next {
         match outcome {
             Ok((identity, id, watch)) => {
-                self.speaker.has_begun(&identity.owner, &id);
+                self.auth.add_turn(&identity.owner, &id);
                 self.watches.push(frames_of(watch, id, reference));
                 Next::Go
             }
@@ -270,14 +270,14 @@ impl Socket {
     }
 
     async fn on_cancel(&mut self, id: &MessageId) -> Result<(), ChatError> {
-        let owner = self.speaker.owner_of(id);
+        let owner = self.auth.owner_of(id);
         let owner = owner.ok_or(ChatError::MessageNotFound)?;
         let Deadline(deadline) = Deadline::from_now();
         self.app.turns.cancel(&owner, id, deadline).await
     }
 
     async fn on_resume(&mut self, id: MessageId, after: u64) -> Result<(), ChatError> {
-        let owner = self.speaker.owner_of(&id);
+        let owner = self.auth.owner_of(&id);
         let owner = owner.ok_or(ChatError::MessageNotFound)?;
         let Deadline(deadline) = Deadline::from_now();
         let subscriber = self.app.turns.resume(&owner, &id, after, deadline).await?;
@@ -290,7 +290,7 @@ impl Socket {
     /// Refuses a frame that is none of ours; too many of them end the socket.
     async fn refuse_bad(&mut self, error: &ApiError, reference: Option<&str>) -> Next {
         match self.refuse(error, reference).await {
-            Next::Go if !self.frames.take_bad(Instant::now()) => Next::Close(UNSUPPORTED_FLOOD),
+            Next::Go if !self.frames.take_bad(Instant::now()) => Next::Close(FLOOD),
             next => next,
         }
     }
@@ -304,22 +304,22 @@ impl Socket {
     async fn send_all(&mut self, frames: Vec<Utf8Bytes>) -> Next {
         for frame in frames {
             // Fed, not sent: what is there at once goes out at once.
-            match patiently(self.sink.feed(Message::Text(frame))).await {
+            match with_timeout(self.sink.feed(Message::Text(frame))).await {
                 Next::Go => {}
                 end => return end,
             }
         }
-        patiently(self.sink.flush()).await
+        with_timeout(self.sink.flush()).await
     }
 
     async fn send(&mut self, message: Message) -> Next {
-        patiently(self.sink.send(message)).await
+        with_timeout(self.sink.send(message)).await
     }
 }
 
 /// What writing to a reader comes to, who may take nothing for a while.
-async fn patiently(write: impl Future<Output = Result<(), Error>>) -> Next {
-    match timeout(SEND_PATIENCE, write).await {
+async fn with_timeout(write: impl Future<Output = Result<(), Error>>) -> Next {
+    match timeout(SEND_TIMEOUT, write).await {
         Ok(Ok(())) => Next::Go,
         Ok(Err(_)) => Next::Gone,
         Err(_) => Next::Close(TOO_SLOW),

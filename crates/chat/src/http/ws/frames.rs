@@ -37,24 +37,19 @@ pub struct Refused {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MessageFrame {
-    #[serde(rename = "type", default, skip_serializing)]
+    #[serde(rename = "type", skip_serializing)]
     _kind: Option<String>,
     pub message: String,
-    #[serde(default, skip_serializing)]
+    #[serde(skip_serializing)]
     pub user_id: Option<String>,
-    #[serde(default)]
     pub session_id: Option<String>,
-    #[serde(default)]
     pub model: Option<String>,
-    #[serde(default)]
     pub system: Option<String>,
-    #[serde(default)]
     pub options: Option<Options>,
-    #[serde(default)]
     pub on_disconnect: Option<DisconnectRule>,
-    #[serde(default, skip_serializing)]
+    #[serde(skip_serializing)]
     pub idempotency_key: Option<String>,
-    #[serde(rename = "ref", default, skip_serializing)]
+    #[serde(rename = "ref", skip_serializing)]
     _reference: Option<Reference>,
 }
 
@@ -94,8 +89,7 @@ struct ResumeFrame {
     #[serde(rename = "type")]
     _kind: String,
     message_id: String,
-    #[serde(default)]
-    last_event_id: u64,
+    last_event_id: Option<u64>,
     #[serde(rename = "ref", default)]
     _reference: Option<Reference>,
 }
@@ -167,7 +161,10 @@ fn read(kind: Option<&str>, bytes: &[u8]) -> Result<Frame, ApiError> {
         }
         Some("resume") => {
             let frame: ResumeFrame = json::parse(bytes)?;
-            Frame::Resume(message_in_path(&frame.message_id)?, frame.last_event_id)
+            Frame::Resume(
+                message_in_path(&frame.message_id)?,
+                frame.last_event_id.unwrap_or(0),
+            )
         }
         Some("auth") => Frame::Auth(json::parse::<AuthFrame>(bytes)?.token),
         Some(_) => {

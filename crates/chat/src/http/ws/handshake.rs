@@ -22,7 +22,7 @@ use tungstenite::{
 use crate::http::ws::fragments::Fragments;
 
 /// A WebSocket over its connection.
-pub type Wire = WebSocketStream<Fragments<TokioIo<Upgraded>>>;
+pub type WsStream = WebSocketStream<Fragments<TokioIo<Upgraded>>>;
 
 /// Largest message, in bytes.
 const MESSAGE_LIMIT: usize = 64 * 1024;
@@ -104,7 +104,7 @@ impl Upgrade {
     ///
     /// # Errors
     /// The connection broke before.
-    pub async fn socket(self) -> Result<Wire, hyper::Error> {
+    pub async fn socket(self) -> Result<WsStream, hyper::Error> {
         let io = Fragments::new(TokioIo::new(self.on_upgrade.await?));
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)

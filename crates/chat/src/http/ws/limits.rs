@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// Frames in [`FLOOD_PERIOD`].
+/// FrameLimiter in [`FLOOD_PERIOD`].
 const FLOOD: usize = 100;
 const FLOOD_PERIOD: Duration = Duration::from_secs(10);
 
@@ -12,14 +12,14 @@ const FLOOD_PERIOD: Duration = Duration::from_secs(10);
 const BAD: usize = 20;
 const BAD_PERIOD: Duration = Duration::from_secs(60);
 
-/// The frames of one socket, as far back as they count.
+/// Counts the frames of one socket.
 #[derive(Debug, Default)]
-pub struct Frames {
+pub struct FrameLimiter {
     all: VecDeque<Instant>,
     bad: VecDeque<Instant>,
 }
 
-impl Frames {
+impl FrameLimiter {
     /// Counts a frame; `false`: that was one too many.
     pub fn take(&mut self, now: Instant) -> bool {
         count(&mut self.all, now, FLOOD_PERIOD) <= FLOOD
@@ -48,16 +48,16 @@ mod tests {
 
     #[test]
     fn a_flood_is_noticed_and_a_pace_is_not() {
-        let (mut frames, now) = (Frames::default(), Instant::now());
+        let (mut frames, now) = (FrameLimiter::default(), Instant::now());
         assert!((0..100).all(|_| frames.take(now)));
         assert!(!frames.take(now));
-        let mut frames = Frames::default();
+        let mut frames = FrameLimiter::default();
         assert!((0..1000).all(|i| frames.take(now + Duration::from_millis(101 * i))));
     }
 
     #[test]
     fn the_twentieth_bad_frame_in_a_minute_is_too_many() {
-        let (mut frames, now) = (Frames::default(), Instant::now());
+        let (mut frames, now) = (FrameLimiter::default(), Instant::now());
         assert!((0..19).all(|_| frames.take_bad(now)));
         assert!(!frames.take_bad(now));
     }

@@ -1,14 +1,4 @@
-//! The WebSocket: the handshake here, then one loop a socket.
-//!
-//! * `closing`: codes, and the last word;
-//! * `fragments`: counts what a WebSocket does not show;
-//! * `frames`: what clients send, checked;
-//! * `limits`: floods and bad frames;
-//! * `run`: the loop, which carries and does not decide;
-//! * `speaker`: who speaks on a socket, and until when;
-//! * `talk`: messages become turns, events become frames;
-//! * `timers`: pings and deadlines;
-//! * `upgrade`: the opening handshake.
+//! The WebSocket API: the handshake here, then one loop a socket in [`connection`].
 
 mod auth;
 mod close;
@@ -18,6 +8,7 @@ mod frames;
 mod handshake;
 mod limits;
 mod origin;
+pub mod permits;
 mod timers;
 mod turns;
 
@@ -27,10 +18,7 @@ pub(crate) fn fuzz_frame(text: &str) {
     let _ = frames::parse(text);
 }
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use axum::{
     extract::State,
@@ -40,71 +28,14 @@ use axum::{
 use common::{
     errors::{ApiError, Code, status_of},
     http::{ClientIp, Deadline, RequestId},
-    identity::{Credential, Identity, Owner},
+    identity::{Credential, Identity},
 };
 
-use crate::http::{
-    App,
-    ws::{
-        auth::{Handshake, Speaker},
-        handshake::{PROTOCOL, Upgrade},
-    },
+use crate::http::ws::{
+    auth::{Handshake, SocketAuth},
+    handshake::{PROTOCOL, Upgrade},
 };
-
-/// The open sockets of each user on this instance.
-#[derive(Clone, Debug)]
-pub struct Sockets {
-    most: usize,
-    open: Arc<Mutex<HashMap<Owner, usize>>>,
-}
-
-/// One socket's place among its user's; dropping it gives the place back.
-#[derive(Debug)]
-struct Seat {
-    sockets: Sockets,
-    owner: Owner,
-}
-
-impl Sockets {
-    /// At most that many a user.
-    pub fn new(most: usize) -> Self {
-        Self {
-            most,
-            open: Arc::default(),
-        }
-    }
-
-    fn open(&self) -> MutexGuard<'_, HashMap<Owner, usize>> {
-        // Single counts: nothing is left half done by a panic.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place for one more of that user's; `None` where there are too many.
-    fn seat(&self, owner: &Owner) -> Option<Seat> {
-        let mut open = self.open();
-        let count = open.entry(owner.clone()).or_default();
-        if *count >= self.most {
-            return None;
-        }
-        *count += 1;
-        Some(Seat {
-            sockets: self.clone(),
-            owner: owner.clone(),
-        })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut open = self.sockets.open();
-        if let Some(count) = open.get_mut(&self.owner) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.owner);
-            }
-        }
-    }
-}
+use crate::state::AppState;
 
 /// Opens a WebSocket: several turns of different sessions can share it.
 ///
@@ -117,7 +48,7 @@ impl Drop for Seat {
     security(("bearer" = []), ()),
 )]
 pub async fn connect(
-    State(app): State<App>,
+    State(app): State<Arc<AppState>>,
     identity: Result<Identity, ApiError>,
     Deadline(mut deadline): Deadline,
     ClientIp(peer): ClientIp,
@@ -142,13 +73,13 @@ pub async fn connect(
     };
     let shutdown = app.shutdown.clone();
     // Seats are given in the order of the handshakes, whichever socket runs first.
-    let mut speaker = Speaker::new(app.clone(), peer, handshake);
-    let seated = speaker.sit();
+    let mut auth = SocketAuth::new(app.clone(), peer, handshake);
+    let acquired = auth.acquire();
     let answer = upgrade.answer(&headers);
     // Tracked, so that a stop waits for the close frame.
     drop(shutdown.spawn(async move {
         match upgrade.socket().await {
-            Ok(wire) => connection::run(app, speaker, seated, request_id, wire).await,
+            Ok(stream) => connection::run(app, auth, acquired, request_id, stream).await,
             Err(error) => tracing::debug!(%error, "a socket was not opened"),
         }
     }));

@@ -6,10 +6,10 @@ use common::clock;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 const PING_PERIOD: Duration = Duration::from_secs(20);
-const PONG_PATIENCE: Duration = Duration::from_secs(20);
-const AUTH_PATIENCE: Duration = Duration::from_secs(5);
+const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
 const EXPIRY_WARNING: Duration = Duration::from_secs(60);
-const EXPIRY_PATIENCE: Duration = Duration::from_secs(30);
+const EXPIRY_GRACE: Duration = Duration::from_secs(30);
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub enum Due {
     /// Send a ping.
     Ping,
     /// No pong came.
-    Silent,
+    PongMissing,
     /// No token came.
-    Unknown,
+    TokenMissing,
     /// The token expires in a minute.
     ExpiresSoon,
     /// The token has expired, and no new one came.
@@ -44,7 +44,7 @@ impl Timers {
         Self {
             ping: now + PING_PERIOD,
             pong: None,
-            auth: must_authenticate.then(|| now + AUTH_PATIENCE),
+            auth: must_authenticate.then(|| now + AUTH_TIMEOUT),
             warning: None,
             expiry: None,
             sleep: Box::pin(sleep_until(now + PING_PERIOD)),
@@ -61,11 +61,11 @@ impl Timers {
             )
         });
         self.warning = left.map(|left| now + left.saturating_sub(EXPIRY_WARNING));
-        self.expiry = left.map(|left| now + left + EXPIRY_PATIENCE);
+        self.expiry = left.map(|left| now + left + EXPIRY_GRACE);
     }
 
     /// The other side lives.
-    pub fn heard(&mut self) {
+    pub fn received(&mut self) {
         self.pong = None;
     }
 
@@ -73,8 +73,8 @@ impl Timers {
     pub async fn due(&mut self) -> Due {
         let deadlines = [
             (Some(self.ping), Due::Ping),
-            (self.pong, Due::Silent),
-            (self.auth, Due::Unknown),
+            (self.pong, Due::PongMissing),
+            (self.auth, Due::TokenMissing),
             (self.warning, Due::ExpiresSoon),
             (self.expiry, Due::Expired),
         ];
@@ -92,10 +92,10 @@ impl Timers {
         match due {
             Due::Ping => {
                 self.ping = at + PING_PERIOD;
-                self.pong = self.pong.or(Some(at + PONG_PATIENCE));
+                self.pong = self.pong.or(Some(at + PONG_TIMEOUT));
             }
             Due::ExpiresSoon => self.warning = None,
-            Due::Silent | Due::Unknown | Due::Expired => {}
+            Due::PongMissing | Due::TokenMissing | Due::Expired => {}
         }
         due
     }

@@ -15,27 +15,28 @@ use crate::{
     domain::{MessageId, TurnInput, event::EventRef},
     events::log::{ReadResult, Subscriber},
     http::{
-        App, encode,
+        encode,
         requests::{disconnect_rule, idempotency_key},
-        ws::{auth::counted_identity, frames::MessageFrame},
+        ws::{auth::identify_and_count, frames::MessageFrame},
     },
-    turns::service::{StartedTurn, TurnRequest},
+    state::AppState,
+    turns::request::{StartedTurn, TurnRequest},
 };
 
 /// What a watched turn sends: frames that are ready, or the end of the watch.
-pub(super) enum Out {
-    Frames(Vec<Utf8Bytes>),
+pub(super) enum OutboundFrames {
+    Ready(Vec<Utf8Bytes>),
     TooSlow,
 }
 
-/// A turn that was asked for, begun or refused.
-pub(super) struct Started {
+/// A turn that was asked for, turns or refused.
+pub(super) struct TurnStart {
     pub(super) reference: Option<String>,
     pub(super) outcome: Result<(Identity, MessageId, Subscriber), ApiError>,
 }
 
 /// Where a socket's messages pass one after another, so that they take their places in the order in which they came.
-pub(super) struct Door {
+pub(super) struct OrderGuard {
     /// Closed once the message before is through.
     before: oneshot::Receiver<()>,
     /// Dropped once this one is.
@@ -43,28 +44,28 @@ pub(super) struct Door {
 }
 
 /// The end of a socket's line at its door.
-pub(super) struct Line {
+pub(super) struct TurnOrder {
     last: oneshot::Receiver<()>,
 }
 
-impl Default for Line {
+impl Default for TurnOrder {
     fn default() -> Self {
         let (_, last) = oneshot::channel();
         Self { last }
     }
 }
 
-impl Line {
+impl TurnOrder {
     /// The next message's.
-    pub(super) fn next(&mut self) -> Door {
+    pub(super) fn next(&mut self) -> OrderGuard {
         let (through, last) = oneshot::channel();
         let before = std::mem::replace(&mut self.last, last);
-        Door { before, through }
+        OrderGuard { before, through }
     }
 }
 
 /// A message as it came, and what was known then.
-pub(super) struct Asked {
+pub(super) struct TurnFrame {
     pub(super) known: Option<Identity>,
     pub(super) peer: IpAddr,
     pub(super) frame: MessageFrame,
@@ -73,11 +74,11 @@ pub(super) struct Asked {
 
 /// Counts the message, says whose it is, and begins its turn.
 pub(super) async fn begin(
-    app: &App,
-    Door { before, through }: Door,
-    asked: Asked,
+    app: &Arc<AppState>,
+    OrderGuard { before, through }: OrderGuard,
+    asked: TurnFrame,
 ) -> Result<(Identity, MessageId, Subscriber), ApiError> {
-    let Asked {
+    let TurnFrame {
         known,
         peer,
         frame,
@@ -88,7 +89,7 @@ pub(super) async fn begin(
     // From here on: the messages before it may have taken their time.
     let Deadline(deadline) = Deadline::from_now();
     let user_id = frame.user_id.as_deref();
-    let (identity, call) = counted_identity(app, known, peer, user_id, deadline).await?;
+    let (identity, call) = identify_and_count(app, known, peer, user_id, deadline).await?;
     let permit = app.turns.reserve_slot(&identity.owner, &frame.session());
     drop(through);
     let key = match &frame.idempotency_key {
@@ -116,7 +117,7 @@ pub(super) fn frames_of(
     subscriber: Subscriber,
     id: MessageId,
     reference: Option<String>,
-) -> BoxStream<'static, Out> {
+) -> BoxStream<'static, OutboundFrames> {
     let state = Some((subscriber, id, reference));
     Box::pin(unfold(state, |state| async move {
         let (mut subscriber, id, reference) = state?;
@@ -127,9 +128,12 @@ pub(super) fn frames_of(
             frames.push(Utf8Bytes::from(out));
         };
         match subscriber.next(take).await {
-            ReadResult::More => Some((Out::Frames(frames), Some((subscriber, id, reference)))),
-            ReadResult::Ended => Some((Out::Frames(frames), None)),
-            ReadResult::Lagging => Some((Out::TooSlow, None)),
+            ReadResult::More => Some((
+                OutboundFrames::Ready(frames),
+                Some((subscriber, id, reference)),
+            )),
+            ReadResult::Ended => Some((OutboundFrames::Ready(frames), None)),
+            ReadResult::Lagging => Some((OutboundFrames::TooSlow, None)),
             ReadResult::Gone => {
                 let mut out = String::new();
                 let error = ApiError::new(
@@ -137,7 +141,7 @@ pub(super) fn frames_of(
                     "This instance stops; resume on another.",
                 );
                 encode::connection_error(&error, "", None, &mut out);
-                Some((Out::Frames(vec![out.into()]), None))
+                Some((OutboundFrames::Ready(vec![out.into()]), None))
             }
         }
     }))

@@ -1,10 +1,10 @@
-//! What is wrong with the settings: every problem at once, each with its name, where it came from and what is allowed.
+//! InvalidSettings with settings: each has the name, the origin of the value, and what is allowed.
 
 use std::fmt;
 
 /// One wrong setting. Its text never holds the value of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct InvalidSetting {
     /// The setting's dotted name (`auth.login`), or a variable's or file's name where no setting is meant.
     pub setting: String,
     /// The file or variable that it came from; `None` where nothing sets it.
@@ -13,7 +13,7 @@ pub struct Problem {
     pub wrong: String,
 }
 
-impl Problem {
+impl InvalidSetting {
     pub(super) fn new(
         setting: impl Into<String>,
         origin: Option<&str>,
@@ -27,7 +27,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = self.setting.clone();
         if let Some(origin) = self
@@ -53,9 +53,9 @@ impl fmt::Display for Problem {
 
 /// Every problem that the settings have, in the order of the layers and then of the schema. Never empty.
 #[derive(Debug, thiserror::Error)]
-pub struct Problems(pub Vec<Problem>);
+pub struct InvalidSettings(pub Vec<InvalidSetting>);
 
-impl fmt::Display for Problems {
+impl fmt::Display for InvalidSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, problem) in self.0.iter().enumerate() {
             if n > 0 {
@@ -72,38 +72,13 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     known
         .map(|candidate| {
-            // A right name in the wrong section is near too.
-            let whole = distance(name, candidate);
-            (
-                if last(name) == last(candidate) {
-                    whole.min(2)
-                } else {
-                    whole
-                },
-                whole,
-                candidate,
-            )
+            let whole = strsim::levenshtein(name, candidate);
+            // A right name in the wrong section is near, too.
+            let is_misplaced = last(name) == last(candidate);
+            let near = if is_misplaced { whole.min(2) } else { whole };
+            (near, whole, candidate)
         })
         .min()
         .filter(|(near, _, candidate)| *near <= candidate.len() / 3)
         .map(|(_, _, candidate)| candidate)
-}
-
-/// How many characters must be put in, taken out or changed to make one text of the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (n, a) in from.chars().enumerate() {
-        let mut next = vec![n + 1];
-        for ((b, above), diagonal) in to.iter().zip(row.iter().skip(1)).zip(&row) {
-            let left = next.last().copied().unwrap_or_default();
-            next.push(
-                (diagonal + usize::from(a != *b))
-                    .min(above + 1)
-                    .min(left + 1),
-            );
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }

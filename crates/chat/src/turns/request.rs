@@ -1,0 +1,51 @@
+//! What callers ask of the turn service, and get from it.
+
+use std::sync::Arc;
+
+use common::{identity::Owner, rate_limiter::Call};
+
+use crate::{
+    domain::{IdempotencyKey, MessageId, OnDisconnect, Options, SessionId, TurnInput},
+    events::log::Subscriber,
+};
+
+/// A validated request for a turn.
+#[derive(Clone, Debug)]
+pub struct TurnRequest {
+    pub owner: Owner,
+    pub session: SessionId,
+    pub input: TurnInput,
+    /// The model, for this turn.
+    pub model: Option<String>,
+    /// The system prompt, for this turn.
+    pub system: Option<String>,
+    pub options: Options,
+    pub on_disconnect: OnDisconnect,
+    pub key: Option<IdempotencyKey>,
+    /// The request as the rate limit sees it, counted or not.
+    pub ticket: Call,
+    /// For the log and the `error` event.
+    pub request_id: Arc<str>,
+}
+
+/// A turn that has started, or one that existed already under the same idempotency key.
+#[derive(Debug)]
+pub struct StartedTurn {
+    /// The answer's id.
+    pub id: MessageId,
+    /// Its events from the first.
+    pub events: Subscriber,
+}
+
+/// Limits of turns.
+#[derive(Clone, Debug)]
+pub struct TurnLimits {
+    /// How many of the newest messages are considered for a prompt.
+    pub history_messages: usize,
+    /// The largest number of messages in a session.
+    pub max_session_messages: u64,
+    /// The system prompt if neither request nor session has one.
+    pub system_prompt: Option<String>,
+    /// LLM tokens that a user may use per day.
+    pub tokens_per_day: Option<u64>,
+}

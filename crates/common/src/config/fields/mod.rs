@@ -1,0 +1,290 @@
+//! Parsers for the values of settings: what is allowed, in code and in words.
+
+mod places;
+
+use std::{num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+
+use config::{Value, ValueKind};
+use secrecy::SecretString;
+use serde::{
+    Deserialize,
+    de::{IntoDeserializer, value::Error as NotAChoice},
+};
+
+pub(super) use self::places::{
+    address, hosts, http_url, mask_url, networks, origins, own_service, store_url,
+};
+use super::ProviderKind;
+
+/// Printed in place of a secret.
+pub(super) const MASK: &str = "********";
+/// A longer duration is a mistake, and would overflow when added to a point in time.
+const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+/// A larger count is a mistake.
+pub(super) const MOST: u64 = 1_000_000_000;
+
+/// Why a value was refused.
+pub(super) enum ParseError {
+    /// Not what `allowed` says.
+    NotAllowed,
+    /// Nothing is set.
+    Unset,
+    /// Not allowed, for this reason.
+    Because(&'static str),
+}
+
+type Parsed<T> = Result<T, ParseError>;
+type ParseFn<T> = Box<dyn Fn(&ValueKind) -> Parsed<T>>;
+
+/// How the text or value of one setting becomes a `T`.
+pub(super) struct FieldParser<T> {
+    allowed: String,
+    parse: ParseFn<T>,
+    /// Hides the secret in a text. A setting without one is printed, and quoted when it is wrong, as it is.
+    mask: Option<fn(&str) -> String>,
+}
+
+impl<T: 'static> FieldParser<T> {
+    fn of_text(allowed: impl Into<String>, parse: impl Fn(&str) -> Parsed<T> + 'static) -> Self {
+        Self {
+            allowed: allowed.into(),
+            parse: Box::new(move |value| match value {
+                ValueKind::String(text) if text.trim().is_empty() => Err(ParseError::Unset),
+                ValueKind::String(text) => parse(text),
+                _ => Err(ParseError::NotAllowed),
+            }),
+            mask: None,
+        }
+    }
+
+    fn masked(self, mask: fn(&str) -> String) -> Self {
+        Self {
+            mask: Some(mask),
+            ..self
+        }
+    }
+
+    /// Adds a condition, and what to say where it does not hold.
+    pub(super) fn and(self, wrong: &'static str, holds: fn(&T) -> bool) -> Self {
+        let parse = self.parse;
+        Self {
+            parse: Box::new(move |value| match parse(value)? {
+                value if holds(&value) => Ok(value),
+                _ => Err(ParseError::Because(wrong)),
+            }),
+            ..self
+        }
+    }
+
+    fn map<U: 'static>(self, map: impl Fn(Parsed<T>) -> Parsed<U> + 'static) -> FieldParser<U> {
+        let parse = self.parse;
+        FieldParser {
+            allowed: self.allowed,
+            parse: Box::new(move |value| map(parse(value))),
+            mask: self.mask,
+        }
+    }
+
+    /// Takes an empty text as "not set".
+    pub(super) fn or_none(mut self) -> FieldParser<Option<T>> {
+        self.allowed.push_str(", or empty for none");
+        self.map(|parsed| match parsed {
+            Err(ParseError::Unset) => Ok(None),
+            other => other.map(Some),
+        })
+    }
+
+    /// A list in a file, comma-separated in a variable.
+    fn list(self) -> FieldParser<Vec<T>> {
+        let parse = self.parse;
+        FieldParser {
+            allowed: format!("a list, each item {}", self.allowed),
+            parse: Box::new(move |value| match value {
+                ValueKind::String(text) => {
+                    let items = text
+                        .split(',')
+                        .map(str::trim)
+                        .filter(|item| !item.is_empty());
+                    items.map(|item| parse(&item.into())).collect()
+                }
+                ValueKind::Array(items) => items.iter().map(|item| parse(&item.kind)).collect(),
+                _ => Err(ParseError::NotAllowed),
+            }),
+            mask: self.mask,
+        }
+    }
+
+    /// The value, or what is wrong with it and what is allowed instead. A value that may be secret is not quoted, and
+    /// neither is one that came from a file of a single value.
+    pub(super) fn parse(&self, value: Option<&Value>) -> Result<T, String> {
+        let nothing = ValueKind::String(String::new());
+        let kind = value.map_or(&nothing, |value| &value.kind);
+        let from_file = value
+            .and_then(Value::origin)
+            .is_some_and(|origin| origin.ends_with("_FILE"));
+        (self.parse)(kind).map_err(|error| {
+            let wrong = match error {
+                ParseError::Unset => "it must be set".to_owned(),
+                ParseError::Because(why) => why.to_owned(),
+                ParseError::NotAllowed if self.mask.is_none() && !from_file => {
+                    format!("{} is not allowed", quoted(kind))
+                }
+                ParseError::NotAllowed => "its value is not allowed".to_owned(),
+            };
+            format!("{wrong}; allowed: {}", self.allowed)
+        })
+    }
+
+    /// The value as TOML, secrets masked.
+    pub(super) fn show(&self, value: Option<&Value>) -> toml::Value {
+        show(
+            value.map_or(&ValueKind::Nil, |value| &value.kind),
+            self.mask,
+        )
+    }
+}
+
+fn show(value: &ValueKind, mask: Option<fn(&str) -> String>) -> toml::Value {
+    match value {
+        ValueKind::String(text) if text.is_empty() => "".into(),
+        ValueKind::String(text) => mask.map_or_else(|| text.clone(), |mask| mask(text)).into(),
+        ValueKind::Boolean(yes) => (*yes).into(),
+        ValueKind::I64(number) => (*number).into(),
+        ValueKind::Float(number) => (*number).into(),
+        ValueKind::Array(items) => {
+            let items = items.iter().map(|item| show(&item.kind, mask));
+            items.collect::<Vec<_>>().into()
+        }
+        _ => "".into(),
+    }
+}
+
+/// A wrong value as a message quotes it.
+fn quoted(value: &ValueKind) -> String {
+    match value {
+        ValueKind::String(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
+        ValueKind::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| quoted(&item.kind)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn from_str<T: FromStr>(text: &str) -> Parsed<T> {
+    text.trim().parse().map_err(|_| ParseError::NotAllowed)
+}
+
+/// A name or the like, without white space around it.
+pub(super) fn text() -> FieldParser<String> {
+    FieldParser::of_text("a text", |text| Ok(text.trim().to_owned()))
+}
+
+/// A text that is kept as it is, white space around it included.
+pub(super) fn prose() -> FieldParser<String> {
+    FieldParser::of_text("a text", |text| Ok(text.to_owned()))
+}
+
+/// One of a few names: the variants of an enum as serde names them.
+pub(super) fn choice<T: for<'de> Deserialize<'de> + 'static>(names: &str) -> FieldParser<T> {
+    FieldParser::of_text(format!("one of {names}"), |text| {
+        let choice = T::deserialize(IntoDeserializer::<NotAChoice>::into_deserializer(
+            text.trim(),
+        ));
+        choice.map_err(|_| ParseError::NotAllowed)
+    })
+}
+
+pub(super) fn providers() -> FieldParser<Vec<ProviderKind>> {
+    choice("ollama, openai, huggingface, demo")
+        .list()
+        .and("it is empty", |providers: &Vec<_>| !providers.is_empty())
+        .and("it names one twice", |providers| {
+            let twice = |(n, provider)| providers.iter().take(n).any(|earlier| earlier == provider);
+            !providers.iter().enumerate().any(twice)
+        })
+}
+
+pub(super) fn folder() -> FieldParser<PathBuf> {
+    FieldParser::of_text("the path of a folder", |text| Ok(text.into()))
+}
+
+/// A key that is sent in a header.
+pub(super) fn secret() -> FieldParser<SecretString> {
+    let wrong = "it holds a space, a line break or another character that no key has";
+    FieldParser::of_text("a key of visible ASCII characters", move |text| match text
+        .chars()
+        .all(|c| c.is_ascii_graphic())
+    {
+        true => Ok(text.into()),
+        false => Err(ParseError::Because(wrong)),
+    })
+    .masked(|_| MASK.to_owned())
+}
+
+/// A length of time, 0 included.
+pub(super) fn duration() -> FieldParser<Duration> {
+    let allowed = "a duration with its unit, such as 250ms, 10s, 15m, 1h or 30d";
+    FieldParser::of_text(allowed, |text| {
+        humantime::parse_duration(text.trim()).map_err(|_| ParseError::NotAllowed)
+    })
+    .and("it is longer than 3650d", |duration| *duration <= LONGEST)
+}
+
+pub(super) fn positive_duration() -> FieldParser<Duration> {
+    duration().and("it must be longer than 0", |duration| !duration.is_zero())
+}
+
+/// How long a token lives; tokens count in whole seconds.
+pub(super) fn lifetime() -> FieldParser<Duration> {
+    positive_duration().and("it must be at least 1s", |lifetime| lifetime.as_secs() > 0)
+}
+
+/// How long a turn's lease lasts. It is renewed every 250 ms at most: a shorter one would end turns that run.
+pub(super) fn lease() -> FieldParser<Duration> {
+    positive_duration().and("it must be at least 500ms", |lease| {
+        lease.as_millis() >= 500
+    })
+}
+
+/// A whole number within these bounds, which `T` must be able to hold.
+pub(super) fn number<T: TryFrom<u64> + 'static>(least: u64, most: u64) -> FieldParser<T> {
+    let parse = move |value: &ValueKind| {
+        let number: u64 = match value {
+            ValueKind::I64(number) => u64::try_from(*number).map_err(|_| ParseError::NotAllowed)?,
+            ValueKind::String(text) if text.trim().is_empty() => return Err(ParseError::Unset),
+            ValueKind::String(text) => from_str(text)?,
+            _ => return Err(ParseError::NotAllowed),
+        };
+        let number = Some(number).filter(|number| (least..=most).contains(number));
+        number
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or(ParseError::NotAllowed)
+    };
+    FieldParser {
+        allowed: format!("a whole number from {least} to {most}"),
+        parse: Box::new(parse),
+        mask: None,
+    }
+}
+
+/// A count of at least 1.
+pub(super) fn count<T: TryFrom<u64> + 'static>() -> FieldParser<T> {
+    number(1, MOST)
+}
+
+/// A count of at least 1 that its type holds as such.
+pub(super) fn non_zero() -> FieldParser<NonZeroU32> {
+    count::<u32>().map(|parsed| NonZeroU32::new(parsed?).ok_or(ParseError::NotAllowed))
+}
+
+pub(super) fn log_filter() -> FieldParser<String> {
+    let allowed =
+        "a level (error, warn, info, debug, trace, off) or directives such as warn,chat=debug";
+    FieldParser::of_text(allowed, |text| {
+        let parsed = tracing_subscriber::EnvFilter::builder().parse(text);
+        parsed
+            .map(|_| text.to_owned())
+            .map_err(|_| ParseError::NotAllowed)
+    })
+}

@@ -1,0 +1,185 @@
+//! Every section of the settings: its fields, their types, and how each is parsed. `config/default.toml` says what a field
+//! means and in which unit.
+
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use url::Url;
+
+use super::{
+    Environment, LogFormat, LoginMode, ProviderKind, Registration, StoreUrl, fields as field,
+    reader::Reader,
+};
+
+/// Declares a section. `read` parses every field before it gives up, so that each wrong one is reported.
+macro_rules! section {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])* $field:ident: $type:ty = $parser:expr,)* }) => {
+        $(#[$meta])*
+        pub struct $name { $($(#[doc = $doc])* pub $field: $type),* }
+
+        impl $name {
+            fn read(reader: &mut Reader<'_>, section: &str) -> Option<Self> {
+                $(let $field = reader.get(section, stringify!($field), $parser);)*
+                Some(Self { $($field: $field?),* })
+            }
+        }
+    };
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub environment: Environment,
+    pub auth: Auth,
+    pub chat: Chat,
+    pub store: StoreSettings,
+    pub llm: Llm,
+    pub rate_limit: RateLimit,
+    pub server: Server,
+    pub telemetry: Telemetry,
+}
+
+impl Settings {
+    /// Reads every section; `None` only where nothing good stands in for a wrong value.
+    pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
+        let (auth, chat) = (Auth::read(reader, "auth"), Chat::read(reader, "chat"));
+        let store = StoreSettings::read(reader, "store");
+        let llm = Llm::read(reader);
+        let rate_limit = RateLimit::read(reader, "rate_limit");
+        let server = Server::read(reader, "server");
+        let telemetry = Telemetry::read(reader, "telemetry");
+        Some(Self {
+            environment,
+            auth: auth?,
+            chat: chat?,
+            store: store?,
+            llm: llm?,
+            rate_limit: rate_limit?,
+            server: server?,
+            telemetry: telemetry?,
+        })
+    }
+}
+
+section! {
+    #[derive(Clone, Debug)]
+    Auth {
+        listen: SocketAddr = field::address(),
+        admin_listen: SocketAddr = field::address(),
+        login: LoginMode = field::choice("open, password"),
+        registration: Registration = field::choice("open, closed"),
+        keys_dir: PathBuf = field::folder(),
+        issuer: String = field::text(),
+        audience: String = field::text(),
+        access_ttl: Duration = field::lifetime(),
+        refresh_ttl: Duration = field::lifetime(),
+        password_min: usize = field::number(1, 128),
+    }
+}
+
+section! {
+    #[derive(Clone, Debug)]
+    Chat {
+        listen: SocketAddr = field::address(),
+        admin_listen: SocketAddr = field::address(),
+        /// `None` only in `chatbot`, which hands keys over in memory.
+        auth_url: Option<Url> = field::own_service().or_none(),
+        allowed_origins: Vec<String> = field::origins(),
+        disconnect_grace: Duration = field::duration(),
+        lease: Duration = field::lease(),
+        history_messages: usize = field::count(),
+        max_session_messages: u64 = field::number(2, field::MOST),
+        session_ttl: Option<Duration> = field::positive_duration().or_none(),
+        system_prompt: Option<String> = field::prose().or_none(),
+        sockets_per_user: usize = field::count(),
+    }
+}
+
+section! {
+    #[derive(Clone, Debug)]
+    StoreSettings {
+        url: StoreUrl = field::store_url(),
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Llm {
+    pub providers: Vec<ProviderKind>,
+    pub model: String,
+    pub ollama: Provider,
+    pub openai: Provider,
+    pub huggingface: Provider,
+}
+
+impl Llm {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let providers = reader.get("llm", "providers", field::providers());
+        let model = reader.get("llm", "model", field::text());
+        let ollama = Provider::read(reader, "llm.ollama");
+        let openai = Provider::read(reader, "llm.openai");
+        let huggingface = Provider::read(reader, "llm.huggingface");
+        Some(Self {
+            providers: providers?,
+            model: model?,
+            ollama: ollama?,
+            openai: openai?,
+            huggingface: huggingface?,
+        })
+    }
+}
+
+section! {
+    #[derive(Clone)]
+    Provider {
+        base_url: Url = field::http_url(),
+        api_key: Option<SecretString> = field::secret().or_none(),
+        model: Option<String> = field::text().or_none(),
+        context_window: NonZeroU32 = field::non_zero(),
+        max_concurrency: NonZeroU32 = field::non_zero(),
+        queue: u32 = field::number(0, field::MOST),
+        connect_timeout: Duration = field::positive_duration(),
+        first_token_timeout: Duration = field::positive_duration(),
+        idle_timeout: Duration = field::positive_duration(),
+        total_timeout: Duration = field::positive_duration(),
+        breaker_failures: u32 = field::number(0, field::MOST),
+    }
+}
+
+impl fmt::Debug for Provider {
+    /// Without the user name, the password and the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider")
+            .field("base_url", &field::mask_url(&self.base_url))
+            .field("model", &self.model)
+            .field("context_window", &self.context_window)
+            .finish_non_exhaustive()
+    }
+}
+
+section! {
+    #[derive(Clone, Debug)]
+    RateLimit {
+        requests: NonZeroU32 = field::non_zero(),
+        period: Duration = field::positive_duration(),
+        tokens_per_day: Option<u64> = field::number(1, i64::MAX.unsigned_abs()).or_none(),
+    }
+}
+
+section! {
+    #[derive(Clone, Debug)]
+    Server {
+        max_connections: usize = field::count(),
+        max_connections_per_address: usize = field::count(),
+        trusted_proxies: Vec<IpNet> = field::networks(),
+        allowed_hosts: Vec<String> = field::hosts(),
+        drain_timeout: Duration = field::duration(),
+    }
+}
+
+section! {
+    #[derive(Clone, Debug)]
+    Telemetry {
+        log_format: LogFormat = field::choice("text, json"),
+        log_filter: String = field::log_filter(),
+    }
+}
