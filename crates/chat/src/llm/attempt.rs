@@ -119,7 +119,9 @@ impl ProviderAttempt {
         let AttemptStage::Streaming(streaming) = &mut self.stage else {
             return batch.chunks;
         };
-        let is_first = !streaming.has_output && !batch.chunks.is_empty();
+        // A tool call is told when it is whole, but the model is at work from its first piece on.
+        let has_output = batch.deltas > 0 || !batch.chunks.is_empty();
+        let is_first = !streaming.has_output && has_output;
         if streaming.has_output || is_first {
             let now = Instant::now();
             streaming.timeouts.restart_idle(now);

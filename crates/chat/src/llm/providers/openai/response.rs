@@ -168,7 +168,7 @@ impl OpenAiAnswer {
             self.has_choice = true;
             self.choice(choice, batch)?;
         }
-        Ok(true)
+        Ok(!self.is_done)
     }
 
     /// A document that is there needs no word that it has ended.
@@ -186,7 +186,10 @@ impl OpenAiAnswer {
         if let Some(delta) = choice.added() {
             self.delta(delta, batch)?;
         }
-        if let Some(word) = choice.finish_reason.filter(|word| !word.is_empty()) {
+        if let (false, Some(word)) = (
+            self.is_done,
+            choice.finish_reason.filter(|word| !word.is_empty()),
+        ) {
             self.finish = Some(finish_reason(&word)?);
         }
         Ok(())
@@ -210,6 +213,11 @@ impl OpenAiAnswer {
         for part in delta.tool_calls.into_iter().flatten().flatten() {
             batch.deltas += 1;
             self.tool_calls.add(part);
+            if self.tool_calls.is_too_long() {
+                self.tool_calls.drop_last();
+                (self.finish, self.is_done) = (Some(FinishReason::Length), true);
+                break;
+            }
         }
         Ok(())
     }
