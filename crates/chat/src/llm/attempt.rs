@@ -23,11 +23,11 @@ pub(super) struct ProviderAttempt {
     model: String,
     permit: SchedulerPermit,
     reported_position: Option<usize>,
-    stage: Stage,
+    stage: AttemptStage,
     metrics: AttemptMetrics,
 }
 
-enum Stage {
+enum AttemptStage {
     Waiting,
     Requesting,
     Streaming(Streaming),
@@ -60,7 +60,7 @@ impl ProviderAttempt {
             model,
             permit,
             reported_position: None,
-            stage: Stage::Waiting,
+            stage: AttemptStage::Waiting,
             metrics,
         }
     }
@@ -71,18 +71,19 @@ impl ProviderAttempt {
 
     /// Whether the provider has sent a part of the answer, so that no other one can take over.
     pub(super) fn has_output(&self) -> bool {
-        matches!(&self.stage, Stage::Streaming(streaming) if streaming.has_output)
+        matches!(&self.stage, AttemptStage::Streaming(streaming) if streaming.has_output)
     }
 
     /// The next chunks; may be none.
     pub(super) async fn step(&mut self, prompt: &dyn Prompt) -> Result<Vec<Chunk>, ProviderError> {
         match &mut self.stage {
-            Stage::Waiting => Ok(self.wait().await),
-            Stage::Requesting => {
-                self.stage = Stage::Streaming(open(&self.upstream, &self.model, prompt).await?);
+            AttemptStage::Waiting => Ok(self.wait().await),
+            AttemptStage::Requesting => {
+                self.stage =
+                    AttemptStage::Streaming(open(&self.upstream, &self.model, prompt).await?);
                 Ok(Vec::new())
             }
-            Stage::Streaming(streaming) => {
+            AttemptStage::Streaming(streaming) => {
                 let cut_off = || Err(ProviderError::failed("cut off: the stream ended"));
                 let read = streaming.timeouts.limit(streaming.stream.next()).await?;
                 let batch = read.unwrap_or_else(cut_off)?;
@@ -107,7 +108,7 @@ impl ProviderAttempt {
         match self.reported_position {
             Some(position) => vec![Chunk::Queued { position }],
             None => {
-                self.stage = Stage::Requesting;
+                self.stage = AttemptStage::Requesting;
                 self.metrics.admitted();
                 Vec::new()
             }
@@ -115,10 +116,12 @@ impl ProviderAttempt {
     }
 
     fn chunks(&mut self, batch: Batch) -> Vec<Chunk> {
-        let Stage::Streaming(streaming) = &mut self.stage else {
+        let AttemptStage::Streaming(streaming) = &mut self.stage else {
             return batch.chunks;
         };
-        let is_first = !streaming.has_output && !batch.chunks.is_empty();
+        // A tool call is told when it is whole, but the model is at work from its first piece on.
+        let has_output = batch.deltas > 0 || !batch.chunks.is_empty();
+        let is_first = !streaming.has_output && has_output;
         if streaming.has_output || is_first {
             let now = Instant::now();
             streaming.timeouts.restart_idle(now);

@@ -26,11 +26,11 @@ pub(super) enum CallOutcome {
 pub(super) struct CircuitBreaker {
     /// Outages in a row that open it; 0 for never.
     limit: u32,
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum BreakerState {
     Closed { outages: u32 },
     Open { until: Instant },
     Probing,
@@ -58,16 +58,16 @@ impl CircuitBreaker {
     pub(super) fn new(limit: u32) -> Arc<Self> {
         Arc::new(Self {
             limit,
-            state: Mutex::new(State::Closed { outages: 0 }),
+            state: Mutex::new(BreakerState::Closed { outages: 0 }),
         })
     }
 
     /// Whether a call would be let through now.
     pub(super) fn allows(&self, now: Instant) -> bool {
         match *self.state() {
-            State::Closed { .. } => true,
-            State::Open { until } => now >= until,
-            State::Probing => false,
+            BreakerState::Closed { .. } => true,
+            BreakerState::Open { until } => now >= until,
+            BreakerState::Probing => false,
         }
     }
 
@@ -75,12 +75,12 @@ impl CircuitBreaker {
     pub(super) fn try_acquire(self: &Arc<Self>, now: Instant) -> Option<CallPermit> {
         let mut state = self.state();
         let probe = match *state {
-            State::Closed { .. } => false,
-            State::Open { until } if now >= until => {
-                *state = State::Probing;
+            BreakerState::Closed { .. } => false,
+            BreakerState::Open { until } if now >= until => {
+                *state = BreakerState::Probing;
                 true
             }
-            State::Open { .. } | State::Probing => return None,
+            BreakerState::Open { .. } | BreakerState::Probing => return None,
         };
         drop(state);
         Some(CallPermit {
@@ -90,7 +90,7 @@ impl CircuitBreaker {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,20 +100,22 @@ impl CallPermit {
         let probe = std::mem::take(&mut self.probe);
         let mut state = self.breaker.state();
         *state = match (*state, classify_error) {
-            (_, CallOutcome::Success) => State::Closed { outages: 0 },
-            (State::Closed { outages }, CallOutcome::Outage) => match outages.saturating_add(1) {
-                outages if self.breaker.limit > 0 && outages >= self.breaker.limit => open(now),
-                outages => State::Closed { outages },
-            },
+            (_, CallOutcome::Success) => BreakerState::Closed { outages: 0 },
+            (BreakerState::Closed { outages }, CallOutcome::Outage) => {
+                match outages.saturating_add(1) {
+                    outages if self.breaker.limit > 0 && outages >= self.breaker.limit => open(now),
+                    outages => BreakerState::Closed { outages },
+                }
+            }
             (_, CallOutcome::Outage) if probe => open(now),
-            (_, CallOutcome::OtherFailure) if probe => State::Closed { outages: 0 },
+            (_, CallOutcome::OtherFailure) if probe => BreakerState::Closed { outages: 0 },
             (state, _) => state,
         };
     }
 }
 
-fn open(now: Instant) -> State {
-    State::Open {
+fn open(now: Instant) -> BreakerState {
+    BreakerState::Open {
         until: now + OPEN_TIME,
     }
 }
@@ -121,7 +123,7 @@ fn open(now: Instant) -> State {
 impl Drop for CallPermit {
     fn drop(&mut self) {
         if self.probe {
-            *self.breaker.state() = State::Open { until: self.began };
+            *self.breaker.state() = BreakerState::Open { until: self.began };
         }
     }
 }

@@ -81,6 +81,8 @@ pub(super) struct ProviderError {
     /// For the caller, in place of the general sentence.
     advice: Option<String>,
     retry_after: Option<Duration>,
+    /// It was tried again already.
+    is_retried: bool,
 }
 
 impl ProviderError {
@@ -91,6 +93,7 @@ impl ProviderError {
             upstream_text: None,
             advice: None,
             retry_after: None,
+            is_retried: false,
         }
     }
 
@@ -125,6 +128,11 @@ impl ProviderError {
         self
     }
 
+    pub(super) fn without_retry(mut self) -> Self {
+        self.is_retried = true;
+        self
+    }
+
     pub(super) fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -135,7 +143,8 @@ impl ProviderError {
 
     /// Whether the same request may succeed a moment later.
     pub(super) fn is_transient(&self) -> bool {
-        matches!(self.kind, ErrorKind::Busy | ErrorKind::RunnerCrashed) || self.is_outage()
+        let is_passing = matches!(self.kind, ErrorKind::Busy | ErrorKind::RunnerCrashed);
+        !self.is_retried && (is_passing || self.is_outage())
     }
 
     /// Whether the server is not working.

@@ -18,10 +18,10 @@ use crate::llm::{
 
 /// A place in the queue, then the answer. Dropping it at any moment gives the place back and closes the connection.
 pub struct Generation {
-    stage: Stage,
+    stage: GenerationStage,
 }
 
-enum Stage {
+enum GenerationStage {
     /// It has its place in the queue; the prompt is not known yet.
     Queued(Box<Queued>),
     /// A stream, so that dropping the future of `next` loses nothing.
@@ -48,7 +48,7 @@ impl Generation {
     ) -> Result<Self, ModelError> {
         let index = selection.index;
         let attempt = selection.enqueue(user).ok_or(ModelError::QueueFull)?;
-        let stage = Stage::Queued(Box::new(Queued {
+        let stage = GenerationStage::Queued(Box::new(Queued {
             router,
             user: user.clone(),
             requested,
@@ -60,7 +60,9 @@ impl Generation {
 
     /// Gives the prompt; must be called before the first [`Self::next`].
     pub fn begin(&mut self, prompt: Arc<dyn Prompt>) {
-        let Stage::Queued(queued) = std::mem::replace(&mut self.stage, Stage::Finished) else {
+        let GenerationStage::Queued(queued) =
+            std::mem::replace(&mut self.stage, GenerationStage::Finished)
+        else {
             return;
         };
         let run = Run {
@@ -72,7 +74,7 @@ impl Generation {
         let steps = stream::unfold(Box::new(run), |mut run| async move {
             Some((run.step().await, run))
         });
-        self.stage = Stage::Running(steps.boxed());
+        self.stage = GenerationStage::Running(steps.boxed());
     }
 
     /// The next chunks, never none: everything that one read returned comes at once. After [`Chunk::End`] or an error it
@@ -81,7 +83,7 @@ impl Generation {
     /// # Errors
     /// Whatever ended the answer without [`Chunk::End`].
     pub async fn next(&mut self) -> Result<Vec<Chunk>, ModelError> {
-        let Stage::Running(steps) = &mut self.stage else {
+        let GenerationStage::Running(steps) = &mut self.stage else {
             return Err(ModelError::Failed(
                 "the generation was not begun, or has ended".to_owned(),
             ));
@@ -94,7 +96,7 @@ impl Generation {
             }
         };
         if !matches!(&chunks, Ok(chunks) if !matches!(chunks.last(), Some(Chunk::End { .. }))) {
-            self.stage = Stage::Finished;
+            self.stage = GenerationStage::Finished;
         }
         chunks
     }

@@ -22,11 +22,11 @@ pub(super) struct Scheduler {
     provider: &'static str,
     running_limit: usize,
     waiting_limit: usize,
-    state: Mutex<State>,
+    state: Mutex<SchedulerState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SchedulerState {
     running: usize,
     waiting: usize,
     /// Users who wait, in the order in which they are served next.
@@ -93,11 +93,11 @@ impl Scheduler {
         (state.running, state.waiting)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SchedulerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn report(&self, state: &State) {
+    fn report(&self, state: &SchedulerState) {
         #[expect(
             clippy::cast_precision_loss,
             reason = "a gauge is a float; counts are small"
@@ -109,7 +109,7 @@ impl Scheduler {
     }
 }
 
-impl State {
+impl SchedulerState {
     fn waiting_of(&self, user: &UserId) -> usize {
         self.waiters.get(user).map_or(0, VecDeque::len)
     }

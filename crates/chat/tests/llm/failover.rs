@@ -65,6 +65,28 @@ async fn what_may_have_passed_is_tried_once_more() {
 }
 
 #[tokio::test]
+async fn dead_idle_connections_fail_no_request() {
+    let server = Server::start(|request, before| match request.path.as_str() {
+        // Later requests on a connection meet a server that has forgotten it.
+        "/api/chat" if before >= 8 && !request.is_first => vec![Action::Reset],
+        "/api/chat" => hello(),
+        _ => crate::server::model_list(request),
+    })
+    .await;
+    let mut settings = settings(&[(Ollama, &server.url)]);
+    settings.ollama.max_concurrency = 8.try_into().unwrap();
+    settings.ollama.breaker_failures = 1;
+    let service = Service::probed(&settings).await;
+    for _ in 0..3 {
+        let asked = (0..8).map(|_| service.ask());
+        for answer in futures_util::future::join_all(asked).await {
+            assert_eq!(answer.summary(), "text=\"Hello\" Stop 3+2");
+        }
+    }
+    assert!(!service.llm.status()[0].breaker_open);
+}
+
+#[tokio::test]
 async fn nothing_is_tried_more_than_twice_and_nothing_else_is_tried_again() {
     for (said, tries, means) in [
         ("429 Too Many Requests", 2, "Busy"),

@@ -39,6 +39,8 @@ pub struct Request {
     pub path: String,
     pub head: String,
     pub body: Value,
+    /// Whether it is the first one on its connection.
+    pub is_first: bool,
 }
 
 type Script = dyn Fn(&Request, usize) -> Vec<Action> + Send + Sync;
@@ -109,7 +111,7 @@ impl Server {
     pub async fn chatting(chat: impl Fn(usize) -> Vec<Action> + Send + Sync + 'static) -> Self {
         Self::start(move |request, before| match request.path.as_str() {
             "/api/chat" | "/v1/chat/completions" => chat(before),
-            _ => models(request),
+            _ => model_list(request),
         })
         .await
     }
@@ -149,7 +151,9 @@ impl Server {
 }
 
 async fn converse(mut stream: TcpStream, seen: &Seen, script: &Script) -> std::io::Result<()> {
-    while let Some(request) = read_request(&mut stream).await? {
+    let mut is_first = true;
+    while let Some(mut request) = read_request(&mut stream).await? {
+        request.is_first = std::mem::take(&mut is_first);
         let before = {
             let mut requests = seen.requests.lock().unwrap();
             requests.push(request.clone());
@@ -229,6 +233,7 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<Request>
         path,
         head,
         body: serde_json::from_slice(&body).unwrap_or_default(),
+        is_first: false,
     }))
 }
 
@@ -278,7 +283,7 @@ pub fn status(status: &str, headers: &str) -> Vec<Action> {
     ))]
 }
 
-fn models(request: &Request) -> Vec<Action> {
+pub fn model_list(request: &Request) -> Vec<Action> {
     let body = match request.path.as_str() {
         "/api/tags" => {
             json!({ "models": [{ "name": "tiny:latest", "digest": "d", "details": { "context_length": 4096 } }] })

@@ -98,17 +98,25 @@ impl Service {
             .expect("it is so in time");
     }
 
-    /// A place in the queue for that user, with what to ask said.
+    /// Joins the queue for that user, with a prompt.
     pub fn enqueue(&self, user: &str) -> Result<Generation, ModelError> {
+        self.enqueue_prompt(user, "Hi")
+    }
+
+    fn enqueue_prompt(&self, user: &str, prompt: &'static str) -> Result<Generation, ModelError> {
         let route = self.llm.resolve(None)?;
         let mut generation = self.llm.enqueue(&route, &UserId::parse(user).unwrap())?;
-        generation.begin(Arc::new(Say("Hi")));
+        generation.begin(Arc::new(Say(prompt)));
         Ok(generation)
     }
 
-    /// Asks and listens to the end.
+    /// Reads an answer to its end.
     pub async fn ask(&self) -> Answer {
-        match self.enqueue("alice") {
+        self.ask_for("Hi").await
+    }
+
+    pub async fn ask_for(&self, prompt: &'static str) -> Answer {
+        match self.enqueue_prompt("alice", prompt) {
             Ok(generation) => Answer::read(generation).await,
             Err(error) => Answer {
                 error: Some(error),

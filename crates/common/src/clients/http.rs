@@ -25,10 +25,15 @@ pub fn model_server(connect_timeout: Duration) -> Result<PerThread, reqwest::Err
             .pool_idle_timeout(MODEL_IDLE)
             .build()
     };
+    let unpooled = plain()
+        .connect_timeout(connect_timeout)
+        .pool_max_idle_per_host(0)
+        .build()?;
     let (first, own) = (make()?, ThreadLocal::new());
     own.get_or(|| first.clone());
     Ok(PerThread(Arc::new(Clients {
         first,
+        unpooled,
         own,
         make: Box::new(make),
     })))
@@ -41,6 +46,7 @@ pub struct PerThread(Arc<Clients>);
 
 struct Clients {
     first: Client,
+    unpooled: Client,
     own: ThreadLocal<Client>,
     make: Box<dyn Fn() -> Result<Client, reqwest::Error> + Send + Sync>,
 }
@@ -48,9 +54,16 @@ struct Clients {
 impl PerThread {
     /// This thread's client.
     pub fn here(&self) -> &Client {
-        let Clients { first, own, make } = &*self.0;
+        let Clients {
+            first, own, make, ..
+        } = &*self.0;
         // Building the same client again fails only without memory or certificates; the first one still has both.
         own.get_or(|| make().unwrap_or_else(|_| first.clone()))
+    }
+
+    /// A client that opens a new connection for every request.
+    pub fn unpooled(&self) -> &Client {
+        &self.0.unpooled
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use common::{clients::http::PerThread, config};
-use reqwest::{RequestBuilder, Response, header::RETRY_AFTER};
+use reqwest::{Client, RequestBuilder, Response, header::RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
@@ -55,9 +55,9 @@ impl Endpoint {
         path: &[&str],
         classify: Classify,
     ) -> Result<T, ProviderError> {
-        let request = self.client.here().get(below(&self.base, path));
-        let sent = self.authorized(request).send().await;
-        document(accepted(sent.map_err(unreachable)?, classify).await?).await
+        let url = below(&self.base, path);
+        let sent = self.send(|client| client.get(url.clone())).await;
+        document(accepted(sent?, classify).await?).await
     }
 
     /// The document that answers that body.
@@ -67,9 +67,11 @@ impl Endpoint {
         body: &impl Serialize,
         classify: Classify,
     ) -> Result<T, ProviderError> {
-        let request = self.client.here().post(below(&self.base, path)).json(body);
-        let sent = self.authorized(request).send().await;
-        document(accepted(sent.map_err(unreachable)?, classify).await?).await
+        let url = below(&self.base, path);
+        let sent = self
+            .send(|client| client.post(url.clone()).json(body))
+            .await;
+        document(accepted(sent?, classify).await?).await
     }
 
     /// The response to a chat request, once its status is good. `request_id` goes along, so that the server's log can be
@@ -81,19 +83,33 @@ impl Endpoint {
         request_id: &str,
         classify: Classify,
     ) -> Result<Response, ProviderError> {
-        let mut request = self.client.here().post(below(&self.base, path)).json(body);
-        if !request_id.is_empty() {
-            request = request.header(common::http::X_REQUEST_ID, request_id);
-        }
-        let response = self.authorized(request).send().await.map_err(|error| {
-            // A server that is reached and does not speak HTTP has failed.
-            if is_garbage(&error) {
-                ProviderError::failed(causes(error))
-            } else {
-                unreachable(error)
+        let url = below(&self.base, path);
+        let request = |client: &Client| {
+            let request = client.post(url.clone()).json(body);
+            match request_id {
+                "" => request,
+                id => request.header(common::http::X_REQUEST_ID, id),
             }
-        })?;
-        accepted(response, classify).await
+        };
+        accepted(self.send(request).await?, classify).await
+    }
+
+    /// Sends a request. A connection that breaks before an answer came may be one that the server, or something on the way,
+    /// closed long ago: that says nothing about the server, so the request is sent once more on a new connection.
+    async fn send(
+        &self,
+        request: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Response, ProviderError> {
+        match self.authorized(request(self.client.here())).send().await {
+            Err(error) if may_be_stale(&error) => {
+                let sent = self
+                    .authorized(request(self.client.unpooled()))
+                    .send()
+                    .await;
+                sent.map_err(|error| unanswered(error).without_retry())
+            }
+            sent => sent.map_err(unanswered),
+        }
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
@@ -115,13 +131,18 @@ pub(super) fn below(base: &Url, segments: &[&str]) -> Url {
     url
 }
 
-fn unreachable(error: reqwest::Error) -> ProviderError {
-    let kind = if error.is_builder() {
+fn unanswered(error: reqwest::Error) -> ProviderError {
+    // A server that is reached and does not speak HTTP has failed.
+    let kind = if error.is_builder() || is_garbage(&error) {
         ErrorKind::Failed
     } else {
         ErrorKind::Unreachable
     };
     ProviderError::new(kind, causes(error))
+}
+
+fn may_be_stale(error: &reqwest::Error) -> bool {
+    !error.is_connect() && !error.is_builder() && !is_garbage(error)
 }
 
 /// Whether what came in the place of a response's head is none.
@@ -187,7 +208,7 @@ async fn error_body(mut response: Response) -> String {
 async fn document<T: DeserializeOwned>(mut response: Response) -> Result<T, ProviderError> {
     let path = response.url().path().to_owned();
     let mut body = Vec::new();
-    while let Some(bytes) = response.chunk().await.map_err(unreachable)? {
+    while let Some(bytes) = response.chunk().await.map_err(unanswered)? {
         if body.len() + bytes.len() > MAX_BODY {
             return Err(ProviderError::failed(format!(
                 "{path} answered more than 8 MiB"

@@ -8,7 +8,7 @@ use crate::llm::{
 };
 
 /// One event with data.
-pub(super) struct Event<'a> {
+pub(super) struct SseEvent<'a> {
     /// Whether it is named `error`.
     pub(super) is_error: bool,
     /// Its data lines, joined by LF.
@@ -17,7 +17,7 @@ pub(super) struct Event<'a> {
 
 /// Collects what reads left over: a part of a line, the data of an event that has not ended.
 #[derive(Debug, Default)]
-pub(super) struct Events {
+pub(super) struct SseDecoder {
     partial: Vec<u8>,
     data: Vec<u8>,
     is_error: bool,
@@ -27,12 +27,12 @@ pub(super) struct Events {
     started: bool,
 }
 
-impl Events {
+impl SseDecoder {
     /// Calls `each` with every event that is complete now, until it wants no more.
     pub(super) fn feed(
         &mut self,
         mut bytes: &[u8],
-        mut each: impl FnMut(Event<'_>) -> Result<GoOn, ProviderError>,
+        mut each: impl FnMut(SseEvent<'_>) -> Result<GoOn, ProviderError>,
     ) -> Result<GoOn, ProviderError> {
         if self.after_cr && !bytes.is_empty() {
             bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
@@ -60,7 +60,7 @@ impl Events {
     /// Takes the end of the bytes: what was complete but for its last line end counts.
     pub(super) fn finish(
         &mut self,
-        mut each: impl FnMut(Event<'_>) -> Result<GoOn, ProviderError>,
+        mut each: impl FnMut(SseEvent<'_>) -> Result<GoOn, ProviderError>,
     ) -> Result<GoOn, ProviderError> {
         Ok(self.ended(&[], &mut each)? && self.ended(&[], &mut each)?)
     }
@@ -69,7 +69,7 @@ impl Events {
     fn ended(
         &mut self,
         tail: &[u8],
-        each: &mut impl FnMut(Event<'_>) -> Result<GoOn, ProviderError>,
+        each: &mut impl FnMut(SseEvent<'_>) -> Result<GoOn, ProviderError>,
     ) -> Result<GoOn, ProviderError> {
         if self.partial.is_empty() {
             return self.line(tail, each);
@@ -85,7 +85,7 @@ impl Events {
     fn line(
         &mut self,
         mut line: &[u8],
-        each: &mut impl FnMut(Event<'_>) -> Result<GoOn, ProviderError>,
+        each: &mut impl FnMut(SseEvent<'_>) -> Result<GoOn, ProviderError>,
     ) -> Result<GoOn, ProviderError> {
         if !std::mem::replace(&mut self.started, true) {
             line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
@@ -107,14 +107,14 @@ impl Events {
 
     fn dispatch(
         &mut self,
-        each: &mut impl FnMut(Event<'_>) -> Result<GoOn, ProviderError>,
+        each: &mut impl FnMut(SseEvent<'_>) -> Result<GoOn, ProviderError>,
     ) -> Result<GoOn, ProviderError> {
         let is_error = std::mem::take(&mut self.is_error);
         let data = self.data.strip_suffix(b"\n").unwrap_or(&self.data);
         let go_on = if data.trim_ascii().is_empty() {
             Ok(true)
         } else {
-            each(Event { is_error, data })
+            each(SseEvent { is_error, data })
         };
         self.data.clear();
         go_on
@@ -146,8 +146,8 @@ mod tests {
 
     /// The data of every event, with a `!` before those named `error`; the bytes come in the given pieces.
     fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
-        let (mut events, mut seen) = (Events::default(), Vec::new());
-        let mut each = |event: Event<'_>| {
+        let (mut events, mut seen) = (SseDecoder::default(), Vec::new());
+        let mut each = |event: SseEvent<'_>| {
             seen.push(format!(
                 "{}{}",
                 if event.is_error { "!" } else { "" },
@@ -196,11 +196,11 @@ mod tests {
 
     #[test]
     fn an_event_past_the_cap_is_refused_and_not_kept() {
-        let mut events = Events::default();
+        let mut events = SseDecoder::default();
         let piece = vec![b'x'; 1 << 20];
         let fed = (0..50).find_map(|_| events.feed(&piece, |_| Ok(true)).err());
         assert!(fed.is_some() && events.partial.len() <= MAX_LINE);
-        let mut events = Events::default();
+        let mut events = SseDecoder::default();
         let line = [b"data: ".as_slice(), &piece, b"\n"].concat();
         let fed = (0..50).find_map(|_| events.feed(&line, |_| Ok(true)).err());
         assert!(fed.is_some() && events.data.len() <= MAX_LINE + 1);

@@ -92,7 +92,7 @@ fn ollama_answers_read_the_same_wherever_they_are_cut() {
 
 #[test]
 fn openai_answers_read_the_same_wherever_they_are_cut() {
-    check_every_cut(bodies("openai", ".sse"), || openai::parser());
+    check_every_cut(bodies("openai", ".sse"), openai::parser);
 }
 
 #[test]

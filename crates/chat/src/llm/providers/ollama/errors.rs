@@ -12,13 +12,13 @@ use crate::llm::{
 
 /// That it is there tells Ollama's own answer from a proxy's.
 #[derive(Deserialize)]
-struct Body {
+struct OllamaError {
     #[serde(rename = "error")]
     _error: IgnoredAny,
 }
 
 pub(super) fn classify_error(answer: &ErrorAnswer) -> ErrorKind {
-    let is_ollamas = serde_json::from_str::<Body>(&answer.body).is_ok();
+    let is_ollamas = serde_json::from_str::<OllamaError>(&answer.body).is_ok();
     match classify_text(&answer.body) {
         Some(kind) => kind,
         None if answer.status == 404 && is_ollamas => ErrorKind::ModelNotFound,

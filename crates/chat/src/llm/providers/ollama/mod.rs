@@ -8,7 +8,7 @@ use crate::llm::{
     providers::{
         ChunkStream, ModelInfo, Provider,
         http::Endpoint,
-        ollama::{catalog::Catalog, errors::classify_error, response::AnswerParser},
+        ollama::{catalog::Catalog, errors::classify_error, response::OllamaParser},
         response_stream,
     },
     request::ChatRequest,
@@ -51,7 +51,7 @@ impl Provider for Ollama {
             .map_err(|error| error.attributed(request.untrimmed))?;
         Ok(response_stream::response_stream(
             response,
-            AnswerParser::new(request),
+            OllamaParser::new(request),
         ))
     }
 
@@ -61,5 +61,5 @@ impl Provider for Ollama {
 }
 
 pub(super) fn parser(request: &ChatRequest) -> impl response_stream::Parser + use<> {
-    AnswerParser::new(request)
+    OllamaParser::new(request)
 }

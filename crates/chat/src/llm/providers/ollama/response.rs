@@ -22,12 +22,12 @@ use crate::{
     },
 };
 
-pub(super) struct AnswerParser {
+pub(super) struct OllamaParser {
     lines: Lines,
-    answer: Answer,
+    answer: OllamaAnswer,
 }
 
-struct Answer {
+struct OllamaAnswer {
     prompt_estimate: u32,
     content: TextJoiner,
     thinking: TextJoiner,
@@ -36,9 +36,9 @@ struct Answer {
 }
 
 #[derive(Deserialize)]
-struct Line<'a> {
+struct OllamaLine<'a> {
     #[serde(default)]
-    message: Option<Message<'a>>,
+    message: Option<OllamaMessage<'a>>,
     #[serde(default)]
     done: Option<bool>,
     #[serde(default, deserialize_with = "or_none")]
@@ -52,32 +52,32 @@ struct Line<'a> {
 }
 
 #[derive(Deserialize)]
-struct Message<'a> {
+struct OllamaMessage<'a> {
     #[serde(default)]
     content: Option<RawText>,
     #[serde(default, deserialize_with = "or_none")]
     thinking: Option<RawText>,
     #[serde(default, borrow)]
-    tool_calls: Option<Vec<Call<'a>>>,
+    tool_calls: Option<Vec<OllamaCall<'a>>>,
 }
 
 #[derive(Deserialize)]
-struct Call<'a> {
+struct OllamaCall<'a> {
     #[serde(default, deserialize_with = "or_none")]
     id: Option<String>,
     #[serde(borrow)]
-    function: Function<'a>,
+    function: OllamaFunction<'a>,
 }
 
 #[derive(Deserialize)]
-struct Function<'a> {
+struct OllamaFunction<'a> {
     #[serde(deserialize_with = "lossy_text")]
     name: Option<String>,
     #[serde(default, borrow)]
     arguments: Option<&'a RawValue>,
 }
 
-impl Function<'_> {
+impl OllamaFunction<'_> {
     /// The arguments as text; some servers send them as a string already.
     fn arguments(&self) -> String {
         let json = repair_escapes(self.arguments.map_or("", RawValue::get));
@@ -90,11 +90,11 @@ impl Function<'_> {
     }
 }
 
-impl AnswerParser {
+impl OllamaParser {
     pub(super) fn new(request: &ChatRequest) -> Self {
         Self {
             lines: Lines::default(),
-            answer: Answer {
+            answer: OllamaAnswer {
                 prompt_estimate: request.prompt_estimate,
                 content: TextJoiner::default(),
                 thinking: TextJoiner::default(),
@@ -105,7 +105,7 @@ impl AnswerParser {
     }
 }
 
-impl Parser for AnswerParser {
+impl Parser for OllamaParser {
     fn feed(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<(), ProviderError> {
         let Self { lines, answer } = self;
         lines.feed(bytes, |line| answer.line(line, batch)).map(drop)
@@ -127,9 +127,9 @@ impl Parser for AnswerParser {
     }
 }
 
-impl Answer {
+impl OllamaAnswer {
     fn line(&mut self, line: &[u8], batch: &mut Batch) -> Result<GoOn, ProviderError> {
-        let line: Line<'_> = lenient_json::object(line).map_err(|error| {
+        let line: OllamaLine<'_> = lenient_json::object(line).map_err(|error| {
             ProviderError::failed(format!("a line that is not understood: {error}"))
         })?;
         if let Some(error) = line.error.filter(|error| lenient_json::says(error)) {
@@ -157,7 +157,11 @@ impl Answer {
         Ok(false)
     }
 
-    fn message(&mut self, message: Message<'_>, batch: &mut Batch) -> Result<(), ProviderError> {
+    fn message(
+        &mut self,
+        message: OllamaMessage<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), ProviderError> {
         let no_text = || ProviderError::failed("a line whose text is not UTF-8");
         let thinking = message.thinking.unwrap_or_default();
         let content = message.content.unwrap_or_default();

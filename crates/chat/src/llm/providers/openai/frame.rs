@@ -15,19 +15,19 @@ use crate::{
 
 /// A chunk, or a whole answer.
 #[derive(Deserialize)]
-pub(super) struct Frame<'a> {
+pub(super) struct ChunkFrame<'a> {
     /// What it is; `error` is all that some servers say of one.
     #[serde(default, borrow)]
     object: Option<&'a RawValue>,
     #[serde(default, borrow)]
-    pub(super) choices: Option<Vec<Option<Choice<'a>>>>,
+    pub(super) choices: Option<Vec<Option<UpstreamChoice<'a>>>>,
     #[serde(default, deserialize_with = "usage")]
     pub(super) usage: Option<Usage>,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
 }
 
-impl<'a> Frame<'a> {
+impl<'a> ChunkFrame<'a> {
     /// The words of an error frame; `Some(None)` where all of its words count.
     pub(super) fn failure(&self) -> Option<Option<&'a str>> {
         match self.error.filter(|error| lenient_json::says(error)) {
@@ -38,27 +38,27 @@ impl<'a> Frame<'a> {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Choice<'a> {
+pub(super) struct UpstreamChoice<'a> {
     #[serde(default, deserialize_with = "or_none")]
     pub(super) index: Option<u64>,
     #[serde(default, borrow)]
-    delta: Option<Delta<'a>>,
+    delta: Option<ChoiceDelta<'a>>,
     /// Of a whole answer; some servers repeat all that was said in it beside each delta.
     #[serde(default, borrow)]
-    message: Option<Delta<'a>>,
+    message: Option<ChoiceDelta<'a>>,
     #[serde(default, deserialize_with = "or_none")]
     pub(super) finish_reason: Option<String>,
 }
 
-impl<'a> Choice<'a> {
+impl<'a> UpstreamChoice<'a> {
     /// What it adds.
-    pub(super) fn added(&mut self) -> Option<Delta<'a>> {
+    pub(super) fn added(&mut self) -> Option<ChoiceDelta<'a>> {
         self.delta.take().or_else(|| self.message.take())
     }
 }
 
 #[derive(Deserialize)]
-pub(super) struct Delta<'a> {
+pub(super) struct ChoiceDelta<'a> {
     #[serde(default)]
     pub(super) content: Option<Text>,
     #[serde(default)]
@@ -74,7 +74,7 @@ pub(super) struct Delta<'a> {
     pub(super) tool_calls: Option<Vec<Option<CallPart<'a>>>>,
 }
 
-impl Delta<'_> {
+impl ChoiceDelta<'_> {
     /// Its thoughts: several dialects at once say the same.
     pub(super) fn take_thoughts(&mut self) -> RawText {
         let beside = [

@@ -14,7 +14,7 @@ use crate::llm::{
     providers::{
         ChunkStream, ModelInfo, Provider, http,
         http::Endpoint,
-        openai::{errors::classify_error, response::AnswerParser},
+        openai::{errors::classify_error, response::OpenAiParser},
         response_stream,
     },
     request::ChatRequest,
@@ -85,7 +85,7 @@ impl Provider for OpenAi {
             .map_err(|error| error.attributed(request.untrimmed))?;
         Ok(response_stream::response_stream(
             response,
-            AnswerParser::default(),
+            OpenAiParser::default(),
         ))
     }
 
@@ -102,7 +102,7 @@ impl Provider for OpenAi {
 }
 
 pub(super) fn parser() -> impl response_stream::Parser {
-    AnswerParser::default()
+    OpenAiParser::default()
 }
 
 #[cfg(test)]

@@ -7,6 +7,16 @@ use crate::llm::request::{ChatRequest, PromptMessage};
 /// The body of `/v1/chat/completions`. OpenAI itself refuses members that it does not know.
 pub(super) fn body(request: &ChatRequest, is_openai: bool) -> Value {
     let mut body = request.extra.clone();
+    // Servers refuse a choice among no tools.
+    if !body
+        .get("tools")
+        .and_then(Value::as_array)
+        .is_some_and(|tools| !tools.is_empty())
+    {
+        for name in ["tools", "tool_choice", "parallel_tool_calls"] {
+            body.remove(name);
+        }
+    }
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             body.insert(name.to_owned(), value);
@@ -102,6 +112,25 @@ mod tests {
             (&json!(5), &json!(1))
         );
         assert_eq!(sent["chat_template_kwargs"]["enable_thinking"], false);
+    }
+
+    #[test]
+    fn a_choice_among_no_tools_is_not_sent() {
+        for tools in [json!([]), json!(null)] {
+            let extra = json!({ "tools": tools, "tool_choice": "auto", "parallel_tool_calls": true, "user": "u" });
+            let extra = extra.as_object().cloned().unwrap();
+            let sent = body(
+                &ChatRequest {
+                    extra,
+                    ..ChatRequest::default()
+                },
+                false,
+            );
+            assert_eq!(sent["user"], "u");
+            for name in ["tools", "tool_choice", "parallel_tool_calls"] {
+                assert_eq!(sent.get(name), None, "{name}");
+            }
+        }
     }
 
     #[test]

@@ -12,32 +12,32 @@ use crate::{
             lines::{GoOn, MAX_LINE, too_long},
             openai::{
                 errors::classify_message,
-                frame::{Choice, Delta, Frame},
+                frame::{ChoiceDelta, ChunkFrame, UpstreamChoice},
                 tool_calls::ToolCalls,
             },
             response_stream::Parser,
-            sse::Events,
+            sse::SseDecoder,
             unicode::{RawText, TextJoiner},
         },
     },
 };
 
 #[derive(Default)]
-pub(super) struct AnswerParser {
-    form: Form,
-    answer: Answer,
+pub(super) struct OpenAiParser {
+    format: BodyFormat,
+    answer: OpenAiAnswer,
 }
 
-enum Form {
+enum BodyFormat {
     /// Nothing but white space and a part of a byte order mark has been read.
     Unknown(Vec<u8>),
-    Events(Events),
+    Events(SseDecoder),
     /// One JSON document, kept until it is whole.
     Document(Vec<u8>),
 }
 
 #[derive(Default)]
-struct Answer {
+struct OpenAiAnswer {
     content: TextJoiner,
     refusal: TextJoiner,
     thinking: TextJoiner,
@@ -50,36 +50,36 @@ struct Answer {
     is_done: bool,
 }
 
-impl Default for Form {
+impl Default for BodyFormat {
     fn default() -> Self {
         Self::Unknown(Vec::new())
     }
 }
 
-impl Parser for AnswerParser {
+impl Parser for OpenAiParser {
     fn feed(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<(), ProviderError> {
-        let Form::Unknown(beginning) = &mut self.form else {
+        let BodyFormat::Unknown(beginning) = &mut self.format else {
             return self.read(bytes, batch);
         };
         beginning.extend_from_slice(bytes);
         let beginning = std::mem::take(beginning);
         // Wherever it is cut: white space and a mark before it are no part of an answer.
         let beginning = lenient_json::without_bom(beginning.trim_ascii_start()).trim_ascii_start();
-        self.form = Form::of(beginning);
-        match self.form {
-            Form::Unknown(_) => Ok(()),
+        self.format = BodyFormat::of(beginning);
+        match self.format {
+            BodyFormat::Unknown(_) => Ok(()),
             _ => self.read(beginning, batch),
         }
     }
 
     fn finish(&mut self, batch: &mut Batch) -> Result<(), ProviderError> {
-        let Self { form, answer } = self;
-        let rest = match form {
-            Form::Unknown(_) => Ok(true),
-            Form::Events(events) => {
+        let Self { format, answer } = self;
+        let rest = match format {
+            BodyFormat::Unknown(_) => Ok(true),
+            BodyFormat::Events(events) => {
                 events.finish(|event| answer.event(event.is_error, event.data, batch))
             }
-            Form::Document(document) => answer.document(document, batch),
+            BodyFormat::Document(document) => answer.document(document, batch),
         };
         if answer.finish.is_none() && !answer.is_done {
             rest?;
@@ -96,19 +96,21 @@ impl Parser for AnswerParser {
     }
 }
 
-impl AnswerParser {
+impl OpenAiParser {
     fn read(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<(), ProviderError> {
-        let Self { form, answer } = self;
-        match form {
-            Form::Unknown(_) => Ok(()),
-            Form::Events(events) => {
+        let Self { format, answer } = self;
+        match format {
+            BodyFormat::Unknown(_) => Ok(()),
+            BodyFormat::Events(events) => {
                 events.feed(bytes, |event| {
                     answer.event(event.is_error, event.data, batch)
                 })?;
                 answer.end_if_done(batch)
             }
-            Form::Document(document) if document.len() + bytes.len() > MAX_LINE => Err(too_long()),
-            Form::Document(document) => {
+            BodyFormat::Document(document) if document.len() + bytes.len() > MAX_LINE => {
+                Err(too_long())
+            }
+            BodyFormat::Document(document) => {
                 document.extend_from_slice(bytes);
                 Ok(())
             }
@@ -116,7 +118,7 @@ impl AnswerParser {
     }
 }
 
-impl Form {
+impl BodyFormat {
     /// What an answer is that begins so.
     fn of(beginning: &[u8]) -> Self {
         match beginning {
@@ -124,12 +126,12 @@ impl Form {
             rest @ ([] | [0xEF] | [0xEF, 0xBB]) => Self::Unknown(rest.to_vec()),
             // No line of an event stream begins so.
             [b'{' | b'[', ..] => Self::Document(Vec::new()),
-            _ => Self::Events(Events::default()),
+            _ => Self::Events(SseDecoder::default()),
         }
     }
 }
 
-impl Answer {
+impl OpenAiAnswer {
     fn event(
         &mut self,
         is_error: bool,
@@ -147,7 +149,7 @@ impl Answer {
     }
 
     fn frame(&mut self, json: &[u8], batch: &mut Batch) -> Result<GoOn, ProviderError> {
-        let frame: Frame<'_> = lenient_json::object(json).map_err(|error| {
+        let frame: ChunkFrame<'_> = lenient_json::object(json).map_err(|error| {
             ProviderError::failed(format!("a frame that is not understood: {error}"))
         })?;
         if let Some(words) = frame.failure() {
@@ -166,7 +168,7 @@ impl Answer {
             self.has_choice = true;
             self.choice(choice, batch)?;
         }
-        Ok(true)
+        Ok(!self.is_done)
     }
 
     /// A document that is there needs no word that it has ended.
@@ -176,17 +178,28 @@ impl Answer {
         Ok(go_on)
     }
 
-    fn choice(&mut self, mut choice: Choice<'_>, batch: &mut Batch) -> Result<(), ProviderError> {
+    fn choice(
+        &mut self,
+        mut choice: UpstreamChoice<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), ProviderError> {
         if let Some(delta) = choice.added() {
             self.delta(delta, batch)?;
         }
-        if let Some(word) = choice.finish_reason.filter(|word| !word.is_empty()) {
+        if let (false, Some(word)) = (
+            self.is_done,
+            choice.finish_reason.filter(|word| !word.is_empty()),
+        ) {
             self.finish = Some(finish_reason(&word)?);
         }
         Ok(())
     }
 
-    fn delta(&mut self, mut delta: Delta<'_>, batch: &mut Batch) -> Result<(), ProviderError> {
+    fn delta(
+        &mut self,
+        mut delta: ChoiceDelta<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), ProviderError> {
         let thoughts = delta.take_thoughts();
         let content = delta.content.unwrap_or_default().text;
         let refusal = delta.refusal.unwrap_or_default().text;
@@ -200,6 +213,11 @@ impl Answer {
         for part in delta.tool_calls.into_iter().flatten().flatten() {
             batch.deltas += 1;
             self.tool_calls.add(part);
+            if self.tool_calls.is_too_long() {
+                self.tool_calls.drop_last();
+                (self.finish, self.is_done) = (Some(FinishReason::Length), true);
+                break;
+            }
         }
         Ok(())
     }

@@ -13,9 +13,16 @@ use crate::llm::{
     },
 };
 
+/// The most that the calls of an answer may have, in bytes: as much as its text.
+const MAX_SIZE: usize = 1024 * 1024;
+/// What a call costs beside its text, in bytes.
+const CALL_OVERHEAD: usize = 64;
+
 #[derive(Default)]
 pub(super) struct ToolCalls {
     calls: Vec<PartialCall>,
+    /// Bytes of all calls.
+    size: usize,
 }
 
 #[derive(Default)]
@@ -65,52 +72,79 @@ impl ToolCalls {
         self.calls.is_empty()
     }
 
-    /// Adds a part to the call it belongs to, by index, else by id, else to the last one; or begins a call with it.
+    /// Adds a part to the call it belongs to, or begins a call with it.
+    ///
+    /// A part with a name begins a call, unless it repeats the name of a call that is still growing; one without a name
+    /// never does, whatever its id: some servers leave the id blank, or make a new one for every part. Some give every
+    /// call the index 0, or no call an index and an id.
     pub(super) fn add(&mut self, part: CallPart<'_>) {
         let id = part.id.filter(|id| !id.is_empty());
-        let names = part
-            .function
-            .as_ref()
-            .and_then(|function| function.name.as_deref())
-            .is_some_and(|name| !name.is_empty());
-        let arguments = part
-            .function
-            .as_ref()
-            .and_then(|function| function.arguments)
-            .filter(|arguments| arguments.get() != "null");
-        let argues = arguments.is_some_and(|arguments| arguments.get() != "\"\"");
-        // Some servers give every call the index 0, or no call an index and an id.
-        let is_other = |call: &PartialCall| match &id {
-            Some(id) => call.id.as_ref().is_some_and(|known| known != id),
-            None if !names || call.name.is_empty() => false,
-            None => part.index.is_none() || (argues && call.has_whole_arguments()),
+        let (name, arguments) = match part.function {
+            Some(function) => (function.name, function.arguments),
+            None => (None, None),
         };
-        let found = self.calls.iter().rposition(|call| match (part.index, &id) {
-            (Some(_), _) => call.index == part.index,
-            (None, Some(id)) => call.id.as_ref() == Some(id),
-            (None, None) => true,
+        let name = name.filter(|name| !name.is_empty());
+        let arguments = arguments.filter(|arguments| !matches!(arguments.get(), "null" | "\"\""));
+        let at = self.find(part.index, id.as_deref(), name.is_some());
+        let begins_another = |call: &PartialCall| {
+            let Some(name) = name.as_deref().filter(|_| !call.name.is_empty()) else {
+                return false;
+            };
+            let other_id = id.is_some() && call.id.is_some() && call.id != id;
+            call.name != name
+                || (other_id && (call.arguments.is_empty() || call.has_whole_arguments()))
+                || (id.is_none() && part.index.is_none())
+                || (id.is_none() && arguments.is_some() && call.has_whole_arguments())
+        };
+        let known = at.filter(|at| {
+            self.calls
+                .get(*at)
+                .is_some_and(|call| !begins_another(call))
         });
-        let at = match found {
-            Some(at) if self.calls.get(at).is_some_and(|call| !is_other(call)) => at,
-            _ => {
-                self.calls.push(PartialCall {
-                    index: part.index,
-                    ..PartialCall::default()
-                });
-                self.calls.len() - 1
-            }
-        };
+        let at = known.unwrap_or(self.calls.len());
+        if known.is_none() {
+            self.size += CALL_OVERHEAD;
+            self.calls.push(PartialCall {
+                index: part.index,
+                ..PartialCall::default()
+            });
+        }
         let Some(call) = self.calls.get_mut(at) else {
             return;
         };
         call.id = call.id.take().or(id);
-        let name = part.function.and_then(|function| function.name);
         if let (true, Some(name)) = (call.name.is_empty(), name) {
+            self.size += name.len();
             call.name = name;
         }
         if let Some(arguments) = arguments {
+            let before = call.arguments.len();
             call.append(arguments);
+            self.size += call.arguments.len() - before;
         }
+    }
+
+    /// The call that a part belongs to, unless it begins one: by index, else by id, else the last.
+    fn find(&self, index: Option<u64>, id: Option<&str>, has_name: bool) -> Option<usize> {
+        let by_index = || self.calls.iter().rposition(|call| call.index == index);
+        let by_id = || self.calls.iter().rposition(|call| call.id.as_deref() == id);
+        let last = || self.calls.len().checked_sub(1);
+        match (index, id) {
+            (Some(_), _) => by_index(),
+            (None, Some(_)) if has_name => by_id(),
+            (None, Some(_)) => by_id().or_else(last),
+            (None, None) => last(),
+        }
+    }
+
+    /// Whether the calls are longer than an answer may be.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.size > MAX_SIZE
+    }
+
+    /// Drops the call that is still growing.
+    pub(super) fn drop_last(&mut self) {
+        self.calls.pop();
     }
 
     /// The calls, whole.
