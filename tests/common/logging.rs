@@ -72,7 +72,8 @@ async fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
 async fn a_store_that_refuses_us_is_named_in_the_log_and_in_readyz() {
     let app = TestApp::start(Backend::Redis).await;
     let mut settings = app.environment();
-    let url = settings["CHATBOT__STORE__URL"].replace("redis://", "redis://nobody:canary-password@");
+    let url =
+        settings["CHATBOT__STORE__URL"].replace("redis://", "redis://nobody:canary-password@");
     settings.insert("CHATBOT__STORE__URL".to_owned(), url);
     for name in ["LISTEN", "ADMIN_LISTEN"] {
         settings.insert(format!("CHATBOT__CHAT__{name}"), "127.0.0.1:0".to_owned());

@@ -41,7 +41,7 @@ const LOGGED_AFTER: Duration = Duration::from_secs(1);
 type CheckResult = Result<(), CheckFailure>;
 type CheckFuture = Pin<Box<dyn Future<Output = CheckResult> + Send>>;
 
-struct Check {
+struct HealthCheck {
     name: &'static str,
     is_gating: bool,
     run: Box<dyn Fn() -> CheckFuture + Send + Sync>,
@@ -57,7 +57,7 @@ pub struct Health(Arc<HealthBuilder>);
 pub struct HealthBuilder {
     display_name: &'static str,
     shutdown: Shutdown,
-    checks: Vec<Check>,
+    checks: Vec<HealthCheck>,
     last: Mutex<Option<(Instant, Ready)>>,
 }
 
@@ -154,7 +154,7 @@ impl HealthBuilder {
     where
         F: Future<Output = CheckResult> + Send + 'static,
     {
-        self.checks.push(Check {
+        self.checks.push(HealthCheck {
             name,
             is_gating,
             run: Box::new(move || Box::pin(check())),
@@ -227,7 +227,7 @@ impl HealthBuilder {
     }
 }
 
-impl Check {
+impl HealthCheck {
     /// Logs when a failure has lasted, and when it is over.
     fn log(&self, service: &str, failure: Option<&CheckFailure>) {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
