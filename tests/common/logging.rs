@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tests::{PATIENCE, eventually, free_port};
+use tests::{Backend, PATIENCE, Process, TestApp, eventually, free_port};
 
 #[tokio::test]
 async fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
@@ -66,4 +66,35 @@ async fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
         std::future::ready(chatbot.try_wait().unwrap())
     });
     assert_eq!(ended.await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_us_is_named_in_the_log_and_in_readyz() {
+    let app = TestApp::start(Backend::Redis).await;
+    let mut settings = app.environment();
+    let url =
+        settings["CHATBOT__STORE__URL"].replace("redis://", "redis://nobody:canary-password@");
+    settings.insert("CHATBOT__STORE__URL".to_owned(), url);
+    for name in ["LISTEN", "ADMIN_LISTEN"] {
+        settings.insert(format!("CHATBOT__CHAT__{name}"), "127.0.0.1:0".to_owned());
+    }
+    let auth_url = format!("http://{}", app.auth());
+    settings.insert("CHATBOT__CHAT__AUTH_URL".to_owned(), auth_url);
+    let chat = Process::spawn("chat", &[], &settings);
+    let admin = chat.address("chat", true).await;
+    eventually(PATIENCE, "the log names the reason", || async {
+        chat.log_text().contains("not ready").then_some(())
+    })
+    .await;
+    let url = format!("http://{admin}/readyz");
+    let ready = reqwest::get(url).await.unwrap().text().await.unwrap();
+    assert!(
+        ready.contains("refuses our user name or password"),
+        "{ready}"
+    );
+    let log = chat.log_text();
+    assert!(
+        !log.contains("canary") && !ready.contains("127.0.0.1"),
+        "{log}"
+    );
 }

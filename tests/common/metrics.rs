@@ -251,7 +251,7 @@ async fn ask_for_new_paths(door: SocketAddr, count: usize) {
 #[tokio::test]
 async fn a_hundred_thousand_paths_leave_metrics_and_memory_as_they_were() {
     let app = TestApp::builder(Backend::Redis)
-        .set("telemetry.log_filter", "error,common::http::pair=info")
+        .set("telemetry.log_filter", "error,common::http::listeners=info")
         .start()
         .await;
     let door = app.stranger().at(app.chat_admin(0));

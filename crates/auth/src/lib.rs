@@ -15,7 +15,8 @@ use axum::{Router, middleware::from_fn_with_state};
 use common::{
     config::{Environment, LoginMode, Settings},
     http::{
-        HostPolicy, Layers, admin, docs, health, health::Health, metrics::PrometheusHandle, wrap,
+        CheckFailure, HostPolicy, Layers, admin, docs, health, health::Health,
+        metrics::PrometheusHandle, wrap,
     },
     identity::{Authenticator, Revocations, Verifier, identify},
     rate_limiter::{RateLimiter, limit},
@@ -110,7 +111,7 @@ fn health(store: &Store, authenticator: &Authenticator, shutdown: &Shutdown) -> 
                 store
                     .ping()
                     .await
-                    .map_err(|_| "it cannot be reached".to_owned())
+                    .map_err(|error| CheckFailure::of_store(&error))
             }
         })
         .gate("keys", move || {
@@ -118,10 +119,12 @@ fn health(store: &Store, authenticator: &Authenticator, shutdown: &Shutdown) -> 
             async move {
                 ready
                     .then_some(())
-                    .ok_or_else(|| "there is no signing key".to_owned())
+                    .ok_or_else(|| "there is no signing key".into())
             }
         })
-        .report("eviction", move || std::future::ready(eviction.check()))
+        .report("eviction", move || {
+            std::future::ready(eviction.check().map_err(Into::into))
+        })
         .build()
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::{
-    http::health::Health,
+    http::{CheckFailure, health::Health},
     identity::Authenticator,
     shutdown::Shutdown,
     store::{Eviction, Store},
@@ -26,7 +26,7 @@ pub(crate) fn build(
                 store
                     .ping()
                     .await
-                    .map_err(|_| "cannot be reached".to_owned())
+                    .map_err(|error| CheckFailure::of_store(&error))
             }
         })
         .gate("keys", move || {
@@ -35,11 +35,13 @@ pub(crate) fn build(
                 if has_keys {
                     Ok(())
                 } else {
-                    Err("none from auth yet".to_owned())
+                    Err("none from auth yet".into())
                 }
             }
         })
-        .report("eviction", move || std::future::ready(eviction.check()))
+        .report("eviction", move || {
+            std::future::ready(eviction.check().map_err(Into::into))
+        })
         .report("llm", move || {
             let down: Vec<&str> = llm
                 .status()
@@ -51,7 +53,7 @@ pub(crate) fn build(
                 if down.is_empty() {
                     Ok(())
                 } else {
-                    Err(format!("cannot be reached: {}", down.join(", ")))
+                    Err(format!("cannot be reached: {}", down.join(", ")).into())
                 }
             }
         })

@@ -354,7 +354,7 @@ async fn main() -> ExitCode {
     let app = TestApp::builder(Backend::Redis)
         .chats(2)
         .set("llm.ollama.max_concurrency", 16)
-        .set("telemetry.log_filter", "warn,common::http::pair=info")
+        .set("telemetry.log_filter", "warn,common::http::listeners=info")
         .start()
         .await;
     app.model

@@ -20,7 +20,7 @@ pub(super) fn broken(settings: &Settings, binary: Binary) -> Vec<Broken> {
     if binary != Binary::Auth {
         keys_of_providers(settings, &mut broken);
     }
-    path_of_ollama(settings, &mut broken);
+    paths_of_providers(settings, &mut broken);
     listeners(settings, binary, &mut broken);
     if settings.environment == Environment::Prod {
         production(settings, binary, &mut broken);
@@ -59,14 +59,39 @@ fn keys_of_providers(settings: &Settings, broken: &mut Vec<Broken>) {
     }
 }
 
-/// Ollama's own API is used, whose paths begin with `/api`: with another API's path in front every turn would fail.
-fn path_of_ollama(settings: &Settings, broken: &mut Vec<Broken>) {
-    let path = settings.llm.ollama.base_url.path().trim_end_matches('/');
-    if let Some(end) = ["/api", "/v1"].iter().find(|end| path.ends_with(*end)) {
-        let wrong = format!(
-            "it ends in {end}; allowed: Ollama's address without the path of an API, such as http://127.0.0.1:11434"
-        );
-        broken.push(("llm.ollama.base_url", wrong));
+/// Base URLs that hold a part of the path of an API: every turn would fail.
+fn paths_of_providers(settings: &Settings, broken: &mut Vec<Broken>) {
+    let llm = &settings.llm;
+    let ollama = "Ollama's address without the path of an API, such as http://127.0.0.1:11434";
+    let compatible =
+        "the URL that clients of OpenAI's API are given, such as https://api.example.com/v1";
+    let of_ollama = [
+        "/api",
+        "/v1",
+        "/api/chat",
+        "/api/generate",
+        "/chat/completions",
+    ];
+    let of_openai = ["/chat/completions", "/completions", "/responses"];
+    for (name, provider, ends, allowed) in [
+        ("llm.ollama.base_url", &llm.ollama, &of_ollama[..], ollama),
+        (
+            "llm.openai.base_url",
+            &llm.openai,
+            &of_openai[..],
+            compatible,
+        ),
+        (
+            "llm.huggingface.base_url",
+            &llm.huggingface,
+            &of_openai[..],
+            compatible,
+        ),
+    ] {
+        let path = provider.base_url.path();
+        if let Some(end) = ends.iter().find(|end| path.ends_with(*end)) {
+            broken.push((name, format!("it ends in {end}; allowed: {allowed}")));
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,9 +17,13 @@ use axum::{
 };
 use futures_util::future::join_all;
 use serde::Serialize;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 use utoipa::{OpenApi, ToSchema};
 
+use super::CheckFailure;
 use crate::shutdown::Shutdown;
 
 /// How long a result is reused: however many probes ask, the checks run twice a second at most.
@@ -29,13 +33,20 @@ const UNREADY_REUSED: Duration = Duration::from_millis(50);
 /// A check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
-type CheckResult = Result<(), String>;
+/// How often the checks run although nobody probes, so that the log says what fails.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// A failure is logged once it has lasted that long: at a start some checks fail for a moment.
+const LOGGED_AFTER: Duration = Duration::from_secs(1);
+
+type CheckResult = Result<(), CheckFailure>;
 type CheckFuture = Pin<Box<dyn Future<Output = CheckResult> + Send>>;
 
-struct Check {
+struct HealthCheck {
     name: &'static str,
     is_gating: bool,
     run: Box<dyn Fn() -> CheckFuture + Send + Sync>,
+    /// Since when it fails, and whether that is in the log.
+    failing: std::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 /// The readiness of one service. Cheap to clone; all clones share one result.
@@ -46,7 +57,7 @@ pub struct Health(Arc<HealthBuilder>);
 pub struct HealthBuilder {
     display_name: &'static str,
     shutdown: Shutdown,
-    checks: Vec<Check>,
+    checks: Vec<HealthCheck>,
     last: Mutex<Option<(Instant, Ready)>>,
 }
 
@@ -118,7 +129,7 @@ impl HealthBuilder {
     where
         F: Future<Output = CheckResult> + Send + 'static,
     {
-        self.add(name, true, Box::new(move || Box::pin(check())))
+        self.add(name, true, check)
     }
 
     /// Adds a check that is reported and does not gate.
@@ -131,25 +142,44 @@ impl HealthBuilder {
     where
         F: Future<Output = CheckResult> + Send + 'static,
     {
-        self.add(name, false, Box::new(move || Box::pin(check())))
+        self.add(name, false, check)
     }
 
-    fn add(
+    fn add<F>(
         mut self,
         name: &'static str,
         is_gating: bool,
-        run: Box<dyn Fn() -> CheckFuture + Send + Sync>,
-    ) -> Self {
-        self.checks.push(Check {
+        check: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = CheckResult> + Send + 'static,
+    {
+        self.checks.push(HealthCheck {
             name,
             is_gating,
-            run,
+            run: Box::new(move || Box::pin(check())),
+            failing: std::sync::Mutex::default(),
         });
         self
     }
 
+    /// Ends the list, and begins to log what fails. Must be called within a runtime.
     pub fn build(self) -> Health {
-        Health(Arc::new(self))
+        let health = Health(Arc::new(self));
+        let (watched, shutdown) = (health.clone(), health.0.shutdown.clone());
+        shutdown.clone().spawn(async move {
+            let watch = async {
+                loop {
+                    sleep(WATCH_INTERVAL).await;
+                    watched.0.recent().await;
+                }
+            };
+            tokio::select! {
+                () = watch => {}
+                () = shutdown.draining() => {}
+            }
+        });
+        health
     }
 
     /// The last result, or a new one for all who ask at the same time: the others wait for the lock and find it done.
@@ -172,17 +202,17 @@ impl HealthBuilder {
     async fn check(&self) -> Ready {
         let results = join_all(self.checks.iter().map(|check| async move {
             let result = timeout(CHECK_TIMEOUT, (check.run)()).await;
-            (
-                check,
-                result.unwrap_or_else(|_| Err("timed out".to_owned())),
-            )
+            (check, result.unwrap_or_else(|_| Err("timed out".into())))
         }));
         let (mut missing, mut checks) = (Vec::new(), serde_json::Map::new());
         for (check, result) in results.await {
             if check.is_gating && result.is_err() {
                 missing.push(check.name);
             }
-            let text = result.map_or_else(|wrong| wrong, |()| "ok".to_owned());
+            if check.is_gating {
+                check.log(self.display_name, result.as_ref().err());
+            }
+            let text = result.map_or_else(|failure| failure.shown, |()| "ok".to_owned());
             checks.insert(check.name.to_owned(), text.into());
         }
         Ready {
@@ -193,6 +223,34 @@ impl HealthBuilder {
             },
             missing,
             checks,
+        }
+    }
+}
+
+impl HealthCheck {
+    /// Logs when a failure has lasted, and when it is over.
+    fn log(&self, service: &str, failure: Option<&CheckFailure>) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let check = self.name;
+        match (failure, &mut *failing) {
+            (Some(_), None) => *failing = Some((Instant::now(), false)),
+            (Some(failure), Some((since, is_logged))) => {
+                if !*is_logged && since.elapsed() >= LOGGED_AFTER {
+                    *is_logged = true;
+                    tracing::warn!(
+                        service,
+                        check,
+                        reason = failure.reason,
+                        "not ready: a check fails"
+                    );
+                }
+            }
+            (None, _) => {
+                if let Some((since, true)) = failing.take() {
+                    let seconds = since.elapsed().as_secs();
+                    tracing::info!(service, check, seconds, "a check passes again");
+                }
+            }
         }
     }
 }

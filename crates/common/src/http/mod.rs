@@ -7,6 +7,7 @@
 
 mod access_log;
 pub mod admin;
+mod check_failure;
 mod client_ip;
 mod connection_limiter;
 mod cors;
@@ -26,6 +27,7 @@ mod request_id;
 mod serve;
 mod timeout_io;
 
+pub use check_failure::CheckFailure;
 pub use client_ip::ClientIp;
 pub(crate) use connection_limiter::network;
 pub use cors::is_same_origin;

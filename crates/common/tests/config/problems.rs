@@ -241,6 +241,7 @@ fn wrong_values_are_refused_and_not_bent() {
         ("CHATBOT__LLM__OLLAMA__BASE_URL", "http://ollama:11434/api"),
         ("CHATBOT__LLM__OLLAMA__BASE_URL", "http://ollama:11434/v1/"),
         ("OLLAMA_HOST", "http://ollama:11434/v1"),
+        ("OPENAI_BASE_URL", "http://vllm:8000/v1/chat/completions"),
         ("CHATBOT__TELEMETRY__LOG_FORMAT", "xml"),
         ("CHATBOT__TELEMETRY__LOG_FILTER", "a=b=c"),
         ("OLLAMA_HOST", "tcp://host"),
