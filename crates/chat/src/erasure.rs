@@ -6,7 +6,7 @@ use common::shutdown::Shutdown;
 use tokio::time::sleep;
 
 use crate::{
-    domain::error::ChatError,
+    error::ChatError,
     sessions::SessionService,
     store::{ChatStore, erasure::Erasure},
 };

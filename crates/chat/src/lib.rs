@@ -4,6 +4,7 @@
 
 pub mod domain;
 pub mod erasure;
+pub mod error;
 pub mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;

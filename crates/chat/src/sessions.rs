@@ -6,9 +6,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use common::identity::Owner;
 
 use crate::{
-    domain::{
-        Message, NewSession, Session, SessionChange, SessionId, StopReason, error::ChatError,
-    },
+    domain::{Message, NewSession, Session, SessionChange, SessionId, StopReason},
+    error::ChatError,
     events::{recovery::Recovery, registry::Registry},
     store::{ChatStore, delete::Deleted},
 };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use common::{clock, identity::Owner};
 
 pub use crate::store::usage::DayUsage;
-use crate::{domain::error::ChatError, store::ChatStore};
+use crate::{error::ChatError, store::ChatStore};
 
 /// Reads usage.
 #[derive(Clone)]

@@ -1,9 +1,121 @@
-//! The one place that reads the wall clock.
+//! The wall clock behind a type that tests can advance; no other module reads it.
 
-/// Milliseconds since the Unix epoch, by this machine's clock.
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// A clock. Cheap to clone; clones are one clock.
 ///
-/// Use it for what a person reads (creation times) and for token lifetimes. What decides between instances
-/// (leases, limits, expiry) goes by the store's clock: [`crate::store::Snapshot::now`].
+/// It counts by the monotonic clock, so that neither a step of the machine's time nor one of the store's makes it stand still.
+/// A system clock jumps forward with the machine's time and never back; one that follows a store is set by
+/// what is read there.
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    source: Source,
+    /// The Unix time in milliseconds at which `source` was 0.
+    epoch_ms: AtomicI64,
+    /// The epoch is set from outside.
+    follows: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Source {
+    System(Instant),
+    /// Microseconds.
+    Manual(AtomicU64),
+}
+
+impl Clock {
+    /// This machine's clock.
+    pub fn system() -> Self {
+        Self(Arc::new(Inner {
+            source: Source::System(Instant::now()),
+            epoch_ms: AtomicI64::new(now_ms()),
+            follows: AtomicBool::new(false),
+        }))
+    }
+
+    /// A clock that stands at `start_ms` until it is advanced, for tests.
+    pub fn manual(start_ms: i64) -> Self {
+        Self(Arc::new(Inner {
+            source: Source::Manual(AtomicU64::new(0)),
+            epoch_ms: AtomicI64::new(start_ms),
+            follows: AtomicBool::new(true),
+        }))
+    }
+
+    /// Moves a manual clock forward; a system clock ignores it.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Manual(micros) = &self.0.source {
+            let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+            micros.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> i64 {
+        let elapsed = self.elapsed_ms();
+        let Inner {
+            epoch_ms, follows, ..
+        } = &*self.0;
+        if follows.load(Ordering::Relaxed) {
+            return elapsed + epoch_ms.load(Ordering::Relaxed);
+        }
+        let epoch = now_ms() - elapsed;
+        elapsed + epoch_ms.fetch_max(epoch, Ordering::Relaxed).max(epoch)
+    }
+
+    /// Seconds since the Unix epoch.
+    pub fn now_s(&self) -> i64 {
+        self.now_ms().div_euclid(1000)
+    }
+
+    /// Time since the clock was made; never goes back.
+    pub fn elapsed(&self) -> Duration {
+        match &self.0.source {
+            Source::System(start) => start.elapsed(),
+            Source::Manual(micros) => Duration::from_micros(micros.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn elapsed_ms(&self) -> i64 {
+        i64::try_from(self.elapsed().as_millis()).unwrap_or(i64::MAX / 2)
+    }
+
+    /// The time until the next day begins in UTC.
+    pub fn until_utc_midnight(&self) -> Duration {
+        let left = DAY_MS - self.now_ms().rem_euclid(DAY_MS);
+        Duration::from_millis(u64::try_from(left).unwrap_or_default())
+    }
+
+    /// Sets the clock by another one that showed `now_ms` between `asked` (of [`Self::elapsed`]) and this moment. It moves no
+    /// further than that interval proves, so that the time of a round trip does not make it jitter.
+    pub(crate) fn follow(&self, now_ms: i64, asked: Duration) {
+        let latest = now_ms - i64::try_from(asked.as_millis()).unwrap_or(i64::MAX / 2);
+        let earliest = (now_ms - self.elapsed_ms()).min(latest);
+        let epoch = &self.0.epoch_ms;
+        let known = epoch.load(Ordering::Relaxed);
+        let proved = if self.0.follows.swap(true, Ordering::Relaxed) {
+            known.clamp(earliest, latest)
+        } else {
+            earliest.midpoint(latest)
+        };
+        if proved != known {
+            epoch.store(proved, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Milliseconds since the Unix epoch, by this machine's clock. Prefer a [`Clock`] that was passed in.
 #[expect(clippy::disallowed_methods, reason = "this is the clock's home")]
 pub fn now_ms() -> i64 {
     std::time::SystemTime::now()
@@ -13,12 +125,12 @@ pub fn now_ms() -> i64 {
         })
 }
 
-/// Seconds since the Unix epoch, by this machine's clock.
+/// Seconds since the Unix epoch, by this machine's clock. Prefer a [`Clock`] that was passed in.
 pub fn now_s() -> i64 {
     now_ms().div_euclid(1000)
 }
 
-/// An RFC 3339 time in UTC with milliseconds, as every answer of the API shows it.
+/// An RFC 3339 time in UTC with milliseconds.
 pub fn rfc3339(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
 }
@@ -29,8 +141,39 @@ pub fn utc_day(ms: i64) -> String {
         .map_or_else(|_| String::new(), |at| at.strftime("%Y%m%d").to_string())
 }
 
-/// The time until the next day begins in UTC.
-pub fn until_utc_midnight() -> std::time::Duration {
-    const DAY: i64 = 24 * 3600;
-    std::time::Duration::from_secs(u64::try_from(DAY - now_s().rem_euclid(DAY)).unwrap_or_default())
+/// As [`Clock::until_utc_midnight`], by this machine's clock.
+pub fn until_utc_midnight() -> Duration {
+    Clock::system().until_utc_midnight()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_when_it_is_told_to() {
+        let clock = Clock::manual(1_000);
+        assert_eq!(clock.now_ms(), 1_000);
+        clock.clone().advance(Duration::from_millis(2_500));
+        assert_eq!((clock.now_ms(), clock.now_s()), (3_500, 3));
+        assert_eq!(clock.elapsed(), Duration::from_millis(2_500));
+    }
+
+    #[test]
+    fn following_moves_no_further_than_the_answer_proves() {
+        let clock = Clock::manual(10_000);
+        clock.advance(Duration::from_millis(300));
+        // Asked at 0: the other clock showed 10,200 some time within these 300 ms, which ours agrees with.
+        clock.follow(10_200, Duration::ZERO);
+        assert_eq!(clock.now_ms(), 10_300);
+        clock.follow(20_000, Duration::from_millis(250));
+        assert_eq!(clock.now_ms(), 20_000);
+        clock.follow(5_000, Duration::from_millis(250));
+        assert_eq!(clock.now_ms(), 5_050, "it also goes back");
+    }
+
+    #[test]
+    fn a_system_clock_shows_this_machines_time() {
+        assert!((Clock::system().now_ms() - now_ms()).abs() < 1_000);
+    }
 }

@@ -1,6 +1,5 @@
 //! The types that all parts of the service share: sessions, messages, turns and their events.
 
-pub mod error;
 pub mod event;
 pub mod ids;
 pub mod message;

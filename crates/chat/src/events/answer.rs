@@ -28,7 +28,8 @@ impl AnswerText {
     }
 }
 
-/// The answer as it is stored; `None` where there is no text, and where a failed attempt must not replace a good answer.
+/// The answer as it is stored; `None` where it was cut off before any text or thoughts, and where an attempt that failed or has no
+/// text must not replace an earlier answer. A complete answer is stored even if it is empty: its id was given out.
 pub(crate) fn answer_message(
     open: &OpenTurn,
     served_by: ServedBy,
@@ -44,8 +45,12 @@ pub(crate) fn answer_message(
         } => (FinishReason::Interrupted, Some(Code::Interrupted)),
         Ending::Error { code, .. } => (FinishReason::Error, Some(*code)),
     };
-    let spoils_a_good_one = code.is_some() && open.regenerates && open.replaces.is_some();
-    if text.answer.is_empty() || spoils_a_good_one {
+    let is_empty = text.answer.is_empty();
+    let is_complete = matches!(finish_reason, FinishReason::Stop | FinishReason::Length);
+    let is_nothing = is_empty && text.thinking.is_empty() && !is_complete;
+    let spoils_an_earlier_one =
+        open.replaces.is_some() && (is_empty || (code.is_some() && open.regenerates));
+    if is_nothing || spoils_an_earlier_one {
         return None;
     }
     let ServedBy {

@@ -80,6 +80,7 @@ impl Recovery {
             ending,
             usage,
             events,
+            last_event_id: log.last_id() + 1,
             for_dead_instance: true,
         };
         if let Finished::Yes(_) = store.turns().finish(owner, &finish).await? {

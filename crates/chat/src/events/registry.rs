@@ -1,7 +1,7 @@
 //! The turns that run on this instance.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,6 +16,9 @@ use crate::{
     domain::{MessageId, OpenTurn, SessionId, StopReason},
     events::log::EventLog,
 };
+
+/// Stops remembered for turns that have not started yet; the newest are kept.
+const EARLY_STOPS: usize = 1024;
 
 /// A turn that runs here: its log, its lease and what stops it.
 #[derive(Debug)]
@@ -107,6 +110,8 @@ impl RunningTurn {
 #[derive(Debug, Default)]
 pub struct Registry {
     turns: Mutex<HashMap<MessageId, Arc<RunningTurn>>>,
+    /// Stops for turns that are not here: another instance may ask for one between a turn's acceptance and its start.
+    early_stops: Mutex<VecDeque<(MessageId, StopReason)>>,
     added: Notify,
 }
 
@@ -129,14 +134,34 @@ impl Registry {
     /// Stops a turn, whoever it belongs to; for requests of other instances, which have checked that.
     pub fn stop(&self, id: &MessageId, reason: StopReason) {
         let turn = self.turns().get(id).cloned();
-        if let Some(turn) = turn {
-            turn.stop(reason);
+        match turn {
+            Some(turn) => turn.stop(reason),
+            None => {
+                let mut early = self.early_stops();
+                early.push_back((id.clone(), reason));
+                let excess = early.len().saturating_sub(EARLY_STOPS);
+                early.drain(..excess);
+            }
         }
+    }
+
+    fn early_stops(&self) -> MutexGuard<'_, VecDeque<(MessageId, StopReason)>> {
+        self.early_stops
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn add(&self, turn: &Arc<RunningTurn>) {
         self.turns().insert(turn.id().clone(), Arc::clone(turn));
         metrics::gauge!("chat_turns_running").increment(1.0);
+        let early = self
+            .early_stops()
+            .iter()
+            .find(|(id, _)| id == turn.id())
+            .map(|(_, reason)| *reason);
+        if let Some(reason) = early {
+            turn.stop(reason);
+        }
         self.added.notify_one();
     }
 
@@ -151,5 +176,40 @@ impl Registry {
         while self.turns().is_empty() {
             self.added.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::identity::UserId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_that_comes_before_its_turn_is_not_lost() {
+        let registry = Registry::default();
+        let owner = Owner {
+            user: UserId::parse("alice").unwrap(),
+            generation: 0,
+        };
+        let id = MessageId::new("h2k9w0qzs1ab", 1);
+        let open = OpenTurn {
+            id: id.clone(),
+            fence: 1,
+            reply_to: MessageId::new("h2k9w0qzs1ab", 0),
+            replaces: None,
+            regenerates: false,
+            model: "m".into(),
+            provider: "demo".into(),
+            keyed: false,
+            reserved: 0,
+            prompt: 0,
+            day: "20260101".into(),
+            window: 8192,
+        };
+        registry.stop(&id, StopReason::Cancelled);
+        let turn = Arc::new(RunningTurn::new(owner, SessionId::default_session(), open));
+        registry.add(&turn);
+        assert_eq!(turn.stopped().await, StopReason::Cancelled);
     }
 }

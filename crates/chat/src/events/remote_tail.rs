@@ -14,7 +14,7 @@ use crate::{
     events::{
         log::{EventLog, Subscriber},
         recovery::Recovery,
-        replay::append_stored,
+        replay::{Continuity, append_stored, history_events},
     },
     store::{
         ChatStore,
@@ -113,15 +113,17 @@ impl RemoteTail {
     async fn tail(&self, key: &Key, session: &SessionId, log: &EventLog, batches: &mut usize) {
         let mut subscribed_at = Instant::now();
         let mut checked_at: Option<Instant> = None;
+        let mut gap = false;
         while !log.has_ended() {
             if log.subscriber_count() > 0 {
                 subscribed_at = Instant::now();
             } else if subscribed_at.elapsed() > IDLE {
                 return;
             }
-            if let Ok(stored) = self.store.turns().events(&key.0, &key.1, *batches).await {
+            // After a gap the log stands still: its text cannot be completed until the turn has ended.
+            if !gap && let Ok(stored) = self.store.turns().events(&key.0, &key.1, *batches).await {
                 *batches += stored.batches;
-                append_stored(log, stored);
+                gap = append_stored(log, stored) == Continuity::Gap;
             }
             if checked_at.is_none_or(|at| at.elapsed() > CHECK_INTERVAL) {
                 checked_at = Some(Instant::now());
@@ -154,13 +156,20 @@ impl RemoteTail {
                 }
                 None
             }
-            (Some(_), TurnState::Ended(record)) => record.ending,
+            (Some(_), TurnState::Ended(record)) => {
+                // The stored log ends in the same step as the turn: one without an end has lost events.
+                append_stored(log, self.store.turns().events(owner, id, batches).await?);
+                if !log.has_ended() {
+                    let events =
+                        history_events(&self.store, owner, session, id, Some(record)).await?;
+                    log.append(events.unwrap_or_default());
+                }
+                None
+            }
             // Its acceptance was withdrawn, so it never ran and never will; or nobody knows any more.
             (Some(_), TurnState::Withdrawn | TurnState::Forgotten) => Some(Ending::interrupted()),
         };
         if let Some(ending) = ending {
-            // The log's own ending is stored in the same step as the record's: only a log that is gone lacks it.
-            append_stored(log, self.store.turns().events(owner, id, batches).await?);
             log.append([Event::end(ending, &Arc::from(""))]);
         }
         Ok(())

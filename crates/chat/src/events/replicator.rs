@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::shutdown::Shutdown;
+use common::{shutdown::Shutdown, store::StoreError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::{
@@ -82,16 +82,32 @@ impl Replicator {
         if replications.is_empty() {
             return;
         }
-        // A failed round is repeated by the next one: readers skip events that they have.
-        let Ok(applied) = self.store.turns().replicate(&replications).await else {
-            return;
-        };
-        for ((turn, change), applied) in changes.into_iter().zip(applied) {
+        for ((turn, change), applied) in changes.into_iter().zip(self.apply(&replications).await) {
             match change {
-                Change::Events(last) if applied => turn.set_replicated(last),
-                Change::Lease if applied => turn.set_lease_renewed(now),
-                _ => self.retake(turn).await,
+                Change::Events(last) if applied == Some(true) => turn.set_replicated(last),
+                Change::Lease if applied == Some(true) => turn.set_lease_renewed(now),
+                _ if applied == Some(false) => self.retake(turn).await,
+                // The next round repeats it: readers skip events that they have.
+                _ => {}
             }
+        }
+    }
+
+    /// Applies changes, in one pipeline if possible; `None` for those whose outcome is unknown. A key that something else has
+    /// overwritten fails the whole pipeline: then each change is applied on its own, so that it spoils no other turn.
+    async fn apply(&self, replications: &[Replication]) -> Vec<Option<bool>> {
+        let turns = self.store.turns();
+        match turns.replicate(replications).await {
+            Ok(applied) => applied.into_iter().map(Some).collect(),
+            Err(StoreError::Corrupt(_)) => {
+                let mut applied = Vec::with_capacity(replications.len());
+                for one in replications.chunks(1) {
+                    let alone = turns.replicate(one).await.ok();
+                    applied.push(alone.and_then(|applied| applied.first().copied()));
+                }
+                applied
+            }
+            Err(_) => vec![None; replications.len()],
         }
     }
 
@@ -110,8 +126,10 @@ impl Replicator {
     }
 
     async fn read_inbox(&self) {
-        for InboxRequest::Cancel(id) in self.store.control().receive().await.unwrap_or_default() {
-            self.registry.stop(&id, StopReason::Cancelled);
+        for InboxRequest::Cancel { message_id } in
+            self.store.control().receive().await.unwrap_or_default()
+        {
+            self.registry.stop(&message_id, StopReason::Cancelled);
         }
     }
 }

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, header};
 use common::errors::{ApiError, Code};
 
 use crate::{
-    domain::error::{ChatError, explain},
+    error::{ChatError, explain},
     llm::ModelError,
 };
 
@@ -53,7 +53,7 @@ impl From<ChatError> for ApiError {
                 ),
             )
             .retry_after(common::clock::until_utc_midnight()),
-            ChatError::NotCounted(refusal) => *refusal,
+            ChatError::RateLimited(error) => error.into(),
             ChatError::ShuttingDown => new(
                 Code::ShuttingDown,
                 "The service is stopping; send the request again.".into(),

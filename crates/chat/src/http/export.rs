@@ -16,7 +16,8 @@ use common::{
 use futures_util::stream::try_unfold;
 
 use crate::{
-    domain::{Session, SessionId, error::ChatError},
+    domain::{Session, SessionId},
+    error::ChatError,
     http::{
         dto::{MessageBody, SessionBody, SessionExport},
         validation::session_in_path,

@@ -15,7 +15,7 @@ use common::{
     },
     http::{Deadline, RequestId},
     identity::Identity,
-    rate_limiter::Call,
+    rate_limiter::RateLimitTicket,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
@@ -58,7 +58,7 @@ pub struct ResumeQuery {
 pub struct TurnCaller {
     identity: Identity,
     #[from_request(via(Extension))]
-    ticket: Call,
+    ticket: RateLimitTicket,
     request_id: RequestId,
 }
 

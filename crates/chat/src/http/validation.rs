@@ -2,7 +2,10 @@
 
 use common::errors::{ApiError, Code, FieldError};
 
-use crate::domain::{MessageId, Options, SessionId, error::ChatError};
+use crate::{
+    domain::{MessageId, Options, SessionId},
+    error::ChatError,
+};
 
 /// Longest message and system prompt, in characters.
 pub const TEXT_MAX: usize = 32_768;

@@ -26,10 +26,10 @@ const WATCHED_TTL: Duration = Duration::from_secs(3);
 
 /// A request to another instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum InboxRequest {
     /// Stop that turn.
-    Cancel(MessageId),
+    Cancel { message_id: MessageId },
 }
 
 /// Sends and receives what instances tell each other.

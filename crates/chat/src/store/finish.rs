@@ -1,15 +1,19 @@
 //! Finishing a turn: the answer, the ending and its usage, in one step that only the turn's own session takes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::{
     clock,
+    errors::Code,
     identity::Owner,
     store::{Check, Committed, Op, StoreError, Txn},
 };
 
 use crate::{
-    domain::{Ending, Message, OpenTurn, SessionId, Usage},
+    domain::{
+        Ending, FinishReason, Message, OpenTurn, SessionId, Usage,
+        event::{End, EventRef},
+    },
     store::{
         ATTEMPTS,
         accept::KEY_TTL,
@@ -42,6 +46,8 @@ pub struct Finish {
     pub usage: Usage,
     /// The events that are not stored yet, the last one included.
     pub events: EventBatch,
+    /// The id of the last of them.
+    pub last_event_id: u64,
     /// Whether it is finished for a dead instance: then its lease must be gone.
     pub for_dead_instance: bool,
 }
@@ -83,6 +89,63 @@ impl TurnStore<'_> {
         Err(contended())
     }
 
+    /// Ends a turn as interrupted whose finish timed out for good: instead of it, or after it, where the store applied it after
+    /// all. Does nothing for a turn that was closed otherwise, or is no longer the last of its session. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: to be repeated.
+    pub async fn retract(&self, owner: &Owner, finish: &Finish) -> Result<(), StoreError> {
+        let ending = Ending::interrupted();
+        let answer = finish.answer.clone().map(interrupted);
+        let stored = self.get(owner, &finish.session_id, &finish.open.id).await?;
+        match (stored.state, stored.session) {
+            (TurnState::Running { .. }, Some(session)) => {
+                let mut events = EventBatch::default();
+                let end = End {
+                    ending: ending.clone(),
+                    request_id: Arc::from(""),
+                    by_recovery: true,
+                };
+                events.push(finish.last_event_id, EventRef::End(&end));
+                let instead = Finish {
+                    session,
+                    answer,
+                    ending,
+                    events,
+                    ..finish.clone()
+                };
+                self.finish(owner, &instead).await.map(drop)
+            }
+            (TurnState::Ended(record), Some(session))
+                if record.ending.as_ref() == Some(&finish.ending) =>
+            {
+                let (keys, id, open) = (Keys::of(owner), &finish.session_id, &finish.open);
+                let record = TurnRecord::new(id, open, Some(ending));
+                let mut txn = Txn::durable()
+                    .check(session.unchanged(&keys, id))
+                    .op(Op::Set {
+                        key: keys.turn(&open.id),
+                        value: encode(&record)?,
+                        ttl: Some(if open.keyed { KEY_TTL + REPLAY } else { REPLAY }),
+                    });
+                // The events end otherwise than readers were told: from now on the answer is read from the history.
+                txn.ops.push(Op::Delete(keys.events(&open.id)));
+                if let Some(answer) = answer {
+                    txn.ops.push(Op::ItemSet(
+                        keys.messages(id),
+                        signed(open.id.position()),
+                        encode(&answer)?,
+                    ));
+                }
+                match self.context.store.commit(txn).await? {
+                    Committed::Applied => Ok(()),
+                    Committed::Refused(_) => Err(contended()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The session to try again with, which others may have changed without touching the turn; or how the turn was closed.
     async fn after_refusal(
         &self,
@@ -101,6 +164,12 @@ impl TurnStore<'_> {
                 })
             }
             (_, None) => Err(Finished::SessionGone),
+            // A later turn replaced the answer that our own step stored, and forgot this turn.
+            (TurnState::Forgotten, Some(session))
+                if !finish.for_dead_instance && session.session.fence > finish.open.fence =>
+            {
+                Err(Finished::Yes(None))
+            }
             // Whoever holds the lease lives.
             (TurnState::Running { holder, .. }, Some(session))
                 if !finish.for_dead_instance || holder == LeaseHolder::Nobody =>
@@ -175,6 +244,15 @@ impl TurnStore<'_> {
         }
         Ok((txn, after, reservation_check))
     }
+}
+
+/// An answer that was cut off.
+fn interrupted(mut message: Message) -> Message {
+    if let Some(answer) = &mut message.answer {
+        answer.finish_reason = FinishReason::Interrupted;
+        answer.code = Some(Code::Interrupted);
+    }
+    message
 }
 
 /// Notes a turn without an answer among those whose events are still stored: deleting its session or account deletes them too. A

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::{identity::Owner, rate_limiter::Call, shutdown::Shutdown, store::StoreError};
+use common::{
+    identity::Owner, rate_limiter::RateLimitTicket, shutdown::Shutdown, store::StoreError,
+};
 use tokio::time::sleep;
 
 use crate::{
-    domain::error::ChatError,
+    error::ChatError,
     llm::Generation,
     store::{
         ChatStore,
@@ -90,7 +92,7 @@ impl Committer {
                 )),
                 Accepted::Changed => Ok(Committed::Changed(ready.permit)),
                 Accepted::RateLimited => {
-                    ticket.verdict()?;
+                    ticket.result()?;
                     Ok(Committed::Changed(ready.permit))
                 }
                 // Dead processes must not hold quota.
@@ -113,7 +115,7 @@ impl Committer {
         store: &ChatStore,
         owner: &Owner,
         accept: &Accept,
-        ticket: &Call,
+        ticket: &RateLimitTicket,
     ) -> Result<Accepted, ChatError> {
         let mut unknown = false;
         for pause in RETRY_PAUSES {
@@ -123,7 +125,7 @@ impl Committer {
                 // Refused because of the first try itself, or of another change; then the first may still be applied later.
                 Ok(refused) => match store.turns().was_accepted(owner, accept).await {
                     Ok(Some(session)) => {
-                        ticket.passed().await;
+                        ticket.record_lost().await;
                         return Ok(Accepted::Yes(Box::new(session)));
                     }
                     looked => {
@@ -192,19 +194,19 @@ async fn try_accept(
     store: &ChatStore,
     owner: &Owner,
     accept: &Accept,
-    ticket: &Call,
+    ticket: &RateLimitTicket,
     unknown: bool,
 ) -> Result<Accepted, StoreError> {
     let turns = store.turns();
     if unknown && let Some(session) = turns.was_accepted(owner, accept).await? {
-        ticket.passed().await;
+        ticket.record_lost().await;
         return Ok(Accepted::Yes(Box::new(session)));
     }
-    let bucket = ticket.uncounted();
+    let bucket = ticket.pending_bucket();
     let (accepted, admission) = turns.accept(owner, accept, bucket.as_ref()).await?;
     // A refusal after an unknown outcome is not the last word: that outcome may have been a yes.
     if let Some(admission) = admission.filter(|admission| admission.allowed || !unknown) {
-        ticket.counted(admission);
+        ticket.record(admission);
     }
     Ok(accepted)
 }

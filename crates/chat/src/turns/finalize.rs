@@ -7,7 +7,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    domain::{Ending, FinishReason, Message, StopReason, Usage, error::explain, event::Event},
+    domain::{Ending, FinishReason, Message, StopReason, Usage, event::Event},
+    error::explain,
     events::{
         answer::{AnswerText, answer_message},
         registry::RunningTurn,
@@ -31,6 +32,9 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// How often a finish is tried again.
 const FINISH_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is tried to close a turn whose finish failed.
+const RETRACT_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a turn's generation came to.
 pub(super) struct GeneratedAnswer {
@@ -90,6 +94,7 @@ impl Finalizer {
             ending,
             usage,
             events,
+            last_event_id: last + 1,
             for_dead_instance: false,
         };
         let ending = match self.finish(turn, &finish).await {
@@ -106,6 +111,7 @@ impl Finalizer {
             Err(_) if finish.ending.is_interrupted() => finish.ending,
             Err(error) => {
                 tracing::error!(message_id = %turn.id(), %error, "an answer could not be stored");
+                self.close_as_interrupted(turn, finish);
                 Ending::error(
                     Code::StoreUnavailable,
                     "The answer could not be stored; it will show as interrupted.",
@@ -114,6 +120,28 @@ impl Finalizer {
         };
         count(&ending, usage);
         turn.log().append([Event::end(ending, request_id)]);
+    }
+
+    /// Closes a turn whose readers were told that its answer could not be stored, once the store is back: what they were told must
+    /// stay true, also where the store still applies a finish that it had received before.
+    fn close_as_interrupted(&self, turn: &RunningTurn, finish: Finish) {
+        let (store, shutdown, owner) = (
+            self.store.clone(),
+            self.shutdown.clone(),
+            turn.owner().clone(),
+        );
+        self.shutdown.spawn(async move {
+            let closed = async {
+                while let Err(error) = store.turns().retract(&owner, &finish).await {
+                    tracing::debug!(%error, "a turn is not closed as interrupted yet");
+                    sleep(RETRACT_PAUSE).await;
+                }
+            };
+            tokio::select! {
+                () = closed => {}
+                () = shutdown.stopping() => {}
+            }
+        });
     }
 
     /// Caches the session for its next turn, where it is known for certain.

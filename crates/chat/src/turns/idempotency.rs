@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{Ending, IdempotencyRecord, error::ChatError},
+    domain::{Ending, IdempotencyRecord},
+    error::ChatError,
     events::{recovery::Recovery, registry::Registry},
     store::{
         ChatStore,

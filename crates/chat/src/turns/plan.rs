@@ -7,8 +7,9 @@ use common::{clock, identity::Owner};
 use crate::{
     domain::{
         IdempotencyRecord, Message, MessageId, NewSession, OpenTurn, Role, Session, TurnInput,
-        error::ChatError, event::Start,
+        event::Start,
     },
+    error::ChatError,
     generation::tokens::TokenEstimates,
     llm::{LlmService, Route},
     store::{

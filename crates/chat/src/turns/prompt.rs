@@ -119,7 +119,10 @@ impl SessionPrompt {
         let earlier = self.messages.len().saturating_sub(1);
         let pairs = (1..earlier).rev().filter_map(|i| {
             let (question, answer) = (self.messages.get(i - 1)?, self.messages.get(i)?);
-            let is_turn = question.role == Role::User && answer.role == Role::Assistant;
+            // A turn without an answer is not part of later prompts.
+            let is_turn = question.role == Role::User
+                && answer.role == Role::Assistant
+                && !answer.content.is_empty();
             let cost = || {
                 self.cost(ratio, &question.content)
                     .saturating_add(self.cost(ratio, &answer.content))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::{identity::Owner, rate_limiter::Call};
+use common::{identity::Owner, rate_limiter::RateLimitTicket};
 
 use crate::{
     domain::{IdempotencyKey, MessageId, OnDisconnect, Options, SessionId, TurnInput},
@@ -23,7 +23,7 @@ pub struct TurnRequest {
     pub on_disconnect: OnDisconnect,
     pub key: Option<IdempotencyKey>,
     /// The request as the rate limit sees it, counted or not.
-    pub ticket: Call,
+    pub ticket: RateLimitTicket,
     /// For the log and the `error` event.
     pub request_id: Arc<str>,
 }

@@ -5,22 +5,19 @@ use std::sync::Arc;
 use common::{identity::Owner, store::StoreError};
 
 use crate::{
-    domain::{
-        Ending, Message, MessageId, Role, SessionId, StopReason,
-        error::ChatError,
-        event::{Event, Start},
-    },
+    domain::{MessageId, StopReason},
+    error::ChatError,
     events::{
         log::{EventLog, Subscriber},
         recovery::Recovery,
         registry::Registry,
         remote_tail::RemoteTail,
-        replay::append_stored,
+        replay::{append_stored, history_events},
     },
     store::{
         ChatStore,
         control::InboxRequest,
-        turns::{LeaseHolder, TurnRecord, TurnState},
+        turns::{LeaseHolder, TurnState},
     },
 };
 
@@ -85,7 +82,10 @@ impl TurnFinder {
         if log.has_ended() {
             return Ok(log.subscribe(after));
         }
-        from_history(store, owner, &session, id, record).await
+        let events = history_events(store, owner, &session, id, record).await?;
+        let log = EventLog::new();
+        log.append(events.ok_or(ChatError::MessageNotFound)?);
+        Ok(log.subscribe(0))
     }
 
     /// Stops a turn, wherever it runs; one that has ended stays as it is.
@@ -118,7 +118,12 @@ impl TurnFinder {
                 LeaseHolder::Instance(instance) => {
                     store
                         .control()
-                        .send(&instance, &InboxRequest::Cancel(id.clone()))
+                        .send(
+                            &instance,
+                            &InboxRequest::Cancel {
+                                message_id: id.clone(),
+                            },
+                        )
                         .await?;
                 }
                 LeaseHolder::Nobody => {
@@ -132,66 +137,11 @@ impl TurnFinder {
                 }
             },
             TurnState::Withdrawn | TurnState::Forgotten => {
-                answer(store, owner, &session, id)
+                history_events(store, owner, &session, id, None)
                     .await?
                     .ok_or(ChatError::MessageNotFound)?;
             }
         }
         Ok(())
     }
-}
-
-async fn answer(
-    store: &ChatStore,
-    owner: &Owner,
-    session: &SessionId,
-    id: &MessageId,
-) -> Result<Option<Message>, StoreError> {
-    let message = store.sessions().message(owner, session, id).await?;
-    Ok(message.filter(|message| message.role == Role::Assistant))
-}
-
-/// An answer whose events are gone: `start` with `reset`, the whole text, the ending.
-async fn from_history(
-    store: &ChatStore,
-    owner: &Owner,
-    session: &SessionId,
-    id: &MessageId,
-    record: Option<TurnRecord>,
-) -> Result<Subscriber, ChatError> {
-    let message = answer(store, owner, session, id).await?;
-    let info = message.as_ref().and_then(|message| message.answer.as_ref());
-    let (ending, model, provider) = match (record, info) {
-        (
-            Some(TurnRecord {
-                ending: Some(ending),
-                model,
-                provider,
-                ..
-            }),
-            _,
-        ) => (ending, model, provider),
-        (_, Some(info)) => (
-            Ending::of_answer(info),
-            info.model.clone(),
-            info.provider.clone(),
-        ),
-        _ => return Err(ChatError::MessageNotFound),
-    };
-    let mut events = vec![Event::Start(Start {
-        message_id: id.clone(),
-        session_id: session.clone(),
-        user_id: owner.user.to_string(),
-        model,
-        provider,
-        reset: true,
-    })];
-    if let Some(message) = message {
-        events.extend(message.thinking.map(Event::Thinking));
-        events.push(Event::Token(message.content));
-    }
-    events.push(Event::end(ending, &Arc::from("")));
-    let log = EventLog::new();
-    log.append(events);
-    Ok(log.subscribe(0))
 }

@@ -6,7 +6,8 @@ use common::{identity::Owner, shutdown::Shutdown};
 use tokio::time::{sleep, timeout_at};
 
 use crate::{
-    domain::{IdempotencyRecord, MessageId, OpenTurn, SessionId, error::ChatError},
+    domain::{IdempotencyRecord, MessageId, OpenTurn, SessionId},
+    error::ChatError,
     events::{
         log::Subscriber, recovery::Recovery, registry::Registry, remote_tail::RemoteTail,
         replicator::Replicator,
@@ -139,7 +140,7 @@ impl TurnService {
             .then(|| self.plan_from_cache(&request))
             .flatten();
         if cached.is_none() {
-            request.ticket.count(deadline).await?;
+            request.ticket.check(deadline).await?;
         }
         loop {
             if self.shutdown.is_draining() {
@@ -161,11 +162,7 @@ impl TurnService {
                 .plan(&store, &request, cached.take(), again.as_ref())
                 .await?
             else {
-                // It failed, but is no longer the last of its session: its ending is all that there is.
-                return match &again {
-                    Some(record) => self.join(&store, &request, record).await,
-                    None => Err(ChatError::MessageNotFound),
-                };
+                return self.join_latest(&store, &request).await;
             };
             if self
                 .wait_for_slot(&mut permit, &store, &request, &plan, give_up)
@@ -309,6 +306,23 @@ impl TurnService {
             .unwrap_or(Err(ChatError::SessionBusy))
     }
 
+    /// Joins the turn that the request's key refers to now: it failed and is no longer the last of its session, or was run
+    /// again meanwhile.
+    async fn join_latest(
+        &self,
+        store: &ChatStore,
+        request: &TurnRequest,
+    ) -> Result<StartedTurn, ChatError> {
+        let digest = request
+            .key
+            .as_ref()
+            .map(|key| key.digest.as_str())
+            .unwrap_or_default();
+        let record = store.turns().idempotency(&request.owner, digest).await?;
+        self.join(store, request, &record.ok_or(ChatError::MessageNotFound)?)
+            .await
+    }
+
     /// Joins the turn of an idempotency key. A replay costs nothing of the rate limit.
     async fn join(
         &self,
@@ -320,7 +334,7 @@ impl TurnService {
             .finder
             .subscribe(store, &request.owner, &record.id, 0)
             .await?;
-        request.ticket.give_back().await;
+        request.ticket.refund().await;
         Ok(StartedTurn {
             id: record.id.clone(),
             events,

@@ -1,4 +1,4 @@
-//! The rate limit as a middleware: inside the identity layer, round the routes that cost something.
+//! The rate limit as axum middleware, used inside the identity layer.
 
 use axum::{
     extract::{Request, State},
@@ -6,51 +6,52 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Call, Caller, RateLimiter};
+use super::{Caller, RateLimitTicket, RateLimiter};
 use crate::{
+    errors::ApiError,
     http::{ClientIp, Deadline},
     identity::{Identity, UserId},
 };
 
-/// Counts the request by its user, or by its address where it has none, before its handler may refuse it; every answer
-/// says what is left. Use it with `axum::middleware::from_fn_with_state(limiter, limit)`, inside `identify`.
+/// Counts the request by its user, or by its address without identity, before its handler runs; every response carries
+/// the `RateLimit` headers. Use it with `axum::middleware::from_fn_with_state(limiter, limit)`, inside `identify`.
 ///
 /// A router without the common layers is counted by the unspecified address.
 pub async fn limit(State(limiter): State<RateLimiter>, request: Request, next: Next) -> Response {
-    let call = call_of(&limiter, &request);
+    let ticket = ticket_of(&limiter, &request);
     let deadline = request.extensions().get().copied();
     let Deadline(deadline) = deadline.unwrap_or_else(Deadline::from_now);
-    let response = match call.count(deadline).await {
+    let response = match ticket.check(deadline).await {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => ApiError::from(refusal).into_response(),
     };
-    limiter.mark(response, &call)
+    limiter.mark(response, &ticket)
 }
 
-/// As [`limit`], for handlers that count the request themselves, in one step with what they first write; they find it
-/// as an extension. What they refuse without counting it is counted after them: the limit's refusal comes
-/// first, whatever else is wrong.
+/// As [`limit`], for handlers that count the request together with their first write; they find a [`RateLimitTicket`]
+/// among the request's extensions. A request that the handler refused without counting is counted afterwards:
+/// `rate_limited` comes before every other refusal.
 pub async fn limit_by_handler(
     State(limiter): State<RateLimiter>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let call = call_of(&limiter, &request);
-    request.extensions_mut().insert(call.clone());
+    let ticket = ticket_of(&limiter, &request);
+    request.extensions_mut().insert(ticket.clone());
     let mut response = next.run(request).await;
     // From here on: the body may have taken its time.
     let Deadline(deadline) = Deadline::from_now();
-    if let Err(refusal) = call.count(deadline).await
+    if let Err(refusal) = ticket.check(deadline).await
         && !response.status().is_success()
     {
-        response = refusal.into_response();
+        response = ApiError::from(refusal).into_response();
     }
-    limiter.mark(response, &call)
+    limiter.mark(response, &ticket)
 }
 
-fn call_of(limiter: &RateLimiter, request: &Request) -> Call {
+fn ticket_of(limiter: &RateLimiter, request: &Request) -> RateLimitTicket {
     let extensions = request.extensions();
-    let who = match extensions.get::<Identity>() {
+    let caller = match extensions.get::<Identity>() {
         Some(identity) => Caller::User(identity.owner.clone()),
         None => Caller::Address(
             extensions
@@ -60,19 +61,18 @@ fn call_of(limiter: &RateLimiter, request: &Request) -> Call {
                 }),
         ),
     };
-    limiter.call(who)
+    limiter.ticket(caller)
 }
 
 impl RateLimiter {
-    /// Adds what the answer says of the limit and of the user, unless the answer has its own headers (a socket's, another
-    /// limit's).
-    fn mark(&self, mut response: Response, call: &Call) -> Response {
-        if let Some(admission) = call.admission() {
-            for (name, value) in self.headers(call.who(), admission) {
+    /// Adds the headers and the user to the response, except headers that it has already (a socket's, another limit's).
+    fn mark(&self, mut response: Response, ticket: &RateLimitTicket) -> Response {
+        if let Some(admission) = ticket.admission() {
+            for (name, value) in self.headers(ticket.caller(), admission) {
                 response.headers_mut().entry(name).or_insert(value);
             }
         }
-        if let Caller::User(owner) = call.who() {
+        if let Caller::User(owner) = ticket.caller() {
             let user: UserId = owner.user.clone();
             response.extensions_mut().insert(user);
         }

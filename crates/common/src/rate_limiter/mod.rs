@@ -1,6 +1,6 @@
-//! How often a user, or an address without one, may call: one bucket each, the same for all instances.
+//! Rate limit: one bucket for each user, or for each address without identity, shared by all instances.
 //!
-//! Keys (`scope` is the service's key family, so that each counts on its own):
+//! Keys (`scope` is the service's key family; each service counts on its own):
 //!
 //! | key | counts |
 //! | --- | --- |
@@ -18,11 +18,11 @@ use crate::{
     store::{Admission, Bucket, Quota, Store},
 };
 
-mod call;
 mod layer;
+mod ticket;
 
-pub use call::Call;
 pub use layer::{limit, limit_by_handler};
+pub use ticket::{RateLimitError, RateLimitTicket};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -30,9 +30,9 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// Who is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// An account, wherever it calls from.
+    /// An account, from whatever address.
     User(Owner),
-    /// Whoever calls from there without an identity.
+    /// A caller without identity.
     Address(IpAddr),
 }
 
@@ -72,7 +72,7 @@ impl std::fmt::Debug for RateLimiter {
 }
 
 impl RateLimiter {
-    /// A limiter over that store; `scope` is the key family of the service (`a`, `c`).
+    /// `scope` is the key family of the service (`a`, `c`).
     pub fn new(store: Store, quota: Quota, scope: &'static str) -> Self {
         let policy = |name| Arc::new(policy(name, quota));
         Self {
@@ -84,9 +84,9 @@ impl RateLimiter {
         }
     }
 
-    /// A request of that caller, not counted yet.
-    pub fn call(&self, who: Caller) -> Call {
-        Call::new(self.clone(), who)
+    /// A ticket for one request of `caller`, not counted yet.
+    pub fn ticket(&self, caller: Caller) -> RateLimitTicket {
+        RateLimitTicket::new(self.clone(), caller)
     }
 
     fn bucket(&self, who: &Caller) -> Bucket {
@@ -94,17 +94,6 @@ impl RateLimiter {
             key: who.key(self.scope),
             quota: self.quota,
         }
-    }
-
-    /// What whoever may not pass is told; the layer adds what is left.
-    fn refusal(who: &Caller, admission: &Admission) -> ApiError {
-        let detail = match who {
-            Caller::User(_) => "You have sent too many requests; wait for Retry-After.",
-            Caller::Address(_) => {
-                "Too many requests without a token came from this address; wait for Retry-After."
-            }
-        };
-        ApiError::new(Code::RateLimited, detail).retry_after(admission.retry_after)
     }
 
     fn headers(&self, who: &Caller, admission: &Admission) -> [(HeaderName, HeaderValue); 2] {
@@ -123,6 +112,25 @@ impl RateLimiter {
             (RATELIMIT_POLICY, HeaderValue::clone(policy)),
             (RATELIMIT, left),
         ]
+    }
+}
+
+impl From<RateLimitError> for ApiError {
+    fn from(error: RateLimitError) -> Self {
+        match error {
+            RateLimitError::Limited {
+                by_address,
+                retry_after,
+            } => {
+                let detail = if by_address {
+                    "Too many requests without a token came from this address; wait for Retry-After."
+                } else {
+                    "You have sent too many requests; wait for Retry-After."
+                };
+                ApiError::new(Code::RateLimited, detail).retry_after(retry_after)
+            }
+            RateLimitError::Store(error) => error.into(),
+        }
     }
 }
 

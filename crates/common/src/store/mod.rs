@@ -14,12 +14,14 @@
 //!   deleted or set in between. A time to live counts in whole milliseconds, at least 1.
 //! * After one time-out, calls fail at once for 250 ms at a time, so that a frozen store costs no caller a full wait.
 
+mod circuit_breaker;
 mod embedded;
 mod eviction;
-mod gate;
+
 mod plan;
 mod quota;
 mod redis;
+mod shard;
 mod snapshot;
 mod txn;
 
@@ -32,20 +34,21 @@ use std::{
 
 pub use bytes::Bytes;
 
-use self::{embedded::Embedded, gate::Gate, redis::Redis};
+use self::{circuit_breaker::CircuitBreaker, embedded::Embedded, redis::Redis};
 pub use self::{
     eviction::Eviction,
     quota::{Admission, Bucket, Quota},
+    shard::{SHARDS, shard},
     snapshot::{Found, Read, Snapshot},
     txn::{Check, Committed, Op, Txn},
 };
-use crate::{config::StoreUrl, shutdown::Shutdown};
+use crate::{clock::Clock, config::StoreUrl, shutdown::Shutdown};
 
 /// A key as it stands in the store: `family:{tag}:…`. Only repositories spell one.
 pub type Key = String;
 
 /// What a store call can fail with.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// It could not be reached, did not answer in time, is loading, read-only, or refuses us. For a write: unknown.
     #[error("the store is unavailable: {0}")]
@@ -65,7 +68,8 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Store {
     backend: Backend,
-    gate: Arc<Gate>,
+    breaker: Arc<CircuitBreaker>,
+    clock: Clock,
     deadline: Option<Instant>,
 }
 
@@ -84,15 +88,25 @@ impl Store {
     /// A Redis address that is none; an embedded file that cannot be made, is damaged, or is held by another process.
     /// No error text holds a password.
     pub fn open(url: &StoreUrl, shutdown: &Shutdown) -> Result<Self, StoreError> {
-        let gate = Arc::new(Gate::new(Instant::now()));
+        Self::open_with_clock(url, Clock::system(), shutdown)
+    }
+
+    /// As [`Self::open`], by that clock: the embedded store goes by it; where Redis is used, it is set by Redis' time.
+    pub fn open_with_clock(
+        url: &StoreUrl,
+        clock: Clock,
+        shutdown: &Shutdown,
+    ) -> Result<Self, StoreError> {
+        let breaker = Arc::new(CircuitBreaker::new(Instant::now()));
         let backend = match url {
-            StoreUrl::Redis(url) => Backend::Redis(Redis::open(url, gate.clone(), shutdown)?),
-            StoreUrl::Embedded(dir) => Backend::Embedded(Embedded::open(dir)?),
-            StoreUrl::Memory => Backend::Embedded(Embedded::memory()?),
+            StoreUrl::Redis(url) => Backend::Redis(Redis::open(url, breaker.clone(), shutdown)?),
+            StoreUrl::Embedded(dir) => Backend::Embedded(Embedded::open(dir, clock.clone())?),
+            StoreUrl::Memory => Backend::Embedded(Embedded::memory(clock.clone())?),
         };
         Ok(Self {
             backend,
-            gate,
+            breaker,
+            clock,
             deadline: None,
         })
     }
@@ -105,7 +119,7 @@ impl Store {
     /// Whether the store was away within that time, as far as was seen from here: what others had to write meanwhile may be
     /// missing.
     pub fn was_away(&self, time: Duration) -> bool {
-        self.gate.away_within(time, Instant::now())
+        self.breaker.unreachable_within(time, Instant::now())
     }
 
     /// The same store; calls through this handle end by then (and after 1 s at the latest).
@@ -117,18 +131,50 @@ impl Store {
         }
     }
 
-    /// Reads, all at one moment of the store's clock; costs one round trip.
+    /// The store's clock as far as this process knows it: every read corrects it.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Reads, all at one moment of the store's clock, in one round trip. All keys share one hash tag.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; [`StoreError::Corrupt`] where a key has another type than is read.
     pub async fn read(&self, reads: Vec<Read>) -> Result<Snapshot, StoreError> {
         let call = async {
             match &self.backend {
-                Backend::Redis(redis) => redis.read(&reads).await,
+                Backend::Redis(redis) => redis.read(&reads, true).await,
                 Backend::Embedded(embedded) => embedded.read(reads).await,
             }
         };
-        self.call("read", Box::pin(call)).await
+        self.call_read("read", Box::pin(call)).await
+    }
+
+    /// Independent reads in one round trip, each at a moment of its own; their keys may lie in any slot.
+    ///
+    /// # Errors
+    /// As of [`Self::read`]; the first that there was.
+    pub async fn read_each(&self, reads: Vec<Read>) -> Result<Snapshot, StoreError> {
+        let call = async {
+            match &self.backend {
+                Backend::Redis(redis) => redis.read(&reads, false).await,
+                Backend::Embedded(embedded) => embedded.read(reads).await,
+            }
+        };
+        self.call_read("read_each", Box::pin(call)).await
+    }
+
+    async fn call_read(
+        &self,
+        op: &'static str,
+        call: Pin<Box<dyn Future<Output = Result<Snapshot, StoreError>> + Send + '_>>,
+    ) -> Result<Snapshot, StoreError> {
+        let asked = self.clock.elapsed();
+        let snapshot = self.call(op, call).await?;
+        if self.is_shared() {
+            self.clock.follow(snapshot.now, asked);
+        }
+        Ok(snapshot)
     }
 
     /// Applies a transaction whole, or not at all.
@@ -247,7 +293,7 @@ impl Store {
         }
     }
 
-    /// The frame round every call: the gate, one deadline over everything that it does, and the metrics. The call is boxed:
+    /// The frame round every call: the breaker, one deadline over everything that it does, and the metrics. The call is boxed:
     /// every future that waits for the store would otherwise have room for it, twice over for each one that it is passed
     /// through, and most of them wait for something else most of the time.
     async fn call<T>(
@@ -262,14 +308,14 @@ impl Store {
         let result = if end <= begun {
             // Nothing may go out for a caller who has no time left to hear of it.
             Err(StoreError::Unavailable("no time was left".into()))
-        } else if self.gate.pass(begun) {
+        } else if self.breaker.allow(begun) {
             match tokio::time::timeout_at(end.into(), call).await {
                 Ok(result) => {
-                    self.gate.answered();
+                    self.breaker.record_reply();
                     result
                 }
                 Err(_) => {
-                    self.gate.timed_out(begun, Instant::now());
+                    self.breaker.record_timeout(begun, Instant::now());
                     Err(StoreError::Unavailable("no answer in time".into()))
                 }
             }

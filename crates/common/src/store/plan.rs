@@ -9,7 +9,7 @@ pub(super) const NUMBER_LIMIT: i64 = 1_000_000_000_000_000;
 
 /// What a key can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum KeyType {
     Value,
     Hash,
     List,
@@ -20,15 +20,15 @@ pub(super) enum Kind {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Guard<'a> {
     /// The key is absent or of this kind.
-    Kind(&'a str, Kind),
+    KeyType(&'a str, KeyType),
     /// The key is absent or a hash, and each of these fields is absent or a whole number within [`NUMBER_LIMIT`].
     Numbers(&'a str, Vec<&'a str>),
 }
 
 /// What is known of a key from the operations before.
-struct Known<'a> {
+struct KeyState<'a> {
     /// What it must be, and now is if it exists; `None` after a deletion.
-    kind: Option<Kind>,
+    kind: Option<KeyType>,
     /// Nothing from before the transaction is left in it.
     fresh: bool,
     /// Fields written by this transaction: what each holds.
@@ -77,36 +77,38 @@ impl Op {
     }
 
     /// What the key must hold if it exists; `None` where any kind will do.
-    fn needs(&self) -> Option<Kind> {
+    fn needs(&self) -> Option<KeyType> {
         match self {
             Op::Set { .. } | Op::Delete(_) | Op::Expire(..) => None,
-            Op::FieldSet(..) | Op::FieldDelete(..) | Op::FieldAdd(..) => Some(Kind::Hash),
-            Op::Push(..) | Op::PushExisting(..) | Op::ItemSet(..) | Op::Pop(_) => Some(Kind::List),
-            Op::MemberSet(..) | Op::MemberDelete(..) | Op::MembersBelow(..) => Some(Kind::Index),
+            Op::FieldSet(..) | Op::FieldDelete(..) | Op::FieldAdd(..) => Some(KeyType::Hash),
+            Op::Push(..) | Op::PushExisting(..) | Op::ItemSet(..) | Op::Pop(_) => {
+                Some(KeyType::List)
+            }
+            Op::MemberSet(..) | Op::MemberDelete(..) | Op::MembersBelow(..) => Some(KeyType::Index),
         }
     }
 }
 
 impl Check {
     /// What looking at it proves, with its key.
-    fn proves(&self) -> Option<(&str, Known<'_>)> {
+    fn proves(&self) -> Option<(&str, KeyState<'_>)> {
         let (key, kind) = match self {
-            Check::Absent(key) => return Some((key, Known::of(None, true))),
+            Check::Absent(key) => return Some((key, KeyState::of(None, true))),
             Check::Exists(_) => return None,
-            Check::Equals(key, _) => (key, Kind::Value),
+            Check::Equals(key, _) => (key, KeyType::Value),
             Check::FieldEquals(key, ..)
             | Check::FieldAbsent(key, _)
-            | Check::FieldAtMost(key, ..) => (key, Kind::Hash),
-            Check::LengthIs(key, _) => (key, Kind::List),
+            | Check::FieldAtMost(key, ..) => (key, KeyType::Hash),
+            Check::LengthIs(key, _) => (key, KeyType::List),
         };
-        Some((key, Known::of(Some(kind), false)))
+        Some((key, KeyState::of(Some(kind), false)))
     }
 }
 
 /// The guards of a transaction, or what is wrong with it in itself.
 pub(super) fn guards(txn: &Txn) -> Result<Vec<Guard<'_>>, StoreError> {
     let mut guards = Vec::new();
-    let mut keys: HashMap<&str, Known<'_>> = HashMap::new();
+    let mut keys: HashMap<&str, KeyState<'_>> = HashMap::new();
     for (key, known) in txn.checks.iter().filter_map(Check::proves) {
         keys.entry(key).or_insert(known);
     }
@@ -114,10 +116,10 @@ pub(super) fn guards(txn: &Txn) -> Result<Vec<Guard<'_>>, StoreError> {
         let key = op.key();
         match op {
             Op::Set { .. } => {
-                keys.insert(key, Known::of(Some(Kind::Value), true));
+                keys.insert(key, KeyState::of(Some(KeyType::Value), true));
             }
             Op::Delete(_) => {
-                keys.insert(key, Known::of(None, true));
+                keys.insert(key, KeyState::of(None, true));
             }
             _ => {}
         }
@@ -125,9 +127,9 @@ pub(super) fn guards(txn: &Txn) -> Result<Vec<Guard<'_>>, StoreError> {
         let known = keys.entry(key).or_insert_with(|| {
             // Looking at a number says what kind its key is.
             if !matches!(op, Op::FieldAdd(..)) {
-                guards.push(Guard::Kind(key, kind));
+                guards.push(Guard::KeyType(key, kind));
             }
-            Known::of(Some(kind), false)
+            KeyState::of(Some(kind), false)
         });
         if *known.kind.get_or_insert(kind) != kind {
             return Err(corrupt(key));
@@ -137,8 +139,8 @@ pub(super) fn guards(txn: &Txn) -> Result<Vec<Guard<'_>>, StoreError> {
     Ok(guards)
 }
 
-impl<'a> Known<'a> {
-    fn of(kind: Option<Kind>, fresh: bool) -> Self {
+impl<'a> KeyState<'a> {
+    fn of(kind: Option<KeyType>, fresh: bool) -> Self {
         Self {
             kind,
             fresh,

@@ -10,11 +10,8 @@ use serde_json::{Map, Value};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    domain::{
-        FinishReason, Options, Usage,
-        error::{ChatError, explain},
-        random_text,
-    },
+    domain::{FinishReason, Options, Usage, random_text},
+    error::{ChatError, explain},
     generation::{
         Outcome, Sink,
         answer::AnswerBuilder,
@@ -190,7 +187,12 @@ struct ChannelSink<'a> {
 }
 
 impl Sink for ChannelSink<'_> {
-    async fn deliver(&mut self, chunks: Vec<Chunk>) -> Result<(), Outcome> {
+    async fn deliver(&mut self, mut chunks: Vec<Chunk>) -> Result<(), Outcome> {
+        // No API without sessions tells its clients about the queue.
+        chunks.retain(|chunk| !matches!(chunk, Chunk::Queued { .. }));
+        if chunks.is_empty() {
+            return Ok(());
+        }
         tokio::select! {
             biased;
             sent = timeout(READER_TIMEOUT, self.chunks.send(Ok(chunks))) => match sent {

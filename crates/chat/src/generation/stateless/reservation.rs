@@ -6,7 +6,8 @@ use common::{identity::Owner, shutdown::Shutdown, store::StoreError};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    domain::{Usage, error::ChatError},
+    domain::Usage,
+    error::ChatError,
     store::{ChatStore, reservations::Reservation},
 };
 

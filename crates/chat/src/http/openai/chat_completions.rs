@@ -14,7 +14,7 @@ use common::{
 };
 
 use crate::{
-    domain::error::ChatError,
+    error::ChatError,
     generation::stateless::Completion,
     http::openai::{
         error::{ErrorBody, bad_request},

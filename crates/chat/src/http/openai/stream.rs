@@ -12,7 +12,7 @@ use futures_util::{future::BoxFuture, stream::unfold};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::{
-    domain::error::ChatError,
+    error::ChatError,
     generation::stateless::Completion,
     http::openai::{
         chunk::{ChunkWriter, data},

@@ -6,7 +6,7 @@ use common::{
     config::LoginMode,
     errors::{ApiError, Code},
     identity::{Identity, Owner, UserId},
-    rate_limiter::{Call, Caller},
+    rate_limiter::{Caller, RateLimitTicket},
 };
 
 use crate::{
@@ -152,14 +152,14 @@ pub async fn identify_and_count(
     peer: IpAddr,
     user_id: Option<&str>,
     deadline: std::time::Instant,
-) -> Result<(Identity, Call), ApiError> {
+) -> Result<(Identity, RateLimitTicket), ApiError> {
     if known.is_none() {
-        let call = app.limiter.call(Caller::Address(peer));
-        call.count(deadline).await?;
+        let call = app.limiter.ticket(Caller::Address(peer));
+        call.check(deadline).await?;
     }
     let identity = identity_for(app, known, user_id, deadline).await?;
-    let call = app.limiter.call(Caller::User(identity.owner.clone()));
-    call.count(deadline).await?;
+    let call = app.limiter.ticket(Caller::User(identity.owner.clone()));
+    call.check(deadline).await?;
     Ok((identity, call))
 }
 

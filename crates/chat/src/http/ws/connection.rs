@@ -19,7 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::{
-    domain::{MessageId, error::ChatError},
+    domain::MessageId,
+    error::ChatError,
     http::{
         encode,
         ws::{

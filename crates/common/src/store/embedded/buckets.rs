@@ -3,44 +3,44 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::Instant,
 };
 
-use crate::store::{Admission, Quota};
+use crate::{
+    clock::Clock,
+    store::{Admission, Quota},
+};
 
 /// Full buckets are thrown away when there are twice as many as were left the last time, and at least this many.
 const SWEEP_AT_LEAST: usize = 1024;
 
-/// When each bucket is full again, in microseconds after the store was opened.
+/// When each bucket is full again, in microseconds of [`Clock::elapsed`].
 #[derive(Debug)]
 pub(super) struct Buckets {
-    born: Instant,
-    held: Mutex<Held>,
+    clock: Clock,
+    held: Mutex<BucketTable>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct BucketTable {
     full_at: HashMap<String, i64>,
     sweep_at: usize,
 }
 
-impl Default for Buckets {
-    fn default() -> Self {
-        let held = Held {
+impl Buckets {
+    pub(super) fn new(clock: Clock) -> Self {
+        let held = BucketTable {
             full_at: HashMap::new(),
             sweep_at: SWEEP_AT_LEAST,
         };
         Self {
-            born: Instant::now(),
+            clock,
             held: Mutex::new(held),
         }
     }
-}
 
-impl Buckets {
     /// Lets one through, or not; a negative cost gives back.
     pub(super) fn take(&self, key: &str, quota: Quota, cost: i64) -> Admission {
-        let now = i64::try_from(self.born.elapsed().as_micros()).unwrap_or(i64::MAX / 2);
+        let now = i64::try_from(self.clock.elapsed().as_micros()).unwrap_or(i64::MAX / 2);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let before = held.full_at.get(key).copied().unwrap_or(now);
         let (full, admission) = quota.decide(before, now, cost);

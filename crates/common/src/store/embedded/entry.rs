@@ -1,6 +1,6 @@
 //! What the store knows of a key, and how it is written.
 
-use crate::store::{Bytes, plan::Kind};
+use crate::store::{Bytes, plan::KeyType};
 
 /// An expiry that never comes.
 pub(super) const NEVER: i64 = i64::MAX;
@@ -10,12 +10,12 @@ pub(super) const NEVER: i64 = i64::MAX;
 pub(super) struct Entry {
     /// Milliseconds since the Unix epoch; the key is absent from then on.
     pub(super) expires: i64,
-    pub(super) held: Held,
+    pub(super) held: Content,
 }
 
 /// What a key holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Held {
+pub(super) enum Content {
     /// A plain value, here.
     Value(Bytes),
     /// Rows in their own table.
@@ -25,18 +25,18 @@ pub(super) enum Held {
 /// A hash, a list or an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rows {
-    pub(super) kind: Kind,
+    pub(super) kind: KeyType,
     /// Under which its rows stand. A key that is deleted and made again has another, so deleting needs no look at the rows.
     pub(super) id: u64,
     /// How many fields, items or members.
     pub(super) count: u64,
 }
 
-impl Held {
-    pub(super) fn kind(&self) -> Kind {
+impl Content {
+    pub(super) fn kind(&self) -> KeyType {
         match self {
-            Held::Value(_) => Kind::Value,
-            Held::Rows(rows) => rows.kind,
+            Content::Value(_) => KeyType::Value,
+            Content::Rows(rows) => rows.kind,
         }
     }
 }
@@ -44,16 +44,16 @@ impl Held {
 impl Entry {
     pub(super) fn encode(&self) -> Vec<u8> {
         let kind = match self.held.kind() {
-            Kind::Value => b'v',
-            Kind::Hash => b'h',
-            Kind::List => b'l',
-            Kind::Index => b'i',
+            KeyType::Value => b'v',
+            KeyType::Hash => b'h',
+            KeyType::List => b'l',
+            KeyType::Index => b'i',
         };
         let mut out = vec![kind];
         out.extend(self.expires.to_le_bytes());
         match &self.held {
-            Held::Value(value) => out.extend_from_slice(value),
-            Held::Rows(rows) => {
+            Content::Value(value) => out.extend_from_slice(value),
+            Content::Rows(rows) => {
                 out.extend(rows.id.to_le_bytes());
                 out.extend(rows.count.to_le_bytes());
             }
@@ -70,12 +70,12 @@ impl Entry {
             b'v' => {
                 return Some(Self {
                     expires,
-                    held: Held::Value(Bytes::copy_from_slice(rest)),
+                    held: Content::Value(Bytes::copy_from_slice(rest)),
                 });
             }
-            b'h' => Kind::Hash,
-            b'l' => Kind::List,
-            b'i' => Kind::Index,
+            b'h' => KeyType::Hash,
+            b'l' => KeyType::List,
+            b'i' => KeyType::Index,
             _ => return None,
         };
         let (id, rest) = rest.split_first_chunk()?;
@@ -87,7 +87,7 @@ impl Entry {
         };
         Some(Self {
             expires,
-            held: Held::Rows(rows),
+            held: Content::Rows(rows),
         })
     }
 }

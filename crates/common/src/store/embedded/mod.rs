@@ -6,16 +6,16 @@
 //! take back what was relaxed and not yet on disk. Rate limits are kept in memory alone.
 
 mod buckets;
-mod clock;
 mod entry;
+mod fault;
 mod file;
+mod job;
 mod reading;
 mod sweep;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod transaction;
-mod work;
 mod writer;
 
 use std::{path::Path, sync::Arc};
@@ -24,12 +24,13 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::{
     buckets::Buckets,
-    clock::Clock,
-    file::{Fault, File},
-    work::{Request, Work},
+    fault::Fault,
+    file::File,
+    job::{Job, QueuedJob},
     writer::Writer,
 };
 use super::{Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, plan};
+use crate::clock::Clock;
 
 /// Writes that may wait for the writer; further callers wait for a place within their own deadline.
 const WAITING: usize = 1024;
@@ -38,7 +39,7 @@ const WAITING: usize = 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Embedded {
     file: Arc<File>,
-    clock: Arc<Clock>,
+    clock: Clock,
     buckets: Arc<Buckets>,
     places: Arc<Semaphore>,
     writer: Arc<Writer>,
@@ -46,21 +47,21 @@ pub(super) struct Embedded {
 
 impl Embedded {
     /// Opens or makes the file in `dir`, which is made too; both are for their owner alone.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::on(File::open(dir)?)
+    pub(super) fn open(dir: &Path, clock: Clock) -> Result<Self, StoreError> {
+        Self::on(File::open(dir)?, clock)
     }
 
-    pub(super) fn memory() -> Result<Self, StoreError> {
-        Self::on(File::memory()?)
+    pub(super) fn memory(clock: Clock) -> Result<Self, StoreError> {
+        Self::on(File::memory()?, clock)
     }
 
-    fn on(file: File) -> Result<Self, StoreError> {
-        let (file, clock) = (Arc::new(file), Arc::new(Clock::default()));
+    fn on(file: File, clock: Clock) -> Result<Self, StoreError> {
+        let file = Arc::new(file);
         let writer = Writer::start(file.clone(), clock.clone())?;
         Ok(Self {
             file,
+            buckets: Arc::new(Buckets::new(clock.clone())),
             clock,
-            buckets: Arc::new(Buckets::default()),
             places: Arc::new(Semaphore::new(WAITING)),
             writer: Arc::new(writer),
         })
@@ -78,14 +79,14 @@ impl Embedded {
 
     pub(super) async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
         plan::guards(&txn)?;
-        self.write(|answer| Work::Commit(txn, answer)).await
+        self.write(|answer| Job::Commit(txn, answer)).await
     }
 
     pub(super) async fn apply(&self, ops: Vec<Op>) -> Result<Vec<bool>, StoreError> {
         if ops.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(|answer| Work::Apply(ops, answer)).await
+        self.write(|answer| Job::Apply(ops, answer)).await
     }
 
     pub(super) fn admit(&self, key: &str, quota: Quota, cost: i64) -> Admission {
@@ -106,12 +107,12 @@ impl Embedded {
 
     /// Asks the writer: it is the part that can be stuck.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        self.write(Work::Ping).await
+        self.write(Job::Ping).await
     }
 
     async fn write<T>(
         &self,
-        work: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Work,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
     ) -> Result<T, StoreError> {
         let ended = || StoreError::Unavailable("the writer has ended".into());
         let place = self
@@ -121,8 +122,8 @@ impl Embedded {
             .await
             .map_err(|_| ended())?;
         let (answer, answered) = oneshot::channel();
-        if !self.writer.send(Request {
-            work: work(answer),
+        if !self.writer.send(QueuedJob {
+            job: job(answer),
             _place: place,
         }) {
             return Err(ended());

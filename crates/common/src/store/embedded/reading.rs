@@ -5,16 +5,16 @@ use std::{collections::HashMap, ops::RangeInclusive};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use super::{
-    entry::{Held, Rows},
-    file::Fault,
+    entry::{Content, Rows},
+    fault::Fault,
     tables::{KEYS, ORDER, ROWS, live, position},
 };
 use crate::store::{
     Bytes, Found, Read, Snapshot, StoreError,
-    plan::{self, Kind},
+    plan::{self, KeyType},
 };
 
-struct Tables {
+struct ReadTables {
     keys: ReadOnlyTable<&'static str, &'static [u8]>,
     rows: ReadOnlyTable<(u64, &'static [u8]), &'static [u8]>,
     order: ReadOnlyTable<(u64, i64, &'static str), ()>,
@@ -29,7 +29,7 @@ pub(super) fn snapshot(database: &Database, reads: &[Read], now: i64) -> Result<
         txn.open_table(ROWS)?,
         txn.open_table(ORDER)?,
     );
-    let tables = Tables {
+    let tables = ReadTables {
         keys,
         rows,
         order,
@@ -59,21 +59,22 @@ fn span(start: i64, stop: i64, count: u64) -> Option<RangeInclusive<u64>> {
     Some(u64::try_from(start).ok()?..=u64::try_from(stop).ok()?)
 }
 
-impl Tables {
+impl ReadTables {
     fn read(&self, read: &Read) -> Result<Found, Fault> {
         Ok(match read {
             Read::Value(key) => match live(&self.keys, key, self.now)?.map(|entry| entry.held) {
                 None => Found::Value(None),
-                Some(Held::Value(value)) => Found::Value(Some(value)),
-                Some(Held::Rows(_)) => return Err(Fault::Said(plan::corrupt(key))),
+                Some(Content::Value(value)) => Found::Value(Some(value)),
+                Some(Content::Rows(_)) => return Err(Fault::Said(plan::corrupt(key))),
             },
             Read::Fields(key) => Found::Fields(self.fields(key)?),
             Read::Items { key, start, stop } => Found::Items(self.items(key, *start, *stop)?),
-            Read::Length(key) => {
-                Found::Count(self.rows_of(key, Kind::List)?.map_or(0, |rows| rows.count))
-            }
+            Read::Length(key) => Found::Count(
+                self.rows_of(key, KeyType::List)?
+                    .map_or(0, |rows| rows.count),
+            ),
             Read::Newest { key, before, limit } => {
-                let Some(rows) = self.rows_of(key, Kind::Index)? else {
+                let Some(rows) = self.rows_of(key, KeyType::Index)? else {
                     return Ok(Found::Members(Vec::new()));
                 };
                 let end = match before {
@@ -84,7 +85,7 @@ impl Tables {
                 Found::Members(members(range.rev().take(*limit))?)
             }
             Read::Since { key, score, limit } => {
-                let Some(rows) = self.rows_of(key, Kind::Index)? else {
+                let Some(rows) = self.rows_of(key, KeyType::Index)? else {
                     return Ok(Found::Members(Vec::new()));
                 };
                 let range = self
@@ -95,16 +96,16 @@ impl Tables {
         })
     }
 
-    fn rows_of(&self, key: &str, kind: Kind) -> Result<Option<Rows>, Fault> {
+    fn rows_of(&self, key: &str, kind: KeyType) -> Result<Option<Rows>, Fault> {
         match live(&self.keys, key, self.now)?.map(|entry| entry.held) {
             None => Ok(None),
-            Some(Held::Rows(rows)) if rows.kind == kind => Ok(Some(rows)),
+            Some(Content::Rows(rows)) if rows.kind == kind => Ok(Some(rows)),
             Some(_) => Err(Fault::Said(plan::corrupt(key))),
         }
     }
 
     fn fields(&self, key: &str) -> Result<HashMap<String, Bytes>, Fault> {
-        let Some(rows) = self.rows_of(key, Kind::Hash)? else {
+        let Some(rows) = self.rows_of(key, KeyType::Hash)? else {
             return Ok(HashMap::new());
         };
         let range = self
@@ -122,7 +123,7 @@ impl Tables {
     }
 
     fn items(&self, key: &str, start: i64, stop: i64) -> Result<Vec<Bytes>, Fault> {
-        let Some(rows) = self.rows_of(key, Kind::List)? else {
+        let Some(rows) = self.rows_of(key, KeyType::List)? else {
             return Ok(Vec::new());
         };
         let Some(span) = span(start, stop, rows.count) else {

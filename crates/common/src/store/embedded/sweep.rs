@@ -2,13 +2,13 @@
 
 use redb::ReadableTable;
 
-use super::{file::Fault, tables::Tables};
+use super::{fault::Fault, tables::WriteTables};
 
 /// Rows thrown away in one pass: a few milliseconds, in which nobody else writes.
 const ROWS_A_PASS: usize = 2000;
 
 /// One pass at `now`. True if there is more to do at once.
-pub(super) fn pass(tables: &mut Tables<'_>, now: i64) -> Result<bool, Fault> {
+pub(super) fn pass(tables: &mut WriteTables<'_>, now: i64) -> Result<bool, Fault> {
     let mut left = ROWS_A_PASS;
     let dead: Vec<String> = {
         let range = tables.expiry.range(..(now.saturating_add(1), ""))?;
@@ -31,7 +31,7 @@ pub(super) fn pass(tables: &mut Tables<'_>, now: i64) -> Result<bool, Fault> {
 }
 
 /// Takes away up to `left` rows of a dead id, and the id with the last; returns what is left to do.
-fn rows(tables: &mut Tables<'_>, id: u64, mut left: usize) -> Result<usize, Fault> {
+fn rows(tables: &mut WriteTables<'_>, id: u64, mut left: usize) -> Result<usize, Fault> {
     tables.changed = true;
     for taken in tables
         .rows

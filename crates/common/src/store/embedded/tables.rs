@@ -12,12 +12,12 @@
 use redb::{Database, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
 
 use super::{
-    entry::{Entry, Held, NEVER, Rows},
-    file::Fault,
+    entry::{Content, Entry, NEVER, Rows},
+    fault::Fault,
 };
 use crate::store::{
     Bytes, StoreError,
-    plan::{self, Kind},
+    plan::{self, KeyType},
 };
 
 pub(super) const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
@@ -86,7 +86,7 @@ pub(super) fn index(at: i64, count: u64) -> Option<u64> {
 }
 
 /// All tables, open for writing.
-pub(super) struct Tables<'t> {
+pub(super) struct WriteTables<'t> {
     pub(super) keys: Table<'t, &'static str, &'static [u8]>,
     pub(super) rows: Table<'t, (u64, &'static [u8]), &'static [u8]>,
     pub(super) order: Table<'t, (u64, i64, &'static str), ()>,
@@ -98,7 +98,7 @@ pub(super) struct Tables<'t> {
     pub(super) changed: bool,
 }
 
-impl<'t> Tables<'t> {
+impl<'t> WriteTables<'t> {
     pub(super) fn open(txn: &'t WriteTransaction, now: i64) -> Result<Self, Fault> {
         Ok(Self {
             keys: txn.open_table(KEYS)?,
@@ -114,7 +114,7 @@ impl<'t> Tables<'t> {
 
     /// A hash field.
     pub(super) fn field(&self, key: &str, field: &str) -> Result<Option<Bytes>, Fault> {
-        let Some((rows, _)) = self.rows_of(key, Kind::Hash)? else {
+        let Some((rows, _)) = self.rows_of(key, KeyType::Hash)? else {
             return Ok(None);
         };
         let held = self.rows.get((rows.id, field.as_bytes()))?;
@@ -130,12 +130,12 @@ impl<'t> Tables<'t> {
     }
 
     /// The rows of a key that is alive, and its expiry.
-    pub(super) fn rows_of(&self, key: &str, kind: Kind) -> Result<Option<(Rows, i64)>, Fault> {
+    pub(super) fn rows_of(&self, key: &str, kind: KeyType) -> Result<Option<(Rows, i64)>, Fault> {
         match live(&self.keys, key, self.now)? {
             None => Ok(None),
             Some(Entry {
                 expires,
-                held: Held::Rows(rows),
+                held: Content::Rows(rows),
             }) if rows.kind == kind => Ok(Some((rows, expires))),
             Some(_) => Err(Fault::Said(plan::corrupt(key))),
         }
@@ -175,14 +175,14 @@ impl<'t> Tables<'t> {
         if old.expires != NEVER {
             self.expiry.remove((old.expires, key))?;
         }
-        if let Held::Rows(rows) = old.held {
+        if let Content::Rows(rows) = old.held {
             self.garbage.insert(rows.id, ())?;
         }
         Ok(())
     }
 
     /// The rows of a key, begun where it is absent.
-    pub(super) fn begin(&mut self, key: &str, kind: Kind) -> Result<(Rows, i64), Fault> {
+    pub(super) fn begin(&mut self, key: &str, kind: KeyType) -> Result<(Rows, i64), Fault> {
         if let Some(held) = self.rows_of(key, kind)? {
             return Ok(held);
         }
@@ -207,7 +207,7 @@ impl<'t> Tables<'t> {
             key,
             &Entry {
                 expires,
-                held: Held::Rows(Rows { count, ..rows }),
+                held: Content::Rows(Rows { count, ..rows }),
             },
         )?;
         Ok(())
@@ -216,7 +216,7 @@ impl<'t> Tables<'t> {
     pub(super) fn set_row(
         &mut self,
         key: &str,
-        kind: Kind,
+        kind: KeyType,
         name: &str,
         value: &[u8],
     ) -> Result<(), Fault> {
@@ -232,11 +232,11 @@ impl<'t> Tables<'t> {
         }
     }
 
-    pub(super) fn delete_row(&mut self, key: &str, kind: Kind, name: &str) -> Result<(), Fault> {
+    pub(super) fn delete_row(&mut self, key: &str, kind: KeyType, name: &str) -> Result<(), Fault> {
         let Some((rows, expires)) = self.rows_of(key, kind)? else {
             return Ok(());
         };
-        if kind == Kind::Index {
+        if kind == KeyType::Index {
             self.unorder(rows, name)?;
         }
         let was = self.rows.remove((rows.id, name.as_bytes()))?.is_some();
@@ -248,7 +248,7 @@ impl<'t> Tables<'t> {
     }
 
     pub(super) fn push(&mut self, key: &str, item: &[u8]) -> Result<(), Fault> {
-        let (rows, expires) = self.begin(key, Kind::List)?;
+        let (rows, expires) = self.begin(key, KeyType::List)?;
         self.rows
             .insert((rows.id, &position(rows.count)[..]), item)?;
         self.count(key, rows, expires, rows.count + 1)
@@ -268,7 +268,7 @@ impl<'t> Tables<'t> {
     }
 
     pub(super) fn members_below(&mut self, key: &str, score: i64) -> Result<(), Fault> {
-        let Some((rows, expires)) = self.rows_of(key, Kind::Index)? else {
+        let Some((rows, expires)) = self.rows_of(key, KeyType::Index)? else {
             return Ok(());
         };
         let below = (rows.id, i64::MIN, "")..(rows.id, score, "");

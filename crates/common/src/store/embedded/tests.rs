@@ -12,7 +12,10 @@ use std::{
 use redb::{Database, StorageBackend, backends::FileBackend};
 
 use super::{Embedded, buckets::Buckets, file::File};
-use crate::store::{Committed, Found, Op, Quota, Read, StoreError, Txn};
+use crate::{
+    clock::Clock,
+    store::{Committed, Found, Op, Quota, Read, StoreError, Txn},
+};
 
 const WELL: u8 = 0;
 /// What is there can be written over, nothing can be added.
@@ -87,7 +90,11 @@ fn on_a_disk(dir: &std::path::Path) -> (Embedded, Arc<AtomicU8>) {
         })
     };
     (
-        Embedded::on(File::with_opener(Box::new(opener)).unwrap()).unwrap(),
+        Embedded::on(
+            File::with_opener(Box::new(opener)).unwrap(),
+            Clock::system(),
+        )
+        .unwrap(),
         mood,
     )
 }
@@ -194,7 +201,7 @@ async fn a_panic_below_does_not_end_the_writer() {
 #[test]
 fn full_buckets_are_thrown_away() {
     let (buckets, short) = (
-        Buckets::default(),
+        Buckets::new(Clock::system()),
         Quota {
             burst: 1,
             period: Duration::from_micros(1),

@@ -13,13 +13,13 @@ use std::{
 use redb::Durability;
 
 use super::{
-    clock::Clock,
-    file::{Fault, File},
+    fault::Fault,
+    file::File,
+    job::{Job, QueuedJob},
     sweep,
-    tables::Tables,
-    work::{Request, Work, copy},
+    tables::WriteTables,
 };
-use crate::store::StoreError;
+use crate::{clock::Clock, store::StoreError};
 
 /// Relaxed changes are on disk after that long.
 pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -36,17 +36,17 @@ const GROUP: usize = 256;
 /// The thread. Dropping it writes out everything, then ends.
 #[derive(Debug)]
 pub(super) struct Writer {
-    requests: Option<Sender<Request>>,
+    requests: Option<Sender<QueuedJob>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    pub(super) fn start(file: Arc<File>, clock: Arc<Clock>) -> Result<Self, StoreError> {
+    pub(super) fn start(file: Arc<File>, clock: Clock) -> Result<Self, StoreError> {
         let (requests, receiver) = mpsc::channel();
-        let mut desk = Desk::new(file, clock);
+        let mut writer = WriterLoop::new(file, clock);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || desk.run(&receiver))
+            .spawn(move || writer.run(&receiver))
             .map_err(|error| {
                 StoreError::Unavailable(format!("the writer cannot be started: {error}"))
             })?;
@@ -57,7 +57,7 @@ impl Writer {
     }
 
     /// False if the writer has ended.
-    pub(super) fn send(&self, request: Request) -> bool {
+    pub(super) fn send(&self, request: QueuedJob) -> bool {
         self.requests
             .as_ref()
             .is_some_and(|requests| requests.send(request).is_ok())
@@ -75,9 +75,9 @@ impl Drop for Writer {
 }
 
 /// The writer's own state.
-struct Desk {
+struct WriterLoop {
     file: Arc<File>,
-    clock: Arc<Clock>,
+    clock: Clock,
     /// When the oldest relaxed change that is not on disk was made.
     dirty: Option<Instant>,
     swept: Instant,
@@ -86,8 +86,8 @@ struct Desk {
     pause: Option<(Instant, StoreError)>,
 }
 
-impl Desk {
-    fn new(file: Arc<File>, clock: Arc<Clock>) -> Self {
+impl WriterLoop {
+    fn new(file: Arc<File>, clock: Clock) -> Self {
         Self {
             file,
             clock,
@@ -98,9 +98,9 @@ impl Desk {
         }
     }
 
-    fn run(&mut self, requests: &Receiver<Request>) {
+    fn run(&mut self, requests: &Receiver<QueuedJob>) {
         loop {
-            match requests.recv_timeout(self.patience()) {
+            match requests.recv_timeout(self.next_wait()) {
                 Ok(first) => {
                     let mut group = vec![first];
                     group.extend(requests.try_iter().take(GROUP - 1));
@@ -109,13 +109,13 @@ impl Desk {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.chores();
+            self.maintain();
         }
         self.flush();
     }
 
     /// How long to wait for requests before the next chore.
-    fn patience(&self) -> Duration {
+    fn next_wait(&self) -> Duration {
         if self.more_to_sweep {
             return Duration::from_millis(1);
         }
@@ -127,25 +127,25 @@ impl Desk {
             .max(Duration::from_millis(1))
     }
 
-    fn serve(&mut self, mut group: Vec<Request>) {
+    fn serve(&mut self, mut group: Vec<QueuedJob>) {
         // Whoever has left was told 'unknown' and will repeat it; under load this is what lets the rest catch up.
-        group.retain(|request| !request.work.is_abandoned());
+        group.retain(|queued| !queued.job.is_abandoned());
         if group.is_empty() {
             return;
         }
         let durable = group
             .iter()
-            .any(|request| matches!(&request.work, Work::Commit(txn, _) if txn.durable));
+            .any(|queued| matches!(&queued.job, Job::Commit(txn, _) if txn.durable));
         let done = self.transact(durable, |tables| {
             group
                 .iter()
-                .map(|request| request.work.on(tables))
+                .map(|queued| queued.job.on(tables))
                 .collect::<Result<Vec<_>, Fault>>()
         });
         match done {
             Ok(outcomes) => {
                 let answers = group.into_iter().zip(outcomes);
-                answers.for_each(|(request, outcome)| request.work.answer(outcome));
+                answers.for_each(|(queued, outcome)| queued.job.answer(outcome));
             }
             // One request spoils the group; alone, it spoils only itself.
             Err(Fault::Spoiled(_)) if group.len() > 1 => {
@@ -157,7 +157,7 @@ impl Desk {
                 let error = fault.told();
                 group
                     .into_iter()
-                    .for_each(|request| request.work.refuse(&error));
+                    .for_each(|queued| queued.job.refuse(&error));
             }
         }
     }
@@ -166,9 +166,9 @@ impl Desk {
     fn transact<T>(
         &mut self,
         durable: bool,
-        work: impl FnOnce(&mut Tables<'_>) -> Result<T, Fault>,
+        work: impl FnOnce(&mut WriteTables<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        self.mend().map_err(Fault::Said)?;
+        self.check_pause().map_err(Fault::Said)?;
         let (now, dirty, file) = (self.clock.now_ms(), self.dirty.is_some(), self.file.clone());
         // redb panics on some damage; that must not end the only thread that writes.
         let guarded = catch_unwind(AssertUnwindSafe(|| {
@@ -179,7 +179,7 @@ impl Desk {
                 } else {
                     Durability::None
                 })?;
-                let mut tables = Tables::open(&txn, now)?;
+                let mut tables = WriteTables::open(&txn, now)?;
                 let done = work(&mut tables)?;
                 let changed = tables.changed;
                 drop(tables);
@@ -202,7 +202,7 @@ impl Desk {
             }
             Err(Fault::Broken(error)) => {
                 let error = Fault::Broken(error).told();
-                self.broke(&error);
+                self.reopen(&error);
                 Err(Fault::Said(error))
             }
             Err(fault) => Err(fault),
@@ -211,9 +211,9 @@ impl Desk {
 
     /// Opens the file anew at once, so that reads go on; writes are refused for a while, so that a full disk does not
     /// mean opening it for each of them.
-    fn broke(&mut self, error: &StoreError) {
+    fn reopen(&mut self, error: &StoreError) {
         tracing::error!(reason = %error, "the store's file failed; it is opened anew");
-        self.pause = Some((Instant::now() + PAUSE, copy(error)));
+        self.pause = Some((Instant::now() + PAUSE, error.clone()));
         self.dirty = None;
         if let Err(fault) = self.file.reopen() {
             tracing::error!(reason = %fault.told(), "the store's file cannot be opened");
@@ -221,25 +221,25 @@ impl Desk {
     }
 
     /// Ends the pause after a failure once it is over and the file is open.
-    fn mend(&mut self) -> Result<(), StoreError> {
+    fn check_pause(&mut self) -> Result<(), StoreError> {
         let Some((until, error)) = &self.pause else {
             return Ok(());
         };
         if Instant::now() < *until {
-            return Err(copy(error));
+            return Err(error.clone());
         }
         if !self.file.is_open()
             && let Err(fault) = self.file.reopen()
         {
             let error = fault.told();
-            self.pause = Some((Instant::now() + PAUSE, copy(&error)));
+            self.pause = Some((Instant::now() + PAUSE, error.clone()));
             return Err(error);
         }
         self.pause = None;
         Ok(())
     }
 
-    fn chores(&mut self) {
+    fn maintain(&mut self) {
         if self
             .dirty
             .is_some_and(|since| since.elapsed() >= FLUSH_EVERY)

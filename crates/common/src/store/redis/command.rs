@@ -6,7 +6,7 @@ use redis::Cmd;
 
 use crate::store::{
     Bucket, Check, Op, Txn,
-    plan::{Guard, Kind},
+    plan::{Guard, KeyType},
 };
 
 /// One argument as it goes out.
@@ -19,7 +19,7 @@ const JOINED: usize = 1000;
 const LONGEST_TTL: u128 = 100 * 366 * 24 * 60 * 60 * 1000;
 
 /// One Redis command about one key.
-pub(super) struct Command<'a> {
+pub(super) struct RedisCommand<'a> {
     name: &'static str,
     key: &'a str,
     args: Vec<Arg<'a>>,
@@ -37,7 +37,7 @@ fn millis<'a>(ttl: Duration) -> Arg<'a> {
     number(ttl.as_millis().clamp(1, LONGEST_TTL))
 }
 
-impl<'a> Command<'a> {
+impl<'a> RedisCommand<'a> {
     pub(super) fn of(op: &'a Op) -> Self {
         let (name, args) = match op {
             Op::Set {
@@ -86,7 +86,7 @@ impl<'a> Command<'a> {
     }
 
     /// Takes the next command in, if the two are one for Redis.
-    fn join(&mut self, next: &mut Command<'a>) -> bool {
+    fn join(&mut self, next: &mut RedisCommand<'a>) -> bool {
         let joins = self.name == next.name
             && self.key == next.key
             && matches!(self.name, "HSET" | "HDEL" | "RPUSH" | "ZADD" | "ZREM")
@@ -99,12 +99,12 @@ impl<'a> Command<'a> {
 }
 
 /// A transaction as `commit.lua` takes it.
-pub(super) struct Flat<'a> {
+pub(super) struct ScriptArgs<'a> {
     pub(super) keys: Vec<&'a str>,
     pub(super) args: Vec<Arg<'a>>,
 }
 
-impl<'a> Flat<'a> {
+impl<'a> ScriptArgs<'a> {
     pub(super) fn of(txn: &'a Txn, guards: &[Guard<'a>]) -> Self {
         let mut flat = Self {
             keys: Vec::new(),
@@ -116,9 +116,9 @@ impl<'a> Flat<'a> {
         for guard in guards {
             flat.guard(guard);
         }
-        let mut open: Option<Command<'a>> = None;
+        let mut open: Option<RedisCommand<'a>> = None;
         for op in &txn.ops {
-            let mut next = Command::of(op);
+            let mut next = RedisCommand::of(op);
             if open.as_mut().is_some_and(|command| command.join(&mut next)) {
                 continue;
             }
@@ -165,13 +165,13 @@ impl<'a> Flat<'a> {
 
     fn guard(&mut self, guard: &Guard<'a>) {
         match guard {
-            Guard::Kind(key, kind) => {
+            Guard::KeyType(key, kind) => {
                 self.keys.push(key);
                 self.args.push(text(match kind {
-                    Kind::Value => "string",
-                    Kind::Hash => "hash",
-                    Kind::List => "list",
-                    Kind::Index => "zset",
+                    KeyType::Value => "string",
+                    KeyType::Hash => "hash",
+                    KeyType::List => "list",
+                    KeyType::Index => "zset",
                 }));
             }
             Guard::Numbers(key, fields) => {
@@ -182,7 +182,7 @@ impl<'a> Flat<'a> {
         }
     }
 
-    fn command(&mut self, command: Command<'a>) {
+    fn command(&mut self, command: RedisCommand<'a>) {
         self.keys.push(command.key);
         self.args
             .extend([text(command.name), number(command.args.len())]);

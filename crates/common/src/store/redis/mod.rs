@@ -13,11 +13,12 @@ use redis::{Cmd, Pipeline, Script, Value};
 use secrecy::SecretString;
 
 use self::{
-    command::{Command, Flat},
+    command::{RedisCommand, ScriptArgs},
     reply::{Failure, failure},
 };
 use super::{
-    Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, gate::Gate, plan,
+    Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, Txn,
+    circuit_breaker::CircuitBreaker, plan,
 };
 use crate::{
     clients::redis::{Connector, Link},
@@ -56,19 +57,19 @@ return said"
 #[derive(Clone, Debug)]
 pub(super) struct Redis {
     connector: Connector,
-    commit: Arc<Stored>,
-    admit: Arc<Stored>,
-    admit_and_commit: Arc<Stored>,
+    commit: Arc<StoredScript>,
+    admit: Arc<StoredScript>,
+    admit_and_commit: Arc<StoredScript>,
 }
 
 /// A script that Redis knows by its hash once it was sent whole.
 #[derive(Debug)]
-struct Stored {
+struct StoredScript {
     source: &'static str,
     script: Script,
 }
 
-impl Stored {
+impl StoredScript {
     fn new(source: &'static str) -> Arc<Self> {
         Arc::new(Self {
             source,
@@ -80,7 +81,7 @@ impl Stored {
 impl Redis {
     pub(super) fn open(
         url: &SecretString,
-        gate: Arc<Gate>,
+        breaker: Arc<CircuitBreaker>,
         shutdown: &Shutdown,
     ) -> Result<Self, StoreError> {
         let connector = Connector::new(url).map_err(|_| {
@@ -88,42 +89,42 @@ impl Redis {
         })?;
         let redis = Self {
             connector,
-            commit: Stored::new(COMMIT),
-            admit: Stored::new(ADMIT),
-            admit_and_commit: Stored::new(ADMIT_AND_COMMIT),
+            commit: StoredScript::new(COMMIT),
+            admit: StoredScript::new(ADMIT),
+            admit_and_commit: StoredScript::new(ADMIT_AND_COMMIT),
         };
         let (watcher, stopping) = (redis.clone(), shutdown.stop_token());
         shutdown.spawn(async move {
             tokio::select! {
                 () = stopping.cancelled() => {}
-                () = watcher.watch(&gate) => {}
+                () = watcher.watch(&breaker) => {}
             }
         });
         Ok(redis)
     }
 
-    /// Looks at the connection for ever; opens and shuts the gate, so that callers seldom have to find out.
-    async fn watch(&self, gate: &Gate) {
+    /// Looks at the connection for ever; opens and shuts the breaker, so that callers seldom have to find out.
+    async fn watch(&self, breaker: &CircuitBreaker) {
         loop {
             let begun = Instant::now();
             // In time for the next look: while this task lives, callers need not try what is frozen.
-            gate.leave_to_me(begun + LOOK_LIMIT + 2 * LOOK_AGAIN);
+            breaker.reserve_probe(begun + LOOK_LIMIT + 2 * LOOK_AGAIN);
             let looks = futures_util::future::join(
                 tokio::time::timeout(LOOK_LIMIT, self.ping()),
                 self.give_up_silent_links(),
             );
             let healthy = match looks.await.0 {
                 Ok(result) => {
-                    gate.answered();
+                    breaker.record_reply();
                     result.is_ok()
                 }
                 Err(_) => {
-                    gate.timed_out(begun, Instant::now());
+                    breaker.record_timeout(begun, Instant::now());
                     false
                 }
             };
             if !healthy {
-                gate.was_away(Instant::now());
+                breaker.record_unreachable(Instant::now());
             }
             tokio::time::sleep(if healthy { LOOK_EVERY } else { LOOK_AGAIN }).await;
         }
@@ -145,8 +146,12 @@ impl Redis {
         futures_util::future::join_all(looks).await;
     }
 
-    pub(super) async fn read(&self, reads: &[Read]) -> Result<Snapshot, StoreError> {
-        let (pipeline, sizes) = reading::pipeline(reads, true);
+    pub(super) async fn read(
+        &self,
+        reads: &[Read],
+        at_one_moment: bool,
+    ) -> Result<Snapshot, StoreError> {
+        let (pipeline, sizes) = reading::pipeline(reads, at_one_moment);
         // Reading twice does no harm, so a connection that broke meanwhile costs the caller nothing.
         let values = match self.send_pipeline(&pipeline).await {
             Err(Failure::Lost(_)) => self.send_pipeline(&pipeline).await,
@@ -161,7 +166,7 @@ impl Redis {
 
     pub(super) async fn commit(&self, txn: &Txn) -> Result<Committed, StoreError> {
         let guards = plan::guards(txn)?;
-        let flat = Flat::of(txn, &guards);
+        let flat = ScriptArgs::of(txn, &guards);
         let said = self.run(&self.commit, &flat.keys, &flat.args).await?;
         reply::committed(reply::number(said)?)
     }
@@ -173,7 +178,7 @@ impl Redis {
                 // PERSIST says whether there was an expiry, not whether there was a key.
                 pipeline.cmd("EXISTS").arg(key);
             }
-            pipeline.add_command(Command::of(op).packed());
+            pipeline.add_command(RedisCommand::of(op).packed());
         }
         if pipeline.is_empty() {
             return Ok(Vec::new());
@@ -212,7 +217,7 @@ impl Redis {
         txn: &Txn,
     ) -> Result<(Admission, Option<Committed>), StoreError> {
         let guards = plan::guards(txn)?;
-        let mut flat = Flat::of(txn, &guards);
+        let mut flat = ScriptArgs::of(txn, &guards);
         flat.bucket(bucket);
         let said = self
             .run(&self.admit_and_commit, &flat.keys, &flat.args)
@@ -253,7 +258,7 @@ impl Redis {
     /// Runs a script by its hash, and whole if Redis has forgotten it (nothing was done then).
     async fn run(
         &self,
-        stored: &Stored,
+        stored: &StoredScript,
         keys: &[&str],
         args: &[command::Arg<'_>],
     ) -> Result<Value, StoreError> {

@@ -83,8 +83,7 @@ pub(super) fn snapshot(
     sizes: &[usize],
     mut values: Vec<Value>,
 ) -> Result<Snapshot, StoreError> {
-    // A transaction answers with one array; what is not one has an answer for each command, the clock's among them,
-    // which by itself is an array, too.
+    // A transaction answers with one array of all replies.
     if !sizes.is_empty()
         && let [Value::Array(_)] = values.as_slice()
         && let Some(Value::Array(transaction)) = values.pop()

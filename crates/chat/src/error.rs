@@ -1,9 +1,6 @@
 //! What a request of the chat service can fail with, and what callers are told of a model server's failure.
 
-use common::{
-    errors::{ApiError, Code},
-    store::StoreError,
-};
+use common::{errors::Code, rate_limiter::RateLimitError, store::StoreError};
 
 use crate::llm::ModelError;
 
@@ -41,8 +38,8 @@ pub enum ChatError {
         tokens_per_day: u64,
     },
     /// The rate limit refuses the request, or cannot be asked.
-    #[error("the request was not counted")]
-    NotCounted(Box<ApiError>),
+    #[error(transparent)]
+    RateLimited(#[from] RateLimitError),
     /// New turns are refused.
     #[error("the service is stopping")]
     ShuttingDown,
@@ -58,12 +55,6 @@ pub enum ChatError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-impl From<ApiError> for ChatError {
-    fn from(refusal: ApiError) -> Self {
-        Self::NotCounted(Box::new(refusal))
-    }
 }
 
 /// What a model server's failure is called, and what the caller is told: never the server's own words.

@@ -1,0 +1,131 @@
+//! One request's place in the rate limit: counted at most once, however many hold the ticket.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use super::{Caller, RateLimiter};
+use crate::store::{Admission, Bucket, StoreError};
+
+/// Why a request may not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum RateLimitError {
+    /// The caller's bucket is empty.
+    #[error("too many requests")]
+    Limited {
+        /// Whether the caller is an address without identity, not a user.
+        by_address: bool,
+        /// When the next request would pass.
+        retry_after: Duration,
+    },
+    /// The bucket cannot be read; the request may have been counted.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A request of one caller, counted or about to be. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RateLimitTicket(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limiter: RateLimiter,
+    caller: Caller,
+    admission: OnceLock<Admission>,
+}
+
+impl RateLimitTicket {
+    pub(super) fn new(limiter: RateLimiter, caller: Caller) -> Self {
+        Self(Arc::new(Inner {
+            limiter,
+            caller,
+            admission: OnceLock::new(),
+        }))
+    }
+
+    /// Counts the request by `deadline`, unless it has been counted already.
+    pub async fn check(&self, deadline: Instant) -> Result<(), RateLimitError> {
+        if let Some(Bucket { key, quota }) = self.pending_bucket() {
+            let store = self.0.limiter.store.by(deadline);
+            match store.admit(&key, quota, 1).await {
+                Ok(admission) => self.record(admission),
+                // A full store cannot count but can still be read from; it refuses writes by itself.
+                Err(StoreError::Full(_)) => self.record(Admission {
+                    allowed: true,
+                    remaining: quota.burst,
+                    reset_after: Duration::ZERO,
+                    retry_after: Duration::ZERO,
+                }),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.result()
+    }
+
+    /// The bucket, if the request has not been counted yet: for a caller that counts it together with its first write
+    /// ([`crate::store::Store::admit_and_commit`]) and then calls [`Self::record`].
+    pub fn pending_bucket(&self) -> Option<Bucket> {
+        let Inner {
+            limiter, caller, ..
+        } = &*self.0;
+        self.0
+            .admission
+            .get()
+            .is_none()
+            .then(|| limiter.bucket(caller))
+    }
+
+    /// Records that the request was counted, with this answer.
+    pub fn record(&self, admission: Admission) {
+        // If it was counted twice, the first answer holds: it is the one that was acted upon.
+        let _ = self.0.admission.set(admission);
+    }
+
+    /// Records that the request was admitted but the answer was lost; reads what is left in the bucket for the headers.
+    pub async fn record_lost(&self) {
+        let Some(Bucket { key, quota }) = self.pending_bucket() else {
+            return;
+        };
+        let empty = Admission {
+            allowed: true,
+            remaining: 0,
+            reset_after: quota.period,
+            retry_after: Duration::ZERO,
+        };
+        let left = self.0.limiter.store.admit(&key, quota, 0).await;
+        self.record(Admission {
+            allowed: true,
+            ..left.unwrap_or(empty)
+        });
+    }
+
+    /// The decision so far; `Ok` also where the request has not been counted yet.
+    pub fn result(&self) -> Result<(), RateLimitError> {
+        match self.0.admission.get() {
+            Some(admission) if !admission.allowed => Err(RateLimitError::Limited {
+                by_address: matches!(self.0.caller, Caller::Address(_)),
+                retry_after: admission.retry_after,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives back what counting took, for a replay, which is no new work. If the store fails, the request stays counted.
+    pub async fn refund(&self) {
+        let Inner {
+            limiter, caller, ..
+        } = &*self.0;
+        let Bucket { key, quota } = limiter.bucket(caller);
+        let _ = limiter.store.refund(&key, quota, 1).await;
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.0.caller
+    }
+
+    /// The decision, for the headers of the response.
+    pub(super) fn admission(&self) -> Option<&Admission> {
+        self.0.admission.get()
+    }
+}

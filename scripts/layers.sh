@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Checks the layers of docs/architecture.md: which module may import which, and who spells a key of the store.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+broken=0
+
+# The code of .rs files without comments, as file:line:code.
+code() {
+  local place places=()
+  for place; do
+    [ ! -e "$place" ] || places+=("$place")
+  done
+  [ "${#places[@]}" -gt 0 ] || { echo "no such place: $*" >&2; exit 1; }
+  find "${places[@]}" -name '*.rs' -print0 | sort -z \
+    | xargs -0r awk '{ line = $0; sub(/(^|[ \t])\/\/.*/, "", line); if (line != "") print FILENAME ":" FNR ":" line }'
+}
+
+# forbid <rule> <regular expression> <place>...: nothing in those places may match.
+forbid() {
+  local rule=$1 pattern=$2
+  shift 2
+  local found
+  found=$(code "$@" | grep -E "$pattern" || true)
+  if [ -n "$found" ]; then
+    printf '%s\n%s\n\n' "$rule" "$found" >&2
+    broken=1
+  fi
+}
+
+# depends <crate> <crate>: whether the first one's manifest names the second.
+depends() {
+  sed -n '/^\[dependencies\]/,/^\[/p' "crates/$1/Cargo.toml" | grep -qE "^$2[ .=]"
+}
+
+for pair in "common auth" "common chat" "auth chat" "chat auth"; do
+  read -r one other <<<"$pair"
+  if depends "$one" "$other"; then
+    echo "crates/$one must not depend on $other" >&2
+    broken=1
+  fi
+done
+
+# A path into a module of the crate: `crate::module`, or `module::` inside `use crate::{...}`.
+from() { printf 'crate::%s\\b|:[0-9]+: {4}%s::' "$1" "$1"; }
+web='\baxum\b|\bStatusCode\b|\butoipa_axum\b|\bHeaderMap\b|\bApiError\b|\bProblem\b'
+
+src=crates/chat/src
+services="$src/turns $src/events $src/generation $src/sessions.rs $src/usage.rs $src/erasure.rs"
+# shellcheck disable=SC2086
+forbid "services of chat know no HTTP" "$web" $services
+# shellcheck disable=SC2086
+forbid "services of chat do not import http" "$(from http)" $services
+forbid "chat's domain knows no HTTP" "$web" $src/domain
+for module in http turns events generation sessions usage erasure store; do
+  forbid "chat's domain imports no other module, not $module" "$(from $module)" $src/domain
+done
+for module in http turns events generation sessions usage erasure llm; do
+  forbid "chat's store imports only domain, not $module" "$(from $module)" $src/store
+done
+forbid "chat's store knows no HTTP" "$web" $src/store
+for module in http turns events generation sessions usage erasure store; do
+  forbid "llm imports only domain, not $module" "crate::$module\b" $src/llm
+done
+forbid "llm knows no HTTP server" '\baxum\b|\butoipa\b' $src/llm
+for module in http turns generation; do
+  forbid "events do not import $module" "$(from $module)" $src/events/log $src/events/registry.rs $src/events/replicator.rs
+done
+for module in http turns events; do
+  forbid "generation does not import $module" "$(from $module)" $src/generation
+done
+forbid "chat's http asks services, not the store's keys" 'store::keys' $src/http
+
+# Keys are spelled in the stores, in identity (`i:`), and in the rate limiter.
+spelled='format!\("[aci]:|"[aci]:[a-z]{3,}'
+# shellcheck disable=SC2086
+forbid "a key is spelled outside the stores" "$spelled" $services $src/http $src/llm $src/domain crates/chatbot/src \
+  crates/common/src/http crates/common/src/store crates/common/src/clients crates/common/src/errors crates/common/src/config
+
+exit "$broken"
