@@ -11,11 +11,8 @@ use crate::{
 pub(super) fn body(request: &ChatRequest, is_openai: bool) -> Value {
     let mut body = request.extra.clone();
     // Servers refuse a choice among no tools.
-    if !body
-        .get("tools")
-        .and_then(Value::as_array)
-        .is_some_and(|tools| !tools.is_empty())
-    {
+    let tools = body.get("tools").and_then(Value::as_array);
+    if tools.is_none_or(Vec::is_empty) {
         for name in ["tools", "tool_choice", "parallel_tool_calls"] {
             body.remove(name);
         }
