@@ -387,7 +387,7 @@ async fn a_wrong_value_is_a_bad_request_that_names_it(on: Backend) {
     error(
         &post(&alice, &with("tools", json!([]))).await,
         400,
-        "invalid_request",
+        "unsupported_by_model",
     );
 }
 
