@@ -34,7 +34,7 @@ async fn a_server_that_is_known_to_be_down_is_503_before_anything_is_stored(on: 
     let logs = app.logs();
     let line = logs
         .lines()
-        .find(|line| line.contains("without a list of models"));
+        .find(|line| line.contains("did not list its models"));
     let line = line.expect("the log says why nobody is asked");
     assert!(line.to_lowercase().contains("refused"), "{line}");
 }

@@ -155,8 +155,7 @@ async fn a_refusal_is_tried_once_more_and_only_before_the_first_token(on: Backen
     app.model.next(Answer::partial(["x"]).reset());
     alice.send("work", "two").await.problem(502, "llm_failed");
     assert_eq!(app.model.chats().len(), 3);
-    let refusal = Answer::refuse(503, "retry-after: 0\r\n", "{}");
-    app.model.answer_to("three", refusal);
+    app.model.answer_to("three", Answer::refuse(502, "", "{}"));
     alice
         .send("work", "three")
         .await

@@ -95,7 +95,7 @@ async fn a_request_reaches_an_ollama_in_its_words(on: Backend) {
     let sent = app.model.asked("by the old name").body;
     assert_eq!(sent["options"]["num_predict"], 5);
     assert_eq!(sent["options"]["stop"], json!(["x", "y"]));
-    assert_eq!(sent["format"], "json");
+    assert_eq!(sent["format"], json!({"type": "object"}));
 }
 
 /// An app whose one provider is an OpenAI-compatible server.
@@ -387,7 +387,7 @@ async fn a_wrong_value_is_a_bad_request_that_names_it(on: Backend) {
     error(
         &post(&alice, &with("tools", json!([]))).await,
         400,
-        "invalid_request",
+        "unsupported_by_model",
     );
 }
 

@@ -86,6 +86,7 @@ pub fn explain(error: &ModelError) -> (Code, String) {
             "The model server is busy; try again in a moment.",
         ),
         ModelError::Unsupported(detail) => (Code::InvalidRequest, detail.as_str()),
+        ModelError::UnsupportedByModel(feature) => (Code::UnsupportedByModel, feature.advice()),
     };
     (code, detail.to_owned())
 }

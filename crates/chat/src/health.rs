@@ -43,19 +43,12 @@ pub(crate) fn build(
             std::future::ready(eviction.check().map_err(Into::into))
         })
         .report("llm", move || {
-            let down: Vec<&str> = llm
-                .status()
-                .into_iter()
-                .filter(|status| status.up == Some(false) || status.breaker_open)
-                .map(|status| status.provider.as_str())
-                .collect();
-            async move {
-                if down.is_empty() {
-                    Ok(())
-                } else {
-                    Err(format!("cannot be reached: {}", down.join(", ")).into())
-                }
-            }
+            let problems = llm.problems();
+            std::future::ready(if problems.is_empty() {
+                Ok(())
+            } else {
+                Err(problems.join("; ").into())
+            })
         })
         .build()
 }

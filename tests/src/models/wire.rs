@@ -214,7 +214,7 @@ fn show(model: &Model) -> (u16, Value) {
     let info = json!({"general.architecture": "gemma3", "gemma3.context_length": model.window});
     (
         200,
-        json!({"model_info": info, "capabilities": ["completion"], "details": {"family": "gemma3"}, "modified_at": TIME}),
+        json!({"model_info": info, "capabilities": ["completion", "vision", "tools", "thinking"], "details": {"family": "gemma3"}, "modified_at": TIME}),
     )
 }
 

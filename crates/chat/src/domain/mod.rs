@@ -9,7 +9,7 @@ pub mod turn;
 
 pub use ids::{MessageId, SessionId, new_incarnation, random_text};
 pub use message::{AnswerInfo, Context, FinishReason, Message, Role, Usage};
-pub use options::Options;
+pub use options::{Effort, Options, Think};
 pub use session::{NewSession, Session, SessionChange};
 pub use turn::{
     Ending, IdempotencyKey, IdempotencyRecord, OnDisconnect, OpenTurn, StopReason, TurnInput,

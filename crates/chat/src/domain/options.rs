@@ -30,7 +30,36 @@ pub struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 16)]
     pub stop: Option<Vec<String>>,
-    /// Whether a thinking model thinks.
+    /// Whether a thinking model thinks, or how much.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub think: Option<bool>,
+    pub think: Option<Think>,
+}
+
+/// `true`, `false`, or an effort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Think {
+    Enabled(bool),
+    Effort(Effort),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Effort {
+    Low,
+    Medium,
+    High,
+}
+
+impl Think {
+    pub fn is_enabled(self) -> bool {
+        !matches!(self, Self::Enabled(false))
+    }
+
+    pub fn effort(self) -> Option<Effort> {
+        match self {
+            Self::Enabled(_) => None,
+            Self::Effort(effort) => Some(effort),
+        }
+    }
 }

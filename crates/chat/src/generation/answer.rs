@@ -1,5 +1,7 @@
 //! What is known of an answer while it is generated.
 
+use common::config::ProviderKind;
+
 use crate::{
     domain::{Context, FinishReason, OpenTurn, Usage},
     generation::tokens::{TextSize, TokenEstimates},
@@ -39,6 +41,7 @@ pub(crate) struct AnswerBuilder {
     tool_calls: usize,
     size: TextSize,
     counted: Option<Usage>,
+    streamed_tokens: u64,
     served_by: Option<ServedBy>,
 }
 
@@ -103,6 +106,11 @@ impl AnswerBuilder {
         self.served_by.as_ref()
     }
 
+    /// Notes how many pieces of output came: the tokens of an answer that was not finished.
+    pub(crate) fn record_streamed(&mut self, tokens: u64) {
+        self.streamed_tokens = tokens;
+    }
+
     /// What the model server counted.
     pub(crate) fn counted(&self) -> Option<Usage> {
         self.counted
@@ -113,10 +121,18 @@ impl AnswerBuilder {
         match (&self.served_by, self.counted) {
             (None, _) => Usage::default(),
             (Some(_), Some(counted)) => counted,
-            (Some(served_by), None) => Usage {
-                prompt_tokens: prompt_estimate.into(),
-                completion_tokens: estimates.tokens_of(&served_by.model, self.size).into(),
-            },
+            (Some(served_by), None) => {
+                let estimate = estimates.tokens_of(&served_by.model, self.size).into();
+                let is_exact = served_by.provider == ProviderKind::Ollama.as_str();
+                Usage {
+                    prompt_tokens: prompt_estimate.into(),
+                    completion_tokens: match self.streamed_tokens {
+                        0 => estimate,
+                        streamed if is_exact => streamed,
+                        streamed => streamed.max(estimate),
+                    },
+                }
+            }
         }
     }
 }

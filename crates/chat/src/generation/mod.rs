@@ -68,10 +68,12 @@ pub(crate) async fn run<S: Sink>(
             }
         }
     };
-    AssertUnwindSafe(run)
+    let outcome = AssertUnwindSafe(run)
         .catch_unwind()
         .await
-        .unwrap_or(Outcome::Broken)
+        .unwrap_or(Outcome::Broken);
+    answer.record_streamed(generation.streamed_tokens());
+    outcome
 }
 
 /// Counts tokens in the metrics.

@@ -2,8 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use common::identity::UserId;
 
 use crate::domain::Usage;
 
@@ -18,22 +20,62 @@ pub(crate) fn default_room(window: u32) -> u32 {
     (window / 4).min(DEFAULT_ROOM)
 }
 
-/// For each model, the ratio of what its server counted to what we estimated.
+/// What is learned from the counts of model servers: for each user and model the ratio of what was counted to what we
+/// estimated, and for each model the tokens of its template.
+///
+/// Ratios are never shared: digits or code of one user would make another one's prose look too long, or fit too well.
 #[derive(Clone, Debug, Default)]
 pub struct TokenEstimates {
-    ratios: Arc<Mutex<HashMap<String, f64>>>,
+    learned: Arc<Mutex<Learned>>,
+    user: Option<UserId>,
+}
+
+#[derive(Debug, Default)]
+struct Learned {
+    ratios: HashMap<(UserId, String), f64>,
+    templates: HashMap<String, u32>,
 }
 
 impl TokenEstimates {
     /// Bounds of a ratio: a server that counts a cached prompt as nothing must not make us believe that everything fits.
     const RANGE: std::ops::RangeInclusive<f64> = 0.5..=4.0;
 
-    /// Models remembered: the names come from callers, so there must be a limit.
-    const MODELS: usize = 1024;
+    /// Entries of each kind: the names come from callers, so there must be a limit.
+    const MAX_ENTRIES: usize = 16_384;
+
+    /// Tokens of a template that nothing is known of.
+    const DEFAULT_TEMPLATE: u32 = 16;
+
+    /// Most tokens that are believed of a template.
+    const MAX_TEMPLATE: u32 = 512;
+
+    /// Texts of fewer tokens tell how long the template is, longer ones what the ratio is.
+    const SHORT: u32 = 32;
+
+    /// The same estimates, for what that user writes.
+    pub fn for_user(&self, user: &UserId) -> Self {
+        Self {
+            learned: Arc::clone(&self.learned),
+            user: Some(user.clone()),
+        }
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     pub(crate) fn ratio(&self, model: &str) -> f64 {
-        let ratios = self.ratios.lock().unwrap_or_else(PoisonError::into_inner);
-        ratios.get(model).copied().unwrap_or(1.0)
+        let Some(user) = &self.user else {
+            return 1.0;
+        };
+        let key = (user.clone(), model.to_owned());
+        self.learned().ratios.get(&key).copied().unwrap_or(1.0)
+    }
+
+    /// What a prompt costs beside its messages.
+    pub(crate) fn template(&self, model: &str) -> u32 {
+        let learned = self.learned().templates.get(model).copied();
+        learned.unwrap_or(Self::DEFAULT_TEMPLATE)
     }
 
     pub fn tokens(&self, model: &str, text: &str) -> u32 {
@@ -46,21 +88,34 @@ impl TokenEstimates {
 
     /// Learns from what the server counted for a prompt that we had estimated.
     pub fn observe(&self, model: &str, estimated: u32, counted: Usage) {
-        if estimated < 16 || counted.prompt_tokens == 0 {
+        let template = self.template(model);
+        let text = estimated.saturating_sub(template);
+        let counted = u32::try_from(counted.prompt_tokens).unwrap_or(u32::MAX);
+        if counted == 0 || text == 0 {
             return;
         }
-        let mut ratios = self.ratios.lock().unwrap_or_else(PoisonError::into_inner);
-        if ratios.len() >= Self::MODELS && !ratios.contains_key(model) {
-            return;
+        let mut learned = self.learned();
+        if text < Self::SHORT {
+            let seen = counted.saturating_sub(text).min(Self::MAX_TEMPLATE);
+            make_room(&mut learned.templates, Self::MAX_ENTRIES);
+            let known = learned.templates.entry(model.to_owned()).or_insert(seen);
+            // A quarter of the way at a time smooths single odd prompts; rounded up, so that it arrives.
+            *known = (*known * 3 + seen).div_ceil(4);
+        } else if let Some(user) = &self.user {
+            make_room(&mut learned.ratios, Self::MAX_ENTRIES);
+            let key = (user.clone(), model.to_owned());
+            let ratio = learned.ratios.entry(key).or_insert(1.0);
+            // The estimate contained the old ratio.
+            let seen = *ratio * f64::from(counted.saturating_sub(template)) / f64::from(text);
+            *ratio = (*ratio * 0.75 + seen * 0.25).clamp(*Self::RANGE.start(), *Self::RANGE.end());
         }
-        let ratio = ratios.entry(model.to_owned()).or_insert(1.0);
-        // The estimate contained the old ratio; a quarter of the way at a time smooths single odd prompts.
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a ratio of token counts needs no more than 52 bits"
-        )]
-        let seen = *ratio * counted.prompt_tokens as f64 / f64::from(estimated);
-        *ratio = (*ratio * 0.75 + seen * 0.25).clamp(*Self::RANGE.start(), *Self::RANGE.end());
+    }
+}
+
+/// Estimates are cheap to learn again.
+fn make_room<K, V>(entries: &mut HashMap<K, V>, limit: usize) {
+    if entries.len() >= limit {
+        entries.clear();
     }
 }
 
@@ -93,5 +148,44 @@ impl TextSize {
     pub fn scaled(self, ratio: f64) -> u32 {
         let tokens = u32::try_from(self.ascii.div_ceil(4) + self.other).unwrap_or(u32::MAX);
         (f64::from(tokens) * ratio).ceil() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(prompt_tokens: u64) -> Usage {
+        Usage {
+            prompt_tokens,
+            completion_tokens: 1,
+        }
+    }
+
+    #[test]
+    fn what_one_user_writes_changes_no_estimate_of_another() {
+        let estimates = TokenEstimates::default();
+        let [digits, prose] =
+            ["a", "b"].map(|name| estimates.for_user(&UserId::parse(name).unwrap()));
+        for _ in 0..16 {
+            digits.observe("m", 1000, counted(4000));
+        }
+        assert!(digits.tokens("m", &"1".repeat(4000)) > 2000);
+        assert_eq!(prose.tokens("m", &"x".repeat(4000)), 1000);
+    }
+
+    #[test]
+    fn the_template_of_a_model_is_learned_from_short_prompts() {
+        let estimates = TokenEstimates::default();
+        let one = estimates.for_user(&UserId::parse("a").unwrap());
+        assert_eq!(one.template("m"), 16);
+        one.observe("m", 16 + 7, counted(70));
+        assert_eq!(estimates.template("m"), 63);
+        one.observe("m", 63 + 1000, counted(5000));
+        assert_eq!(estimates.template("m"), 63);
+        for _ in 0..50 {
+            one.observe("m", estimates.template("m") + 7, counted(1_000_000));
+        }
+        assert_eq!(estimates.template("m"), 512);
     }
 }

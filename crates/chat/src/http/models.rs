@@ -41,12 +41,15 @@ pub async fn list(
     State(app): State<Arc<AppState>>,
     _identity: Identity,
 ) -> Result<Json<ModelList>, ApiError> {
-    let models = app.llm.models().into_iter().map(|model| ModelBody {
-        id: model.id,
-        provider: model.provider.as_str().to_owned(),
-        context_window: model.window,
-        default: model.is_default,
-    });
+    let models = app.llm.models().into_iter();
+    let models = models
+        .filter(|model| model.can_chat)
+        .map(|model| ModelBody {
+            id: model.id,
+            provider: model.provider.as_str().to_owned(),
+            context_window: model.window,
+            default: model.is_default,
+        });
     Ok(Json(ModelList {
         models: models.collect(),
     }))

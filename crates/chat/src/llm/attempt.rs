@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::llm::{
     chunk::Chunk,
     deadlines::StreamTimeouts,
-    error::{ModelError, ProviderError},
+    error::{ErrorKind, ModelError, ProviderError},
     providers::{Batch, ChunkStream},
     request::{ChatRequest, Prompt},
     scheduler::SchedulerPermit,
@@ -17,6 +17,10 @@ use crate::llm::{
 
 /// The longest wait that a server can ask for before the retry.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(5);
+/// The longest pause between two requests to a busy server.
+const MAX_BUSY_PAUSE: Duration = Duration::from_secs(3);
+/// Parts of the window that a prompt is cut to where the server finds it too long.
+const NARROWER: [(u32, u32); 2] = [(3, 4), (1, 2)];
 
 pub(super) struct ProviderAttempt {
     upstream: Arc<Upstream>,
@@ -24,6 +28,8 @@ pub(super) struct ProviderAttempt {
     permit: SchedulerPermit,
     reported_position: Option<usize>,
     stage: AttemptStage,
+    /// A stream failed before its first output, and was asked for again.
+    is_restarted: bool,
     metrics: AttemptMetrics,
 }
 
@@ -61,6 +67,7 @@ impl ProviderAttempt {
             permit,
             reported_position: None,
             stage: AttemptStage::Waiting,
+            is_restarted: false,
             metrics,
         }
     }
@@ -74,22 +81,34 @@ impl ProviderAttempt {
         matches!(&self.stage, AttemptStage::Streaming(streaming) if streaming.has_output)
     }
 
-    /// The next chunks; may be none.
-    pub(super) async fn step(&mut self, prompt: &dyn Prompt) -> Result<Vec<Chunk>, ProviderError> {
+    /// What comes next; may be nothing.
+    pub(super) async fn step(&mut self, prompt: &dyn Prompt) -> Result<Batch, ProviderError> {
         match &mut self.stage {
             AttemptStage::Waiting => Ok(self.wait().await),
             AttemptStage::Requesting => {
-                self.stage =
-                    AttemptStage::Streaming(open(&self.upstream, &self.model, prompt).await?);
-                Ok(Vec::new())
+                let streaming = open(&self.upstream, &self.model, prompt).await?;
+                self.stage = AttemptStage::Streaming(streaming);
+                Ok(Batch::default())
             }
             AttemptStage::Streaming(streaming) => {
                 let cut_off = || Err(ProviderError::failed("cut off: the stream ended"));
                 let read = streaming.timeouts.limit(streaming.stream.next()).await?;
-                let batch = read.unwrap_or_else(cut_off)?;
-                Ok(self.chunks(batch))
+                match read.unwrap_or_else(cut_off) {
+                    Ok(batch) => Ok(self.output(batch)),
+                    Err(error) if self.can_restart(&error) => {
+                        self.is_restarted = true;
+                        tokio::time::sleep(retry_pause()).await;
+                        self.stage = AttemptStage::Requesting;
+                        Ok(Batch::default())
+                    }
+                    Err(error) => Err(error),
+                }
             }
         }
+    }
+
+    fn can_restart(&self, error: &ProviderError) -> bool {
+        error.is_transient() && !self.is_restarted && !self.has_output()
     }
 
     /// Records how it failed, and makes the error that leaves the model layer.
@@ -103,21 +122,24 @@ impl ProviderAttempt {
         error
     }
 
-    async fn wait(&mut self) -> Vec<Chunk> {
+    async fn wait(&mut self) -> Batch {
         self.reported_position = self.permit.changed(self.reported_position).await;
         match self.reported_position {
-            Some(position) => vec![Chunk::Queued { position }],
+            Some(position) => Batch {
+                chunks: vec![Chunk::Queued { position }],
+                deltas: 0,
+            },
             None => {
                 self.stage = AttemptStage::Requesting;
                 self.metrics.admitted();
-                Vec::new()
+                Batch::default()
             }
         }
     }
 
-    fn chunks(&mut self, batch: Batch) -> Vec<Chunk> {
+    fn output(&mut self, mut batch: Batch) -> Batch {
         let AttemptStage::Streaming(streaming) = &mut self.stage else {
-            return batch.chunks;
+            return batch;
         };
         // A tool call is told when it is whole, but the model is at work from its first piece on.
         let has_output = batch.deltas > 0 || !batch.chunks.is_empty();
@@ -130,18 +152,18 @@ impl ProviderAttempt {
         if batch.is_finished() {
             self.metrics.result = "ok";
         }
-        if !is_first {
-            return batch.chunks;
+        if is_first {
+            streaming.has_output = true;
+            self.metrics.first_token();
+            let started = Chunk::Started {
+                provider: self.upstream.kind(),
+                model: self.model.clone(),
+                window: streaming.window,
+                dropped: streaming.dropped,
+            };
+            batch.chunks.insert(0, started);
         }
-        streaming.has_output = true;
-        self.metrics.first_token();
-        let started = Chunk::Started {
-            provider: self.upstream.kind(),
-            model: self.model.clone(),
-            window: streaming.window,
-            dropped: streaming.dropped,
-        };
-        std::iter::once(started).chain(batch.chunks).collect()
+        batch
     }
 }
 
@@ -151,9 +173,32 @@ async fn open(
     prompt: &dyn Prompt,
 ) -> Result<Streaming, ProviderError> {
     let window = upstream.window(model);
-    let request = prompt.fit(model, window);
+    let mut request = prompt.fit(model, window);
     let mut timeouts = upstream.stream_timeouts();
-    let stream = send(upstream, &request, &mut timeouts).await?;
+    let mut narrower = NARROWER.iter();
+    let stream = loop {
+        let sent = tokio::select! {
+            sent = send(upstream, &request, &mut timeouts) => sent,
+            () = upstream.health().found_absent() => Err(ProviderError::new(
+                ErrorKind::Unreachable,
+                "it accepts connections and does not answer",
+            )),
+        };
+        let error = match sent {
+            Ok(stream) => break stream,
+            Err(error) => error,
+        };
+        // Our estimate was too low: an earlier part of the conversation goes, and is counted as dropped.
+        let is_trimmed = error.kind() == ErrorKind::ContextTooLong && !request.untrimmed;
+        let Some((part, whole)) = narrower.next().filter(|_| is_trimmed) else {
+            return Err(error);
+        };
+        let trimmed = prompt.fit(model, window / whole * part);
+        if trimmed.messages.len() == request.messages.len() {
+            return Err(error);
+        }
+        request = ChatRequest { window, ..trimmed };
+    };
     Ok(Streaming {
         stream,
         timeouts,
@@ -163,22 +208,31 @@ async fn open(
     })
 }
 
-/// Sends the request, and once more if what went wrong may have passed.
+/// Sends the request, and once more if what went wrong may have passed. A server that is busy is asked again until the
+/// first token is due.
 async fn send(
     upstream: &Upstream,
     request: &ChatRequest,
     timeouts: &mut StreamTimeouts,
 ) -> Result<ChunkStream, ProviderError> {
-    let first = match upstream.call(request, timeouts).await {
-        Err(error) if error.is_transient() => error,
-        result => return result,
-    };
-    let wait = first.retry_after().unwrap_or_else(retry_pause);
-    if wait > MAX_RETRY_WAIT || !upstream.is_breaker_closed() {
-        return Err(first);
+    let (mut pause, mut is_retried) = (retry_pause(), false);
+    loop {
+        let error = match upstream.call(request, timeouts).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        let is_busy = error.kind() == ErrorKind::Busy;
+        let wait = error.retry_after().unwrap_or_default().max(pause);
+        let may_retry = is_busy || (error.is_transient() && !is_retried);
+        if !may_retry || wait > MAX_RETRY_WAIT || !upstream.is_breaker_closed() {
+            return Err(error);
+        }
+        if timeouts.limit(tokio::time::sleep(wait)).await.is_err() {
+            return Err(error);
+        }
+        is_retried |= !is_busy;
+        pause = (pause * 2).min(MAX_BUSY_PAUSE);
     }
-    timeouts.limit(tokio::time::sleep(wait)).await?;
-    upstream.call(request, timeouts).await
 }
 
 /// Before a retry that the server names no time for: short, and not the same for all who wait.

@@ -1,6 +1,6 @@
 //! Errors of model servers: what a provider reports, and what leaves the model layer.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::llm::redaction::Redactor;
 
@@ -35,6 +35,9 @@ pub enum ModelError {
     /// The request cannot be served as it is. The text is for the caller.
     #[error("not supported: {0}")]
     Unsupported(String),
+    /// The model cannot do what was asked.
+    #[error("the model does not support {0}")]
+    UnsupportedByModel(Feature),
 }
 
 /// What a model may be unable to do.
@@ -80,6 +83,8 @@ pub(super) struct ProviderError {
     upstream_text: Option<String>,
     /// For the caller, in place of the general sentence.
     advice: Option<String>,
+    /// What an operator can do about it.
+    hint: Option<&'static str>,
     retry_after: Option<Duration>,
     /// It was tried again already.
     is_retried: bool,
@@ -92,6 +97,7 @@ impl ProviderError {
             context: context.into(),
             upstream_text: None,
             advice: None,
+            hint: None,
             retry_after: None,
             is_retried: false,
         }
@@ -128,6 +134,18 @@ impl ProviderError {
         self
     }
 
+    /// Keeps a hint that is there.
+    pub(super) fn with_hint(mut self, hint: Option<&'static str>) -> Self {
+        self.hint = self.hint.or(hint);
+        self
+    }
+
+    /// The hint where the answer was not understood at all.
+    pub(super) fn with_hint_if_failed(self, hint: &'static str) -> Self {
+        let hint = (self.kind == ErrorKind::Failed).then_some(hint);
+        self.with_hint(hint)
+    }
+
     pub(super) fn without_retry(mut self) -> Self {
         self.is_retried = true;
         self
@@ -152,12 +170,18 @@ impl ProviderError {
         matches!(self.kind, ErrorKind::Unreachable | ErrorKind::Outage)
     }
 
-    /// For the log: our words, then what may be shown of the server's.
+    /// For the log: what was asked, what came, as far as it may be shown, and what to do.
     pub(super) fn describe(&self, redactor: &Redactor<'_>) -> String {
-        match &self.upstream_text {
-            Some(text) => format!("{}: {}", self.context, redactor.redact(text)),
-            None => self.context.clone(),
+        let mut text = self.context.clone();
+        if let Some(theirs) = &self.upstream_text {
+            text.push_str(": ");
+            text.push_str(&redactor.redact(theirs));
         }
+        if let Some(hint) = self.hint {
+            text.push_str("; ");
+            text.push_str(hint);
+        }
+        text
     }
 
     /// What leaves the model layer. `not_found` makes the sentence for a model that the server lacks.
@@ -175,7 +199,7 @@ impl ProviderError {
             ErrorKind::Timeout => ModelError::Timeout(text),
             ErrorKind::ModelNotFound => not_found(),
             ErrorKind::ContextTooLong => ModelError::ContextTooLong(text),
-            ErrorKind::Unsupported(feature) => ModelError::Unsupported(feature.advice().to_owned()),
+            ErrorKind::Unsupported(feature) => ModelError::UnsupportedByModel(feature),
             ErrorKind::InvalidRequest => match self.advice {
                 Some(advice) => ModelError::Unsupported(advice),
                 None => ModelError::Failed(text),
@@ -188,7 +212,8 @@ impl ProviderError {
 }
 
 impl Feature {
-    fn advice(self) -> &'static str {
+    /// What the caller can do.
+    pub fn advice(self) -> &'static str {
         match self {
             Self::Images => "This model does not support images; ask another one, or leave it out.",
             Self::Tools => "This model does not support tools; ask another one, or leave it out.",
@@ -200,11 +225,22 @@ impl Feature {
     }
 }
 
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Images => "images",
+            Self::Tools => "tools",
+            Self::Thinking => "thinking",
+            Self::Chat => "chat",
+        })
+    }
+}
+
 impl ModelError {
     /// How much the error helps the caller: what the request can change comes first, a full queue last.
     pub(super) fn error_priority(&self) -> u8 {
         match self {
-            Self::ContextTooLong(_) | Self::Unsupported(_) => 3,
+            Self::ContextTooLong(_) | Self::Unsupported(_) | Self::UnsupportedByModel(_) => 3,
             Self::Failed(_) | Self::Timeout(_) => 2,
             Self::Unavailable(_) | Self::NotFound(_) | Self::Busy { .. } => 1,
             Self::QueueFull => 0,
@@ -221,7 +257,7 @@ impl ModelError {
             Self::ContextTooLong(_) => "context_too_long",
             Self::QueueFull => "queue_full",
             Self::Busy { .. } => "busy",
-            Self::Unsupported(_) => "unsupported",
+            Self::Unsupported(_) | Self::UnsupportedByModel(_) => "unsupported",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::llm::{
     attempt::ProviderAttempt,
     chunk::Chunk,
     error::{ErrorKind, ModelError, ProviderError},
+    providers::Batch,
     request::Prompt,
     routing::{Router, Selection},
 };
@@ -19,13 +20,14 @@ use crate::llm::{
 /// A place in the queue, then the answer. Dropping it at any moment gives the place back and closes the connection.
 pub struct Generation {
     stage: GenerationStage,
+    streamed_tokens: u64,
 }
 
 enum GenerationStage {
     /// It has its place in the queue; the prompt is not known yet.
     Queued(Box<Queued>),
     /// A stream, so that dropping the future of `next` loses nothing.
-    Running(BoxStream<'static, Result<Vec<Chunk>, ModelError>>),
+    Running(BoxStream<'static, Result<Batch, ModelError>>),
     Finished,
 }
 
@@ -55,7 +57,10 @@ impl Generation {
             index,
             attempt,
         }));
-        Ok(Self { stage })
+        Ok(Self {
+            stage,
+            streamed_tokens: 0,
+        })
     }
 
     /// Gives the prompt; must be called before the first [`Self::next`].
@@ -90,8 +95,13 @@ impl Generation {
         };
         let chunks = loop {
             match steps.next().await {
-                Some(Ok(chunks)) if chunks.is_empty() => {}
-                Some(chunks) => break chunks,
+                Some(Ok(batch)) => {
+                    self.streamed_tokens += batch.deltas;
+                    if !batch.chunks.is_empty() {
+                        break Ok(batch.chunks);
+                    }
+                }
+                Some(Err(error)) => break Err(error),
                 None => break Err(ModelError::Failed("nothing more".to_owned())),
             }
         };
@@ -99,6 +109,11 @@ impl Generation {
             self.stage = GenerationStage::Finished;
         }
         chunks
+    }
+
+    /// The pieces of output that came so far. On Ollama each is a token; other servers may put several tokens into one.
+    pub fn streamed_tokens(&self) -> u64 {
+        self.streamed_tokens
     }
 }
 
@@ -112,14 +127,14 @@ struct Run {
 }
 
 impl Run {
-    /// The next chunks; may be none.
-    async fn step(&mut self) -> Result<Vec<Chunk>, ModelError> {
+    /// What comes next; may be nothing.
+    async fn step(&mut self) -> Result<Batch, ModelError> {
         let error = match self.queued.attempt.step(&*self.prompt).await {
-            Ok(chunks) => return Ok(chunks),
+            Ok(batch) => return Ok(batch),
             Err(error) => error,
         };
         self.fail_over(error)?;
-        Ok(Vec::new())
+        Ok(Batch::default())
     }
 
     /// Moves on to the next provider that can be asked, or gives up with the error that helps the caller most.

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -31,6 +31,9 @@ const MAX_MISSES: u32 = 2;
 pub(super) struct Health {
     snapshot: ArcSwap<Snapshot>,
     probe_now: Notify,
+    probed: Notify,
+    /// Whether it ever answered anything.
+    has_answered: AtomicBool,
     /// When it last sent a part of an answer: milliseconds since `started`, 0 for never.
     last_output: AtomicU64,
     started: Instant,
@@ -42,8 +45,8 @@ struct Snapshot {
     reachability: Reachability,
     /// The models as last listed; `None` while no list was ever had.
     models: Option<Arc<[ModelInfo]>>,
-    /// Whether the last probe brought a list.
-    is_listed: bool,
+    /// What was wrong with the last probe.
+    problem: Option<String>,
 }
 
 /// Whether a server is there, as far as is known.
@@ -73,6 +76,8 @@ impl Health {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             probe_now: Notify::new(),
+            probed: Notify::new(),
+            has_answered: AtomicBool::new(false),
             last_output: AtomicU64::new(0),
             started: Instant::now(),
         }
@@ -85,6 +90,24 @@ impl Health {
     /// The models as last listed; `None` while no list was ever had.
     pub(super) fn models(&self) -> Option<Arc<[ModelInfo]>> {
         self.snapshot.load().models.clone()
+    }
+
+    /// What was wrong with the last probe: what was asked, what came, and what to do.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.snapshot.load().problem.clone()
+    }
+
+    /// Resolves when probes have found nobody where no answer ever came from: an address that accepts connections and says
+    /// nothing. A server that did answer once may be slow.
+    pub(super) async fn found_absent(&self) {
+        loop {
+            let probed = self.probed.notified();
+            let has_answered = self.has_answered.load(Ordering::Relaxed);
+            if self.reachability() == Reachability::Down && !has_answered {
+                return;
+            }
+            probed.await;
+        }
     }
 
     /// Notes that the server just sent a part of an answer.
@@ -136,19 +159,18 @@ impl Health {
         redactor: &Redactor<'_>,
     ) {
         let before = self.snapshot.load();
-        let error = match &listed {
-            Some(Ok(_)) => None,
-            Some(Err(error)) => Some(error.describe(redactor)),
-            None => Some("no answer in time".to_owned()),
-        };
         let now = match listed {
-            Some(listed) => before.answered(listed),
+            Some(Ok(models)) => before.listed(models),
+            Some(Err(error)) => before.refused(&error, redactor),
             None => before.unanswered(misses, self.is_sending()),
         };
-        if now.differs(&before) {
+        if now.reachability == Reachability::Up {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+        if (now.reachability, &now.problem) != (before.reachability, &before.problem) {
             let (provider, up) = (kind.as_str(), now.reachability == Reachability::Up);
             let models = now.models.as_ref().map_or(0, |models| models.len());
-            match error {
+            match &now.problem {
                 None => tracing::info!(provider, up, models, "model server is up"),
                 Some(error) => {
                     tracing::warn!(
@@ -162,6 +184,7 @@ impl Health {
             }
         }
         self.snapshot.store(Arc::new(now));
+        self.probed.notify_waiters();
     }
 
     /// Whether the server sent a part of an answer since the last probe was due: it may be too busy to answer a probe.
@@ -177,24 +200,26 @@ impl Health {
 }
 
 impl Snapshot {
-    /// After a probe that was answered. A server that answers, whatever it says, is there; one that says 502, 503 or 504
-    /// is as good as away. The models of the last list stay known.
-    fn answered(&self, listed: Result<Vec<ModelInfo>, ProviderError>) -> Self {
-        match listed {
-            Ok(models) => Self {
-                reachability: Reachability::Up,
-                models: Some(models.into()),
-                is_listed: true,
-            },
-            Err(error) => Self {
-                reachability: if error.is_outage() {
-                    Reachability::Down
-                } else {
-                    Reachability::Up
-                },
-                models: self.models.clone(),
-                is_listed: false,
-            },
+    fn listed(&self, models: Vec<ModelInfo>) -> Self {
+        Self {
+            reachability: Reachability::Up,
+            models: Some(models.into()),
+            problem: None,
+        }
+    }
+
+    /// After a probe that failed. A server that answers, whatever it says, is there; one that says 502, 503 or 504 is as
+    /// good as away. The models of the last list stay known.
+    fn refused(&self, error: &ProviderError, redactor: &Redactor<'_>) -> Self {
+        let reachability = if error.is_outage() {
+            Reachability::Down
+        } else {
+            Reachability::Up
+        };
+        Self {
+            reachability,
+            models: self.models.clone(),
+            problem: Some(error.describe(redactor)),
         }
     }
 
@@ -207,13 +232,8 @@ impl Snapshot {
         Self {
             reachability: Reachability::Down,
             models: self.models.clone(),
-            is_listed: false,
+            problem: Some("it accepts connections and does not answer".to_owned()),
         }
-    }
-
-    /// Whether it is worth a line in the log after that one.
-    fn differs(&self, other: &Self) -> bool {
-        (self.reachability, self.is_listed) != (other.reachability, other.is_listed)
     }
 }
 
@@ -224,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_server_that_was_up_is_doubted_slowly_and_not_while_it_sends() {
-        let up = Snapshot::default().answered(Ok(Vec::new()));
+        let up = Snapshot::default().listed(Vec::new());
         assert_eq!(up.reachability, Reachability::Up);
         let after = |misses, is_sending| up.unanswered(misses, is_sending).reachability;
         assert_eq!(after(1, false), Reachability::Up);
@@ -239,8 +259,9 @@ mod tests {
         let model = ModelInfo {
             id: "m".to_owned(),
             window: None,
+            capabilities: None,
         };
-        let up = Snapshot::default().answered(Ok(vec![model]));
+        let up = Snapshot::default().listed(vec![model]);
         for (kind, reachability) in [
             (ErrorKind::Unreachable, Reachability::Down),
             (ErrorKind::Outage, Reachability::Down),
@@ -248,7 +269,7 @@ mod tests {
             (ErrorKind::ModelNotFound, Reachability::Up),
             (ErrorKind::Failed, Reachability::Up),
         ] {
-            let now = up.answered(Err(ProviderError::new(kind, "")));
+            let now = up.refused(&ProviderError::new(kind, ""), &Redactor::default());
             let models = now.models.map(|models| models.len());
             assert_eq!((now.reachability, models), (reachability, Some(1)));
         }

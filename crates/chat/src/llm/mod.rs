@@ -61,6 +61,8 @@ pub struct Model {
     pub window: u32,
     /// Whether it answers where nobody names a model.
     pub is_default: bool,
+    /// Whether it answers chats; embedding models do not.
+    pub can_chat: bool,
 }
 
 /// How a provider is, for operators.
@@ -109,9 +111,12 @@ impl LlmService {
     ///
     /// # Errors
     /// [`ModelError::NotFound`] with the command that gets it, [`ModelError::Unavailable`] where every provider that
-    /// has it is known to be down.
+    /// has it is known to be down, [`ModelError::UnsupportedByModel`] for a model that does not chat.
     pub fn resolve(&self, model: Option<&str>) -> Result<Route, ModelError> {
         let selection = self.router.select(model, 0, &[])?;
+        if !selection.upstream.can_chat(&selection.model) {
+            return Err(ModelError::UnsupportedByModel(Feature::Chat));
+        }
         Ok(Route {
             provider: selection.upstream.kind(),
             window: selection.upstream.window(&selection.model),
@@ -156,11 +161,13 @@ impl LlmService {
                     provider: route.provider,
                     window: route.window,
                     is_default: true,
+                    can_chat: true,
                 }));
             } else if !upstream.is_down() {
                 let listed = upstream.health().models().unwrap_or_default();
                 models.extend(listed.iter().map(|model| Model {
                     id: model.id.clone(),
+                    can_chat: model.can_chat(),
                     provider: upstream.kind(),
                     window: upstream.window_of(Some(model)),
                     is_default:
@@ -177,6 +184,20 @@ impl LlmService {
         upstreams.any(|upstream| {
             upstream.kind() == listed.provider && upstream.same_model(&listed.id, requested)
         })
+    }
+
+    /// What is wrong with the providers, for operators: what was asked, what came, and what to do.
+    pub fn problems(&self) -> Vec<String> {
+        let problem = |upstream: &Arc<Upstream>| {
+            let problem = match upstream.health().problem() {
+                Some(problem) if upstream.is_down() => format!("cannot be reached: {problem}"),
+                Some(problem) => problem,
+                None if !upstream.is_breaker_closed() => "failed too often in a row".to_owned(),
+                None => return None,
+            };
+            Some(format!("{}: {problem}", upstream.kind().as_str()))
+        };
+        self.router.upstreams().iter().filter_map(problem).collect()
     }
 
     /// How every provider is, in the order of the settings.

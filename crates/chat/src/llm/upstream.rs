@@ -1,6 +1,6 @@
 //! One model server as this instance uses it: its provider, health, scheduler, circuit breaker and timeouts.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use common::{
     clients::http::model_server,
@@ -17,9 +17,9 @@ use crate::llm::{
     error::{ErrorKind, ModelError, ProviderError},
     health::{Health, Reachability},
     providers::{
-        ChunkStream, ModelInfo, Provider,
+        ChunkStream, DEFAULT_WINDOW, ModelInfo, Provider,
         demo::{self, Demo},
-        ollama::Ollama,
+        ollama::{Ollama, can_be_pulled},
         openai::OpenAi,
     },
     redaction::Redactor,
@@ -76,7 +76,9 @@ impl Upstream {
             },
             api_key: provider.api_key.clone(),
             default_model: provider.model.clone(),
-            default_window: provider.context_window.get(),
+            default_window: provider
+                .context_window
+                .map_or(DEFAULT_WINDOW, NonZeroU32::get),
             timeouts: Timeouts {
                 connect: provider.connect_timeout,
                 first_token: provider.first_token_timeout,
@@ -101,7 +103,7 @@ impl Upstream {
             provider: Box::new(Demo::new(recommended_model)),
             api_key: None,
             default_model: Some(demo::MODEL.to_owned()),
-            default_window: 8192,
+            default_window: DEFAULT_WINDOW,
             timeouts: Timeouts {
                 connect: second,
                 first_token: 10 * second,
@@ -147,6 +149,12 @@ impl Upstream {
         }
     }
 
+    /// Whether the model answers chats, as far as is known.
+    pub(super) fn can_chat(&self, model: &str) -> bool {
+        let models = self.health.models().unwrap_or_default();
+        self.find(&models, model).is_none_or(ModelInfo::can_chat)
+    }
+
     /// The window that the model is always asked with, since another one makes Ollama load it anew.
     pub(super) fn window(&self, model: &str) -> u32 {
         let models = self.health.models().unwrap_or_default();
@@ -157,9 +165,7 @@ impl Upstream {
     pub(super) fn window_of(&self, model: Option<&ModelInfo>) -> u32 {
         model
             .and_then(|model| model.window)
-            .map_or(self.default_window, |window| {
-                window.min(self.default_window)
-            })
+            .unwrap_or(self.default_window)
     }
 
     pub(super) fn same_model(&self, listed: &str, requested: &str) -> bool {
@@ -238,7 +244,7 @@ pub(super) fn not_found(kind: ProviderKind, model: &str) -> ModelError {
         _ if model.len() > 128 || !model.chars().all(is_plain) => {
             "No model has that name; GET /chat/models lists those that there are.".to_owned()
         }
-        ProviderKind::Ollama => {
+        ProviderKind::Ollama if can_be_pulled(model) => {
             format!("The model `{model}` is not there yet; `ollama pull {model}` gets it.")
         }
         _ => format!(

@@ -131,7 +131,7 @@ impl Planner {
         let base = PromptBase {
             options: request.options.clone(),
             request_id: Arc::clone(&request.request_id),
-            estimates: self.estimates.clone(),
+            estimates: self.estimates.for_user(&request.owner.user),
         };
         let prompt = SessionPrompt::new(base, system, messages, older);
         if !prompt.message_fits(&route.model, route.window) {

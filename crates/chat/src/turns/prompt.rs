@@ -74,8 +74,8 @@ impl SessionPrompt {
             .saturating_add(MESSAGE_OVERHEAD)
     }
 
-    /// What must be there in any case: the system prompt and the message to answer.
-    fn base_cost(&self, ratio: f64) -> u32 {
+    /// What must be there in any case: the template, the system prompt and the message to answer.
+    fn base_cost(&self, ratio: f64, template: u32) -> u32 {
         let system = self
             .system
             .as_deref()
@@ -84,7 +84,7 @@ impl SessionPrompt {
             .messages
             .last()
             .map_or(0, |message| self.cost(ratio, &message.content));
-        system.saturating_add(last)
+        system.saturating_add(last).saturating_add(template)
     }
 
     /// Whether the message alone fits a window, with room for an answer.
@@ -94,7 +94,7 @@ impl SessionPrompt {
             .max_tokens
             .unwrap_or(u32::MAX)
             .min(default_room(window));
-        self.base_cost(self.estimates.ratio(model))
+        self.base_cost(self.estimates.ratio(model), self.estimates.template(model))
             .saturating_add(room)
             <= window
     }
@@ -136,7 +136,7 @@ impl SessionPrompt {
 impl Prompt for SessionPrompt {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
         let ratio = self.estimates.ratio(model);
-        let base = self.base_cost(ratio);
+        let base = self.base_cost(ratio, self.estimates.template(model));
         let room = self
             .options
             .max_tokens

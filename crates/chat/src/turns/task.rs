@@ -151,16 +151,16 @@ impl TurnRunner {
         )
         .await;
         let prompt_estimate = prompt.last_estimate();
+        let estimates = self.estimates.for_user(&turn.owner().user);
         if let (Some(counted), Outcome::Answered(_)) = (answer.counted(), &outcome) {
-            self.estimates
-                .observe(&turn.open().model, prompt_estimate, counted);
+            estimates.observe(&turn.open().model, prompt_estimate, counted);
         }
         if let Outcome::Failed(error) = &outcome {
             tracing::warn!(message_id = %turn.id(), request_id = %request_id, %error, "model server failed");
         }
         let generated = GeneratedAnswer {
             text: AnswerText::of(turn.log()),
-            usage: answer.usage(&self.estimates, prompt_estimate),
+            usage: answer.usage(&estimates, prompt_estimate),
             served_by: answer.served_by().cloned(),
             outcome,
         };

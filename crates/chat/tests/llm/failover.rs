@@ -65,6 +65,43 @@ async fn what_may_have_passed_is_tried_once_more() {
 }
 
 #[tokio::test]
+async fn a_runner_that_died_is_asked_once_more() {
+    let died = "{\"error\":\"llama-server process no longer running: unknown \"}";
+    let server = Server::chatting(move |before| match before {
+        0 => vec![Action::Send(response(
+            "500 Internal Server Error",
+            "",
+            died,
+        ))],
+        _ => hello(),
+    })
+    .await;
+    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+    assert_eq!(service.ask().await.text, "Hello");
+    let in_stream = [stream_head(), piece(&format!("{died}\n")), piece("")].concat();
+    let server = Server::chatting(move |before| match before {
+        0 => vec![Action::Send(in_stream.clone())],
+        _ => hello(),
+    })
+    .await;
+    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+    assert_eq!(service.ask().await.text, "Hello");
+    let server = Server::chatting(move |_| {
+        vec![Action::Send(response(
+            "500 Internal Server Error",
+            "",
+            died,
+        ))]
+    })
+    .await;
+    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+    assert_eq!(
+        (service.ask().await.summary().as_str(), server.chats().len()),
+        ("Failed", 2)
+    );
+}
+
+#[tokio::test]
 async fn dead_idle_connections_fail_no_request() {
     let server = Server::start(|request, before| match request.path.as_str() {
         // Later requests on a connection meet a server that has forgotten it.
@@ -89,7 +126,6 @@ async fn dead_idle_connections_fail_no_request() {
 #[tokio::test]
 async fn nothing_is_tried_more_than_twice_and_nothing_else_is_tried_again() {
     for (said, tries, means) in [
-        ("429 Too Many Requests", 2, "Busy"),
         ("502 Bad Gateway", 2, "Unavailable"),
         ("503 Service Unavailable", 2, "Unavailable"),
         ("504 Gateway Timeout", 2, "Unavailable"),

@@ -9,6 +9,7 @@
 mod cancellation;
 mod failover;
 mod fixtures;
+mod models;
 mod odd_answers;
 mod routing;
 mod scheduling;

@@ -36,7 +36,7 @@ async fn a_model_that_the_servers_lack_is_told_with_the_command_that_gets_it() {
         server
             .requests()
             .iter()
-            .all(|request| request.path == "/api/tags")
+            .all(|request| ["/api/tags", "/api/show"].contains(&request.path.as_str()))
     );
 }
 
@@ -47,7 +47,7 @@ async fn the_first_provider_that_is_up_and_has_the_model_is_chosen() {
         Server::chatting(|_| hello()).await,
     );
     let mut settings = settings(&[(Ollama, &ollama.url), (OpenAi, &openai.url)]);
-    settings.openai.context_window = 1000.try_into().unwrap();
+    settings.openai.context_window = Some(1000.try_into().unwrap());
     let service = Service::probed(&settings).await;
     assert_eq!(service.llm.resolve(Some("tiny")).unwrap().provider, Ollama);
     drop(ollama);

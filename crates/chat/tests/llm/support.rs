@@ -31,7 +31,7 @@ pub fn settings(servers: &[(ProviderKind, &Url)]) -> config::Llm {
             base_url,
             api_key: None,
             model: None,
-            context_window: 8192.try_into().unwrap(),
+            context_window: None,
             max_concurrency: 4.try_into().unwrap(),
             queue: 256,
             connect_timeout: Duration::from_secs(2),
@@ -164,6 +164,7 @@ pub struct Answer {
     pub calls: Vec<ToolCall>,
     pub provider: Option<ProviderKind>,
     pub model: Option<String>,
+    pub dropped: Option<u64>,
     pub end: Option<(FinishReason, Option<Usage>)>,
     pub error: Option<ModelError>,
 }
@@ -192,10 +193,14 @@ impl Answer {
         match progress {
             Chunk::Queued { .. } => {}
             Chunk::Started {
-                provider, model, ..
+                provider,
+                model,
+                dropped,
+                ..
             } => {
                 assert_eq!(self.provider, None, "told once");
                 (self.provider, self.model) = (Some(provider), Some(model));
+                self.dropped = Some(dropped);
             }
             Chunk::Thinking(text) => self.thinking.push_str(&text),
             Chunk::Text(text) => self.text.push_str(&text),
@@ -239,5 +244,6 @@ pub fn kind(error: &ModelError) -> &'static str {
         ModelError::QueueFull => "QueueFull",
         ModelError::Busy { .. } => "Busy",
         ModelError::Unsupported(_) => "Unsupported",
+        ModelError::UnsupportedByModel(_) => "UnsupportedByModel",
     }
 }

@@ -10,8 +10,9 @@ use common::config::{
 use url::Url;
 
 use crate::{
-    server::{Action, Server, line, piece, status, stream_head},
-    support::{Service, kind, settings},
+    fixtures::recorded,
+    server::{Action, Server, hello, line, piece, status, stream_head},
+    support::{Answer, Service, settings},
 };
 
 #[tokio::test]
@@ -21,37 +22,68 @@ async fn a_server_that_says_when_to_come_back_is_believed_for_a_few_seconds() {
         ("6", false, Some(6)),
         ("1000000000", false, Some(60)),
         ("Sun, 06 Nov 1994 08:49:37 GMT", true, Some(0)),
-        ("soon", true, None),
-        ("-1", true, None),
     ] {
         for said in ["429 Too Many Requests", "503 Service Unavailable"] {
             let header = format!("Retry-After: {value}\r\n");
             let server = Server::chatting(move |_| status(said, &header)).await;
-            let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+            let mut settings = settings(&[(Ollama, &server.url)]);
+            settings.ollama.first_token_timeout = Duration::from_millis(1500);
+            let service = Service::probed(&settings).await;
             let start = Instant::now();
-            let error = service.ask().await.error.unwrap();
-            assert_eq!(
-                server.chats().len(),
-                if is_retried { 2 } else { 1 },
-                "{said} {value}"
-            );
+            let ModelError::Busy { retry_after } = service.ask().await.error.unwrap() else {
+                panic!("{said} {value}");
+            };
+            assert_eq!(retry_after.map(|wait| wait.as_secs()), passed_on);
+            assert_eq!(server.chats().len() > 1, is_retried, "{said} {value}");
             assert_eq!(
                 start.elapsed() >= Duration::from_secs(1),
-                value == "1",
+                is_retried,
                 "{said} {value}"
             );
-            match error {
-                ModelError::Busy { retry_after } => {
-                    assert_eq!(retry_after.map(|wait| wait.as_secs()), passed_on)
-                }
-                error => assert_eq!(
-                    (kind(&error), passed_on),
-                    ("Unavailable", None),
-                    "{said} {value}"
-                ),
-            }
         }
     }
+}
+
+#[tokio::test]
+async fn a_busy_server_is_asked_again_and_opens_no_breaker() {
+    let busy = recorded("ollama-real/17-busy.http");
+    let server = Server::chatting(move |before| match before {
+        0..4 => busy.clone(),
+        _ => hello(),
+    })
+    .await;
+    let mut settings = settings(&[(Ollama, &server.url)]);
+    settings.ollama.breaker_failures = 1;
+    let service = Service::probed(&settings).await;
+    let mut generation = service.enqueue("alice").unwrap();
+    tokio::select! {
+        _ = generation.next() => panic!("it is busy"),
+        () = server.got_chats(2) => {}
+    }
+    let status = service.llm.status()[0];
+    assert_eq!((status.running, status.breaker_open), (1, false));
+    assert_eq!(Answer::read(generation).await.text, "Hello");
+
+    let busy = recorded("ollama-real/17-busy.http");
+    let server = Server::chatting(move |_| busy.clone()).await;
+    settings.ollama.base_url = server.url.clone();
+    settings.ollama.first_token_timeout = Duration::from_millis(1200);
+    let service = Service::probed(&settings).await;
+    assert_eq!(service.ask().await.summary(), "Busy");
+    assert!((2..8).contains(&server.chats().len()));
+    assert!(!service.llm.status()[0].breaker_open);
+}
+
+#[tokio::test]
+async fn a_port_that_accepts_and_says_nothing_holds_no_request() {
+    let server = Server::start(|_, _| vec![Action::Hold]).await;
+    let mut settings = settings(&[(Ollama, &server.url)]);
+    settings.ollama.first_token_timeout = Duration::from_secs(60);
+    settings.ollama.connect_timeout = Duration::from_millis(100);
+    let service = Service::unprobed(&settings);
+    let start = Instant::now();
+    assert_eq!(service.ask().await.summary(), "Unavailable");
+    assert!(start.elapsed() < Duration::from_secs(8));
 }
 
 /// Changes one setting.

@@ -134,7 +134,7 @@ section! {
         base_url: Url = field::http_url(),
         api_key: Option<SecretString> = field::secret().or_none(),
         model: Option<String> = field::text().or_none(),
-        context_window: NonZeroU32 = field::non_zero(),
+        context_window: Option<NonZeroU32> = field::non_zero().or_none(),
         max_concurrency: NonZeroU32 = field::non_zero(),
         queue: u32 = field::number(0, field::MOST),
         connect_timeout: Duration = field::positive_duration(),

@@ -36,6 +36,7 @@ macro_rules! codes {
 codes! {
     InvalidJson "invalid_json" "The body is not valid JSON",
     InvalidRequest "invalid_request" "The request is malformed",
+    UnsupportedByModel "unsupported_by_model" "The model cannot do this",
     MissingToken "missing_token" "A token is needed",
     InvalidToken "invalid_token" "The token is not valid",
     TokenExpired "token_expired" "The token has expired",

@@ -19,7 +19,7 @@ const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 pub fn status_of(code: Code) -> StatusCode {
     use Code::*;
     match code {
-        InvalidJson | InvalidRequest => StatusCode::BAD_REQUEST,
+        InvalidJson | InvalidRequest | UnsupportedByModel => StatusCode::BAD_REQUEST,
         MissingToken | InvalidToken | TokenExpired | TokenRevoked | TokenReused
         | InvalidCredentials => StatusCode::UNAUTHORIZED,
         UserMismatch | OriginRefused | PasswordRequired | RegistrationClosed | Forbidden => {

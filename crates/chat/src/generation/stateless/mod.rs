@@ -130,7 +130,7 @@ impl CompletionService {
             options,
             extra,
             &request_id,
-            self.estimates.clone(),
+            self.estimates.for_user(&owner.user),
         );
         let estimate = prompt.estimate(&model);
         if estimate / CLEARLY > window {
@@ -272,7 +272,7 @@ impl CompletionTask {
         let prompt_estimate = answer
             .served_by()
             .map_or(0, |served_by| self.prompt.estimate(&served_by.model));
-        answer.usage(&self.service.estimates, prompt_estimate)
+        answer.usage(self.prompt.estimates(), prompt_estimate)
     }
 
     fn record(&self, outcome: &Outcome, usage: Usage) {

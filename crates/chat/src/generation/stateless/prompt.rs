@@ -58,6 +58,10 @@ impl StatelessPrompt {
         }
     }
 
+    pub(super) fn estimates(&self) -> &TokenEstimates {
+        &self.estimates
+    }
+
     /// Our estimate of the prompt, in tokens.
     pub(super) fn estimate(&self, model: &str) -> u32 {
         let tokens = |text: &str| self.estimates.tokens(model, text);
@@ -86,6 +90,7 @@ impl StatelessPrompt {
             .iter()
             .map(message)
             .fold(tools, u32::saturating_add)
+            .saturating_add(self.estimates.template(model))
     }
 
     /// What it may cost at most, as far as one can tell: for the reservation of the day's quota.

@@ -25,26 +25,63 @@ const RUNNER_CRASHED: &[&str] = &[
     "runner has unexpectedly stopped",
 ];
 
-/// Says what an error text means, whatever status it came with.
-pub(super) fn classify_text(text: &str) -> Option<ErrorKind> {
+/// Words of servers that work, but take no request now. They count with a 429 or 503 alone.
+const BUSY: &[&str] = &[
+    "busy",
+    "loading",
+    "maximum pending requests",
+    "overloaded",
+    "too many requests",
+    "rate limit",
+    "queue is full",
+    "queue full",
+    "at capacity",
+    "no slot",
+    "try again later",
+];
+/// Words of a 429 that no waiting changes.
+const NO_CREDIT: &[&str] = &[
+    "insufficient_quota",
+    "exceeded your current quota",
+    "billing",
+];
+const NO_IMAGES: &[&str] = &[
+    "image input is not supported",
+    "does not support multimodal",
+    "does not support image",
+    "not a multimodal model",
+    "at most 0 image",
+    "does not support vision",
+    "mmproj",
+];
+
+/// Says what the words of an error answer mean.
+pub(super) fn classify_text(status: u16, text: &str) -> Option<ErrorKind> {
     let lower = text.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
-    if says(CONTEXT_TOO_LONG) {
-        return Some(ErrorKind::ContextTooLong);
-    }
-    if says(RUNNER_CRASHED) {
-        return Some(ErrorKind::RunnerCrashed);
-    }
     let features = [
         ("tools", Feature::Tools),
         ("thinking", Feature::Thinking),
-        ("images", Feature::Images),
         ("chat", Feature::Chat),
     ];
-    features
+    let feature = features
         .into_iter()
-        .find(|(name, _)| lower.contains(&format!("does not support {name}")))
-        .map(|(_, feature)| ErrorKind::Unsupported(feature))
+        .find(|(name, _)| lower.contains(&format!("does not support {name}")));
+    if says(CONTEXT_TOO_LONG) {
+        Some(ErrorKind::ContextTooLong)
+    } else if says(NO_IMAGES) {
+        Some(ErrorKind::Unsupported(Feature::Images))
+    } else if let Some((_, feature)) = feature {
+        Some(ErrorKind::Unsupported(feature))
+    } else if says(RUNNER_CRASHED) {
+        Some(ErrorKind::RunnerCrashed)
+    } else if status == 429 && says(NO_CREDIT) {
+        Some(ErrorKind::Failed)
+    } else if matches!(status, 429 | 503) && says(BUSY) {
+        Some(ErrorKind::Busy)
+    } else {
+        None
+    }
 }
 
 /// Says what an error answer means by its status, where its words say nothing.
@@ -55,5 +92,65 @@ pub(super) fn classify_status(status: u16, has_retry_after: bool) -> ErrorKind {
         502..=504 => ErrorKind::Outage,
         400 | 422 => ErrorKind::InvalidRequest,
         _ => ErrorKind::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_real_servers_are_understood() {
+        for (status, text, kind) in [
+            (
+                503,
+                "server busy, please try again.  maximum pending requests exceeded",
+                Some(ErrorKind::Busy),
+            ),
+            (
+                503,
+                "{\"error\":{\"message\":\"Loading model\",\"type\":\"unavailable_error\"}}",
+                Some(ErrorKind::Busy),
+            ),
+            (503, "upstream connect error", None),
+            (500, "the disk is busy", None),
+            (
+                429,
+                "You exceeded your current quota",
+                Some(ErrorKind::Failed),
+            ),
+            (
+                500,
+                "llama-server process no longer running: unknown ",
+                Some(ErrorKind::RunnerCrashed),
+            ),
+            (
+                500,
+                "image input is not supported - hint: you may need to provide the mmproj",
+                Some(ErrorKind::Unsupported(Feature::Images)),
+            ),
+            (
+                400,
+                "Multimodal data provided, but model does not support multimodal requests.",
+                Some(ErrorKind::Unsupported(Feature::Images)),
+            ),
+            (
+                400,
+                "registry.ollama.ai/library/plain:latest does not support tools",
+                Some(ErrorKind::Unsupported(Feature::Tools)),
+            ),
+            (
+                400,
+                "the prompt is longer than the context length currently available to the model",
+                Some(ErrorKind::ContextTooLong),
+            ),
+            (
+                400,
+                "the input length exceeds the context length",
+                Some(ErrorKind::ContextTooLong),
+            ),
+        ] {
+            assert_eq!(classify_text(status, text), kind, "{text}");
+        }
     }
 }

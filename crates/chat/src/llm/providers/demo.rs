@@ -78,6 +78,7 @@ impl Provider for Demo {
         Ok(vec![ModelInfo {
             id: MODEL.to_owned(),
             window: None,
+            capabilities: None,
         }])
     }
 

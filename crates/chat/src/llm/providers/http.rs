@@ -20,7 +20,10 @@ const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Says what a provider means by a status and a body.
-pub(super) type Classify = fn(&ErrorAnswer) -> ErrorKind;
+pub(super) type Classify = fn(&ErrorAnswer) -> Classified;
+
+/// The kind of an error, and what an operator can do about it.
+pub(super) type Classified = (ErrorKind, Option<&'static str>);
 
 /// An answer with a bad status.
 pub(super) struct ErrorAnswer {
@@ -176,17 +179,25 @@ async fn accepted(response: Response, classify: Classify) -> Result<Response, Pr
     if status.is_success() {
         return Ok(response);
     }
-    let context = format!("{} answered {status}", response.url().path());
+    let path = response.url().path().to_owned();
     let retry_after = retry_after(&response);
     let body = tokio::time::timeout(ERROR_BODY_TIMEOUT, error_body(response))
         .await
         .unwrap_or_default();
+    let nothing = if body.trim().is_empty() {
+        " with an empty body"
+    } else {
+        ""
+    };
+    let context = format!("{path} answered {status}{nothing}");
     let answer = ErrorAnswer {
         status: status.as_u16(),
         body,
         retry_after,
     };
-    Err(ProviderError::new(classify(&answer), context)
+    let (kind, hint) = classify(&answer);
+    Err(ProviderError::new(kind, context)
+        .with_hint(hint)
         .with_upstream_text(&answer.body)
         .with_retry_after(retry_after))
 }

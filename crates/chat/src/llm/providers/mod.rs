@@ -25,13 +25,35 @@ mod sse;
 mod tests;
 mod unicode;
 
+/// The window where neither the operator nor the server says one, in tokens.
+pub(super) const DEFAULT_WINDOW: u32 = 8192;
+
 /// A model that a server has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ModelInfo {
     /// Its id at that server.
     pub(super) id: String,
-    /// The most tokens that prompt and answer may have, where the server tells.
+    /// The tokens that prompt and answer may have together, where the server tells.
     pub(super) window: Option<u32>,
+    /// What it can do, where the server tells.
+    pub(super) capabilities: Option<Capabilities>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Capabilities {
+    /// It answers chats; embedding models do not.
+    pub(super) completion: bool,
+    pub(super) vision: bool,
+    pub(super) tools: bool,
+    pub(super) thinking: bool,
+}
+
+impl ModelInfo {
+    /// Whether it answers chats, as far as is known.
+    pub(super) fn can_chat(&self) -> bool {
+        self.capabilities
+            .is_none_or(|capabilities| capabilities.completion)
+    }
 }
 
 /// What one read of the connection brought: nothing at all, where it held only a part of a line or a keep-alive.

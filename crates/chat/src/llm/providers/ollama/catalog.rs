@@ -12,10 +12,13 @@ use tokio::time::{Instant, timeout_at};
 use crate::llm::{
     error::ProviderError,
     providers::{
-        ModelInfo,
+        Capabilities, DEFAULT_WINDOW, ModelInfo,
         http::Endpoint,
         lenient_json,
-        ollama::{errors::classify_error, names::same_model},
+        ollama::{
+            errors::{NOT_OLLAMA, classify_error},
+            names::same_model,
+        },
     },
 };
 
@@ -23,10 +26,21 @@ use crate::llm::{
 const DETAILS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The models of one server.
-#[derive(Default)]
 pub(super) struct Catalog {
-    /// The windows of models that were asked for, by name and digest: a model changes only with its digest.
-    windows: Mutex<HashMap<(String, String), Option<u32>>>,
+    /// The window that the operator set, in tokens.
+    configured_window: Option<u32>,
+    /// Details of the listed models, by name and digest: a model changes only with its digest.
+    details: Mutex<HashMap<(String, String), Details>>,
+}
+
+/// What `/api/show` tells of a model. The capabilities in `/api/tags` are wrong for many.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Details {
+    /// The length that it was trained with, in tokens.
+    trained_window: Option<u32>,
+    /// Its own `PARAMETER num_ctx`.
+    num_ctx: Option<u32>,
+    capabilities: Option<Capabilities>,
 }
 
 /// A model on a list.
@@ -42,6 +56,13 @@ struct Tag {
 }
 
 impl Catalog {
+    pub(super) fn new(configured_window: Option<u32>) -> Self {
+        Self {
+            configured_window,
+            details: Mutex::default(),
+        }
+    }
+
     /// The models that the server has now.
     pub(super) async fn refresh(
         &self,
@@ -49,62 +70,112 @@ impl Catalog {
     ) -> Result<Vec<ModelInfo>, ProviderError> {
         let tags = list(endpoint, "tags").await?;
         let listed: HashSet<_> = tags.iter().map(Tag::key).collect();
-        self.windows().retain(|key, _| listed.contains(key));
+        self.details().retain(|key, _| listed.contains(key));
         let mut models = Vec::with_capacity(tags.len());
         // Of very many models the rest is asked for at the next refreshes.
         let deadline = Instant::now() + DETAILS_TIMEOUT;
         for tag in tags {
-            let window = timeout_at(deadline, self.window(endpoint, &tag)).await;
-            let window = window.ok().flatten().filter(|window| *window > 0);
+            let details = timeout_at(deadline, self.details_of(endpoint, &tag)).await;
+            let details = details.ok().flatten().unwrap_or_default();
             models.push(ModelInfo {
+                window: self.window(&tag, &details),
+                capabilities: details.capabilities,
                 id: tag.name,
-                window,
             });
         }
         Ok(models)
     }
 
-    /// The model's window: listed, remembered, asked for, or else what is allocated for it now.
-    async fn window(&self, endpoint: &Endpoint, tag: &Tag) -> Option<u32> {
-        if tag.window.is_some() {
-            return tag.window;
-        }
-        let known = self.windows().get(&tag.key()).copied();
-        if let Some(window) = known {
-            return window;
-        }
-        let window = match trained_window(endpoint, &tag.name).await.ok()? {
-            Some(window) => Some(window),
-            None => allocated_window(endpoint, &tag.name).await,
-        };
-        self.windows().insert(tag.key(), window);
-        window
+    /// What is known of a model, by the name that a request gave.
+    pub(super) fn get(&self, model: &str) -> Option<Details> {
+        let details = self.details();
+        let mut known = details.iter();
+        known
+            .find(|((name, _), _)| same_model(name, model))
+            .map(|(_, details)| *details)
     }
 
-    fn windows(&self) -> MutexGuard<'_, HashMap<(String, String), Option<u32>>> {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether requests name a window. They do not where the model has its own: every other window makes Ollama load the
+    /// model anew, for other clients too.
+    pub(super) fn sends_window(&self, details: Option<&Details>) -> bool {
+        let own = details.and_then(|details| details.num_ctx);
+        self.configured_window.is_some() || own.is_none()
+    }
+
+    fn window(&self, tag: &Tag, details: &Details) -> Option<u32> {
+        let wanted = self
+            .configured_window
+            .or(details.num_ctx)
+            .unwrap_or(DEFAULT_WINDOW);
+        let trained = tag.window.or(details.trained_window).or(tag.allocated);
+        let most = trained.filter(|window| *window > 0).unwrap_or(wanted);
+        Some(wanted.min(most))
+    }
+
+    /// Remembered, or asked for.
+    async fn details_of(&self, endpoint: &Endpoint, tag: &Tag) -> Option<Details> {
+        let known = self.details().get(&tag.key()).copied();
+        if known.is_some() {
+            return known;
+        }
+        let body = json!({ "model": tag.name });
+        let answer = endpoint
+            .query(&["api", "show"], &body, classify_error)
+            .await;
+        let mut details = Details::of(&answer.ok()?);
+        if details.trained_window.is_none() && tag.window.is_none() {
+            details.trained_window = allocated_window(endpoint, &tag.name).await;
+        }
+        self.details().insert(tag.key(), details);
+        Some(details)
+    }
+
+    fn details(&self) -> MutexGuard<'_, HashMap<(String, String), Details>> {
+        self.details.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Details {
+    /// Read from an answer of `/api/show`.
+    fn of(answer: &Value) -> Self {
+        let tokens = |value: &Value| u32::try_from(lenient_json::tokens(value)?).ok();
+        let info = answer.get("model_info").and_then(Value::as_object);
+        let trained = info
+            .into_iter()
+            .flatten()
+            .find(|(key, _)| key.ends_with(".context_length"));
+        let parameters = answer.get("parameters").and_then(Value::as_str);
+        let num_ctx = parameters.unwrap_or_default().lines().find_map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next() == Some("num_ctx")).then(|| words.next()?.parse().ok())?
+        });
+        let capabilities = answer.get("capabilities").and_then(Value::as_array);
+        let can = |name: &str| capabilities.is_some_and(|all| all.iter().any(|one| one == name));
+        Self {
+            trained_window: trained.and_then(|(_, length)| tokens(length)),
+            num_ctx: num_ctx.filter(|window| *window > 0),
+            capabilities: capabilities.map(|_| Capabilities {
+                completion: can("completion"),
+                vision: can("vision"),
+                tools: can("tools"),
+                thinking: can("thinking"),
+            }),
+        }
+    }
+
+    pub(super) fn capabilities(&self) -> Option<Capabilities> {
+        self.capabilities
     }
 }
 
 async fn list(endpoint: &Endpoint, what: &str) -> Result<Vec<Tag>, ProviderError> {
-    let answer: Value = endpoint.get(&["api", what], classify_error).await?;
-    tags(&answer).ok_or_else(|| {
-        ProviderError::failed(format!("/api/{what} answered without a list of models"))
-    })
-}
-
-async fn trained_window(endpoint: &Endpoint, model: &str) -> Result<Option<u32>, ProviderError> {
-    let body = json!({ "model": model });
     let answer: Value = endpoint
-        .query(&["api", "show"], &body, classify_error)
-        .await?;
-    let info = answer.get("model_info").and_then(Value::as_object);
-    let length = info
-        .into_iter()
-        .flatten()
-        .find(|(key, _)| key.ends_with(".context_length"))
-        .and_then(|(_, value)| value.as_u64());
-    Ok(length.and_then(|length| u32::try_from(length).ok()))
+        .get(&["api", what], classify_error)
+        .await
+        .map_err(|error| error.with_hint_if_failed(NOT_OLLAMA))?;
+    let no_list =
+        || ProviderError::failed(format!("/api/{what} answered 200 without a list of models"));
+    tags(&answer).ok_or_else(|| no_list().with_hint(Some(NOT_OLLAMA)))
 }
 
 async fn allocated_window(endpoint: &Endpoint, model: &str) -> Option<u32> {
@@ -168,6 +239,56 @@ mod tests {
             ..named("a:1")
         };
         assert_eq!(tags(&list), Some(vec![tag]));
+    }
+
+    #[test]
+    fn details_are_read_from_show() {
+        let show = json!({ "parameters": "stop  \"x\"\nnum_ctx                        2048", "capabilities": ["completion", "vision"],
+            "model_info": { "general.architecture": "llama", "llama.context_length": 4096 } });
+        let capabilities = Capabilities {
+            completion: true,
+            vision: true,
+            ..Capabilities::default()
+        };
+        let details = Details {
+            trained_window: Some(4096),
+            num_ctx: Some(2048),
+            capabilities: Some(capabilities),
+        };
+        assert_eq!(Details::of(&show), details);
+        for odd in [
+            json!({}),
+            json!([]),
+            json!({ "parameters": 5, "model_info": [], "capabilities": "tools" }),
+        ] {
+            assert_eq!(Details::of(&odd), Details::default());
+        }
+    }
+
+    #[test]
+    fn the_operators_window_comes_before_the_models_own_and_that_before_the_default() {
+        let tag = |window| Tag {
+            window,
+            ..named("a:1")
+        };
+        let own = Details {
+            num_ctx: Some(2048),
+            ..Details::default()
+        };
+        let (set, unset) = (Catalog::new(Some(16_384)), Catalog::new(None));
+        assert_eq!(set.window(&tag(Some(32_768)), &own), Some(16_384));
+        assert_eq!(set.window(&tag(Some(4096)), &own), Some(4096));
+        assert_eq!(unset.window(&tag(Some(32_768)), &own), Some(2048));
+        assert_eq!(
+            unset.window(&tag(Some(32_768)), &Details::default()),
+            Some(8192)
+        );
+        assert_eq!(
+            unset.window(&tag(Some(4096)), &Details::default()),
+            Some(4096)
+        );
+        assert!(set.sends_window(Some(&own)) && unset.sends_window(None));
+        assert!(!unset.sends_window(Some(&own)));
     }
 
     #[test]

@@ -6,9 +6,14 @@ use crate::llm::{
     error::ErrorKind,
     providers::{
         classify::{classify_status, classify_text},
-        http::ErrorAnswer,
+        http::{Classified, ErrorAnswer},
     },
 };
+
+/// What to do where something else than Ollama answers.
+pub(super) const NOT_OLLAMA: &str = "this is not Ollama's API; check llm.ollama.base_url, which has neither /api nor /v1 at its end";
+const REFUSED_HOST: &str = "Ollama refuses this host name; give its IP address in llm.ollama.base_url, or start it with OLLAMA_HOST=0.0.0.0";
+const WRONG_KEY: &str = "check llm.ollama.api_key";
 
 /// That it is there tells Ollama's own answer from a proxy's.
 #[derive(Deserialize)]
@@ -17,12 +22,17 @@ struct OllamaError {
     _error: IgnoredAny,
 }
 
-pub(super) fn classify_error(answer: &ErrorAnswer) -> ErrorKind {
+pub(super) fn classify_error(answer: &ErrorAnswer) -> Classified {
+    if let Some(kind) = classify_text(answer.status, &answer.body) {
+        return (kind, None);
+    }
     let is_ollamas = serde_json::from_str::<OllamaError>(&answer.body).is_ok();
-    match classify_text(&answer.body) {
-        Some(kind) => kind,
-        None if answer.status == 404 && is_ollamas => ErrorKind::ModelNotFound,
-        None => classify_status(answer.status, answer.retry_after.is_some()),
+    match answer.status {
+        404 if is_ollamas => (ErrorKind::ModelNotFound, None),
+        401 => (ErrorKind::Misconfigured, Some(WRONG_KEY)),
+        403 if answer.body.trim().is_empty() => (ErrorKind::Misconfigured, Some(REFUSED_HOST)),
+        404 | 405 => (ErrorKind::Misconfigured, Some(NOT_OLLAMA)),
+        status => (classify_status(status, answer.retry_after.is_some()), None),
     }
 }
 
@@ -32,5 +42,5 @@ pub(super) fn classify_message(text: &str) -> Option<ErrorKind> {
         let lower = text.to_lowercase();
         lower.contains("model") && lower.contains("not found")
     };
-    classify_text(text).or_else(|| is_not_found().then_some(ErrorKind::ModelNotFound))
+    classify_text(503, text).or_else(|| is_not_found().then_some(ErrorKind::ModelNotFound))
 }

@@ -1,5 +1,7 @@
 //! Ollama, over its own API: `/api/chat`, always streamed, and the models with what they can do.
 
+use std::num::NonZeroU32;
+
 use async_trait::async_trait;
 use common::{clients::http::PerThread, config};
 
@@ -8,7 +10,9 @@ use crate::llm::{
     providers::{
         ChunkStream, ModelInfo, Provider,
         http::Endpoint,
-        ollama::{catalog::Catalog, errors::classify_error, response::OllamaParser},
+        ollama::{
+            catalog::Catalog, errors::classify_error, request::ModelTraits, response::OllamaParser,
+        },
         response_stream,
     },
     request::ChatRequest,
@@ -20,7 +24,8 @@ mod names;
 mod request;
 mod response;
 
-pub(in crate::llm) use crate::llm::providers::ollama::names::same_model;
+pub(in crate::llm) use crate::llm::providers::ollama::names::can_be_pulled;
+use crate::llm::providers::ollama::names::same_model;
 
 pub(in crate::llm) struct Ollama {
     endpoint: Endpoint,
@@ -31,7 +36,7 @@ impl Ollama {
     pub(in crate::llm) fn new(client: PerThread, settings: &config::Provider) -> Self {
         Self {
             endpoint: Endpoint::new(client, settings.base_url.clone(), settings),
-            catalog: Catalog::default(),
+            catalog: Catalog::new(settings.context_window.map(NonZeroU32::get)),
         }
     }
 }
@@ -43,7 +48,12 @@ impl Provider for Ollama {
     }
 
     async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError> {
-        let body = request::body(request)?;
+        let details = self.catalog.get(&request.model);
+        let model = ModelTraits {
+            capabilities: details.and_then(|details| details.capabilities()),
+            sends_window: self.catalog.sends_window(details.as_ref()),
+        };
+        let body = request::body(request, model)?;
         let response = self
             .endpoint
             .chat(&["api", "chat"], &body, &request.request_id, classify_error)

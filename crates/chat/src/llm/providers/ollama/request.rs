@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::llm::{
-    error::ProviderError,
+    error::{ErrorKind, Feature, ProviderError},
+    providers::Capabilities,
     request::{ChatRequest, PromptMessage},
 };
 
@@ -27,24 +28,52 @@ enum OutgoingMessage<'a> {
     Translated(Value),
 }
 
-/// What is sent for that request.
-pub(super) fn body(request: &ChatRequest) -> Result<ChatBody<'_>, ProviderError> {
+impl OutgoingMessage<'_> {
+    fn has_images(&self) -> bool {
+        matches!(self, Self::Translated(message) if message.get("images").is_some())
+    }
+}
+
+/// What the request's model is known to be like.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ModelTraits {
+    pub(super) capabilities: Option<Capabilities>,
+    /// Whether the request names the window, and does not leave it to the model's own settings.
+    pub(super) sends_window: bool,
+}
+
+pub(super) fn body(
+    request: &ChatRequest,
+    model: ModelTraits,
+) -> Result<ChatBody<'_>, ProviderError> {
     let mut names = Map::new();
     let messages = request
         .messages
         .iter()
         .map(|message| translate(message, &mut names))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
+    let lacks = |can: fn(Capabilities) -> bool| model.capabilities.is_some_and(|all| !can(all));
+    // Old versions drop the picture and answer all the same.
+    if messages.iter().any(OutgoingMessage::has_images) && lacks(|all| all.vision) {
+        let kind = ErrorKind::Unsupported(Feature::Images);
+        return Err(ProviderError::new(
+            kind,
+            "the model cannot see, by /api/show",
+        ));
+    }
     let mut more = Map::new();
     let mut set = |name: &str, value: Value| more.insert(name.to_owned(), value);
-    if request.untrimmed {
-        set("truncate", Value::from(false));
-        set("shift", Value::from(false));
-    }
-    if let Some(think) = think(request) {
+    // What does not fit must fail: cut silently, the model answers another prompt, and with `shift` it slides over it.
+    set("truncate", Value::from(false));
+    set("shift", Value::from(false));
+    let format = request.extra.get("response_format").and_then(format);
+    if let Some(think) = think(request, lacks(|all| all.thinking)) {
         set("think", think);
+    } else if format.is_some() && model.capabilities.is_some_and(|all| all.thinking) {
+        // A model that may think is held to a format only after its thoughts, or without any.
+        set("think", Value::from(false));
     }
-    if let Some(format) = request.extra.get("response_format").and_then(format) {
+    if let Some(format) = format {
         set("format", format);
     }
     // There is no `tool_choice`: not to offer the tools is how to forbid them.
@@ -62,12 +91,12 @@ pub(super) fn body(request: &ChatRequest) -> Result<ChatBody<'_>, ProviderError>
         model: &request.model,
         messages,
         stream: true,
-        options: options(request),
+        options: options(request, model.sends_window),
         more,
     })
 }
 
-fn options(request: &ChatRequest) -> Value {
+fn options(request: &ChatRequest, sends_window: bool) -> Value {
     let wanted = &request.options;
     let room = request.window.saturating_sub(request.prompt_estimate);
     // An estimate may be too high; only what we trimmed by it is known to leave so little.
@@ -77,8 +106,11 @@ fn options(request: &ChatRequest) -> Value {
         1
     };
     let room = room.max(least).max(1);
-    let mut options =
-        json!({ "num_ctx": request.window, "num_predict": wanted.max_tokens.unwrap_or(room) });
+    let num_predict = wanted.max_tokens.map_or(room, |wanted| wanted.min(room));
+    let mut options = json!({ "num_predict": num_predict });
+    if sends_window {
+        options["num_ctx"] = Value::from(request.window);
+    }
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             options[name] = value;
@@ -102,10 +134,14 @@ fn options(request: &ChatRequest) -> Value {
     options
 }
 
-/// Sent only where somebody wanted: a model that cannot think refuses it.
-fn think(request: &ChatRequest) -> Option<Value> {
+/// Sent only where somebody asked: a model that cannot think refuses it. Agents always send an effort, so that is ignored
+/// where the model is known not to think.
+fn think(request: &ChatRequest, cannot_think: bool) -> Option<Value> {
     if let Some(think) = request.options.think {
-        return Some(Value::from(think));
+        return serde_json::to_value(think).ok();
+    }
+    if cannot_think {
+        return None;
     }
     match request.extra.get("reasoning_effort")?.as_str()? {
         "none" => Some(Value::from(false)),
@@ -118,7 +154,8 @@ fn think(request: &ChatRequest) -> Option<Value> {
 
 fn format(response_format: &Value) -> Option<Value> {
     match response_format.get("type")?.as_str()? {
-        "json_object" => Some(Value::from("json")),
+        // `"json"` is not enforced by models with a template of their own.
+        "json_object" => Some(json!({ "type": "object" })),
         "json_schema" => response_format.pointer("/json_schema/schema").cloned(),
         _ => None,
     }
@@ -221,7 +258,7 @@ fn image(part: &Value) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Options;
+    use crate::domain::{Effort, Options, Think};
 
     fn request() -> ChatRequest {
         let said = PromptMessage {
@@ -238,8 +275,18 @@ mod tests {
         }
     }
 
+    const KNOWN: ModelTraits = ModelTraits {
+        capabilities: Some(Capabilities {
+            completion: true,
+            vision: true,
+            tools: true,
+            thinking: true,
+        }),
+        sends_window: true,
+    };
+
     fn sent(request: &ChatRequest) -> Value {
-        serde_json::to_value(body(request).unwrap()).unwrap()
+        serde_json::to_value(body(request, KNOWN).unwrap()).unwrap()
     }
 
     #[test]
@@ -267,6 +314,69 @@ mod tests {
             json!({ "num_ctx": 4096, "num_predict": 7, "stop": ["x"] })
         );
         assert_eq!(sent["stream"], true);
+        assert_eq!(sent.get("think"), None);
+    }
+
+    #[test]
+    fn an_answer_is_never_longer_than_the_window_and_nothing_is_cut_silently() {
+        let options = Options {
+            max_tokens: Some(100_000),
+            ..Options::default()
+        };
+        let sent = sent(&ChatRequest {
+            options,
+            ..request()
+        });
+        assert_eq!(sent["options"]["num_predict"], 3996);
+        assert_eq!(
+            (&sent["shift"], &sent["truncate"]),
+            (&json!(false), &json!(false))
+        );
+    }
+
+    #[test]
+    fn the_models_own_window_is_left_to_it() {
+        let model = ModelTraits {
+            sends_window: false,
+            ..KNOWN
+        };
+        let request = request();
+        let sent = serde_json::to_value(body(&request, model).unwrap()).unwrap();
+        assert_eq!(sent["options"], json!({ "num_predict": 3996 }));
+    }
+
+    #[test]
+    fn json_is_enforced_and_thoughts_stay_out_of_its_way() {
+        let extra = json!({ "response_format": { "type": "json_object" } });
+        let mut request = ChatRequest {
+            extra: extra.as_object().cloned().unwrap(),
+            ..request()
+        };
+        let body_of = |request: &ChatRequest, model| {
+            serde_json::to_value(body(request, model).unwrap()).unwrap()
+        };
+        let sent = body_of(&request, KNOWN);
+        assert_eq!(
+            (&sent["format"], &sent["think"]),
+            (&json!({ "type": "object" }), &json!(false))
+        );
+        assert_eq!(body_of(&request, ModelTraits::default()).get("think"), None);
+        request.options.think = Some(Think::Effort(Effort::High));
+        assert_eq!(body_of(&request, KNOWN)["think"], "high");
+    }
+
+    #[test]
+    fn an_effort_is_ignored_by_a_model_that_does_not_think() {
+        let extra = json!({ "reasoning_effort": "high" });
+        let request = ChatRequest {
+            extra: extra.as_object().cloned().unwrap(),
+            ..request()
+        };
+        let model = ModelTraits {
+            capabilities: Some(Capabilities::default()),
+            sends_window: true,
+        };
+        let sent = serde_json::to_value(body(&request, model).unwrap()).unwrap();
         assert_eq!(sent.get("think"), None);
     }
 
@@ -304,10 +414,13 @@ mod tests {
         );
         let remote = json!({ "content": [{ "type": "image_url", "image_url": { "url": "http://elsewhere/x.png" } }] });
         assert!(
-            body(&ChatRequest {
-                messages: vec![message("user", remote)],
-                ..request()
-            })
+            body(
+                &ChatRequest {
+                    messages: vec![message("user", remote)],
+                    ..request()
+                },
+                KNOWN
+            )
             .is_err()
         );
     }

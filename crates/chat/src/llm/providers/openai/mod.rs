@@ -1,6 +1,8 @@
 //! Any OpenAI-compatible server (vLLM, llama.cpp, LM Studio, OpenAI) and the Hugging Face router: one protocol, always
 //! streamed.
 
+use std::num::NonZeroU32;
+
 use async_trait::async_trait;
 use common::{
     clients::http::PerThread,
@@ -12,7 +14,7 @@ use url::Url;
 use crate::llm::{
     error::ProviderError,
     providers::{
-        ChunkStream, ModelInfo, Provider, http,
+        ChunkStream, DEFAULT_WINDOW, ModelInfo, Provider, http,
         http::Endpoint,
         openai::{errors::classify_error, response::OpenAiParser},
         response_stream,
@@ -30,6 +32,8 @@ mod tool_calls;
 pub(in crate::llm) struct OpenAi {
     kind: ProviderKind,
     endpoint: Endpoint,
+    /// The largest window, in tokens.
+    window: u32,
 }
 
 impl OpenAi {
@@ -41,6 +45,9 @@ impl OpenAi {
         Self {
             kind,
             endpoint: Endpoint::new(client, versioned(&settings.base_url), settings),
+            window: settings
+                .context_window
+                .map_or(DEFAULT_WINDOW, NonZeroU32::get),
         }
     }
 }
@@ -66,8 +73,14 @@ impl Provider for OpenAi {
     async fn list_models(&self) -> Result<Vec<ModelInfo>, ProviderError> {
         let answer: Value = self.endpoint.get(&["models"], classify_error).await?;
         // LM Studio answers 200 to what it does not know.
-        models::models(&answer)
-            .ok_or_else(|| ProviderError::failed("/models answered without a list of models"))
+        let models = models::models(&answer);
+        let no_list = || ProviderError::failed("/models answered 200 without a list of models");
+        let mut models = models.ok_or_else(no_list)?;
+        for model in &mut models {
+            let served = model.window.unwrap_or(self.window);
+            model.window = Some(served.min(self.window));
+        }
+        Ok(models)
     }
 
     async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError> {

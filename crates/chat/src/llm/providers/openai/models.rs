@@ -36,6 +36,7 @@ fn model(entry: &Value) -> Option<ModelInfo> {
     Some(ModelInfo {
         id: id.to_owned(),
         window: window.and_then(|size| u32::try_from(size).ok()),
+        capabilities: None,
     })
 }
 

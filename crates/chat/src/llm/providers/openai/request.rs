@@ -2,17 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::llm::request::{ChatRequest, PromptMessage};
+use crate::{
+    domain::Think,
+    llm::request::{ChatRequest, PromptMessage},
+};
 
 /// The body of `/v1/chat/completions`. OpenAI itself refuses members that it does not know.
 pub(super) fn body(request: &ChatRequest, is_openai: bool) -> Value {
     let mut body = request.extra.clone();
     // Servers refuse a choice among no tools.
-    if !body
-        .get("tools")
-        .and_then(Value::as_array)
-        .is_some_and(|tools| !tools.is_empty())
-    {
+    let tools = body.get("tools").and_then(Value::as_array);
+    if tools.is_none_or(Vec::is_empty) {
         for name in ["tools", "tool_choice", "parallel_tool_calls"] {
             body.remove(name);
         }
@@ -47,14 +47,12 @@ pub(super) fn body(request: &ChatRequest, is_openai: bool) -> Value {
     set(max_tokens, wanted.max_tokens.map(Value::from));
     set("seed", wanted.seed.map(Value::from));
     set("stop", wanted.stop.clone().map(Value::from));
+    let effort = wanted.think.and_then(Think::effort);
+    set("reasoning_effort", effort.map(|effort| json!(effort)));
     if !is_openai {
         set("top_k", wanted.top_k.map(Value::from));
-        set(
-            "chat_template_kwargs",
-            wanted
-                .think
-                .map(|think| json!({ "enable_thinking": think })),
-        );
+        let think = |think: Think| json!({ "enable_thinking": think.is_enabled() });
+        set("chat_template_kwargs", wanted.think.map(think));
     }
     Value::Object(body)
 }
@@ -103,7 +101,7 @@ mod tests {
         let options = Options {
             max_tokens: Some(5),
             top_k: Some(1),
-            think: Some(false),
+            think: Some(Think::Enabled(false)),
             ..Options::default()
         };
         let sent = body(&ChatRequest { options, ..request }, false);
