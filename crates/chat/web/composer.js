@@ -1,6 +1,8 @@
 // The box to write in, its button (send, or stop while an answer is on its way), and the choice of a model.
 
 const TALLEST = 0.4;
+/** For this long after a click on Send the button, which is Stop now, ignores clicks: the second one of a double click is not meant for it. */
+const DOUBLE_CLICK_MS = 500;
 
 /** Fires `send` with `text` in it, and `stop`. */
 export class Composer extends EventTarget {
@@ -10,13 +12,16 @@ export class Composer extends EventTarget {
   #model = document.getElementById('model');
   #memory;
   #answering = false;
+  #sentAt = -Infinity;
 
   constructor(memory) {
     super();
     this.#memory = memory;
     this.#form.addEventListener('submit', (event) => {
       event.preventDefault();
-      this.#answering ? this.#stop() : this.#send();
+      if (this.#answering) return this.#stop();
+      this.#sentAt = performance.now();
+      return this.#send();
     });
     this.#box.addEventListener('input', () => this.#fit());
     this.#box.addEventListener('keydown', (event) => this.#key(event));
@@ -65,6 +70,7 @@ export class Composer extends EventTarget {
   }
 
   #stop() {
+    if (performance.now() - this.#sentAt < DOUBLE_CLICK_MS) return;
     this.dispatchEvent(new Event('stop'));
   }
 
