@@ -4,7 +4,7 @@ import { el } from './dom.js';
 
 /** Asks for a line; `null` when the reader thinks better of it. */
 export function ask(title, label, value, maxLength) {
-  const input = el('input', { id: 'dialog-input', type: 'text', maxlength: maxLength, autocomplete: 'off' });
+  const input = el('input', { id: 'dialog-input', type: 'text', dir: 'auto', maxlength: maxLength, autocomplete: 'off' });
   input.value = value;
   return show(title, [el('label', { for: 'dialog-input' }, label), input], 'Save', '', () => input.value.trim());
 }

@@ -44,6 +44,8 @@ function blocksOf(text) {
 
 function nodesOf(block) {
   const fragment = DOMPurify.sanitize(marked.parser([block]), RULES);
+  // Each block by its first letter; nested blocks go with it.
+  for (const part of fragment.children) part.dir = 'auto';
   for (const link of fragment.querySelectorAll('a')) {
     link.target = '_blank';
     link.rel = 'noopener noreferrer nofollow';
@@ -71,6 +73,7 @@ function frameCode(pre) {
   });
   const frame = el('div', { class: 'code' }, el('div', { class: 'code-head' }, el('span', {}, language || 'text'), copy));
   pre.replaceWith(frame);
+  pre.dir = 'ltr';
   pre.tabIndex = 0;
   pre.setAttribute('role', 'region');
   pre.setAttribute('aria-label', language ? `Code, ${language}` : 'Code');
