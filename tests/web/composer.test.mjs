@@ -27,3 +27,13 @@ test('right-to-left text is laid out right to left, code is not', async () => {
   for (const selector of ['.bubble', '#title', '.session-title', '.prose ul']) assert.equal(await directionOf(selector), 'rtl', selector);
   for (const selector of ['.prose pre', '.prose > p']) assert.equal(await directionOf(selector), 'ltr', selector);
 });
+
+test('formulas come out as they were written', async () => {
+  const page = await here.enter();
+  const inline = ['$a_1 * b_2 * c_3$', '\\(x_i \\{y_j\\}\\)', '\\[e^{i\\pi} * 1 * 2\\]', '$$\\sum_{k} a_k * b_k * 2$$'];
+  const block = '\\[\na_1\n= b_2\n+ c \\\\\n- d * e * f\n\\]';
+  await say(page, `It is ${inline.join(' and ')}, for $5 or *ten* $10.\n\n${block}\n\nThe end.`);
+  const shown = await ended(page);
+  for (const formula of [...inline, block]) assert.ok(shown.includes(formula), `${formula} in ${shown}`);
+  assert.deepEqual(await answer(page).locator('em').allInnerTexts(), ['ten']);
+});
