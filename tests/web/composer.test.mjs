@@ -37,3 +37,23 @@ test('formulas come out as they were written', async () => {
   for (const formula of [...inline, block]) assert.ok(shown.includes(formula), `${formula} in ${shown}`);
   assert.deepEqual(await answer(page).locator('em').allInnerTexts(), ['ten']);
 });
+
+test('a text that is too long is kept, and the page says so', async () => {
+  const page = await here.enter();
+  const paste = (text) => box(page).evaluate((node, pasted) => {
+    node.focus();
+    node.select();
+    document.execCommand('insertText', false, pasted);
+  }, text);
+  const send = page.getByRole('button', { name: 'Send' });
+  await paste('a'.repeat(131_072 + 1_500));
+  assert.equal((await box(page).inputValue()).length, 132_572);
+  await page.getByText('1,500 characters too long').waitFor();
+  assert.equal(await send.isDisabled(), true);
+  await box(page).press('Enter');
+  assert.equal(await page.locator('article').count(), 0);
+  await paste('b'.repeat(131_072));
+  assert.equal((await box(page).inputValue()).length, 131_072);
+  await page.getByText('characters too long').waitFor({ state: 'hidden' });
+  assert.equal(await send.isDisabled(), false);
+});

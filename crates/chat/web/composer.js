@@ -1,14 +1,19 @@
 // The box to write in, its button (send, or stop while an answer is on its way), and the choice of a model.
 
 const TALLEST = 0.4;
+/** The server's `chat.max_message_chars` unless an operator has changed it. */
+const MAX_CHARACTERS = 131_072;
 /** For this long after a click on Send the button, which is Stop now, ignores clicks: the second one of a double click is not meant for it. */
 const DOUBLE_CLICK_MS = 500;
+
+const number = new Intl.NumberFormat();
 
 /** Fires `send` with `text` in it, and `stop`. */
 export class Composer extends EventTarget {
   #form = document.getElementById('composer');
   #box = document.getElementById('message');
   #button = document.getElementById('send');
+  #tooLong = document.getElementById('too-long');
   #model = document.getElementById('model');
   #memory;
   #answering = false;
@@ -63,7 +68,7 @@ export class Composer extends EventTarget {
 
   #send() {
     const text = this.#box.value;
-    if (text.trim() === '') return;
+    if (text.trim() === '' || this.#excess() > 0) return;
     this.#box.value = '';
     this.#fit();
     this.dispatchEvent(Object.assign(new Event('send'), { text }));
@@ -77,6 +82,17 @@ export class Composer extends EventTarget {
   #fit() {
     this.#box.style.height = 'auto';
     this.#box.style.height = `${Math.min(this.#box.scrollHeight, innerHeight * TALLEST)}px`;
-    this.#button.disabled = !this.#answering && this.#box.value.trim() === '';
+    const excess = this.#excess();
+    const words = excess > 0 ? `This message is ${number.format(excess)} characters too long. Shorten it to at most ${number.format(MAX_CHARACTERS)}.` : '';
+    if (this.#tooLong.textContent !== words) this.#tooLong.textContent = words;
+    this.#tooLong.hidden = excess <= 0;
+    this.#button.disabled = !this.#answering && (excess > 0 || this.#box.value.trim() === '');
+  }
+
+  /** By how many characters the text is longer than a message may be; 0 or less where it is not. */
+  #excess() {
+    const text = this.#box.value;
+    // Only a text with enough UTF-16 units can have too many characters.
+    return text.length > MAX_CHARACTERS ? [...text].length - MAX_CHARACTERS : 0;
   }
 }
