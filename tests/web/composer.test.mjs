@@ -57,3 +57,27 @@ test('a text that is too long is kept, and the page says so', async () => {
   await page.getByText('characters too long').waitFor({ state: 'hidden' });
   assert.equal(await send.isDisabled(), false);
 });
+
+test('each chat keeps its own draft, also over a reload', async () => {
+  const page = await here.enter();
+  await say(page, 'the first chat');
+  await ended(page);
+  await box(page).fill('draft for the first chat');
+  await page.getByRole('button', { name: 'New chat' }).first().click();
+  await until('an empty box', async () => (await box(page).inputValue()) === '');
+  await box(page).fill('draft for a new chat');
+  await page.locator('.session-title').click();
+  await until('the first draft', async () => (await box(page).inputValue()) === 'draft for the first chat');
+  await page.reload();
+  await until('the first draft again', async () => (await box(page).inputValue()) === 'draft for the first chat');
+  await box(page).press('Enter');
+  await ended(page);
+  await page.reload();
+  await answer(page).waitFor();
+  assert.equal(await box(page).inputValue(), '');
+  await page.getByRole('button', { name: 'New chat' }).first().click();
+  await until('the new chat\'s draft', async () => (await box(page).inputValue()) === 'draft for a new chat');
+  await page.getByRole('button', { name: 'Log out' }).click();
+  await page.getByLabel('User id').waitFor();
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+});

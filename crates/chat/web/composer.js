@@ -1,5 +1,7 @@
 // The box to write in, its button (send, or stop while an answer is on its way), and the choice of a model.
 
+import { Drafts } from './drafts.js';
+
 const TALLEST = 0.4;
 /** The server's `chat.max_message_chars` unless an operator has changed it. */
 const MAX_CHARACTERS = 131_072;
@@ -17,6 +19,8 @@ export class Composer extends EventTarget {
   #model = document.getElementById('model');
   #memory;
   #answering = false;
+  #drafts = new Drafts();
+  #chat = null;
   #sentAt = -Infinity;
 
   constructor(memory) {
@@ -28,7 +32,10 @@ export class Composer extends EventTarget {
       this.#sentAt = performance.now();
       return this.#send();
     });
-    this.#box.addEventListener('input', () => this.#fit());
+    this.#box.addEventListener('input', () => {
+      this.#keepDraft();
+      this.#fit();
+    });
     this.#box.addEventListener('keydown', (event) => this.#key(event));
     this.#model.addEventListener('change', () => memory.set('model', this.#model.value));
     addEventListener('resize', () => this.#fit());
@@ -37,6 +44,26 @@ export class Composer extends EventTarget {
 
   /** What the next answer is asked of: nothing where the server may choose. */
   choices = () => (this.#model.value ? { model: this.#model.value } : {});
+
+  /** Shows the draft of a user's chat; `session` is `null` for a new one. */
+  open(user, session) {
+    if (this.#chat?.user === user && this.#chat.session === session) return;
+    this.#chat = { user, session };
+    this.#box.value = this.#drafts.get(user, session);
+    this.#fit();
+  }
+
+  /** Empties the box when nobody is logged in any more; their drafts stay for the next login unless `forget`. */
+  close({ forget }) {
+    this.#chat = null;
+    this.#box.value = '';
+    if (forget) this.#drafts.clear();
+  }
+
+  /** The chat was deleted, and its draft with it. */
+  discard(user, session) {
+    this.#drafts.set(user, session, '');
+  }
 
   offerModels(models) {
     const chosen = this.#memory.get('model') ?? '';
@@ -60,6 +87,10 @@ export class Composer extends EventTarget {
     if (matchMedia('(hover: hover)').matches) this.#box.focus();
   }
 
+  #keepDraft() {
+    if (this.#chat) this.#drafts.set(this.#chat.user, this.#chat.session, this.#box.value);
+  }
+
   #key(event) {
     if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
@@ -70,6 +101,7 @@ export class Composer extends EventTarget {
     const text = this.#box.value;
     if (text.trim() === '' || this.#excess() > 0) return;
     this.#box.value = '';
+    this.#keepDraft();
     this.#fit();
     this.dispatchEvent(Object.assign(new Event('send'), { text }));
   }
