@@ -1,4 +1,4 @@
-// The box to write in, its button (send, or stop while an answer is on its way), and the choice of a model.
+// The message box, its button (Send, or Stop during an answer), and the model menu.
 
 import { Drafts } from './drafts.js';
 
@@ -42,7 +42,7 @@ export class Composer extends EventTarget {
     this.#fit();
   }
 
-  /** What the next answer is asked of: nothing where the server may choose. */
+  /** The model for the next answer; empty where the server chooses. */
   choices = () => (this.#model.value ? { model: this.#model.value } : {});
 
   /** Shows the draft of a user's chat; `session` is `null` for a new one. */

@@ -1,4 +1,4 @@
-// The way in: log in with a user id (and a password where one is needed), or make an account.
+// The login form: a user id, with a password where one is needed, or a new account.
 
 import { loginMode } from './login.js';
 

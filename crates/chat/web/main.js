@@ -1,4 +1,4 @@
-// Puts the page together: who is logged in, which chat is open, and what happens when either changes.
+// Entry point: connects login, sidebar, conversation and composer, and routes by the URL fragment.
 
 import { Api } from './api.js';
 import { Composer } from './composer.js';
