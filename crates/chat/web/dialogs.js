@@ -1,15 +1,15 @@
-// Questions to the reader in a modal dialog: one line of text, or yes and no.
+// Modal dialogs: a prompt for one line of text, and a confirmation.
 
 import { el } from './dom.js';
 
-/** Asks for a line; `null` when the reader thinks better of it. */
+/** Asks for a line of text; `null` when the user cancels. */
 export function ask(title, label, value, maxLength) {
-  const input = el('input', { id: 'dialog-input', type: 'text', maxlength: maxLength, autocomplete: 'off' });
+  const input = el('input', { id: 'dialog-input', type: 'text', dir: 'auto', maxlength: maxLength, autocomplete: 'off' });
   input.value = value;
   return show(title, [el('label', { for: 'dialog-input' }, label), input], 'Save', '', () => input.value.trim());
 }
 
-/** Whether the reader is sure. */
+/** Asks for confirmation; `true` when the user confirms. */
 export async function confirmed(title, text, action) {
   return (await show(title, [el('p', {}, text)], action, 'danger', () => true)) === true;
 }

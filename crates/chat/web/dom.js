@@ -1,4 +1,4 @@
-// Small words for building the page: text always goes in as text, never as markup.
+// Functions for building the DOM. Text is always inserted as text, never as markup.
 
 /**
  * An element. `props`: `on` (listeners by event), `class`, `data` (dataset), other names are attributes;
@@ -56,7 +56,7 @@ export async function copyText(text) {
   }
 }
 
-/** Says something once to screen readers, without showing it. */
+/** Announces a text to screen readers without showing it. */
 export function announce(text) {
   document.getElementById('announcer').textContent = text;
 }

@@ -1,4 +1,4 @@
-// The way in: log in with a user id (and a password where one is needed), or make an account.
+// The login form: a user id, with a password where one is needed, or a new account.
 
 import { loginMode } from './login.js';
 
@@ -15,6 +15,8 @@ export class Entrance {
   #hint = document.getElementById('entrance-hint');
   #registering = false;
   #open = false;
+  /** The server has refused a registration: not offered again until a reload. */
+  #closed = false;
 
   constructor(login) {
     this.#login = login;
@@ -59,6 +61,12 @@ export class Entrance {
   }
 
   #refused(problem) {
+    if (problem.code === 'registration_closed') {
+      this.#closed = true;
+      this.#registering = false;
+      this.#password.value = '';
+      this.#draw();
+    }
     if (problem.code === 'password_required') {
       this.#open = false;
       this.#draw();
@@ -76,6 +84,7 @@ export class Entrance {
     this.#password.required = withPassword;
     this.#password.autocomplete = this.#registering ? 'new-password' : 'current-password';
     this.#submit.textContent = this.#registering ? 'Create account' : 'Continue';
+    this.#switch.hidden = this.#closed;
     this.#switch.textContent = this.#registering ? 'I have an account' : 'Create an account with a password';
   }
 

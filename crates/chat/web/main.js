@@ -1,4 +1,4 @@
-// Puts the page together: who is logged in, which chat is open, and what happens when either changes.
+// Entry point: connects login, sidebar, conversation and composer, and routes by the URL fragment.
 
 import { Api } from './api.js';
 import { Composer } from './composer.js';
@@ -28,12 +28,17 @@ login.addEventListener('entered', enter);
 login.addEventListener('left', () => {
   history.replaceState(null, '', '#/');
   leave('');
+  composer.close({ forget: true });
 });
-login.addEventListener('ended', () => leave('Your login has ended. Please log in again.'));
+login.addEventListener('ended', () => {
+  leave('Your login has ended. Please log in again.');
+  composer.close({ forget: false });
+});
 sidebar.addEventListener('open', ({ session }) => goTo(session));
 sidebar.addEventListener('change', drawTitle);
 sidebar.addEventListener('deleted', ({ session }) => {
   conversation?.forget(session);
+  composer.discard(login.user, session);
   if (conversation && session === conversation.session) goTo(null);
 });
 sidebar.addEventListener('trouble', ({ problem }) => toast(`${problem.message}. ${problem.detail}`));
@@ -60,6 +65,7 @@ async function enter() {
   mine.addEventListener('turn', () => conversation === mine && turnChanged());
   mine.addEventListener('begun', () => {
     history.pushState(null, '', `#/${mine.session}`);
+    composer.open(login.user, mine.session);
     sidebar.select(mine.session);
     drawEmpty();
   });
@@ -100,6 +106,7 @@ function route() {
   if (!conversation) return;
   const session = /^#\/([A-Za-z0-9._-]{1,64})$/.exec(location.hash)?.[1] ?? null;
   if (session !== conversation.session || session === null) conversation.open(session);
+  composer.open(login.user, session);
   sidebar.select(session);
   drawEmpty();
   drawTitle();

@@ -18,10 +18,39 @@ const RULES = {
 /** Longer code is shown without colours, so that it never holds up the page. */
 const COLOURED_CHARACTERS = 60_000;
 
+/** Formulas in TeX: `\(...\)`, `\[...\]`, `$$...$$`, and `$...$` by Pandoc's rule, so that prices are none. No blank line inside. */
+const FORMULA = /\\\((?:(?!\n\s*\n)[^])+?\\\)|\\\[(?:(?!\n\s*\n)[^])+?\\\]|\$\$(?:(?!\n\s*\n)[^])+?\$\$|(?<![\\$])\$(?![\s$])(?:\\.|[^\\$\n])*?(?<!\s)\$(?![\d$])/;
+const FORMULA_HERE = new RegExp(`^(?:${FORMULA.source})`);
+const FORMULA_LINES = /^ {0,3}(\\\[(?:(?!\n\s*\n)[^])+?\\\]|\$\$(?:(?!\n\s*\n)[^])+?\$\$)[ \t]*(?:\n|$)/;
+
 let highlighter = null;
 
 const marked = new Marked({
   gfm: true,
+  // Formulas are shown as they were written: Markdown would take their `_`, `*` and `\` for its own.
+  extensions: [
+    {
+      name: 'formulaLines',
+      level: 'block',
+      start: (text) => text.match(/^ {0,3}(?:\\\[|\$\$)/m)?.index,
+      tokenizer: (text) => {
+        const found = FORMULA_LINES.exec(text);
+        return found ? { type: 'formulaLines', raw: found[0], text: found[1] } : undefined;
+      },
+      renderer: ({ text }) => `<p class="formula">${escape(text)}</p>`,
+    },
+    {
+      name: 'formula',
+      level: 'inline',
+      start: (text) => text.match(FORMULA)?.index,
+      tokenizer: (text) => {
+        const found = FORMULA_HERE.exec(text);
+        return found ? { type: 'formula', raw: found[0] } : undefined;
+      },
+      renderer: ({ raw }) => escape(raw),
+    },
+  ],
+  hooks: { emStrongMask: (text) => text.replace(new RegExp(FORMULA, 'g'), (formula) => 'a'.repeat(formula.length)) },
   renderer: {
     html: ({ text }) => escape(text),
     // Pictures would be requests to elsewhere, with whatever their address tells: they become links.
@@ -44,6 +73,8 @@ function blocksOf(text) {
 
 function nodesOf(block) {
   const fragment = DOMPurify.sanitize(marked.parser([block]), RULES);
+  // Each block by its first letter; nested blocks go with it.
+  for (const part of fragment.children) part.dir = 'auto';
   for (const link of fragment.querySelectorAll('a')) {
     link.target = '_blank';
     link.rel = 'noopener noreferrer nofollow';
@@ -71,6 +102,7 @@ function frameCode(pre) {
   });
   const frame = el('div', { class: 'code' }, el('div', { class: 'code-head' }, el('span', {}, language || 'text'), copy));
   pre.replaceWith(frame);
+  pre.dir = 'ltr';
   pre.tabIndex = 0;
   pre.setAttribute('role', 'region');
   pre.setAttribute('aria-label', language ? `Code, ${language}` : 'Code');

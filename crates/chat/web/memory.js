@@ -1,4 +1,4 @@
-// What this browser keeps between reloads, as JSON in our origin's storage; where that is forbidden, until the reload.
+// JSON values in localStorage; in memory until the reload where storage is forbidden.
 
 export class Memory {
   #prefix = 'chatbot.';

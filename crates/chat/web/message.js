@@ -8,7 +8,7 @@ export function userMessage(message) {
   return el(
     'article',
     { class: 'message user', 'aria-label': 'You' },
-    el('div', { class: 'bubble' }, message.content),
+    el('div', { class: 'bubble', dir: 'auto' }, message.content),
     el('div', { class: 'actions' }, copyButton(() => message.content)),
   );
 }
@@ -17,7 +17,7 @@ export function userMessage(message) {
 export class Answer {
   #body = el('div', { class: 'prose' });
   #view = new MarkdownView(this.#body);
-  #thoughts = el('div', { class: 'thoughts' });
+  #thoughts = el('div', { class: 'thoughts', dir: 'auto' });
   #summary = el('span', {}, 'Thinking');
   #thinking = el('details', { class: 'thinking', hidden: true }, el('summary', {}, icon('chevron'), this.#summary), this.#thoughts);
   #status = el('p', { class: 'status', hidden: true });

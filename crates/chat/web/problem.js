@@ -1,4 +1,4 @@
-// What went wrong, in words that a reader can act on.
+// Errors of API calls, with texts that say what the user can do.
 
 const WORDS = {
   offline: ['The server cannot be reached', 'Check your connection; nothing you wrote is lost.'],

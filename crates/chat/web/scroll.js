@@ -1,4 +1,4 @@
-// Keeps the newest words in sight while an answer grows, and leaves the reader alone who has scrolled up.
+// Scrolls along with a growing answer, unless the user has scrolled up.
 
 const NEAR = 48;
 

@@ -118,7 +118,7 @@ export class Sidebar extends EventTarget {
     const current = session.session_id === this.current;
     const open = el(
       'button',
-      { type: 'button', class: 'session-title', title, 'aria-current': current ? 'page' : null, on: { click: () => this.#open(session.session_id) } },
+      { type: 'button', class: 'session-title', dir: 'auto', title, 'aria-current': current ? 'page' : null, on: { click: () => this.#open(session.session_id) } },
       title,
     );
     const more = el('button', { type: 'button', class: 'icon-button', 'aria-label': `Actions for ${title}`, 'aria-haspopup': 'true' }, icon('more'));

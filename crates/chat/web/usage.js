@@ -1,4 +1,4 @@
-// Today's use of the models, in a line or two.
+// Shows today's token usage in the sidebar.
 
 import { el } from './dom.js';
 
