@@ -169,7 +169,7 @@ async fn no_service_may_touch_what_is_not_its_own() {
                 "GET a:x",
                 "SET i:x 1",
                 "HSET i:{u}:state gen 9",
-                "ZADD i:revoked 1 x",
+                "HSET i:{alice}:state revision 9",
                 "KEYS *",
                 "FLUSHALL",
                 "CONFIG GET dir",

@@ -12,7 +12,7 @@ use chat::{domain::event::EventRef, http::encode, llm::providers, store::events:
 use common::{
     clock,
     config::{LoginMode, ProviderKind, StoreUrl},
-    identity::{Authenticator, Jwk, JwkSet, KeySet, Revocations, TOKEN_TYPE, Verifier},
+    identity::{Authenticator, Jwk, JwkSet, KeySet, TOKEN_TYPE, TokenRules},
     shutdown::Shutdown,
     store::Store,
 };
@@ -128,12 +128,11 @@ fn authenticator(runtime: &Runtime) -> Authenticator {
     let keys = KeySet::local();
     let jwk = Jwk::ed25519(URL_SAFE_NO_PAD.encode(PUBLIC), "k".into());
     assert!(keys.replace(&JwkSet::new(vec![jwk], LoginMode::Open)));
-    let verifier = Verifier {
+    let rules = TokenRules {
         issuer: "chatbot".into(),
         audience: "chatbot".into(),
     };
-    let revocations = Revocations::start(store.clone(), &shutdown);
-    Authenticator::new(verifier, keys, revocations, store)
+    Authenticator::start(rules, keys, store, &shutdown)
 }
 
 fn check(runtime: &Runtime, authenticator: &Authenticator, token: &str) {

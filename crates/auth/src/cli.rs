@@ -8,7 +8,7 @@ use clap::Subcommand;
 use common::{
     clock::rfc3339,
     config::Settings,
-    identity::{Revocations, UserId},
+    identity::{Authenticator, TokenRules, UserId},
     shutdown::Shutdown,
     store::Store,
 };
@@ -67,8 +67,12 @@ pub async fn run(Command::User(command): Command, settings: Settings) -> anyhow:
     let store = Store::open(&settings.store.url, &shutdown)?;
     // Commands sign nothing: they need no key, and make none.
     let ring = KeyRing::closed(settings.auth.login);
-    let revocations = Revocations::start(store.clone(), &shutdown);
-    let accounts = Accounts::new(Repository::new(store), settings.auth, ring, revocations);
+    let rules = TokenRules {
+        issuer: settings.auth.issuer.clone(),
+        audience: settings.auth.audience.clone(),
+    };
+    let authenticator = Authenticator::start(rules, ring.key_set(), store.clone(), &shutdown);
+    let accounts = Accounts::new(Repository::new(store), settings.auth, ring, authenticator);
     let done = user(&accounts, command).await;
     drop(accounts);
     shutdown.stop();

@@ -18,7 +18,7 @@ use common::{
         CheckFailure, HostPolicy, Layers, admin, docs, health, health::Health,
         metrics::PrometheusHandle, wrap,
     },
-    identity::{Authenticator, Revocations, Verifier, identify},
+    identity::{Authenticator, TokenRules, identify},
     rate_limiter::{RateLimiter, limit},
     shutdown::Shutdown,
     store::{Eviction, Quota, Store},
@@ -55,19 +55,17 @@ pub async fn build(
     let strict = settings.environment == Environment::Prod;
     let ring = KeyRing::open(settings.auth.keys_dir.clone(), strict, settings.auth.login).await?;
     ring.watch(shutdown);
-    let revocations = Revocations::start(store.clone(), shutdown);
-    let verifier = Verifier {
+    let rules = TokenRules {
         issuer: settings.auth.issuer.clone(),
         audience: settings.auth.audience.clone(),
     };
-    let authenticator =
-        Authenticator::new(verifier, ring.key_set(), revocations.clone(), store.clone());
+    let authenticator = Authenticator::start(rules, ring.key_set(), store.clone(), shutdown);
     let repository = Repository::new(store.clone());
     let accounts = Arc::new(Accounts::new(
         repository,
         settings.auth.clone(),
         ring,
-        revocations,
+        authenticator.clone(),
     ));
     accounts.sweep(shutdown);
     api::describe();

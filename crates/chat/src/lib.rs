@@ -29,7 +29,7 @@ use common::{
         HostPolicy, Layers, admin, complete_openapi, docs, health as health_routes,
         metrics::PrometheusHandle, wrap,
     },
-    identity::{Authenticator, KeySet, Revocations, Verifier},
+    identity::{Authenticator, JwksClient, TokenRules},
     rate_limiter::RateLimiter,
     shutdown::Shutdown,
     store::{Quota, Store},
@@ -81,14 +81,13 @@ impl Identities {
             .clone()
             .context("chat.auth_url must be set")?;
         let client = common::clients::http::auth().context("the HTTP client for auth")?;
-        let keys = KeySet::remote(&url, client.clone(), shutdown);
-        let revocations = Revocations::start(store.clone(), shutdown);
-        let verifier = Verifier {
+        let keys = JwksClient::start(&url, client.clone(), shutdown);
+        let rules = TokenRules {
             issuer: settings.auth.issuer.clone(),
             audience: settings.auth.audience.clone(),
         };
         Ok(Self {
-            authenticator: Authenticator::new(verifier, keys, revocations, store.clone()),
+            authenticator: Authenticator::start(rules, keys, store.clone(), shutdown),
             passed_on: http::auth_proxy::routes(http::auth_proxy::RemoteAuth { url, client }),
         })
     }

@@ -24,7 +24,7 @@ const MAX_EXPIRES_IN: u64 = 10 * 365 * 24 * 60 * 60;
 /// A key to be made.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct MakeKey {
+pub(super) struct CreateApiKeyRequest {
     /// What its owner calls it.
     #[schema(min_length = 1, max_length = 100)]
     name: String,
@@ -36,7 +36,7 @@ pub(super) struct MakeKey {
 
 /// A key that was made.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Made {
+pub(super) struct CreatedApiKey {
     #[serde(flatten)]
     about: Key,
     /// The key itself, shown this once.
@@ -79,7 +79,7 @@ impl From<ApiKey> for Key {
     }
 }
 
-impl MakeKey {
+impl CreateApiKeyRequest {
     fn checked(self) -> Result<(String, Option<Duration>), ApiError> {
         let length = self.name.chars().count();
         if !(1..=MAX_NAME).contains(&length) || self.name.chars().any(char::is_control) {
@@ -100,9 +100,9 @@ impl MakeKey {
 
 /// Makes an API key.
 #[utoipa::path(
-    post, path = "/auth/keys", tag = "keys", security(("bearer" = [])), request_body = MakeKey,
+    post, path = "/auth/keys", tag = "keys", security(("bearer" = [])), request_body = CreateApiKeyRequest,
     responses(
-        (status = 201, body = Made), (status = 400, body = Problem), (status = 401, body = Problem),
+        (status = 201, body = CreatedApiKey), (status = 400, body = Problem), (status = 401, body = Problem),
         (status = 403, body = Problem, description = "`forbidden`: an API key was sent"),
         (status = 408, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
         (status = 422, body = Problem), (status = 429, body = Problem),
@@ -112,13 +112,13 @@ impl MakeKey {
 pub(super) async fn make_key(
     State(accounts): State<Arc<Accounts>>,
     identity: Identity,
-    Body(make): Body<MakeKey>,
-) -> Result<(StatusCode, Json<Made>), ApiError> {
+    Body(make): Body<CreateApiKeyRequest>,
+) -> Result<(StatusCode, Json<CreatedApiKey>), ApiError> {
     let (name, lifetime) = make.checked()?;
     let made = accounts.make_key(&identity, &name, lifetime).await?;
     Ok((
         StatusCode::CREATED,
-        Json(Made {
+        Json(CreatedApiKey {
             about: made.about.into(),
             key: made.key,
         }),

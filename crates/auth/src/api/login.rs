@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::measured::{counted, counted_login};
-use crate::{models::Grant, service::Accounts};
+use crate::{models::TokenPair, service::Accounts};
 
 /// A login.
 #[derive(Deserialize, ToSchema)]
@@ -30,7 +30,7 @@ pub(super) struct Login {
 
 /// The tokens of a login.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Granted {
+pub(super) struct TokenPairBody {
     /// Sent as `Authorization: Bearer …` with every call.
     access_token: String,
     /// `bearer`.
@@ -41,9 +41,9 @@ pub(super) struct Granted {
     refresh_token: String,
 }
 
-impl From<Grant> for Granted {
-    fn from(grant: Grant) -> Self {
-        let Grant {
+impl From<TokenPair> for TokenPairBody {
+    fn from(grant: TokenPair) -> Self {
+        let TokenPair {
             access_token,
             expires_in,
             refresh_token,
@@ -61,7 +61,7 @@ impl From<Grant> for Granted {
 #[utoipa::path(
     post, path = "/auth/login", tag = "login", request_body = Login,
     responses(
-        (status = 200, body = Granted),
+        (status = 200, body = TokenPairBody),
         (status = 400, body = Problem), (status = 401, body = Problem, description = "`invalid_credentials`"),
         (status = 403, body = Problem, description = "`password_required`"),
         (status = 408, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
@@ -74,7 +74,7 @@ pub(super) async fn login(
     State(accounts): State<Arc<Accounts>>,
     ClientIp(from): ClientIp,
     Body(login): Body<Login>,
-) -> Result<Json<Granted>, ApiError> {
+) -> Result<Json<TokenPairBody>, ApiError> {
     let password = login.password.as_ref().map(ExposeSecret::expose_secret);
     if password == Some("") {
         return Err(ApiError::invalid("/password", "The password is empty."));
@@ -102,7 +102,7 @@ pub(super) struct Refresh {
 #[utoipa::path(
     post, path = "/auth/refresh", tag = "login", request_body = Refresh,
     responses(
-        (status = 200, body = Granted), (status = 400, body = Problem),
+        (status = 200, body = TokenPairBody), (status = 400, body = Problem),
         (status = 401, body = Problem, description = "`invalid_token`, `token_revoked`, `token_reused`"),
         (status = 408, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
         (status = 422, body = Problem), (status = 429, body = Problem),
@@ -112,7 +112,7 @@ pub(super) struct Refresh {
 pub(super) async fn refresh(
     State(accounts): State<Arc<Accounts>>,
     Body(refresh): Body<Refresh>,
-) -> Result<Json<Granted>, ApiError> {
+) -> Result<Json<TokenPairBody>, ApiError> {
     let grant = accounts
         .refresh(refresh.refresh_token.expose_secret())
         .await;

@@ -2,10 +2,10 @@
 
 mod account;
 mod errors;
+mod jwks;
 mod keys;
 mod login;
 mod measured;
-mod published;
 mod validate;
 
 use std::sync::Arc;
@@ -78,7 +78,7 @@ fn identified() -> OpenApiRouter<Arc<Accounts>> {
 }
 
 fn free() -> OpenApiRouter<Arc<Accounts>> {
-    OpenApiRouter::new().routes(routes!(published::jwks))
+    OpenApiRouter::new().routes(routes!(jwks::jwks))
 }
 
 /// Nothing that is said about accounts is kept by anybody in between.

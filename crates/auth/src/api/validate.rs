@@ -40,7 +40,7 @@ pub(super) async fn validate(
     State(accounts): State<Arc<Accounts>>,
     identity: Identity,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<Validated>), ApiError> {
-    accounts.live(&identity).await?;
+    accounts.recheck(&identity).await?;
     let expires_at = match identity.credential {
         Credential::Token { expires_at, .. } => Some(expires_at),
         Credential::ApiKey { expires_at, .. } => expires_at,

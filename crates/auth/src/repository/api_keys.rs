@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use common::{
-    identity::{ApiKeyRecord, Owner, api_key, api_keys_index},
+    identity::{ApiKeyRecord, Owner, REVOKED_KEY, api_key, api_keys_index},
     store::{Bytes, Check, Op, Read, Snapshot, StoreError},
 };
 
 use super::{Change, Repository};
 use crate::models::ApiKey;
 
+/// How long a revoked key is told from one that never existed.
+const REVOKED_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Most keys that an account may have.
 pub const MAX_KEYS: usize = 100;
 
@@ -36,12 +38,16 @@ impl Change {
             ))
     }
 
-    /// Removes keys of an account.
+    /// Removes keys of an account; for a while it is known that they were revoked.
     pub fn remove_keys(self, owner: &Owner, ids: &[String]) -> Self {
         ids.iter().fold(self, |change, id| {
             change
-                .op(Op::Delete(api_key(owner, id)))
                 .op(Op::MemberDelete(api_keys_index(owner), id.clone()))
+                .op(Op::Set {
+                    key: api_key(owner, id),
+                    value: REVOKED_KEY,
+                    ttl: Some(REVOKED_KEPT),
+                })
         })
     }
 }
@@ -61,8 +67,13 @@ pub fn key_ids(snapshot: &mut Snapshot, i: usize) -> Vec<String> {
 }
 
 impl Repository {
-    /// The keys of those ids that have not expired, in that order.
-    pub async fn api_keys(&self, owner: &Owner, ids: &[String]) -> Result<Vec<ApiKey>, StoreError> {
+    /// The keys of those ids that count at that key epoch, in that order.
+    pub async fn api_keys(
+        &self,
+        owner: &Owner,
+        key_epoch: u64,
+        ids: &[String],
+    ) -> Result<Vec<ApiKey>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -73,10 +84,9 @@ impl Repository {
         let mut found = self.store.read(reads).await?;
         let mut keys = Vec::new();
         for (i, id) in ids.iter().enumerate() {
-            let record: Option<ApiKeyRecord> = found
-                .value(i)
-                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            if let Some(record) = record {
+            let record = found.value(i);
+            let record = record.and_then(|bytes| ApiKeyRecord::decode(&bytes));
+            if let Some(record) = record.filter(|it| it.key_epoch >= key_epoch) {
                 let ApiKeyRecord {
                     name,
                     created_at,

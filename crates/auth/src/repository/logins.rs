@@ -3,11 +3,14 @@
 use std::{collections::HashMap, time::Duration};
 
 use common::{
-    identity::Owner,
+    identity::{Owner, ended_login},
     store::{Bytes, Check, Key, Op, Read, Snapshot},
 };
 
 use super::{Change, number, text};
+
+/// How much longer than its access tokens the ending of a login is known: the leeway, and clocks that differ.
+const MARGIN: Duration = Duration::from_secs(90);
 
 /// A login as it is stored. Tokens stand there only as digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,15 +121,19 @@ impl Change {
         })
     }
 
-    /// Ends a login that exists. Its record stays until it would have expired, so that what belongs to it is known.
-    pub fn end_login(self, owner: &Owner, id: &str, why: Ended) -> Self {
+    /// Ends a login that exists. Its record stays until it would have expired, so that its refresh tokens are known;
+    /// that it has ended is said for as long as an access token of it can live.
+    pub fn end_login(self, owner: &Owner, id: &str, why: Ended, access_ttl: Duration) -> Self {
         let key = login_key(owner, id);
+        let reason = Bytes::from_static(why.as_str().as_bytes());
         self.check(Check::Exists(key.clone()))
-            .op(Op::FieldSet(
-                key,
-                "ended".into(),
-                Bytes::from_static(why.as_str().as_bytes()),
-            ))
             .op(Op::Delete(nonce_key(owner, id)))
+            .op(Op::FieldSet(key, "ended".into(), reason.clone()))
+            .op(Op::Set {
+                key: ended_login(owner, id),
+                value: reason,
+                ttl: Some(access_ttl + MARGIN),
+            })
+            .new_revision()
     }
 }

@@ -2,32 +2,27 @@
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
-//! | `a:{user}:account` | hash | `v` 1, `rev`, `created` (ms), `password` (PHC; absent: none), `epoch`, `kept` (a login id) |
+//! | `a:{user}:account` | hash | `v` 1, `created` (ms), `password` (PHC; absent: none) |
 //! | `a:{user}:<gen>:login:<id>` | hash | `v` 1, `started` (ms), `proof`, `current`, `previous`, `ended`; lives for `auth.refresh_ttl` from login |
 //! | `a:{user}:<gen>:nonce:<id>` | value | 32 random bytes; lives for 10 s from a rotation |
 //! | `a:{user}:attempts` | hash | `failed`, `until` (ms); lives for 15 minutes from the last one |
 //! | `a:address:{address}:…` | quota | failed attempts and registrations of a network address |
-//! | `a:accounts` | index | every user id that ever had an account, scored by creation (ms) |
-//! | `a:unsaid` | index | revocations that are announced and not known to be published, scored by announcement (ms) |
-//! | `i:…` | | see `common::identity`: state, API keys, `i:revoked`; and `i:erase` |
+//! | `a:accounts:{NN}` | index | the ids of accounts, scored by creation (ms), in 64 slots |
+//! | `i:…` | | see `common::identity`: the state of accounts, API keys, ended logins, `i:erase:{NN}` |
 
 mod accounts;
 mod api_keys;
 mod attempts;
 mod key_files;
 mod logins;
-mod unsaid;
 
 pub use accounts::{Change, Loaded};
 pub use api_keys::{MAX_KEYS, key_ids, key_ids_read};
 pub use attempts::Attempts;
 pub use key_files::{Complaint, Folder, KeyFile, KeyFileError, make_first, read_all};
 pub use logins::{Ended, LoginRecord};
-pub use unsaid::Announced;
 
 use common::store::{Bytes, Store};
-
-pub use common::identity::ERASE;
 
 /// The way to everything that `auth` keeps.
 #[derive(Clone)]

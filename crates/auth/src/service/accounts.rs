@@ -4,14 +4,11 @@ use std::net::IpAddr;
 
 use common::{
     config::Registration,
-    identity::{Credential, Identity, Revocation, UserId},
+    identity::{Credential, Identity, Owner, UserId, login_epoch},
 };
 
-use super::{Accounts, AuthError, ROUNDS, ending::own_account};
-use crate::{
-    models::Account,
-    repository::{Change, Ended, Loaded, key_ids, key_ids_read},
-};
+use super::{Accounts, AuthError, ROUNDS, count_ending};
+use crate::repository::{Change, Ended, Loaded, key_ids, key_ids_read};
 
 /// The login of an identity that an access token proved.
 pub(crate) fn login_of(identity: &Identity) -> Result<&str, AuthError> {
@@ -43,7 +40,7 @@ impl Accounts {
         }
         let kept = match claimed {
             Some(identity) => {
-                self.live(identity).await?;
+                self.recheck(identity).await?;
                 Some(login_of(identity)?)
             }
             None => None,
@@ -56,69 +53,57 @@ impl Accounts {
     pub async fn logout(&self, identity: &Identity, all: bool) -> Result<(), AuthError> {
         let login = login_of(identity)?;
         for _ in 0..ROUNDS {
-            let (loaded, over) = self.standing_of(identity).await?;
-            if let Some(entry) = over {
-                let done = match &entry {
-                    Revocation::Login(_) => !all,
-                    Revocation::Logins { kept, .. } => all && kept.is_none(),
-                    Revocation::Account(_) | Revocation::ApiKey(_) => false,
-                };
-                self.say(&identity.owner, vec![entry], loaded.now).await;
-                return if done {
-                    Ok(())
-                } else {
-                    Err(AuthError::Revoked)
-                };
-            }
-            let standing = &loaded.standing;
-            let account = own_account(standing, &identity.owner).ok_or(AuthError::Revoked)?;
-            let (change, entry) = if all {
-                let epoch = account.epoch + 1;
-                let account = Account {
-                    epoch,
-                    kept: None,
-                    ..account.clone()
-                };
-                let entry = Revocation::Logins {
-                    owner: standing.owner(),
-                    epoch,
-                    kept: None,
-                };
-                (Change::of(standing).put(standing, &account), entry)
-            } else {
-                let change = Change::of(standing).end_login(&identity.owner, login, Ended::Logout);
-                (change, Revocation::Login(login.to_owned()))
+            let loaded = match self.load_for(identity, login).await {
+                Err(AuthError::Revoked) if self.has_ended(identity, login, all).await? => {
+                    return Ok(());
+                }
+                loaded => loaded?,
             };
-            if self.end(&loaded, change, vec![entry]).await? {
+            let change = Change::of(&loaded.current);
+            let change = if all {
+                change.end_logins(None)
+            } else {
+                let access_ttl = self.settings.access_ttl;
+                change.end_login(&identity.owner, login, Ended::Logout, access_ttl)
+            };
+            if self.repository.commit(change).await? {
+                count_ending(if all { "logins" } else { "login" });
                 return Ok(());
             }
         }
         Err(AuthError::Contended)
     }
 
-    /// Deletes an account. Its data are erased by `chat`, which [`crate::repository::ERASE`] tells.
+    /// Whether a logout that is refused has been done before: of this login alone, or of all.
+    async fn has_ended(
+        &self,
+        identity: &Identity,
+        login: &str,
+        all: bool,
+    ) -> Result<bool, AuthError> {
+        let loaded = self.repository.load(identity.user(), Vec::new()).await?;
+        let state = &loaded.current.state;
+        let same_account = loaded.current.owner() == identity.owner;
+        let all_ended = login_epoch(login) < state.epoch && state.kept.is_none();
+        let one_ended = state.counts_login(login);
+        Ok(same_account && if all { all_ended } else { one_ended })
+    }
+
+    /// Deletes an account. `chat` erases its data: `i:erase` tells it to.
     pub async fn delete(
         &self,
         identity: &Identity,
         password: Option<&str>,
         from: IpAddr,
     ) -> Result<(), AuthError> {
-        login_of(identity)?;
-        let (loaded, over) = self.standing_of(identity).await?;
-        if let Some(entry) = over {
-            // Deleted already, and not known here yet: whoever asked was not told how it went.
-            let done = matches!(entry, Revocation::Account(_));
-            self.say(&identity.owner, vec![entry], loaded.now).await;
-            return if done {
-                Ok(())
-            } else {
-                Err(AuthError::Revoked)
-            };
-        }
+        let login = login_of(identity)?;
         let owner = &identity.owner;
+        let loaded = match self.load_for(identity, login).await {
+            Err(AuthError::Revoked) if self.is_gone(identity).await? => return Ok(()),
+            loaded => loaded?,
+        };
         let mut attempt = None;
-        let account = own_account(&loaded.standing, owner).ok_or(AuthError::Revoked)?;
-        if account.password.is_some() {
+        if loaded.current.password().is_some() {
             let password = password.ok_or(AuthError::PasswordRequired)?;
             self.passwords
                 .bounded(password)
@@ -128,7 +113,7 @@ impl Accounts {
         let mut verified = None;
         for _ in 0..ROUNDS {
             let (loaded, keys) = self.load_with_keys(identity.user()).await?;
-            let account = own_account(&loaded.standing, owner).ok_or(AuthError::Revoked)?;
+            let account = loaded.current.account_of(owner).ok_or(AuthError::Revoked)?;
             if account.password.is_some() {
                 let password = password.ok_or(AuthError::PasswordRequired)?;
                 self.verify_once(password, account, &mut verified).await?;
@@ -143,24 +128,60 @@ impl Accounts {
         Err(AuthError::Contended)
     }
 
+    /// Whether an account was deleted before: who asks again was not told.
+    async fn is_gone(&self, identity: &Identity) -> Result<bool, AuthError> {
+        let loaded = self.repository.load(identity.user(), Vec::new()).await?;
+        Ok(loaded.current.state.generation > identity.owner.generation)
+    }
+
     /// Deletes the account that was read; false if it has changed meanwhile.
     pub(crate) async fn remove(&self, loaded: &Loaded, keys: &[String]) -> Result<bool, AuthError> {
-        let (standing, owner) = (&loaded.standing, loaded.standing.owner());
+        let (current, owner) = (&loaded.current, loaded.current.owner());
         // Before: a crash after the deletion must not leave data behind. `chat` waits for the state to say so too.
         self.repository.announce_erasure(&owner, loaded.now).await?;
-        let change = Change::of(standing)
-            .delete(standing)
+        let change = Change::of(current)
+            .delete()
             .remove_keys(&owner, keys)
-            .forget_attempts(&standing.user);
-        let entries = vec![Revocation::Account(owner.clone())];
-        if !self.end(loaded, change, entries).await? {
+            .forget_attempts(&current.user);
+        if !self.repository.commit(change).await? {
             return Ok(false);
         }
-        // And after: an announcement that seemed to have come to nothing may have been taken back meanwhile.
+        count_ending("account");
+        // And after: an announcement that seemed to have come to nothing may have been withdrawn meanwhile.
         if let Err(error) = self.repository.announce_erasure(&owner, loaded.now).await {
             tracing::warn!(error = %error, "erasure not announced a second time");
         }
+        if let Err(error) = self.repository.delist(&current.user).await {
+            tracing::warn!(error = %error, "deleted account not removed from the index");
+        }
+        self.prune_keys(&owner).await;
         Ok(true)
+    }
+
+    /// Removes the records of keys that do not count any more: some may have been made while others were being revoked.
+    pub(crate) async fn prune_keys(&self, owner: &Owner) {
+        let pruned = async {
+            let loaded = self
+                .repository
+                .load(&owner.user, vec![key_ids_read(owner)])
+                .await?;
+            let Loaded {
+                current,
+                mut snapshot,
+                ..
+            } = loaded;
+            let mut ids = key_ids(&mut snapshot, 2);
+            if current.owner() == *owner {
+                let epoch = current.state.key_epoch;
+                let kept = self.repository.api_keys(owner, epoch, &ids).await?;
+                ids.retain(|id| kept.iter().all(|key| key.id != *id));
+            }
+            let change = Change::of(&current).remove_keys(owner, &ids);
+            self.repository.commit(change).await
+        };
+        if let Err(error) = pruned.await {
+            tracing::warn!(error = %error, "records of revoked keys not removed");
+        }
     }
 
     pub(crate) async fn load_with_keys(
@@ -173,14 +194,14 @@ impl Accounts {
             .repository
             .load(user, Vec::new())
             .await?
-            .standing
+            .current
             .owner();
         let mut loaded = self
             .repository
             .load(user, vec![key_ids_read(&owner)])
             .await?;
         let keys = key_ids(&mut loaded.snapshot, 2);
-        let same = loaded.standing.owner() == owner;
+        let same = loaded.current.owner() == owner;
         Ok((loaded, if same { keys } else { Vec::new() }))
     }
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use common::identity::{API_KEY_PREFIX, ApiKeyRecord, Identity, Opaque, Revocation, digest};
+use common::identity::{API_KEY_PREFIX, ApiKeyRecord, Identity, Opaque, digest};
 
 use super::{
     Accounts, AuthError, ROUNDS,
     accounts::login_of,
+    count_ending,
     tokens::{random_bytes, seconds},
 };
 use crate::{
@@ -31,15 +32,18 @@ impl Accounts {
         name: &str,
         lifetime: Option<Duration>,
     ) -> Result<MadeKey, AuthError> {
-        login_of(identity)?;
+        let login = login_of(identity)?;
         for _ in 0..ROUNDS {
-            let now = self.live(identity).await?.now;
+            let now = self.load_for(identity, login).await?.now;
             let (loaded, ids) = self.load_with_keys(identity.user()).await?;
-            if loaded.standing.owner() != identity.owner {
+            if loaded.current.owner() != identity.owner {
                 return Err(AuthError::Revoked);
             }
             let owner = &identity.owner;
-            let kept = self.repository.api_keys(owner, &ids).await?;
+            let kept = self
+                .repository
+                .api_keys(owner, loaded.current.state.key_epoch, &ids)
+                .await?;
             if kept.len() >= MAX_KEYS {
                 return Err(AuthError::TooManyKeys);
             }
@@ -62,8 +66,9 @@ impl Accounts {
                 name: name.to_owned(),
                 created_at: now,
                 expires_at,
+                key_epoch: loaded.current.state.key_epoch,
             };
-            let change = Change::of(&loaded.standing)
+            let change = Change::of(&loaded.current)
                 .remove_keys(owner, &expired)
                 .add_key(owner, &id, &record, lifetime);
             if self.repository.commit(change).await? {
@@ -86,10 +91,11 @@ impl Accounts {
         let owner = &identity.owner;
         for _ in 0..ROUNDS {
             let (loaded, ids) = self.load_with_keys(identity.user()).await?;
-            if self.repository.api_keys(owner, &ids).await?.len() <= MAX_KEYS {
+            let epoch = loaded.current.state.key_epoch;
+            if self.repository.api_keys(owner, epoch, &ids).await?.len() <= MAX_KEYS {
                 return Ok(());
             }
-            let change = Change::of(&loaded.standing).remove_keys(owner, &[id.to_owned()]);
+            let change = Change::of(&loaded.current).remove_keys(owner, &[id.to_owned()]);
             if self.repository.commit(change).await? {
                 return Err(AuthError::TooManyKeys);
             }
@@ -99,28 +105,32 @@ impl Accounts {
 
     /// The account's keys, the newest first.
     pub async fn keys(&self, identity: &Identity) -> Result<Vec<ApiKey>, AuthError> {
-        login_of(identity)?;
-        self.live(identity).await?;
-        let (_, ids) = self.load_with_keys(identity.user()).await?;
-        Ok(self.repository.api_keys(&identity.owner, &ids).await?)
+        self.load_for(identity, login_of(identity)?).await?;
+        let (loaded, ids) = self.load_with_keys(identity.user()).await?;
+        let epoch = loaded.current.state.key_epoch;
+        Ok(self
+            .repository
+            .api_keys(&identity.owner, epoch, &ids)
+            .await?)
     }
 
     /// Revokes a key of the account.
     pub async fn revoke_key(&self, identity: &Identity, id: &str) -> Result<(), AuthError> {
-        login_of(identity)?;
+        let login = login_of(identity)?;
         for _ in 0..ROUNDS {
-            self.live(identity).await?;
+            self.load_for(identity, login).await?;
             let (loaded, ids) = self.load_with_keys(identity.user()).await?;
-            if loaded.standing.owner() != identity.owner {
+            if loaded.current.owner() != identity.owner {
                 return Err(AuthError::Revoked);
             }
             if !ids.iter().any(|known| known == id) {
                 return Err(AuthError::NotFound);
             }
-            let change =
-                Change::of(&loaded.standing).remove_keys(&identity.owner, &[id.to_owned()]);
-            let entries = vec![Revocation::ApiKey(id.to_owned())];
-            if self.end(&loaded, change, entries).await? {
+            let change = Change::of(&loaded.current)
+                .remove_keys(&identity.owner, &[id.to_owned()])
+                .new_revision();
+            if self.repository.commit(change).await? {
+                count_ending("key");
                 return Ok(());
             }
         }

@@ -26,11 +26,11 @@ const MANY: usize = 1024;
 
 /// The turns of the accounts that are being tried.
 #[derive(Default)]
-pub struct Guard {
+pub struct LoginThrottle {
     lanes: Mutex<HashMap<UserId, Arc<Semaphore>>>,
 }
 
-impl Guard {
+impl LoginThrottle {
     async fn turn(&self, user: &UserId) -> Result<OwnedSemaphorePermit, AuthError> {
         let lane = {
             let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);

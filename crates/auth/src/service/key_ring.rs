@@ -23,7 +23,7 @@ const PUBLISHED_FIRST: Duration = Duration::from_secs(60);
 const REREAD: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
-struct Held {
+struct PublishedKey {
     file: KeyFile,
     published: Instant,
 }
@@ -35,7 +35,7 @@ pub struct KeyRing {
     /// Whether keys that others can read are refused.
     strict: bool,
     login: LoginMode,
-    held: Arc<ArcSwap<Vec<Held>>>,
+    held: Arc<ArcSwap<Vec<PublishedKey>>>,
     /// The public half, for whoever verifies in this process.
     keys: KeySet,
     /// What was wrong with the folder at the last look: said once.
@@ -140,18 +140,18 @@ impl KeyRing {
                 .iter()
                 .find(|held| held.file.public.kid == file.public.kid)
         };
-        let held: Vec<Held> = folder
+        let held: Vec<PublishedKey> = folder
             .keys
             .into_iter()
             // One that others could read before it ever signed is no key to begin with; one that signs goes on, since
             // to refuse it would end every login.
             .filter(|file| !(self.strict && file.exposed) || known(file).is_some())
-            .map(|file| Held {
+            .map(|file| PublishedKey {
                 published: known(&file).map_or(now, |held| held.published),
                 file,
             })
             .collect();
-        let names = |all: &[Held]| -> Vec<String> {
+        let names = |all: &[PublishedKey]| -> Vec<String> {
             all.iter().map(|held| held.file.name.clone()).collect()
         };
         if names(&held) != names(&before) {
@@ -175,8 +175,9 @@ impl KeyRing {
 
 /// Which of the keys, oldest first, signs at `now`: the newest that was published long enough ago. Where none was (right
 /// after a start) the oldest, which the process before this one is likeliest to have published.
-fn signer(held: &[Held], now: Instant) -> Option<usize> {
-    let settled = |held: &Held| now.saturating_duration_since(held.published) >= PUBLISHED_FIRST;
+fn signer(held: &[PublishedKey], now: Instant) -> Option<usize> {
+    let settled =
+        |held: &PublishedKey| now.saturating_duration_since(held.published) >= PUBLISHED_FIRST;
     held.iter()
         .rposition(settled)
         .or((!held.is_empty()).then_some(0))

@@ -12,7 +12,7 @@ use super::{
     tokens::{first_refresh, random_bytes, random_id},
 };
 use crate::{
-    models::{Account, Grant, Standing},
+    models::{Account, AccountSnapshot, TokenPair},
     repository::{Change, LoginRecord},
 };
 
@@ -23,7 +23,7 @@ impl Accounts {
         user: &UserId,
         password: Option<&str>,
         from: IpAddr,
-    ) -> Result<Grant, AuthError> {
+    ) -> Result<TokenPair, AuthError> {
         match (password, self.settings.login) {
             (Some(password), _) => {
                 self.passwords
@@ -39,58 +39,53 @@ impl Accounts {
         }
     }
 
-    async fn open_login(&self, user: &UserId) -> Result<Grant, AuthError> {
+    async fn open_login(&self, user: &UserId) -> Result<TokenPair, AuthError> {
         for _ in 0..ROUNDS {
             let loaded = self.repository.load(user, Vec::new()).await?;
-            let standing = loaded.standing;
-            if standing.password().is_some() {
+            let current = loaded.current;
+            if current.password().is_some() {
                 return Err(AuthError::PasswordRequired);
             }
-            let mut change = Change::of(&standing);
-            let mut epoch = 0;
-            if let Some(account) = &standing.account {
-                epoch = account.epoch;
-            } else {
+            let mut change = Change::of(&current);
+            if current.account.is_none() {
                 self.repository.enlist(user, loaded.now).await?;
-                change = change.put(&standing, &Account::new(loaded.now, None));
+                let account = Account {
+                    created_at: loaded.now,
+                    password: None,
+                };
+                change = change.put(&account);
             }
-            if let Some(grant) = self
-                .begin_login(change, &standing, epoch, loaded.now)
-                .await?
-            {
+            if let Some(grant) = self.begin_login(change, &current, loaded.now).await? {
                 return Ok(grant);
             }
         }
         Err(AuthError::Contended)
     }
 
-    async fn password_login(&self, user: &UserId, password: &str) -> Result<Grant, AuthError> {
+    async fn password_login(&self, user: &UserId, password: &str) -> Result<TokenPair, AuthError> {
         let mut verified: Option<String> = None;
         for _ in 0..ROUNDS {
             let loaded = self.repository.load(user, Vec::new()).await?;
-            let standing = loaded.standing;
-            let stored = standing.password();
+            let current = loaded.current;
+            let stored = current.password();
             if verified.is_none() || verified.as_deref() != stored {
                 if !self.passwords.verify(password, stored).await? {
                     return Err(AuthError::InvalidCredentials);
                 }
                 verified = stored.map(str::to_owned);
             }
-            let (Some(account), Some(stored)) = (&standing.account, stored) else {
+            let (Some(account), Some(stored)) = (&current.account, stored) else {
                 return Err(AuthError::InvalidCredentials);
             };
-            let mut change = Change::of(&standing).forget_attempts(user);
+            let mut change = Change::of(&current).forget_attempts(user);
             if Passwords::is_outdated(stored) {
                 let renewed = Account {
                     password: Some(self.passwords.hash(password).await?),
                     ..account.clone()
                 };
-                change = change.put(&standing, &renewed);
+                change = change.put(&renewed);
             }
-            if let Some(grant) = self
-                .begin_login(change, &standing, account.epoch, loaded.now)
-                .await?
-            {
+            if let Some(grant) = self.begin_login(change, &current, loaded.now).await? {
                 return Ok(grant);
             }
         }
@@ -101,11 +96,11 @@ impl Accounts {
     async fn begin_login(
         &self,
         change: Change,
-        standing: &Standing,
-        epoch: u64,
+        current: &AccountSnapshot,
         now: i64,
-    ) -> Result<Option<Grant>, AuthError> {
-        let owner = standing.owner();
+    ) -> Result<Option<TokenPair>, AuthError> {
+        let owner = current.owner();
+        let epoch = current.state.epoch;
         let (id, proof_key) = (format!("{epoch}-{}", random_id()), random_bytes());
         let refresh_token = first_refresh(&owner, &id, &proof_key);
         let (access_token, expires_in) = self.access_token(&owner, &id, now, now)?;
@@ -119,7 +114,7 @@ impl Accounts {
         };
         let change = change.begin_login(&owner, &id, &record, self.settings.refresh_ttl);
         let begun = self.repository.commit(change).await?;
-        Ok(begun.then_some(Grant {
+        Ok(begun.then_some(TokenPair {
             access_token,
             expires_in,
             refresh_token,

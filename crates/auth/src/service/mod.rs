@@ -3,8 +3,7 @@
 mod accounts;
 mod api_keys;
 mod attempts;
-mod ending;
-mod hashing;
+mod hash_pool;
 mod key_ring;
 mod login;
 mod operator;
@@ -14,12 +13,12 @@ mod refresh;
 mod sweeper;
 mod tokens;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{
     config,
-    identity::{JwkSet, Revocation, Revocations},
-    store::StoreError,
+    identity::{Authenticator, Identity, IdentityError, JwkSet, ended_login},
+    store::{CALL_LIMIT, Read, StoreError},
 };
 
 pub use api_keys::MadeKey;
@@ -27,7 +26,7 @@ pub use key_ring::KeyRing;
 pub use operator::Listed;
 pub use passwords::{PasswordFault, Passwords};
 
-use crate::repository::{KeyFileError, Repository};
+use crate::repository::{KeyFileError, Loaded, Repository};
 
 /// Most times that a decision is taken anew because somebody else changed the account meanwhile.
 const ROUNDS: usize = 8;
@@ -103,8 +102,8 @@ pub struct Accounts {
     pub(crate) settings: config::Auth,
     pub(crate) ring: KeyRing,
     pub(crate) passwords: Passwords,
-    pub(crate) guard: attempts::Guard,
-    pub(crate) revocations: Revocations,
+    pub(crate) guard: attempts::LoginThrottle,
+    authenticator: Authenticator,
 }
 
 impl Accounts {
@@ -113,7 +112,7 @@ impl Accounts {
         repository: Repository,
         settings: config::Auth,
         ring: KeyRing,
-        revocations: Revocations,
+        authenticator: Authenticator,
     ) -> Self {
         let passwords = Passwords::new(settings.password_min);
         Self {
@@ -121,8 +120,8 @@ impl Accounts {
             settings,
             ring,
             passwords,
-            guard: attempts::Guard::default(),
-            revocations,
+            guard: attempts::LoginThrottle::default(),
+            authenticator,
         }
     }
 
@@ -131,11 +130,38 @@ impl Accounts {
         self.ring.jwks()
     }
 
-    /// Makes entries known to every process, after what they say was committed.
-    async fn revoke(&self, now: i64, entries: Vec<Revocation>) -> Result<(), AuthError> {
-        Ok(self
-            .revocations
-            .publish(&self.repository.store, now, entries)
-            .await?)
+    /// Whether the store says now that the identity's login or key still counts.
+    ///
+    /// # Errors
+    /// [`AuthError::Revoked`], [`AuthError::Store`].
+    pub async fn recheck(&self, identity: &Identity) -> Result<(), AuthError> {
+        let deadline = Instant::now() + CALL_LIMIT;
+        match self.authenticator.recheck(identity, deadline).await {
+            Ok(_) => Ok(()),
+            Err(IdentityError::Store(error)) => Err(error.into()),
+            Err(_) => Err(AuthError::Revoked),
+        }
     }
+
+    /// The account of an identity.
+    ///
+    /// # Errors
+    /// [`AuthError::Revoked`] where its login does not count any more. A change of what was read is refused once that
+    /// happens.
+    async fn load_for(&self, identity: &Identity, login: &str) -> Result<Loaded, AuthError> {
+        let ended = Read::Value(ended_login(&identity.owner, login));
+        let mut loaded = self.repository.load(identity.user(), vec![ended]).await?;
+        let ended = loaded.snapshot.value(2).is_some();
+        let state = &loaded.current.state;
+        let counts = state.counts_login(login) && !ended;
+        if !counts || loaded.current.account_of(&identity.owner).is_none() {
+            return Err(AuthError::Revoked);
+        }
+        Ok(loaded)
+    }
+}
+
+/// Counts what was ended, by kind.
+fn count_ending(kind: &'static str) {
+    metrics::counter!("auth_revocations_total", "kind" => kind).increment(1);
 }

@@ -33,12 +33,17 @@ impl Accounts {
         let hash = self.passwords.hash(password).await?;
         for _ in 0..ROUNDS {
             let loaded = self.repository.load(user, Vec::new()).await?;
-            let account = loaded.standing.account.clone().ok_or(AuthError::NotFound)?;
+            let account = loaded.current.account.clone().ok_or(AuthError::NotFound)?;
+            // A first password: whoever logged in as this id while anybody could may have left keys.
+            let is_first = account.password.is_none();
             let account = Account {
                 password: Some(hash.clone()),
                 ..account
             };
-            if self.replace_password(&loaded, account, None, &[]).await? {
+            if self
+                .replace_password(&loaded, account, None, is_first)
+                .await?
+            {
                 return Ok(());
             }
         }
@@ -49,7 +54,7 @@ impl Accounts {
     pub async fn delete_user(&self, user: &UserId) -> Result<(), AuthError> {
         for _ in 0..ROUNDS {
             let (loaded, keys) = self.load_with_keys(user).await?;
-            if loaded.standing.account.is_none() {
+            if loaded.current.account.is_none() {
                 return Err(AuthError::NotFound);
             }
             if self.remove(&loaded, &keys).await? {
@@ -61,36 +66,18 @@ impl Accounts {
 
     /// Every account there is, the oldest first.
     pub async fn list_users(&self) -> Result<Vec<Listed>, AuthError> {
-        const PAGE: usize = 1000;
-        let (mut listed, mut since, mut limit) = (Vec::<Listed>::new(), 0, PAGE);
-        loop {
-            let page = self.repository.enlisted(since, limit).await?;
-            let last = page.last().map_or(since, |(_, at)| *at);
-            let more = page.len() >= limit;
-            for (user, _) in page {
-                if listed
-                    .iter()
-                    .rev()
-                    .take(limit)
-                    .any(|seen| seen.user == user)
-                {
-                    continue;
-                }
-                let standing = self.repository.load(&user, Vec::new()).await?.standing;
-                if let Some(account) = standing.account {
-                    let has_password = account.password.is_some();
-                    listed.push(Listed {
-                        user,
-                        created_at: account.created_at,
-                        has_password,
-                    });
-                }
+        let mut listed = Vec::new();
+        for user in self.repository.enlisted().await? {
+            let current = self.repository.load(&user, Vec::new()).await?.current;
+            if let Some(account) = current.account {
+                listed.push(Listed {
+                    user,
+                    created_at: account.created_at,
+                    has_password: account.password.is_some(),
+                });
             }
-            if !more {
-                return Ok(listed);
-            }
-            limit = if last == since { limit * 2 } else { PAGE };
-            since = last;
         }
+        listed.sort_by(|a, b| (a.created_at, &a.user).cmp(&(b.created_at, &b.user)));
+        Ok(listed)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use common::identity::{Identity, Revocation, UserId};
+use common::identity::{Identity, UserId};
 
-use super::{Accounts, AuthError, ROUNDS, accounts::login_of, ending::own_account};
+use super::{Accounts, AuthError, ROUNDS, accounts::login_of, count_ending};
 use crate::{
     models::Account,
     repository::{Change, Loaded},
@@ -21,21 +21,24 @@ impl Accounts {
     ) -> Result<(), AuthError> {
         let hash = self.passwords.hash(password).await?;
         for _ in 0..ROUNDS {
-            let (loaded, keys) = self.load_with_keys(user).await?;
-            let standing = &loaded.standing;
-            let Some(account) = &standing.account else {
+            let loaded = self.repository.load(user, Vec::new()).await?;
+            let current = &loaded.current;
+            let Some(account) = &current.account else {
                 self.repository.enlist(user, loaded.now).await?;
-                let account = Account::new(loaded.now, Some(hash.clone()));
+                let account = Account {
+                    created_at: loaded.now,
+                    password: Some(hash.clone()),
+                };
                 if self
                     .repository
-                    .commit(Change::of(standing).put(standing, &account))
+                    .commit(Change::of(current).put(&account))
                     .await?
                 {
                     return Ok(());
                 }
                 continue;
             };
-            let own = claimed.is_some_and(|identity| identity.owner == standing.owner());
+            let own = claimed.is_some_and(|identity| identity.owner == current.owner());
             if account.password.is_some() || !own {
                 return Err(AuthError::UserExists);
             }
@@ -44,7 +47,7 @@ impl Accounts {
                 password: Some(hash.clone()),
                 ..account.clone()
             };
-            if self.replace_password(&loaded, account, kept, &keys).await? {
+            if self.replace_password(&loaded, account, kept, true).await? {
                 return Ok(());
             }
         }
@@ -66,13 +69,12 @@ impl Accounts {
         self.passwords
             .accept(new, identity.user())
             .map_err(AuthError::Password)?;
-        self.live(identity).await?;
+        self.load_for(identity, login).await?;
         let attempt = self.begin_attempt(identity.user(), from).await?;
         let (mut hash, mut verified) = (None, None);
         for _ in 0..ROUNDS {
-            let (loaded, keys) = self.load_with_keys(identity.user()).await?;
-            let account =
-                own_account(&loaded.standing, &identity.owner).ok_or(AuthError::Revoked)?;
+            let loaded = self.load_for(identity, login).await?;
+            let account = loaded.current.account.as_ref().ok_or(AuthError::Revoked)?;
             self.verify_once(current, account, &mut verified).await?;
             let hash = match &mut hash {
                 Some(hash) => hash,
@@ -82,9 +84,8 @@ impl Accounts {
                 password: Some(hash.clone()),
                 ..account.clone()
             };
-            let keys = if revoke_keys { keys } else { Vec::new() };
             if self
-                .replace_password(&loaded, account, Some(login), &keys)
+                .replace_password(&loaded, account, Some(login), revoke_keys)
                 .await?
             {
                 self.succeed(attempt).await;
@@ -94,32 +95,31 @@ impl Accounts {
         Err(AuthError::Contended)
     }
 
-    /// Commits a password change of the account that was read, and makes known what it ended.
+    /// Commits a password change of the account that was read; false if it has changed meanwhile. All logins but `kept` end,
+    /// and with `end_keys` every API key that exists at that moment.
     pub(crate) async fn replace_password(
         &self,
         loaded: &Loaded,
         account: Account,
         kept: Option<&str>,
-        keys: &[String],
+        end_keys: bool,
     ) -> Result<bool, AuthError> {
-        let (standing, owner) = (&loaded.standing, loaded.standing.owner());
-        let kept = kept.map(str::to_owned);
-        let account = Account {
-            epoch: account.epoch + 1,
-            kept: kept.clone(),
-            ..account
-        };
-        let change = Change::of(standing)
-            .put(standing, &account)
-            .remove_keys(&owner, keys)
-            .forget_attempts(&standing.user);
-        let mut entries: Vec<_> = keys.iter().cloned().map(Revocation::ApiKey).collect();
-        entries.push(Revocation::Logins {
-            owner,
-            epoch: account.epoch,
-            kept,
-        });
-        self.end(loaded, change, entries).await
+        let current = &loaded.current;
+        let mut change = Change::of(current)
+            .forget_attempts(&current.user)
+            .put(&account)
+            .end_logins(kept);
+        if end_keys {
+            change = change.end_keys();
+        }
+        if !self.repository.commit(change).await? {
+            return Ok(false);
+        }
+        count_ending("logins");
+        if end_keys {
+            self.prune_keys(&current.owner()).await;
+        }
+        Ok(true)
     }
 
     /// Verifies a password against the stored hash, unless it is the one verified before.

@@ -6,7 +6,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::{
     AuthError,
-    hashing::{Hashers, InPlace, failed},
+    hash_pool::{HashPool, PooledArgon2, failed},
 };
 
 /// Longest password, in characters. It bounds what is hashed; nothing is ever cut.
@@ -36,7 +36,7 @@ pub enum PasswordFault {
 /// The policy, and the threads that hash.
 pub struct Passwords {
     min: usize,
-    hashers: Hashers,
+    hashers: HashPool,
     /// Sorted, for a binary search.
     common: Vec<&'static str>,
 }
@@ -49,7 +49,7 @@ fn normal(password: &str) -> String {
 /// With today's parameters.
 fn hashed(password: &str, salt: &[u8]) -> Result<PasswordHash, AuthError> {
     let params = argon2::Params::default();
-    InPlace
+    PooledArgon2
         .hash_password_with_params(password.as_bytes(), salt, params)
         .map_err(failed)
 }
@@ -61,7 +61,7 @@ impl Passwords {
         common.sort_unstable();
         Self {
             min,
-            hashers: Hashers::new(),
+            hashers: HashPool::new(),
             common,
         }
     }
@@ -108,7 +108,9 @@ impl Passwords {
             .run(move || match stored {
                 Some(stored) => {
                     let hash = PasswordHash::new(&stored).map_err(failed)?;
-                    Ok(InPlace.verify_password(password.as_bytes(), &hash).is_ok())
+                    Ok(PooledArgon2
+                        .verify_password(password.as_bytes(), &hash)
+                        .is_ok())
                 }
                 None => hashed(&password, &[0; 16]).map(|_| false),
             })

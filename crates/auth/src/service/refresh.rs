@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use common::{
-    identity::{Opaque, Revocation, digest},
+    identity::{Opaque, digest},
     store::Bytes,
 };
 
 use super::{
-    Accounts, AuthError, ROUNDS,
+    Accounts, AuthError, ROUNDS, count_ending,
     tokens::{REFRESH_PREFIX, random_bytes, successor, was_issued},
 };
 use crate::{
-    models::Grant,
+    models::TokenPair,
     repository::{Change, Ended, Loaded, LoginRecord},
 };
 
@@ -51,7 +51,7 @@ fn turn(record: &LoginRecord, nonce: Option<Bytes>, presented: &Opaque, text: &s
 
 impl Accounts {
     /// The next access and refresh token of a login.
-    pub async fn refresh(&self, text: &str) -> Result<Grant, AuthError> {
+    pub async fn refresh(&self, text: &str) -> Result<TokenPair, AuthError> {
         let token = Opaque::decode(REFRESH_PREFIX, text).ok_or(AuthError::InvalidRefresh)?;
         for _ in 0..ROUNDS {
             let reads = LoginRecord::reads(&token.owner, &token.id);
@@ -62,12 +62,7 @@ impl Accounts {
                 Turn::Unknown => return Err(AuthError::InvalidRefresh),
                 _ if !counts(&loaded, &token) => return Err(AuthError::Revoked),
                 Turn::Over(Ended::Logout) => return Err(AuthError::Revoked),
-                Turn::Over(Ended::Reused) => {
-                    // Said again, in case the process that found out died before everybody knew.
-                    let entries = vec![Revocation::Login(token.id)];
-                    self.say(&token.owner, entries, loaded.now).await;
-                    return Err(AuthError::Reused);
-                }
+                Turn::Over(Ended::Reused) => return Err(AuthError::Reused),
                 Turn::Repeat(nonce) => {
                     let next = successor(&token.owner, &token.id, &record.proof_key, &nonce, text);
                     return self.grant(&token, &record, next, loaded.now);
@@ -75,7 +70,7 @@ impl Accounts {
                 Turn::Rotate => {
                     let nonce = random_bytes();
                     let next = successor(&token.owner, &token.id, &record.proof_key, &nonce, text);
-                    let change = Change::of(&loaded.standing).rotate(
+                    let change = Change::of(&loaded.current).rotate(
                         &token.owner,
                         &token.id,
                         (&record.current, &digest(&next)),
@@ -86,13 +81,14 @@ impl Accounts {
                     }
                 }
                 Turn::Theft => {
-                    let change = Change::of(&loaded.standing).end_login(
+                    let change = Change::of(&loaded.current).end_login(
                         &token.owner,
                         &token.id,
                         Ended::Reused,
+                        self.settings.access_ttl,
                     );
-                    let entries = vec![Revocation::Login(token.id.clone())];
-                    if self.end(&loaded, change, entries).await? {
+                    if self.repository.commit(change).await? {
+                        count_ending("login");
                         tracing::warn!(user_id = %token.owner.user, "refresh token used twice: login ended");
                         return Err(AuthError::Reused);
                     }
@@ -108,10 +104,10 @@ impl Accounts {
         record: &LoginRecord,
         next: String,
         now: i64,
-    ) -> Result<Grant, AuthError> {
+    ) -> Result<TokenPair, AuthError> {
         let (access_token, expires_in) =
             self.access_token(&token.owner, &token.id, record.started_at, now)?;
-        Ok(Grant {
+        Ok(TokenPair {
             access_token,
             expires_in,
             refresh_token: next,
@@ -121,9 +117,8 @@ impl Accounts {
 
 /// Whether the login belongs to the account that the id has now, and was not ended with all others.
 fn counts(loaded: &Loaded, token: &Opaque) -> bool {
-    let account = loaded.standing.account.as_ref();
-    loaded.standing.owner() == token.owner
-        && account.is_some_and(|account| account.counts(&token.id))
+    let current = &loaded.current;
+    current.account_of(&token.owner).is_some() && current.state.counts_login(&token.id)
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ async fn a_deleted_account_is_refused_everywhere_and_its_id_begins_anew() {
         let erase = app
             .store
             .read(vec![Read::Since {
-                key: "i:erase".into(),
+                key: common::identity::erase_index(&UserId::parse("alice").unwrap()),
                 score: 0,
                 limit: 9,
             }])
@@ -140,23 +140,20 @@ async fn a_deletion_that_died_halfway_is_finished_for_everybody() {
     for app in App::on_every_store(&[]).await {
         let tokens = app.logged_in("alice", None).await;
         // What a process leaves behind that dies between the two steps: announced and deleted, but nobody was told.
-        for (index, member) in [
-            ("i:erase", "alice:0"),
-            ("a:unsaid", "alice:0:account:alice:0"),
-        ] {
-            let announced = Op::MemberSet(index.into(), member.into(), 1);
-            app.store
-                .commit(Txn::durable().op(announced))
-                .await
-                .unwrap();
-        }
+        let index = common::identity::erase_index(&UserId::parse("alice").unwrap());
+        let announced = Op::MemberSet(index, "alice:0".into(), 1);
+        app.store
+            .commit(Txn::durable().op(announced))
+            .await
+            .unwrap();
         let set = |field: &str, value: &'static str| {
             Op::FieldSet("i:{alice}:state".into(), field.into(), value.into())
         };
         let txn = Txn::durable()
             .op(Op::Delete("a:{alice}:account".into()))
             .op(set("gen", "1"))
-            .op(set("live", "0"));
+            .op(set("live", "0"))
+            .op(set("revision", "2"));
         app.store.commit(txn).await.unwrap();
         let (began, far) = (Instant::now(), Instant::now() + Duration::from_secs(30));
         while app
@@ -197,14 +194,18 @@ async fn an_account_that_is_gone_has_no_password_to_set() {
 async fn a_deletion_that_was_never_made_is_not_announced_for_ever() {
     let app = App::in_memory(&[]).await;
     let tokens = app.logged_in("alice", None).await;
-    let announced = Op::MemberSet("i:erase".into(), "alice:0".into(), 1);
+    let announced = Op::MemberSet(
+        common::identity::erase_index(&UserId::parse("alice").unwrap()),
+        "alice:0".into(),
+        1,
+    );
     app.store
         .commit(Txn::durable().op(announced))
         .await
         .unwrap();
     for _ in 0..400 {
         let read = vec![Read::Since {
-            key: "i:erase".into(),
+            key: common::identity::erase_index(&UserId::parse("alice").unwrap()),
             score: 0,
             limit: 9,
         }];

@@ -1,61 +1,44 @@
-//! What has ended is known to every process, whatever fails or dies between the two.
+//! What has ended is refused everywhere within five seconds, and an ending that nobody was told of can be repeated.
 
 use std::time::{Duration, Instant};
 
-use common::store::{Bytes, Op, Read, Txn};
+use auth::service::AuthError;
+use common::{
+    identity::{IdentityError, UserId},
+    store::Read,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::kit::{App, PASSWORD, Tokens};
+use crate::kit::{App, PASSWORD};
 
-/// What a process that was not asked itself may take to know of a revocation.
+/// What a process that was not asked itself may take to refuse what has ended.
 const SOON: Duration = Duration::from_secs(5);
+const NEW: &str = "loud-harbour-72";
 
-/// Whether the credential is refused without a look at its own record: what `chat` knows.
-async fn is_known(app: &App, credential: &str) -> bool {
-    let far = Instant::now() + SOON;
-    app.authenticator
+async fn soon_refused(app: &App, credential: &str) {
+    let (began, far) = (Instant::now(), Instant::now() + SOON);
+    while app
+        .authenticator
         .authenticate(credential, &mut { far })
         .await
-        .is_err()
-}
-
-async fn soon_known(app: &App, credential: &str) {
-    let began = Instant::now();
-    while !is_known(app, credential).await {
+        .is_ok()
+    {
         assert!(began.elapsed() < SOON, "not refused within {SOON:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Nothing can be published from now on.
-async fn break_publishing(app: &App) {
-    let value = Bytes::from_static(b"no index");
-    let set = Op::Set {
-        key: "i:revoked".into(),
-        value,
-        ttl: None,
-    };
-    app.store.commit(Txn::durable().op(set)).await.unwrap();
-}
-
-async fn mend_publishing(app: &App) {
-    let delete = Op::Delete("i:revoked".into());
-    app.store.commit(Txn::durable().op(delete)).await.unwrap();
-}
-
-async fn members(app: &App, key: &str) -> Vec<String> {
-    let read = Read::Since {
-        key: key.into(),
-        score: 0,
-        limit: 100,
-    };
-    let mut found = app.store.read(vec![read]).await.unwrap();
-    found.members(0).into_iter().map(|(name, _)| name).collect()
+async fn make_key(app: &App, access: &str) -> String {
+    let made = app
+        .call(Method::POST, "/auth/keys", access, json!({"name": "k"}))
+        .await
+        .ok(201);
+    made["key"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn what_could_not_be_published_is_done_all_the_same_and_known_when_the_store_takes_it() {
+async fn every_ending_holds_for_who_only_verifies_and_can_be_repeated() {
     for app in App::on_every_store(&[]).await {
         app.register("alice").await.ok(201);
         let mine = app.logged_in("alice", Some(PASSWORD)).await;
@@ -68,17 +51,12 @@ async fn what_could_not_be_published_is_done_all_the_same_and_known_when_the_sto
             app.logged_in("carol", None).await,
             app.logged_in("dave", None).await,
         );
-        let named = json!({"name": "k"});
-        let key = app
-            .call(Method::POST, "/auth/keys", &mine.access, named)
-            .await
-            .ok(201);
-        let key_path = format!("/auth/keys/{}", key["id"].as_str().unwrap());
-        let key = key["key"].as_str().unwrap();
-        break_publishing(&app).await;
-        let change = json!({"current_password": PASSWORD, "new_password": "loud-harbour-72"});
+        let over = [&other, &bob, &carol, &carol_too, &dave];
+        for tokens in over {
+            app.validate(&tokens.access).await.ok(200);
+        }
+        let change = json!({"current_password": PASSWORD, "new_password": NEW});
         let calls = [
-            (Method::DELETE, key_path.as_str(), &mine, Value::Null),
             (Method::PUT, "/auth/password", &mine, change),
             (Method::POST, "/auth/logout", &bob, Value::Null),
             (Method::POST, "/auth/logout", &carol, json!({"all": true})),
@@ -88,91 +66,131 @@ async fn what_could_not_be_published_is_done_all_the_same_and_known_when_the_sto
             let answer = app.call(method, path, &who.access, body).await;
             assert_eq!(answer.status, 204, "{path}: {answer:?}");
         }
-        // Whoever was not told, and asks again before everybody knows, is told the same.
-        for (method, path, who, body) in [
-            (Method::POST, "/auth/logout", &bob, Value::Null),
-            (Method::POST, "/auth/logout", &carol, json!({"all": true})),
-            (Method::DELETE, "/auth/account", &dave, Value::Null),
-        ] {
-            let answer = app.call(method, path, &who.access, body).await;
-            assert_eq!(answer.status, 204, "{path} again: {answer:?}");
+        for tokens in over {
+            soon_refused(&app, &tokens.access).await;
         }
-        app.call(
-            Method::POST,
-            "/auth/logout",
-            &other.access,
-            json!({"all": true}),
-        )
-        .await
-        .is(401, "token_revoked");
-        let over = [
-            &other.access,
-            &bob.access,
-            &carol.access,
-            &carol_too.access,
-            &dave.access,
-        ];
-        for access in over {
-            assert!(!is_known(&app, access).await, "it could not be published");
-        }
-        mend_publishing(&app).await;
-        for access in over {
-            soon_known(&app, access).await;
-        }
-        soon_known(&app, key).await;
         app.validate(&mine.access).await.ok(200);
         app.refresh(&mine.refresh).await.ok(200);
-        app.call(Method::POST, "/auth/logout", &bob.access, Value::Null)
+    }
+}
+
+#[tokio::test]
+async fn an_identity_that_is_waited_for_ends_with_its_login_and_no_other() {
+    for app in App::on_every_store(&[]).await {
+        let (one, two) = (
+            app.logged_in("alice", None).await,
+            app.logged_in("alice", None).await,
+        );
+        let identify = async |access: &str| {
+            let far = Instant::now() + SOON;
+            app.authenticator
+                .authenticate(access, &mut { far })
+                .await
+                .unwrap()
+        };
+        let (first, second) = (identify(&one.access).await, identify(&two.access).await);
+        let mut ends = Box::pin(app.authenticator.revoked(&first));
+        let mut goes_on = Box::pin(app.authenticator.revoked(&second));
+        app.call(Method::POST, "/auth/logout", &one.access, Value::Null)
             .await
-            .is(401, "token_revoked");
-        let began = Instant::now();
-        while !members(&app, "a:unsaid").await.is_empty() {
-            assert!(began.elapsed() < SOON, "announcements stay");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            .ok(204);
+        tokio::select! {
+            error = &mut ends => assert!(matches!(error, IdentityError::Revoked), "{error}"),
+            error = &mut goes_on => panic!("{error}"),
+            () = tokio::time::sleep(SOON) => panic!("not told within {SOON:?}"),
         }
+        let renewed = app
+            .authenticator
+            .recheck(&second, Instant::now() + SOON)
+            .await
+            .unwrap();
+        assert_ne!(renewed, second, "it holds at a newer revision");
     }
 }
 
-/// What a process leaves behind that dies when it has announced something, or committed it too.
-async fn leave(app: &App, tokens: &Tokens, committed: bool, announced_at: i64) {
-    let claims = tokens.claims();
-    let (user, login) = (
-        claims["sub"].as_str().unwrap(),
-        claims["sid"].as_str().unwrap(),
-    );
-    let member = format!("{user}:0:login:{login}");
-    let announced = Op::MemberSet("a:unsaid".into(), member, announced_at);
-    app.store
-        .commit(Txn::durable().op(announced))
-        .await
-        .unwrap();
-    if committed {
-        let record = format!("a:{{{user}}}:0:login:{login}");
-        let ended = Op::FieldSet(record, "ended".into(), Bytes::from_static(b"logout"));
-        app.store.commit(Txn::durable().op(ended)).await.unwrap();
+/// F19: the change takes effect after the key was made, however long it had been running.
+#[tokio::test]
+async fn keys_made_while_a_password_change_runs_end_with_it() {
+    for app in App::on_every_store(&[]).await {
+        app.register("alice").await.ok(201);
+        let mine = app.logged_in("alice", Some(PASSWORD)).await;
+        let change = json!({
+            "current_password": PASSWORD, "new_password": NEW, "revoke_keys": true,
+        });
+        let change = app.call(Method::PUT, "/auth/password", &mine.access, change);
+        let making = async {
+            let mut keys = Vec::new();
+            for _ in 0..8 {
+                keys.push(make_key(&app, &mine.access).await);
+            }
+            keys
+        };
+        let before = make_key(&app, &mine.access).await;
+        app.validate(&before).await.ok(200);
+        let (changed, keys) = tokio::join!(change, making);
+        assert_eq!(changed.status, 204, "{changed:?}");
+        app.validate(&before).await.is(401, "token_revoked");
+        let listed = app
+            .call(Method::GET, "/auth/keys", &mine.access, Value::Null)
+            .await
+            .ok(200);
+        let listed = listed["keys"].as_array().unwrap().len();
+        let mut good = 0;
+        for key in &keys {
+            good += usize::from(app.validate(key).await.status == 200);
+        }
+        // Those that count are listed: they were made after the change.
+        assert_eq!(good, listed);
+        soon_refused(&app, &before).await;
     }
 }
 
 #[tokio::test]
-async fn a_logout_whose_process_died_is_finished_by_another() {
+async fn the_operators_first_password_ends_every_key() {
     for app in App::on_every_store(&[]).await {
-        let tokens = app.logged_in("alice", None).await;
-        leave(&app, &tokens, true, 1).await;
-        soon_known(&app, &tokens.access).await;
+        let open = app.logged_in("alice", None).await;
+        let key = make_key(&app, &open.access).await;
+        let alice = UserId::parse("alice").unwrap();
+        app.accounts.set_password(&alice, NEW).await.unwrap();
+        app.validate(&key).await.is(401, "token_revoked");
+        app.validate(&open.access).await.is(401, "token_revoked");
+        let mine = app.logged_in("alice", Some(NEW)).await;
+        let kept = make_key(&app, &mine.access).await;
+        app.accounts.set_password(&alice, PASSWORD).await.unwrap();
+        app.validate(&kept).await.ok(200);
     }
 }
 
+/// F24: the index of accounts holds no id whose account is gone.
 #[tokio::test]
-async fn a_logout_that_was_only_announced_ends_nothing() {
+async fn a_deleted_account_leaves_the_index_of_accounts() {
     for app in App::on_every_store(&[]).await {
-        let tokens = app.logged_in("alice", None).await;
-        leave(&app, &tokens, false, 1).await;
-        let began = Instant::now();
-        while !members(&app, "a:unsaid").await.is_empty() {
-            assert!(began.elapsed() < SOON, "it is never taken back");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        app.validate(&tokens.access).await.ok(200);
-        app.refresh(&tokens.refresh).await.ok(200);
+        app.register("alice").await.ok(201);
+        let bob = app.logged_in("bob", None).await;
+        let listed = async || {
+            let keys = (0..common::store::SHARDS).map(|n| format!("a:accounts:{{{n:02}}}"));
+            let mut names = Vec::new();
+            for key in keys {
+                let read = Read::Since {
+                    key,
+                    score: 0,
+                    limit: 9,
+                };
+                let members = app.store.read(vec![read]).await.unwrap().members(0);
+                names.extend(members.into_iter().map(|(name, _)| name));
+            }
+            names.sort();
+            names
+        };
+        assert_eq!(listed().await, ["alice", "bob"]);
+        app.call(Method::DELETE, "/auth/account", &bob.access, Value::Null)
+            .await
+            .ok(204);
+        assert_eq!(listed().await, ["alice"]);
+        let users = app.accounts.list_users().await.unwrap();
+        assert_eq!(users.len(), 1);
+        let bob = UserId::parse("bob").unwrap();
+        let gone = app.accounts.set_password(&bob, NEW).await;
+        assert!(matches!(gone, Err(AuthError::NotFound)), "{gone:?}");
     }
 }

@@ -264,13 +264,13 @@ async fn answer(
     let StartedTurn { id, events } = tokio::select! {
         biased;
         started = app.turns.start(request, deadline) => started?,
-        error = &mut revoked => return Err(error),
+        error = &mut revoked => return Err(error.into()),
     };
     let Some(format) = format else {
         return tokio::select! {
             biased;
             answer = collect(events) => answer.map(|answer| Json(answer).into_response()),
-            error = revoked => Err(error),
+            error = revoked => Err(error.into()),
         };
     };
     // The model is asked first: its answer takes longer than writing `start`.

@@ -101,7 +101,7 @@ pub fn respond(
         form,
         message_id: id,
         request_id,
-        revoked: Box::pin(async move { authenticator.revoked(&identity).await }),
+        revoked: Box::pin(async move { ApiError::from(authenticator.revoked(&identity).await) }),
         silence: Box::pin(sleep(SILENCE)),
         last_sent: Instant::now(),
         over: false,

@@ -2,7 +2,7 @@
 
 use common::{
     clock,
-    identity::{AccountState, ERASE, Owner, UserId, state},
+    identity::{AccountState, Owner, UserId, erase_index, erase_indexes, state},
     store::{Op, Read, StoreError, Txn},
 };
 
@@ -40,12 +40,10 @@ impl ErasureStore<'_> {
             score: 0,
             limit: ROUND,
         };
-        let announced = self
-            .context
-            .store
-            .read(vec![since(ERASE)])
-            .await?
-            .members(0);
+        let reads: Vec<Read> = erase_indexes().map(|key| since(&key)).collect();
+        let indexes = reads.len();
+        let mut found = self.context.store.read_each(reads).await?;
+        let announced: Vec<_> = (0..indexes).flat_map(|i| found.members(i)).collect();
         let mut erasures = Vec::new();
         for owner in announced
             .iter()
@@ -96,7 +94,7 @@ impl ErasureStore<'_> {
             let due = now.saturating_add(ONCE_MORE_MS);
             vec![
                 Op::MemberSet(ERASED.to_owned(), member.clone(), due),
-                Op::MemberDelete(ERASE.to_owned(), member),
+                Op::MemberDelete(erase_index(&owner.user), member),
             ]
         };
         for op in last {

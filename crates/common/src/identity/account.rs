@@ -1,26 +1,33 @@
-//! What `chat` may know of an account: the keys of family `i:` that `auth` writes in a user's slot.
+//! The state of an account: what `auth` writes in a user's slot and every service reads (keys of family `i:`).
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
-//! | `i:{user}:state` | hash | `v` 1, `gen` generation, `live` and `password` `0` or `1` |
-//! | `i:{user}:<gen>:key:<id>` | value | an [`ApiKeyRecord`], JSON; expires with the key |
-//! | `i:{user}:<gen>:keys` | index | ids of the account's API keys, scored by creation (ms) |
+//! | `i:{user}:state` | hash | an [`AccountState`] |
+//! | `i:{user}:<gen>:ended:<login>` | value | exists while access tokens of a login that has ended could still be valid |
+//! | `i:{user}:<gen>:key:<id>` | value | an [`ApiKeyRecord`], JSON; expires with the key. [`REVOKED_KEY`] once it is revoked |
+//! | `i:{user}:<gen>:keys` | index | ids of the account's API keys, by creation (ms) |
+//! | `i:erase:{NN}` | index | `<user>:<gen>` of accounts whose data `chat` is to erase, in 64 slots |
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Owner, UserId};
-use crate::store::Key;
+use super::{Credential, Owner, UserId, error::IdentityError};
+use crate::store::{Check, Key, Read, SHARDS, shard};
 
-/// The index of deleted accounts whose data `chat` is to erase; members `<user>:<generation>`. It is of no user's slot:
-/// `auth` adds to it before it deletes an account, and `chat` takes out what it has erased.
-pub const ERASE: &str = "i:erase";
+pub const API_KEY_PREFIX: &str = "cbk_";
+/// What replaces the record of a revoked API key for a while, so that the key is told from one that never existed.
+pub const REVOKED_KEY: Bytes = Bytes::from_static(b"revoked");
 
 /// The key of an account's state.
 pub fn state(user: &UserId) -> Key {
     format!("i:{{{user}}}:state")
+}
+
+/// The key that exists once a single login has ended.
+pub fn ended_login(owner: &Owner, login: &str) -> Key {
+    format!("i:{{{}}}:{}:ended:{login}", owner.user, owner.generation)
 }
 
 /// The key of an API key's record.
@@ -33,31 +40,139 @@ pub fn api_keys_index(owner: &Owner) -> Key {
     format!("i:{{{}}}:{}:keys", owner.user, owner.generation)
 }
 
-/// An account's state. One that was never written is the default: generation 0, not live, no password.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The index of deleted accounts whose data `chat` is to erase, with members `<user>:<generation>`, that has that user.
+/// `auth` adds to it before it deletes an account, `chat` removes what it has erased.
+pub fn erase_index(user: &UserId) -> Key {
+    erase_index_of(shard(user.as_str()))
+}
+
+/// Every index of accounts to erase.
+pub fn erase_indexes() -> impl Iterator<Item = Key> {
+    (0..SHARDS).map(erase_index_of)
+}
+
+fn erase_index_of(shard: u8) -> Key {
+    format!("i:erase:{{{shard:02}}}")
+}
+
+/// The epoch in which a login began: the number before the first `-` of its id.
+pub fn login_epoch(login: &str) -> u64 {
+    login
+        .split_once('-')
+        .and_then(|(epoch, _)| epoch.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Holds while the state is at that revision; 0 stands for a state that was never written.
+pub(super) fn revision_is(user: &UserId, revision: u64) -> Check {
+    let (key, field) = (state(user), "revision".to_owned());
+    match revision {
+        0 => Check::FieldAbsent(key, field),
+        revision => Check::FieldEquals(key, field, revision.to_string().into()),
+    }
+}
+
+/// What decides which credentials of an account count. The default stands for one that was never written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccountState {
     /// How many accounts of that id were deleted.
     pub generation: u64,
     /// Whether there is an account now.
     pub live: bool,
-    /// Whether it has a password.
     pub has_password: bool,
+    /// Logins of an earlier epoch have ended.
+    pub epoch: u64,
+    /// The one login of an earlier epoch that has not.
+    pub kept: Option<String>,
+    /// API keys of an earlier epoch are revoked.
+    pub key_epoch: u64,
+    /// Grows with every change of the account. A credential that counted at a revision counts while the revision stands.
+    pub revision: u64,
 }
 
 impl AccountState {
-    /// Reads the hash; a field that cannot be read counts as absent.
+    /// Decodes the hash; a field that cannot be read counts as absent.
     pub fn read(fields: &HashMap<String, Bytes>) -> Self {
-        let number = |name: &str| -> u64 {
-            fields
-                .get(name)
-                .and_then(|it| std::str::from_utf8(it).ok()?.parse().ok())
-                .unwrap_or(0)
-        };
+        let text = |name: &str| fields.get(name).and_then(|it| std::str::from_utf8(it).ok());
+        let number = |name: &str| -> u64 { text(name).and_then(|it| it.parse().ok()).unwrap_or(0) };
         Self {
             generation: number("gen"),
             live: number("live") == 1,
             has_password: number("password") == 1,
+            epoch: number("epoch"),
+            kept: text("kept").filter(|it| !it.is_empty()).map(str::to_owned),
+            key_epoch: number("key_epoch"),
+            revision: number("revision"),
         }
+    }
+
+    /// The fields of the hash.
+    pub fn fields(&self) -> [(&'static str, Bytes); 8] {
+        let number = |value: u64| Bytes::from(value.to_string());
+        [
+            ("v", number(1)),
+            ("gen", number(self.generation)),
+            ("live", number(self.live.into())),
+            ("password", number(self.has_password.into())),
+            ("epoch", number(self.epoch)),
+            ("kept", self.kept.clone().unwrap_or_default().into()),
+            ("key_epoch", number(self.key_epoch)),
+            ("revision", number(self.revision)),
+        ]
+    }
+
+    /// Holds while this state is unchanged.
+    pub fn unchanged(&self, user: &UserId) -> Check {
+        revision_is(user, self.revision)
+    }
+
+    /// Whether a login of that id belongs to the current epoch, or was kept.
+    pub fn counts_login(&self, login: &str) -> bool {
+        login_epoch(login) >= self.epoch || self.kept.as_deref() == Some(login)
+    }
+
+    /// Whether a credential counts, given what [`evidence`] found at the same moment. Expiry is not looked at.
+    ///
+    /// # Errors
+    /// [`IdentityError::Revoked`]; [`IdentityError::Invalid`] for an API key that never existed;
+    /// [`IdentityError::PasswordRequired`].
+    pub fn verify(
+        &self,
+        owner: &Owner,
+        credential: &Credential,
+        evidence: Option<&Bytes>,
+    ) -> Result<(), IdentityError> {
+        if self.generation != owner.generation {
+            return Err(IdentityError::Revoked);
+        }
+        match credential {
+            Credential::Token { login, .. } => {
+                let counts = self.counts_login(login) && evidence.is_none();
+                counts.then_some(()).ok_or(IdentityError::Revoked)
+            }
+            Credential::ApiKey { .. } => match evidence {
+                None => Err(IdentityError::Invalid("no such API key")),
+                Some(record) if *record == REVOKED_KEY || !self.live => Err(IdentityError::Revoked),
+                Some(record) => match ApiKeyRecord::decode(record) {
+                    Some(record) if record.key_epoch < self.key_epoch => {
+                        Err(IdentityError::Revoked)
+                    }
+                    Some(_) => Ok(()),
+                    None => Err(IdentityError::Invalid("unreadable record")),
+                },
+            },
+            Credential::Open if self.has_password => Err(IdentityError::PasswordRequired),
+            Credential::Open => Ok(()),
+        }
+    }
+}
+
+/// What must be read beside the state to decide on a credential.
+pub(super) fn evidence(owner: &Owner, credential: &Credential) -> Option<Read> {
+    match credential {
+        Credential::Token { login, .. } => Some(Read::Value(ended_login(owner, login))),
+        Credential::ApiKey { id, .. } => Some(Read::Value(api_key(owner, id))),
+        Credential::Open => None,
     }
 }
 
@@ -68,10 +183,116 @@ pub struct ApiKeyRecord {
     pub v: u8,
     /// [`super::digest`] of the key.
     pub digest: String,
-    /// What its owner calls it.
     pub name: String,
-    /// When it was made: Unix milliseconds.
+    /// Unix milliseconds.
     pub created_at: i64,
-    /// When it expires: Unix seconds; `None` for never.
+    /// Unix seconds; `None` for never.
     pub expires_at: Option<i64>,
+    /// The account's key epoch when the key was made.
+    pub key_epoch: u64,
+}
+
+impl ApiKeyRecord {
+    /// `None` for whatever is not a record of this version, and for a revoked key.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(generation: u64) -> Owner {
+        Owner {
+            user: UserId::parse("al.ice@x-y_z").unwrap(),
+            generation,
+        }
+    }
+
+    fn token(login: &str) -> Credential {
+        Credential::Token {
+            login: login.into(),
+            expires_at: 0,
+        }
+    }
+
+    #[test]
+    fn a_state_is_read_back_as_it_was_written() {
+        let written = AccountState {
+            generation: 3,
+            live: true,
+            has_password: true,
+            epoch: 2,
+            kept: Some("1-x".into()),
+            key_epoch: 4,
+            revision: 9,
+        };
+        let fields = written
+            .fields()
+            .map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(AccountState::read(&HashMap::from(fields)), written);
+        assert_eq!(AccountState::read(&HashMap::new()), AccountState::default());
+    }
+
+    #[test]
+    fn a_new_epoch_ends_earlier_logins_but_the_kept_one() {
+        let state = AccountState {
+            generation: 1,
+            epoch: 2,
+            kept: Some("1-mine".into()),
+            ..AccountState::default()
+        };
+        let counts = |login: &str| state.verify(&owner(1), &token(login), None).is_ok();
+        assert!(!counts("0-old") && !counts("1-other"));
+        assert!(counts("1-mine") && counts("2-new"));
+        assert!(state.verify(&owner(0), &token("2-new"), None).is_err());
+        let ended = Some(&Bytes::from_static(b"logout"));
+        assert!(state.verify(&owner(1), &token("2-new"), ended).is_err());
+    }
+
+    #[test]
+    fn an_api_key_counts_while_its_epoch_and_its_account_do() {
+        let key = Credential::ApiKey {
+            id: "k".into(),
+            expires_at: None,
+        };
+        let record = |key_epoch| {
+            let record = ApiKeyRecord {
+                v: 1,
+                digest: String::new(),
+                name: String::new(),
+                created_at: 0,
+                expires_at: None,
+                key_epoch,
+            };
+            Bytes::from(serde_json::to_vec(&record).unwrap())
+        };
+        let mut state = AccountState {
+            live: true,
+            key_epoch: 1,
+            ..AccountState::default()
+        };
+        let verify = |state: &AccountState, found: Option<Bytes>| {
+            state.verify(&owner(0), &key, found.as_ref())
+        };
+        assert!(verify(&state, Some(record(1))).is_ok());
+        for revoked in [Some(record(0)), Some(REVOKED_KEY)] {
+            assert!(matches!(
+                verify(&state, revoked),
+                Err(IdentityError::Revoked)
+            ));
+        }
+        for invalid in [None, Some(Bytes::from_static(b"{}"))] {
+            assert!(matches!(
+                verify(&state, invalid),
+                Err(IdentityError::Invalid(_))
+            ));
+        }
+        state.live = false;
+        assert!(matches!(
+            verify(&state, Some(record(1))),
+            Err(IdentityError::Revoked)
+        ));
+    }
 }

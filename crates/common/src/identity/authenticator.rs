@@ -1,83 +1,185 @@
-//! Decides whom a bearer credential belongs to: an access token by its signature, an API key by its record.
+//! Decides whom a bearer credential belongs to: an access token by its signature, an API key by its record, both by the
+//! state of the account.
+//!
+//! Verified credentials and account states are cached. A credential that was checked at a revision of the state counts
+//! while the state has that revision; a state that was read more than [`MAX_AGE`] ago is read again.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use http::{HeaderValue, header::WWW_AUTHENTICATE};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::time::MissedTickBehavior;
 
 use super::{
-    Credential, Identity, KeySet, Owner, Revocations, UserId, Verifier,
-    account::{self, AccountState},
-    api_keys::{API_KEY_PREFIX, ApiKeys, Lookup},
-    cache::Cache,
-    token::{self, Refusal},
+    Credential, Identity, KeySet, Owner, UserId,
+    account::{self, API_KEY_PREFIX, AccountState, ApiKeyRecord},
+    error::IdentityError,
+    opaque::{Opaque, digest},
+    token::{self, TokenRules, Validity},
+    watches::Watches,
 };
 use crate::{
     config::LoginMode,
-    errors::{ApiError, Code},
-    store::{Read, Store},
+    shutdown::Shutdown,
+    store::{CALL_LIMIT, Read, Store, StoreError},
 };
 
-/// Checks credentials. Cheap to clone; all clones are one.
-#[derive(Clone)]
-pub struct Authenticator(Arc<Parts>);
+/// Oldest state that decides by itself. With [`REVIEW_INTERVAL`] and a store call it must stay below the 5 s within which
+/// an ending holds everywhere.
+const MAX_AGE: Duration = Duration::from_secs(2);
+/// Oldest state that suffices where accepting a turn checks the revision again in its own transaction.
+const MAX_AGE_FOR_ACCEPT: Duration = Duration::from_secs(60);
+/// Between two reads of the states that running streams and sockets depend on.
+const REVIEW_INTERVAL: Duration = Duration::from_secs(2);
+/// Reads in flight in one review.
+const REVIEW_CONCURRENCY: usize = 32;
+const CACHED_ACCOUNTS: usize = 20_000;
+const CACHED_CREDENTIALS: usize = 20_000;
 
-struct Parts {
-    verifier: Verifier,
+/// Checks credentials. Cheap to clone; clones share their caches.
+#[derive(Clone)]
+pub struct Authenticator(Arc<Inner>);
+
+struct Inner {
+    rules: TokenRules,
     keys: KeySet,
-    revocations: Revocations,
-    api_keys: ApiKeys,
     store: Store,
-    /// Good tokens seen lately, with the key that signed them: saves the signature check, and nothing else.
-    tokens: Cache<(String, Identity)>,
+    states: Cache<UserId, (Instant, Arc<AccountState>)>,
+    /// By SHA-256 of the credential.
+    verified: Cache<[u8; 32], Verified>,
+    watches: Watches,
+}
+
+/// A credential whose signature or digest was verified.
+#[derive(Clone)]
+struct Verified {
+    identity: Identity,
+    /// The key that signed a token: once it is withdrawn the token is invalid.
+    kid: Option<String>,
+}
+
+/// What remains to be compared with what the store says.
+enum Pending<'a> {
+    Token(Validity),
+    ApiKey(&'a str),
+    Nothing,
+}
+
+/// What one read found.
+struct Found {
+    state: Arc<AccountState>,
+    evidence: Option<Bytes>,
+    /// Unix seconds, by the store's clock.
+    now: i64,
 }
 
 impl Authenticator {
-    /// An authenticator for tokens that say what `verifier` wants, signed by a key of `keys`.
-    pub fn new(verifier: Verifier, keys: KeySet, revocations: Revocations, store: Store) -> Self {
-        let api_keys = ApiKeys::new(store.clone());
-        Self(Arc::new(Parts {
-            verifier,
+    /// Accepts tokens that satisfy `rules` and are signed by a key of `keys`. Watches the accounts that streams and sockets
+    /// depend on until the shutdown's second stage.
+    pub fn start(rules: TokenRules, keys: KeySet, store: Store, shutdown: &Shutdown) -> Self {
+        let this = Self(Arc::new(Inner {
+            rules,
             keys,
-            revocations,
-            api_keys,
             store,
-            tokens: Cache::new(5_000),
-        }))
+            states: Cache::new(CACHED_ACCOUNTS),
+            verified: Cache::new(CACHED_CREDENTIALS),
+            watches: Watches::default(),
+        }));
+        shutdown.spawn({
+            let (this, shutdown) = (this.clone(), shutdown.clone());
+            async move {
+                tokio::select! {
+                    () = shutdown.stopping() => {}
+                    () = this.review_watches() => {}
+                }
+            }
+        });
+        this
     }
 
-    /// Whom an access token or an API key belongs to; store calls end by `deadline`, which is put off by as long as a
-    /// key of `auth`'s was waited for: that says nothing of the store.
+    /// Whom an access token or an API key belongs to. Store calls end by `deadline`, which is moved back by the time that
+    /// fetching a key from `auth` took.
     ///
     /// # Errors
-    /// 401 `invalid_token`, `token_expired` or `token_revoked`; 503 `store_unavailable` where nobody can tell now,
-    /// because the store, or a first key set, cannot be had.
+    /// [`IdentityError::Store`] and [`IdentityError::NoKeys`] where it cannot be decided now; otherwise why the credential is
+    /// refused.
     pub async fn authenticate(
         &self,
         bearer: &str,
         deadline: &mut Instant,
-    ) -> Result<Identity, ApiError> {
-        let identity = if bearer.starts_with(API_KEY_PREFIX) {
-            self.api_key(bearer, *deadline).await?
-        } else {
-            self.token(bearer, deadline).await?
-        };
-        self.knows_the_store(*deadline).await?;
-        match self.is_revoked(&identity) {
-            Some(refusal) => Err(refusal),
-            None => Ok(identity),
+    ) -> Result<Identity, IdentityError> {
+        self.authenticate_within(MAX_AGE, bearer, deadline).await
+    }
+
+    /// As [`Self::authenticate`], by a state that may be up to a minute old: only for callers whose transaction has
+    /// [`Identity::check`].
+    ///
+    /// # Errors
+    /// As of [`Self::authenticate`].
+    pub async fn authenticate_for_accept(
+        &self,
+        bearer: &str,
+        deadline: &mut Instant,
+    ) -> Result<Identity, IdentityError> {
+        self.authenticate_within(MAX_AGE_FOR_ACCEPT, bearer, deadline)
+            .await
+    }
+
+    /// Whom a user id alone stands for where login is open.
+    ///
+    /// # Errors
+    /// [`IdentityError::LoginNotOpen`], [`IdentityError::PasswordRequired`], [`IdentityError::Store`].
+    pub async fn open(&self, user: UserId, deadline: Instant) -> Result<Identity, IdentityError> {
+        if self.login_mode() != LoginMode::Open {
+            return Err(IdentityError::LoginNotOpen);
         }
+        let state = match self.cached_state(&user, MAX_AGE) {
+            Some(state) => state,
+            None => self.read_state(&user, deadline).await?,
+        };
+        let owner = Owner {
+            user,
+            generation: state.generation,
+        };
+        state.verify(&owner, &Credential::Open, None)?;
+        Ok(Identity {
+            owner,
+            credential: Credential::Open,
+            revision: state.revision,
+        })
     }
 
-    /// Why that identity is refused meanwhile, if it is. Expiry does not count: what runs may finish.
-    pub fn is_revoked(&self, identity: &Identity) -> Option<ApiError> {
-        self.0.revocations.has(identity).then(revoked)
+    /// Decides again on an identity by what the store says now. Expiry is not looked at: what runs may finish.
+    ///
+    /// # Errors
+    /// [`IdentityError::Store`]; otherwise why the identity does not hold any more.
+    pub async fn recheck(
+        &self,
+        identity: &Identity,
+        deadline: Instant,
+    ) -> Result<Identity, IdentityError> {
+        let Identity {
+            owner, credential, ..
+        } = identity;
+        let found = self.read(owner, credential, deadline).await?;
+        found
+            .state
+            .verify(owner, credential, found.evidence.as_ref())?;
+        Ok(Identity {
+            revision: found.state.revision,
+            ..identity.clone()
+        })
     }
 
-    /// Resolves when that identity is revoked, with what to tell its holder.
-    pub async fn revoked(&self, identity: &Identity) -> ApiError {
-        self.0.revocations.wait_for(identity).await;
-        revoked()
+    /// Resolves once that identity is revoked, within 5 s of its ending. Expiry does not count.
+    pub async fn revoked(&self, identity: &Identity) -> IdentityError {
+        self.0.watches.wait(identity).await
     }
 
     /// Whether a user id alone logs in, as `auth` says.
@@ -90,142 +192,201 @@ impl Authenticator {
         self.0.keys.is_ready()
     }
 
-    /// What is known to be revoked, and the store's clock.
-    pub fn revocations(&self) -> &Revocations {
-        &self.0.revocations
-    }
-
-    /// Whom a bare user id speaks for where login is open: what a login without a password would say.
-    ///
-    /// # Errors
-    /// 401 `missing_token` where login is not open, 403 `password_required`, 503 `store_unavailable`.
-    pub async fn open(&self, user: UserId, deadline: Instant) -> Result<Identity, ApiError> {
-        if self.login_mode() != LoginMode::Open {
-            return Err(missing());
-        }
-        let mut found = self
-            .0
-            .store
-            .by(deadline)
-            .read(vec![Read::Fields(account::state(&user))])
-            .await?;
-        let state = AccountState::read(&found.fields(0));
-        if state.has_password {
-            return Err(ApiError::new(
-                Code::PasswordRequired,
-                "This account has a password: log in and send its token.",
-            ));
-        }
-        Ok(Identity {
-            owner: Owner {
-                user,
-                generation: state.generation,
-            },
-            credential: Credential::Open,
-        })
-    }
-
-    /// Waits until the store was asked once for revocations, and for the time.
-    async fn knows_the_store(&self, deadline: Instant) -> Result<(), ApiError> {
-        match self.0.revocations.loaded(deadline).await {
-            true => Ok(()),
-            false => Err(unavailable(
-                "Revocations could not be read yet; try again in a moment.",
-            )),
-        }
-    }
-
-    async fn token(&self, text: &str, deadline: &mut Instant) -> Result<Identity, ApiError> {
-        if text.len() > token::MAX_LENGTH {
-            return Err(invalid());
-        }
-        let remembered_as = Sha256::digest(text.as_bytes()).into();
-        if let Some((kid, identity)) = self.0.tokens.get(&remembered_as)
-            && self.0.keys.get(&kid).is_some()
+    async fn authenticate_within(
+        &self,
+        max_age: Duration,
+        bearer: &str,
+        deadline: &mut Instant,
+    ) -> Result<Identity, IdentityError> {
+        let hash = Sha256::digest(bearer.as_bytes()).into();
+        let known = self.0.verified.get(&hash).filter(|known| {
+            let kid = known.kid.as_ref();
+            kid.is_none_or(|kid| self.0.keys.get(kid).is_some())
+        });
+        if let Some(Verified { identity, .. }) = &known
+            && let Some(state) = self.cached_state(identity.user(), max_age)
+            && state.revision == identity.revision
         {
-            return match &identity.credential {
-                Credential::Token { expires_at, .. } if token::expired(*expires_at, self.now()) => {
-                    Err(refusal(Refusal::Expired))
-                }
-                _ => Ok(identity),
-            };
+            // By the store's clock: this machine's may be wrong.
+            check_expiry(&identity.credential, self.0.store.clock().now_s())?;
+            return Ok(identity.clone());
         }
-        let unchecked = token::open(text).map_err(refusal)?;
-        if !self.0.keys.is_ready() {
-            return Err(unavailable(
-                "The signing keys could not be fetched yet; try again in a moment.",
-            ));
-        }
-        let asked = Instant::now();
-        let key = self.0.keys.find(&unchecked.kid).await;
-        *deadline += asked.elapsed();
-        let Some(key) = key else {
-            return Err(refusal(Refusal::Invalid("kid")));
+        let (verified, pending) = match known {
+            Some(known) => (known, Pending::Nothing),
+            None if bearer.starts_with(API_KEY_PREFIX) => parse_api_key(bearer)?,
+            None => self.verify_token(bearer, deadline).await?,
         };
-        let claims = unchecked.signed(&key).map_err(refusal)?;
-        // Times are judged by the store's clock, not by this machine's, which may be wrong.
-        self.knows_the_store(*deadline).await?;
-        let identity = claims
-            .check(&self.0.verifier, self.now())
-            .map_err(refusal)?;
-        self.0
-            .tokens
-            .put(remembered_as, (unchecked.kid, identity.clone()));
+        self.decide(hash, verified, pending, *deadline).await
+    }
+
+    async fn decide(
+        &self,
+        hash: [u8; 32],
+        mut verified: Verified,
+        pending: Pending<'_>,
+        deadline: Instant,
+    ) -> Result<Identity, IdentityError> {
+        let identity = &mut verified.identity;
+        let found = self
+            .read(&identity.owner, &identity.credential, deadline)
+            .await?;
+        let evidence = found.evidence.as_ref();
+        let record = evidence.and_then(|it| ApiKeyRecord::decode(it));
+        match (pending, record) {
+            (Pending::Token(validity), _) => validity.check(found.now)?,
+            (Pending::ApiKey(text), Some(record)) => {
+                let same = record.digest.as_bytes().ct_eq(digest(text).as_bytes());
+                if !bool::from(same) {
+                    return Err(IdentityError::Invalid("API key"));
+                }
+                if let Credential::ApiKey { expires_at, .. } = &mut identity.credential {
+                    *expires_at = record.expires_at;
+                }
+            }
+            (Pending::ApiKey(_) | Pending::Nothing, _) => {}
+        }
+        found
+            .state
+            .verify(&identity.owner, &identity.credential, evidence)?;
+        check_expiry(&identity.credential, found.now)?;
+        identity.revision = found.state.revision;
+        let identity = identity.clone();
+        self.0.verified.insert(hash, verified);
         Ok(identity)
     }
 
-    async fn api_key(&self, text: &str, deadline: Instant) -> Result<Identity, ApiError> {
-        match self.0.api_keys.find(text, self.now(), deadline).await? {
-            Lookup::Good(identity) => Ok(identity),
-            Lookup::Gone => Err(revoked()),
-            Lookup::Expired => Err(refusal(Refusal::Expired)),
-            Lookup::Unknown => Err(invalid()),
+    async fn verify_token(
+        &self,
+        text: &str,
+        deadline: &mut Instant,
+    ) -> Result<(Verified, Pending<'static>), IdentityError> {
+        let unverified = token::parse(text)?;
+        if !self.0.keys.is_ready() {
+            return Err(IdentityError::NoKeys);
+        }
+        let begun = Instant::now();
+        let key = self.0.keys.find(&unverified.kid).await;
+        *deadline += begun.elapsed();
+        let key = key.ok_or(IdentityError::Invalid("kid"))?;
+        let claims = unverified.verify(&key)?;
+        let (owner, credential, validity) = claims.check(&self.0.rules)?;
+        let verified = Verified {
+            identity: Identity {
+                owner,
+                credential,
+                revision: 0,
+            },
+            kid: Some(unverified.kid),
+        };
+        Ok((verified, Pending::Token(validity)))
+    }
+
+    fn cached_state(&self, user: &UserId, max_age: Duration) -> Option<Arc<AccountState>> {
+        let (read_at, state) = self.0.states.get(user)?;
+        (read_at.elapsed() < max_age).then_some(state)
+    }
+
+    async fn read_state(
+        &self,
+        user: &UserId,
+        deadline: Instant,
+    ) -> Result<Arc<AccountState>, StoreError> {
+        let owner = Owner {
+            user: user.clone(),
+            generation: 0,
+        };
+        let found = self.read(&owner, &Credential::Open, deadline).await?;
+        Ok(found.state)
+    }
+
+    /// The account's state and what else decides on the credential, at one moment.
+    async fn read(
+        &self,
+        owner: &Owner,
+        credential: &Credential,
+        deadline: Instant,
+    ) -> Result<Found, StoreError> {
+        let mut reads = vec![Read::Fields(account::state(&owner.user))];
+        reads.extend(account::evidence(owner, credential));
+        // The age counts from before the read: what is changed while it runs may be missing in it.
+        let read_at = Instant::now();
+        let mut snapshot = self.0.store.by(deadline).read(reads).await?;
+        let state = Arc::new(AccountState::read(&snapshot.fields(0)));
+        self.cache_state(&owner.user, read_at, &state);
+        Ok(Found {
+            state,
+            evidence: snapshot.value(1),
+            now: snapshot.now.div_euclid(1000),
+        })
+    }
+
+    /// Of two reads that overlap, the one that began later stays.
+    fn cache_state(&self, user: &UserId, read_at: Instant, state: &Arc<AccountState>) {
+        let newer = self.0.states.get(user).is_some_and(|(at, _)| at > read_at);
+        if !newer {
+            let entry = (read_at, Arc::clone(state));
+            self.0.states.insert(user.clone(), entry);
         }
     }
 
-    fn now(&self) -> i64 {
-        self.0.revocations.now_ms().div_euclid(1000)
+    async fn review_watches(&self) {
+        let mut ticks = tokio::time::interval(REVIEW_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            stream::iter(self.0.watches.by_user())
+                .for_each_concurrent(REVIEW_CONCURRENCY, |(user, watched)| async move {
+                    // What cannot be decided now is looked at again in the next round.
+                    if let Err(error) = self.review(&user, watched).await {
+                        tracing::debug!(error = %error, "account state not read");
+                    }
+                })
+                .await;
+        }
+    }
+
+    async fn review(&self, user: &UserId, watched: Vec<(u64, Identity)>) -> Result<(), StoreError> {
+        let deadline = || Instant::now() + CALL_LIMIT;
+        let state = self.read_state(user, deadline()).await?;
+        for (id, identity) in watched {
+            if identity.revision == state.revision {
+                continue;
+            }
+            match self.recheck(&identity, deadline()).await {
+                Ok(renewed) => self.0.watches.renew(id, renewed),
+                Err(IdentityError::Store(error)) => return Err(error),
+                Err(error) => self.0.watches.end(id, error),
+            }
+        }
+        Ok(())
     }
 }
 
-fn refusal(why: Refusal) -> ApiError {
-    match why {
-        Refusal::Expired => challenge(
-            Code::TokenExpired,
-            "The token has expired: refresh it, or log in again.",
-        )
-        .caused_by(why),
-        Refusal::Invalid(_) => invalid().caused_by(why),
+fn parse_api_key(text: &str) -> Result<(Verified, Pending<'_>), IdentityError> {
+    let key = Opaque::decode(API_KEY_PREFIX, text).ok_or(IdentityError::Invalid("API key"))?;
+    let identity = Identity {
+        owner: key.owner,
+        credential: Credential::ApiKey {
+            id: key.id,
+            expires_at: None,
+        },
+        revision: 0,
+    };
+    let verified = Verified {
+        identity,
+        kid: None,
+    };
+    Ok((verified, Pending::ApiKey(text)))
+}
+
+fn check_expiry(credential: &Credential, now: i64) -> Result<(), IdentityError> {
+    let expired = match credential {
+        Credential::Token { expires_at, .. } => token::is_expired(*expires_at, now),
+        Credential::ApiKey { expires_at, .. } => expires_at.is_some_and(|at| now >= at),
+        Credential::Open => false,
+    };
+    if expired {
+        return Err(IdentityError::Expired);
     }
-}
-
-fn invalid() -> ApiError {
-    challenge(
-        Code::InvalidToken,
-        "The token is not valid: log in for a new one.",
-    )
-}
-
-fn revoked() -> ApiError {
-    challenge(
-        Code::TokenRevoked,
-        "The token has been revoked: log in again.",
-    )
-}
-
-/// What a caller without a token is told.
-pub(super) fn missing() -> ApiError {
-    ApiError::new(
-        Code::MissingToken,
-        "Send an access token or an API key: `Authorization: Bearer <token>`.",
-    )
-}
-
-fn challenge(code: Code, detail: &str) -> ApiError {
-    let value = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-    ApiError::new(code, detail).header(WWW_AUTHENTICATE, value)
-}
-
-fn unavailable(detail: &str) -> ApiError {
-    ApiError::new(Code::StoreUnavailable, detail)
+    Ok(())
 }

@@ -1,17 +1,23 @@
-//! Takes the credential from a request, and hands `Identity` to handlers.
+//! The HTTP side of identity: reads the credential of a request, and hands [`Identity`] to handlers.
 //!
-//! The middleware [`identify`] never refuses: it leaves an [`Identity`] or the reason why there is none, so that the rate
-//! limit inside it counts everybody; the extractor `Identity` then refuses. A credential comes from the one
-//! `Authorization` header and from nowhere else.
+//! The middleware [`identify`] never refuses: it stores an [`Identity`] or the reason why there is none, so that the rate
+//! limit inside it counts everybody; the extractor then refuses. A credential is read from the one `Authorization` header
+//! and from nowhere else.
+
+use std::time::Instant;
 
 use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts, Request, State},
     middleware::Next,
     response::Response,
 };
-use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{AUTHORIZATION, WWW_AUTHENTICATE},
+    request::Parts,
+};
 
-use super::{Authenticator, Identity, authenticator::missing};
+use super::{Authenticator, Identity, IdentityError};
 use crate::{
     errors::{ApiError, Code},
     http::Deadline,
@@ -50,30 +56,96 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
     if plain { Ok(token) } else { Err(malformed()) }
 }
 
-/// Leaves the caller's [`Identity`], or [`Unidentified`], in the request's extensions.
+/// Stores the caller's [`Identity`], or [`Unidentified`], in the request's extensions.
 pub async fn identify(
     State(authenticator): State<Authenticator>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Deadline(mut deadline) = request
-        .extensions()
-        .get()
-        .copied()
-        .unwrap_or_else(Deadline::from_now);
+    let mut deadline = deadline_of(&request);
     let found = match bearer(request.headers()) {
-        Ok(token) => authenticator.authenticate(token, &mut deadline).await,
+        Ok(token) => authenticator
+            .authenticate(token, &mut deadline)
+            .await
+            .map_err(ApiError::from),
         Err(refusal) => Err(refusal),
     };
-    request.extensions_mut().insert(Deadline(deadline));
-    match found {
-        Ok(identity) => request.extensions_mut().insert(identity).map(drop),
-        Err(refusal) => request
-            .extensions_mut()
-            .insert(Unidentified(refusal))
-            .map(drop),
-    };
+    store_identity(&mut request, deadline, found);
     next.run(request).await
+}
+
+/// As [`identify`], for routes that accept a turn: these check the account's revision in their own transaction.
+pub async fn identify_for_accept(
+    State(authenticator): State<Authenticator>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let mut deadline = deadline_of(&request);
+    let found = match bearer(request.headers()) {
+        Ok(token) => authenticator
+            .authenticate_for_accept(token, &mut deadline)
+            .await
+            .map_err(ApiError::from),
+        Err(refusal) => Err(refusal),
+    };
+    store_identity(&mut request, deadline, found);
+    next.run(request).await
+}
+
+fn deadline_of(request: &Request) -> Instant {
+    let deadline = request.extensions().get().copied();
+    let Deadline(deadline) = deadline.unwrap_or_else(Deadline::from_now);
+    deadline
+}
+
+fn store_identity(request: &mut Request, deadline: Instant, found: Result<Identity, ApiError>) {
+    let extensions = request.extensions_mut();
+    extensions.insert(Deadline(deadline));
+    match found {
+        Ok(identity) => extensions.insert(identity).map(drop),
+        Err(refusal) => extensions.insert(Unidentified(refusal)).map(drop),
+    };
+}
+
+impl From<IdentityError> for ApiError {
+    fn from(error: IdentityError) -> Self {
+        let challenge = |code: Code, detail: &str| {
+            let value = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+            ApiError::new(code, detail).header(WWW_AUTHENTICATE, value)
+        };
+        match error {
+            IdentityError::Expired => challenge(
+                Code::TokenExpired,
+                "The token has expired: refresh it, or log in again.",
+            ),
+            IdentityError::Invalid(_) => challenge(
+                Code::InvalidToken,
+                "The token is not valid: log in for a new one.",
+            )
+            .caused_by(error),
+            IdentityError::Revoked => challenge(
+                Code::TokenRevoked,
+                "The token has been revoked: log in again.",
+            ),
+            IdentityError::PasswordRequired => ApiError::new(
+                Code::PasswordRequired,
+                "This account has a password: log in and send its token.",
+            ),
+            IdentityError::LoginNotOpen => missing(),
+            IdentityError::NoKeys => ApiError::new(
+                Code::StoreUnavailable,
+                "The signing keys could not be fetched yet; try again in a moment.",
+            ),
+            IdentityError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn missing() -> ApiError {
+    ApiError::new(
+        Code::MissingToken,
+        "Send an access token or an API key: `Authorization: Bearer <token>`.",
+    )
 }
 
 fn found(parts: &Parts) -> Result<Identity, ApiError> {

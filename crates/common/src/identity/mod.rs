@@ -1,4 +1,4 @@
-//! Who a request belongs to: token verification, the key set, API keys, revocation, and the `Identity` extractor.
+//! Who a request belongs to: token verification, API keys, the state of accounts, and the `Identity` extractor.
 
 use std::{fmt, sync::Arc};
 
@@ -8,33 +8,37 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
+use crate::store::Check;
+
 mod account;
-mod api_keys;
 mod authenticator;
 mod bearer;
-mod cache;
+mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod jwks;
+mod jwks_client;
 mod key_set;
 mod opaque;
-mod remote;
-mod revocation;
-mod revoked;
 mod token;
+mod watches;
 
-pub use account::{AccountState, ApiKeyRecord, ERASE, api_key, api_keys_index, state};
-pub use api_keys::API_KEY_PREFIX;
+pub use account::{
+    API_KEY_PREFIX, AccountState, ApiKeyRecord, REVOKED_KEY, api_key, api_keys_index, ended_login,
+    erase_index, erase_indexes, login_epoch, state,
+};
 pub use authenticator::Authenticator;
-pub use bearer::{Unidentified, bearer, identify};
-pub use key_set::{Jwk, JwkSet, KeySet};
+pub use bearer::{Unidentified, bearer, identify, identify_for_accept};
+pub use error::IdentityError;
+pub use jwks::{Jwk, JwkSet};
+pub use jwks_client::JwksClient;
+pub use key_set::KeySet;
 pub use opaque::{Opaque, digest};
-pub use revocation::{REVOKED, Revocations};
-pub use revoked::{Revocation, login_epoch};
-pub use token::{LEEWAY_S, TOKEN_TYPE, Verifier};
+pub use token::{LEEWAY_S, TOKEN_TYPE, TokenRules};
 
 pub use crate::config::LoginMode;
 
-/// A user's id: 1 to 64 of `A-Z a-z 0-9 . _ @ -`, compared exactly. Holding one means that it was checked.
+/// A valid user id: 1 to 64 of `A-Z a-z 0-9 . _ @ -`, compared exactly.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<str>);
 
@@ -42,14 +46,12 @@ impl UserId {
     /// Longest user id, in characters.
     pub const MAX_LENGTH: usize = 64;
 
-    /// The id, if the text is one.
     pub fn parse(text: &str) -> Option<Self> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'@' | b'-');
         let fits = (1..=Self::MAX_LENGTH).contains(&text.len());
         (fits && text.bytes().all(allowed)).then(|| Self(text.into()))
     }
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -88,7 +90,7 @@ impl PartialSchema for UserId {
             .min_length(Some(1))
             .max_length(Some(Self::MAX_LENGTH))
             .pattern(Some("^[A-Za-z0-9._@-]{1,64}$"));
-        text.description(Some("Whom it is about. Compared exactly."))
+        text.description(Some("A user's id, compared exactly."))
             .into()
     }
 }
@@ -99,7 +101,6 @@ impl ToSchema for UserId {}
 /// Every key of a user's data carries both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
-    /// The id.
     pub user: UserId,
     /// How many accounts of that id were deleted before this one.
     pub generation: u64,
@@ -112,32 +113,45 @@ pub enum Credential {
     Token {
         /// The login that it was issued for (`sid`).
         login: String,
-        /// When it expires: Unix seconds.
+        /// Unix seconds.
         expires_at: i64,
     },
-    /// An API key.
     ApiKey {
-        /// The key's id (not the key).
+        /// The id of the key's record, not the key.
         id: String,
-        /// When it expires: Unix seconds; `None` for never.
+        /// Unix seconds; `None` for never.
         expires_at: Option<i64>,
     },
     /// Nothing: a WebSocket message's own `user_id`, where login is open.
     Open,
 }
 
-/// Whom a request or a socket message belongs to.
+/// Whom a request or a socket message belongs to, as of one revision of the account's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The account.
     pub owner: Owner,
-    /// What proved it.
     pub credential: Credential,
+    /// The revision of the account's state at which the credential was checked; 0 where the state was never written.
+    revision: u64,
 }
 
 impl Identity {
-    /// The user's id.
+    /// An identity that was checked at `revision` of the account's state.
+    pub fn new(owner: Owner, credential: Credential, revision: u64) -> Self {
+        Self {
+            owner,
+            credential,
+            revision,
+        }
+    }
+
     pub fn user(&self) -> &UserId {
         &self.owner.user
+    }
+
+    /// Fails in a transaction once the account's state has changed since this identity was checked. Then
+    /// [`Authenticator::recheck`] decides whether it still holds.
+    pub fn check(&self) -> Check {
+        account::revision_is(&self.owner.user, self.revision)
     }
 }

@@ -1,8 +1,8 @@
-//! Reads an access token: a strict JWT check that accepts exactly what `auth` issues.
+//! Verifies access tokens: a strict JWT check that accepts exactly what `auth` issues.
 //!
-//! Nothing in a token chooses how it is checked: the algorithm is fixed, the key is looked up in memory by `kid`, and a
-//! header member other than `alg`, `typ` and `kid` is refused, whatever it means. The signature is checked before a
-//! single claim is parsed.
+//! `jsonwebtoken::decode` is not used: it ignores unknown header members and duplicate claims, and parses the payload twice.
+//! Here the algorithm is fixed, the key is looked up in memory by `kid`, and a header member other than `alg`, `typ` and
+//! `kid` is refused. The signature is verified before any claim is parsed.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-use super::{Credential, Identity, Owner, UserId};
+use super::{Credential, Owner, UserId, error::IdentityError};
 
 /// `typ` of an access token (RFC 9068).
 pub const TOKEN_TYPE: &str = "at+jwt";
@@ -24,29 +24,16 @@ pub(super) const MAX_LENGTH: usize = 8 * 1024;
 /// The last second of the year 9999: no sensible time lies beyond, and arithmetic on times cannot overflow.
 const LATEST_S: f64 = 253_402_300_799.0;
 
-/// Why a token is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
-    /// It was good once.
-    #[error("the token has expired")]
-    Expired,
-    /// It is not, or not yet, a token of ours.
-    #[error("the token is not valid: {0}")]
-    Invalid(&'static str),
-}
-
-/// What a token must say, to the letter.
+/// The values that a token's claims must have exactly.
 #[derive(Clone, Debug)]
-pub struct Verifier {
-    /// The only `iss`.
+pub struct TokenRules {
     pub issuer: String,
     /// The only `aud`: the string itself, or a list of exactly this one string.
     pub audience: String,
 }
 
-/// A token cut into its parts, with its header read and the signature not yet checked.
-pub(super) struct Unchecked<'a> {
-    /// Which key signed it.
+/// A token split into its parts; the header has been read, the signature not yet verified.
+pub(super) struct UnverifiedToken<'a> {
     pub kid: String,
     message: &'a str,
     payload: &'a str,
@@ -61,31 +48,32 @@ struct Header {
     kid: String,
 }
 
-/// Cuts a token and reads its header.
-pub(super) fn open(token: &str) -> Result<Unchecked<'_>, Refusal> {
+/// Splits a token and reads its header.
+pub(super) fn parse(token: &str) -> Result<UnverifiedToken<'_>, IdentityError> {
     if token.len() > MAX_LENGTH {
-        return Err(Refusal::Invalid("too long"));
+        return Err(IdentityError::Invalid("too long"));
     }
     let (message, signature) = token
         .rsplit_once('.')
-        .ok_or(Refusal::Invalid("not a JWT"))?;
+        .ok_or(IdentityError::Invalid("not a JWT"))?;
     let (header, payload) = message
         .split_once('.')
-        .ok_or(Refusal::Invalid("not a JWT"))?;
+        .ok_or(IdentityError::Invalid("not a JWT"))?;
     if payload.contains('.') {
-        return Err(Refusal::Invalid("not a JWT"));
+        return Err(IdentityError::Invalid("not a JWT"));
     }
     let header = URL_SAFE_NO_PAD
         .decode(header)
-        .map_err(|_| Refusal::Invalid("header"))?;
-    let header: Header = serde_json::from_slice(&header).map_err(|_| Refusal::Invalid("header"))?;
+        .map_err(|_| IdentityError::Invalid("header"))?;
+    let header: Header =
+        serde_json::from_slice(&header).map_err(|_| IdentityError::Invalid("header"))?;
     if header.alg != "EdDSA" {
-        return Err(Refusal::Invalid("algorithm"));
+        return Err(IdentityError::Invalid("algorithm"));
     }
     if header.typ != TOKEN_TYPE {
-        return Err(Refusal::Invalid("type"));
+        return Err(IdentityError::Invalid("type"));
     }
-    Ok(Unchecked {
+    Ok(UnverifiedToken {
         kid: header.kid,
         message,
         payload,
@@ -93,9 +81,9 @@ pub(super) fn open(token: &str) -> Result<Unchecked<'_>, Refusal> {
     })
 }
 
-impl Unchecked<'_> {
-    /// Checks the signature, and reads what was signed.
-    pub fn signed(&self, key: &DecodingKey) -> Result<Claims, Refusal> {
+impl UnverifiedToken<'_> {
+    /// Verifies the signature, then parses the claims.
+    pub fn verify(&self, key: &DecodingKey) -> Result<Claims, IdentityError> {
         let good = crypto::verify(
             self.signature,
             self.message.as_bytes(),
@@ -103,26 +91,26 @@ impl Unchecked<'_> {
             Algorithm::EdDSA,
         );
         if !good.unwrap_or(false) {
-            return Err(Refusal::Invalid("signature"));
+            return Err(IdentityError::Invalid("signature"));
         }
         let payload = URL_SAFE_NO_PAD
             .decode(self.payload)
-            .map_err(|_| Refusal::Invalid("payload"))?;
-        claims(&payload)
+            .map_err(|_| IdentityError::Invalid("payload"))?;
+        parse_claims(&payload)
     }
 }
 
-/// What a token says of itself, before anything of it is believed.
-pub(super) fn claims(payload: &[u8]) -> Result<Claims, Refusal> {
-    serde_json::from_slice(payload).map_err(|_| Refusal::Invalid("claims"))
+/// Parses a payload. Nothing in it has been validated yet.
+pub(super) fn parse_claims(payload: &[u8]) -> Result<Claims, IdentityError> {
+    serde_json::from_slice(payload).map_err(|_| IdentityError::Invalid("claims"))
 }
 
-/// Whether a token with this `exp` has expired at `now`, both Unix seconds.
-pub(super) fn expired(expires_at: i64, now: i64) -> bool {
+/// Whether a token with this `exp` has expired at `now` (Unix seconds), leeway included.
+pub(super) fn is_expired(expires_at: i64, now: i64) -> bool {
     now >= expires_at.saturating_add(LEEWAY_S)
 }
 
-/// A NumericDate: a whole or fractional JSON number of seconds, and nothing else.
+/// A NumericDate: a whole or fractional JSON number of seconds.
 struct Seconds(f64);
 
 impl<'de> Deserialize<'de> for Seconds {
@@ -139,7 +127,6 @@ impl<'de> Deserialize<'de> for Seconds {
 }
 
 impl Seconds {
-    /// The last whole second that is not after it.
     fn floor(&self) -> i64 {
         #[expect(
             clippy::cast_possible_truncation,
@@ -167,7 +154,7 @@ impl<'de> Deserialize<'de> for Audience {
     }
 }
 
-/// Every claim that a token must have. Further ones are ignored, but no member may stand there twice.
+/// The required claims. Others are ignored, but a member that occurs twice is an error.
 pub(super) struct Claims {
     iss: String,
     aud: Audience,
@@ -180,37 +167,51 @@ pub(super) struct Claims {
     generation: u64,
 }
 
+/// From when until when a token is valid: Unix seconds.
+pub(super) struct Validity {
+    not_before: i64,
+    expires_at: i64,
+}
+
+impl Validity {
+    pub fn check(&self, now: i64) -> Result<(), IdentityError> {
+        if self.not_before > now.saturating_add(LEEWAY_S) {
+            return Err(IdentityError::Invalid("not valid yet"));
+        }
+        if is_expired(self.expires_at, now) {
+            return Err(IdentityError::Expired);
+        }
+        Ok(())
+    }
+}
+
 impl Claims {
-    /// Whom the claims speak for at `now` (Unix seconds).
-    pub fn check(self, expected: &Verifier, now: i64) -> Result<Identity, Refusal> {
-        if self.iss != expected.issuer {
-            return Err(Refusal::Invalid("iss"));
+    /// Compares every claim but the times with `rules`.
+    pub fn check(self, rules: &TokenRules) -> Result<(Owner, Credential, Validity), IdentityError> {
+        if self.iss != rules.issuer {
+            return Err(IdentityError::Invalid("iss"));
         }
-        if self.aud.0 != expected.audience {
-            return Err(Refusal::Invalid("aud"));
+        if self.aud.0 != rules.audience {
+            return Err(IdentityError::Invalid("aud"));
         }
-        let user = UserId::parse(&self.sub).ok_or(Refusal::Invalid("sub"))?;
+        let user = UserId::parse(&self.sub).ok_or(IdentityError::Invalid("sub"))?;
         if self.sid.is_empty() || self.jti.is_empty() {
-            return Err(Refusal::Invalid("sid or jti"));
-        }
-        let latest = now.saturating_add(LEEWAY_S);
-        if self.nbf.floor() > latest || self.iat.floor() > latest {
-            return Err(Refusal::Invalid("not valid yet"));
+            return Err(IdentityError::Invalid("sid or jti"));
         }
         let expires_at = self.exp.floor();
-        if expired(expires_at, now) {
-            return Err(Refusal::Expired);
-        }
-        Ok(Identity {
-            owner: Owner {
-                user,
-                generation: self.generation,
-            },
-            credential: Credential::Token {
-                login: self.sid,
-                expires_at,
-            },
-        })
+        let owner = Owner {
+            user,
+            generation: self.generation,
+        };
+        let credential = Credential::Token {
+            login: self.sid,
+            expires_at,
+        };
+        let validity = Validity {
+            not_before: self.nbf.floor().max(self.iat.floor()),
+            expires_at,
+        };
+        Ok((owner, credential, validity))
     }
 }
 
@@ -246,12 +247,12 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
                 "exp" => exp = Some(map.next_value()?),
                 "gen" => generation = Some(map.next_value()?),
                 _ => {
-                    // Read as a value, so that the limit on nesting holds here too.
+                    // Parsed as a value, so that the nesting limit applies here too.
                     map.next_value::<serde_json::Value>()?;
                 }
             }
             if !seen.insert(name) {
-                return Err(A::Error::custom("a member stands there twice"));
+                return Err(A::Error::custom("a member occurs twice"));
             }
         }
         Ok(Claims {

@@ -32,10 +32,8 @@ async fn identify(mut request: Request, next: Next) -> Response {
             user,
             generation: 0,
         };
-        request.extensions_mut().insert(Identity {
-            owner,
-            credential: Credential::Open,
-        });
+        let identity = Identity::new(owner, Credential::Open, 0);
+        request.extensions_mut().insert(identity);
     }
     next.run(request).await
 }

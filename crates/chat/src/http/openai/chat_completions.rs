@@ -50,7 +50,7 @@ pub async fn complete(
     let Deadline(deadline) = Deadline::from_now();
     let completion = app.completions.start(request, deadline)?;
     let authenticator = app.authenticator.clone();
-    let revoked = async move { authenticator.revoked(&identity).await };
+    let revoked = async move { ApiError::from(authenticator.revoked(&identity).await) };
     if mode.stream {
         return respond(CompletionBody::new(
             completion,

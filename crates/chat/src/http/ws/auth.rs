@@ -183,4 +183,5 @@ async fn identity_for(
     app.authenticator
         .open(UserId::parse(user_id).ok_or_else(wrong)?, deadline)
         .await
+        .map_err(ApiError::from)
 }

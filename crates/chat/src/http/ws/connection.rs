@@ -201,6 +201,7 @@ impl Socket {
             .authenticator
             .authenticate(token, &mut deadline)
             .await
+            .map_err(ApiError::from)
         {
             Ok(identity) => match self.auth.authenticated(identity) {
                 Ok(()) => {

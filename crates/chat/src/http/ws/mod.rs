@@ -60,7 +60,8 @@ pub async fn connect(
     let upgrade = upgrade?;
     let found = match (identity, protocol_token(&headers)) {
         (Err(refusal), Some(token)) if refusal.code == Code::MissingToken => {
-            app.authenticator.authenticate(&token, &mut deadline).await
+            let found = app.authenticator.authenticate(&token, &mut deadline);
+            found.await.map_err(ApiError::from)
         }
         (identity, _) => identity,
     };

@@ -26,12 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(10);
 /// How much nicer than the process these threads are: whoever serves takes the core at once, and a core that is fought for is
 /// shared about nine to one.
-const NICER: i32 = 10;
+const NICE_INCREMENT: i32 = 10;
 
 /// The threads. They start when something is to be hashed, take what was asked first, and end after some quiet.
-pub(super) struct Hashers(Option<Runtime>);
+pub(super) struct HashPool(Option<Runtime>);
 
-impl Hashers {
+impl HashPool {
     /// As many threads as there are cores.
     pub(super) fn new() -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
@@ -76,7 +76,7 @@ impl Hashers {
     }
 }
 
-impl Drop for Hashers {
+impl Drop for HashPool {
     fn drop(&mut self) {
         // A runtime that is simply dropped waits for its threads, which an async caller may not.
         if let Some(threads) = self.0.take() {
@@ -94,7 +94,7 @@ pub(super) fn failed(error: impl Display) -> AuthError {
 fn step_back() {
     // Elsewhere than on Linux it would be the whole process's.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICER) {
+    if let Err(error) = rustix::process::nice(NICE_INCREMENT) {
         tracing::debug!(error = %error, "passwords are hashed at the priority of the process");
     }
 }
@@ -105,9 +105,9 @@ thread_local! {
 }
 
 /// Argon2 in memory that stays with the thread: 19 MiB need not be zeroed for each hash.
-pub(super) struct InPlace;
+pub(super) struct PooledArgon2;
 
-impl CustomizedPasswordHasher<PasswordHash> for InPlace {
+impl CustomizedPasswordHasher<PasswordHash> for PooledArgon2 {
     type Params = Params;
 
     fn hash_password_customized(
@@ -170,7 +170,7 @@ mod tests {
             ("the first", Params::default()),
             ("another", small),
         ] {
-            let hash = InPlace
+            let hash = PooledArgon2
                 .hash_password_customized(
                     password.as_bytes(),
                     b"sixteen of salt!",
@@ -190,8 +190,8 @@ mod tests {
     async fn hashing_steps_back_behind_whoever_serves() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
-        let there = Hashers::new().run(move || Ok(nice())).await.unwrap();
-        assert_eq!(there, (before + NICER).min(19));
+        let there = HashPool::new().run(move || Ok(nice())).await.unwrap();
+        assert_eq!(there, (before + NICE_INCREMENT).min(19));
         assert_eq!(nice(), before);
     }
 
@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn as_many_hash_at_once_as_there_are_cores_and_who_has_left_is_passed_over() {
-        let hashers = Hashers::new();
+        let hashers = HashPool::new();
         let (begun, starts) = mpsc::channel();
         let (go, gate) = mpsc::channel::<()>();
         let gate = Arc::new(Mutex::new(gate));
@@ -236,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn who_has_waited_too_long_is_put_off_without_a_hash() {
         let past = Instant::now() - Duration::from_millis(1);
-        let done = Hashers::new().run_by(past, || Ok(())).await;
+        let done = HashPool::new().run_by(past, || Ok(())).await;
         assert!(matches!(done, Err(AuthError::Overloaded)), "{done:?}");
     }
 }

@@ -1,112 +1,83 @@
-//! Fetches the key set from `auth`: in the background, and sooner when somebody shows a token of an unknown key.
+//! Fetches the key set from `auth`, in the background and on request.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    jwks::JwkSet,
+    key_set::{KeySet, RefreshRequests},
 };
-
-use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, sleep_until, timeout},
-};
-
-use super::key_set::{JwkSet, KeySet};
+use crate::shutdown::Shutdown;
 
 /// Between two fetches in the background.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Between two attempts while there is no key at all.
 const COLD_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two fetches that somebody asked for.
-const ASKED_INTERVAL: Duration = Duration::from_secs(5);
-/// One fetch from beginning to end.
+/// Least time between two fetches on request.
+const REQUEST_INTERVAL: Duration = Duration::from_secs(5);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest answer that is read, in bytes: some hundred keys.
+/// Largest answer, in bytes: some hundred keys.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// The asking side: shared by everybody who verifies.
-#[derive(Clone, Debug)]
-pub(super) struct Remote {
-    wanted: Arc<Notify>,
-    /// How many fetches have begun.
-    begun: Arc<AtomicU64>,
-    /// How many fetches have ended, well or not.
-    ended: watch::Receiver<u64>,
-}
-
-/// The fetching side: one task.
-pub(super) struct Fetcher {
+/// Keeps a [`KeySet`] up to date.
+#[derive(Debug)]
+pub struct JwksClient {
     url: String,
     client: reqwest::Client,
-    wanted: Arc<Notify>,
-    begun: Arc<AtomicU64>,
-    ended: watch::Sender<u64>,
+    refresh: RefreshRequests,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("the key set could not be fetched")]
+    #[error("the request failed")]
     Http(#[from] reqwest::Error),
-    #[error("the key set's answer is too large")]
+    #[error("the answer is too large")]
     TooLarge,
-    #[error("the key set is not valid")]
+    #[error("the answer is not a key set")]
     Json(#[from] serde_json::Error),
     #[error("the key set has no usable key")]
     Empty,
 }
 
-impl Remote {
-    pub fn new(auth_url: &url::Url, client: reqwest::Client) -> (Self, Fetcher) {
-        let url = format!(
-            "{}/.well-known/jwks.json",
-            auth_url.as_str().trim_end_matches('/')
-        );
-        let (ended, seen) = watch::channel(0);
-        let (wanted, begun) = (Arc::new(Notify::new()), Arc::default());
-        (
-            Self {
-                wanted: Arc::clone(&wanted),
-                begun: Arc::clone(&begun),
-                ended: seen,
-            },
-            Fetcher {
-                url,
-                client,
-                wanted,
-                begun,
-                ended,
-            },
-        )
-    }
-
-    /// Asks for a fetch and waits until one that began afterwards has ended, at most `patience`: what one that is under
-    /// way will bring may be older than the key that is looked for.
-    pub async fn refreshed(&self, patience: Duration) {
-        let wanted = self.begun.load(Ordering::SeqCst) + 1;
-        let mut ended = self.ended.clone();
-        self.wanted.notify_one();
-        let _ = timeout(patience, ended.wait_for(|ended| *ended >= wanted)).await;
-    }
-}
-
-impl Fetcher {
-    pub async fn run(self, set: KeySet) {
-        loop {
-            self.begun.fetch_add(1, Ordering::SeqCst);
-            if let Err(error) = self.fetch(&set).await {
-                tracing::warn!(error = %error, cause = ?std::error::Error::source(&error), "signing keys not fetched");
+impl JwksClient {
+    /// Starts fetching `auth_url` + `/.well-known/jwks.json`: every second until there is a key, every 30 s afterwards, and at
+    /// once, but at most every 5 s, for an unknown `kid`. While `auth` is down the last set stays.
+    pub fn start(auth_url: &url::Url, client: reqwest::Client, shutdown: &Shutdown) -> KeySet {
+        let base = auth_url.as_str().trim_end_matches('/');
+        let this = Self {
+            url: format!("{base}/.well-known/jwks.json"),
+            client,
+            refresh: RefreshRequests::default(),
+        };
+        let set = KeySet::refreshable(this.refresh.clone());
+        shutdown.spawn({
+            let (set, shutdown) = (set.clone(), shutdown.clone());
+            async move {
+                tokio::select! {
+                    () = shutdown.stopping() => {}
+                    () = this.run(set) => {}
+                }
             }
-            let ended = Instant::now();
-            self.ended.send_modify(|count| *count += 1);
+        });
+        set
+    }
+
+    async fn run(self, set: KeySet) {
+        loop {
+            self.refresh.fetch_started();
+            if let Err(error) = self.fetch(&set).await {
+                tracing::warn!(error = %error, cause = ?std::error::Error::source(&error), "fetching the signing keys failed");
+            }
+            let finished = Instant::now();
+            self.refresh.fetch_finished();
             if set.is_ready() {
                 tokio::select! {
-                    () = sleep_until(ended + INTERVAL) => {}
-                    () = self.wanted.notified() => sleep_until(ended + ASKED_INTERVAL).await,
+                    () = sleep_until(finished + INTERVAL) => {}
+                    () = self.refresh.requested() => sleep_until(finished + REQUEST_INTERVAL).await,
                 }
             } else {
-                sleep_until(ended + COLD_INTERVAL).await;
+                sleep_until(finished + COLD_INTERVAL).await;
             }
         }
     }
@@ -133,17 +104,20 @@ impl Fetcher {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::AtomicU32, time::Instant as Clock};
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+        time::Instant as Clock,
+    };
 
     use axum::{Json, Router, http::StatusCode, response::IntoResponse, routing::get};
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use tokio::sync::watch;
 
     use super::*;
-    use crate::{
-        config::LoginMode,
-        identity::{Jwk, JwkSet, KeySet},
-        shutdown::Shutdown,
-    };
+    use crate::{config::LoginMode, identity::Jwk};
 
     const FIRST: &str = "first-first-first-first-first-first-first-f";
     const SECOND: &str = "second-second-second-second-second-second-s";
@@ -196,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn a_cold_set_is_asked_for_every_second_and_a_known_one_outlives_its_source() {
         let (url, answer, asked, shutdown) = auth().await;
-        let set = KeySet::remote(&url, crate::clients::http::auth().unwrap(), &shutdown);
+        let set = JwksClient::start(&url, crate::clients::http::auth().unwrap(), &shutdown);
         assert_eq!(set.login_mode(), LoginMode::Password);
         within(Duration::from_secs(4), || asked.load(Ordering::SeqCst) >= 2).await;
         assert!(!set.is_ready());
@@ -217,7 +191,7 @@ mod tests {
     async fn a_flood_of_unknown_keys_costs_one_fetch_in_five_seconds_and_refuses_no_good_token() {
         let (url, answer, asked, shutdown) = auth().await;
         answer.send_replace(Some(jwks(&[FIRST])));
-        let set = KeySet::remote(&url, crate::clients::http::auth().unwrap(), &shutdown);
+        let set = JwksClient::start(&url, crate::clients::http::auth().unwrap(), &shutdown);
         within(Duration::from_secs(3), || set.is_ready()).await;
         let began = Clock::now();
         let flood: Vec<_> = (0..200)

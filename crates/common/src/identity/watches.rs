@@ -1,0 +1,89 @@
+//! Identities that something which is running depends on: streams, sockets, requests that wait.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use super::{Identity, UserId, error::IdentityError};
+
+#[derive(Default)]
+pub(super) struct Watches(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    last_id: u64,
+    by_id: HashMap<u64, Watch>,
+}
+
+struct Watch {
+    identity: Identity,
+    ended: oneshot::Sender<IdentityError>,
+}
+
+/// Removes the watch of a future that is dropped.
+struct Registration<'a> {
+    watches: &'a Watches,
+    id: u64,
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        self.watches.lock().by_id.remove(&self.id);
+    }
+}
+
+impl Watches {
+    /// Resolves once [`Self::end`] is called for that identity.
+    pub async fn wait(&self, identity: &Identity) -> IdentityError {
+        let (ended, receiver) = oneshot::channel();
+        let watch = Watch {
+            identity: identity.clone(),
+            ended,
+        };
+        let registration = {
+            let mut entries = self.lock();
+            entries.last_id += 1;
+            let id = entries.last_id;
+            entries.by_id.insert(id, watch);
+            Registration { watches: self, id }
+        };
+        let error = receiver.await;
+        drop(registration);
+        match error {
+            Ok(error) => error,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Every watched identity, by user.
+    pub fn by_user(&self) -> HashMap<UserId, Vec<(u64, Identity)>> {
+        let mut users: HashMap<UserId, Vec<_>> = HashMap::new();
+        for (id, Watch { identity, .. }) in &self.lock().by_id {
+            let of_user = users.entry(identity.user().clone()).or_default();
+            of_user.push((*id, identity.clone()));
+        }
+        users
+    }
+
+    /// The identity was checked again and still holds.
+    pub fn renew(&self, id: u64, identity: Identity) {
+        if let Some(watch) = self.lock().by_id.get_mut(&id) {
+            watch.identity = identity;
+        }
+    }
+
+    pub fn end(&self, id: u64, error: IdentityError) {
+        let watch = self.lock().by_id.remove(&id);
+        if let Some(watch) = watch {
+            // Fails only where nobody waits any more.
+            let _ = watch.ended.send(error);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
