@@ -69,6 +69,8 @@ pub struct Session {
     pub turns: usize,
     /// The user's text, and the answer with its reason.
     pub pairs: Vec<(String, Option<(String, String)>)>,
+    /// The number of each pair's answer.
+    pub numbers: Vec<Option<usize>>,
 }
 
 /// What a key should remember.
@@ -164,14 +166,19 @@ impl Talk {
         session.turns += 1;
         if let Some(text) = text.filter(|_| !again) {
             session.pairs.push((text, None));
+            session.numbers.push(None);
         }
         let last = session.pairs.last_mut().unwrap();
-        let spoils = regenerates
-            && last.1.is_some()
-            && kept.as_ref().is_some_and(|(_, reason)| *reason == "error");
+        // Neither an empty answer nor another try that fails takes the place of an earlier answer.
+        let spoils = last.1.is_some()
+            && kept.as_ref().is_some_and(|(text, reason)| {
+                text.is_empty() || (regenerates && *reason == "error")
+            });
         let answered = kept.is_some() && !spoils;
         if let Some((text, reason)) = kept.filter(|_| !spoils) {
             last.1 = Some((text, reason.to_owned()));
+            session.numbers.pop();
+            session.numbers.push(Some(number));
         }
         let (life, turn) = (session.life, session.turns);
         if let Some(key) = key {
@@ -193,12 +200,7 @@ impl Talk {
 
     /// Whether another answer stands in the place of a key's own.
     pub fn was_replaced(&self, key: &Key) -> bool {
-        let replaced = &self.sessions[&key.session];
-        !replaced.pairs.iter().any(|(_, answer)| {
-            answer.as_ref().is_some_and(|(text, _)| {
-                text.ends_with(&format!("#{}", key.answer.unwrap_or_default()))
-            })
-        })
+        !self.sessions[&key.session].numbers.contains(&key.answer)
     }
 }
 
@@ -211,7 +213,11 @@ pub fn script(plays: Plays, number: usize) -> (Answer, Option<(String, &'static 
             Some((whole.clone(), "stop")),
             Told::Reply(whole),
         ),
-        Plays::SaysNothing => (Answer::tokens([""; 0]), None, Told::Reply(String::new())),
+        Plays::SaysNothing => (
+            Answer::tokens([""; 0]),
+            Some((String::new(), "stop")),
+            Told::Reply(String::new()),
+        ),
         Plays::BreaksOff => (
             Answer::partial([half.clone()]).error("broken"),
             Some((half, "error")),
