@@ -192,8 +192,10 @@ impl ProviderError {
     ) -> ModelError {
         let text = self.describe(redactor);
         match self.kind {
-            ErrorKind::Unreachable | ErrorKind::Outage => ModelError::Unavailable(text),
-            ErrorKind::Busy => ModelError::Busy {
+            ErrorKind::Unreachable | ErrorKind::Outage if self.retry_after.is_none() => {
+                ModelError::Unavailable(text)
+            }
+            ErrorKind::Unreachable | ErrorKind::Outage | ErrorKind::Busy => ModelError::Busy {
                 retry_after: self.retry_after,
             },
             ErrorKind::Timeout => ModelError::Timeout(text),

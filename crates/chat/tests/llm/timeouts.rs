@@ -36,10 +36,10 @@ async fn a_server_that_says_when_to_come_back_is_believed_for_a_few_seconds() {
             assert_eq!(retry_after.map(|wait| wait.as_secs()), passed_on);
             assert_eq!(server.chats().len() > 1, is_retried, "{said} {value}");
             assert_eq!(
-                start.elapsed() >= Duration::from_secs(1),
-                is_retried,
-                "{said} {value}"
+                server.chats().len() > 2,
+                said.starts_with("429") && value != "1" && is_retried
             );
+            assert!(start.elapsed() >= Duration::from_secs(1) || value != "1");
         }
     }
 }

@@ -85,10 +85,9 @@ pub(super) fn classify_text(status: u16, text: &str) -> Option<ErrorKind> {
 }
 
 /// Says what an error answer means by its status, where its words say nothing.
-pub(super) fn classify_status(status: u16, has_retry_after: bool) -> ErrorKind {
+pub(super) fn classify_status(status: u16) -> ErrorKind {
     match status {
         429 => ErrorKind::Busy,
-        503 if has_retry_after => ErrorKind::Busy,
         502..=504 => ErrorKind::Outage,
         400 | 422 => ErrorKind::InvalidRequest,
         _ => ErrorKind::Failed,

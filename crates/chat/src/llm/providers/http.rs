@@ -29,7 +29,6 @@ pub(super) type Classified = (ErrorKind, Option<&'static str>);
 pub(super) struct ErrorAnswer {
     pub(super) status: u16,
     pub(super) body: String,
-    pub(super) retry_after: Option<Duration>,
 }
 
 /// The address of a model server, and the key that it wants.
@@ -193,7 +192,6 @@ async fn accepted(response: Response, classify: Classify) -> Result<Response, Pr
     let answer = ErrorAnswer {
         status: status.as_u16(),
         body,
-        retry_after,
     };
     let (kind, hint) = classify(&answer);
     Err(ProviderError::new(kind, context)

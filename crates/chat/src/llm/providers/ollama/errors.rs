@@ -32,7 +32,7 @@ pub(super) fn classify_error(answer: &ErrorAnswer) -> Classified {
         401 => (ErrorKind::Misconfigured, Some(WRONG_KEY)),
         403 if answer.body.trim().is_empty() => (ErrorKind::Misconfigured, Some(REFUSED_HOST)),
         404 | 405 => (ErrorKind::Misconfigured, Some(NOT_OLLAMA)),
-        status => (classify_status(status, answer.retry_after.is_some()), None),
+        status => (classify_status(status), None),
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn classify_error(answer: &ErrorAnswer) -> Classified {
         // A 404 without a word of the model is about the address.
         404 | 405 => (ErrorKind::Misconfigured, Some(WRONG_ADDRESS)),
         401 | 403 => (ErrorKind::Misconfigured, Some(WRONG_KEY)),
-        status => (classify_status(status, answer.retry_after.is_some()), None),
+        status => (classify_status(status), None),
     }
 }
 
