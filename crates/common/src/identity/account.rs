@@ -142,8 +142,11 @@ impl AccountState {
         credential: &Credential,
         evidence: Option<&Bytes>,
     ) -> Result<(), IdentityError> {
-        if self.generation != owner.generation {
+        if self.generation > owner.generation {
             return Err(IdentityError::Revoked);
+        }
+        if self.generation < owner.generation {
+            return Err(IdentityError::Invalid("generation"));
         }
         match credential {
             Credential::Token { login, .. } => {

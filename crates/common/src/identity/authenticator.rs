@@ -139,10 +139,7 @@ impl Authenticator {
         if self.login_mode() != LoginMode::Open {
             return Err(IdentityError::LoginNotOpen);
         }
-        let state = match self.cached_state(&user, MAX_AGE) {
-            Some(state) => state,
-            None => self.read_state(&user, deadline).await?,
-        };
+        let state = self.read_state(&user, deadline).await?;
         let owner = Owner {
             user,
             generation: state.generation,
