@@ -23,8 +23,8 @@ async fn a_message_has_a_size_and_characters(on: Backend) {
         " ",
         "\n\t \u{a0}\u{2003}",
         "a\u{0}b",
-        &"x".repeat(32_769),
-        &"ü".repeat(32_769),
+        &"x".repeat(131_073),
+        &"ü".repeat(131_073),
     ] {
         alice.send("work", bad).await.names(&["/message"]);
     }
@@ -32,7 +32,7 @@ async fn a_message_has_a_size_and_characters(on: Backend) {
         .get("/chat/sessions/work")
         .await
         .problem(404, "session_not_found");
-    let reply = alice.send("work", &"ü".repeat(32_768)).await;
+    let reply = alice.send("work", &"ü".repeat(131_072)).await;
     assert!(
         reply.status == 200 || reply.json()["code"] == "context_too_long",
         "{}",

@@ -158,11 +158,11 @@ async fn a_body_too_large_is_413(on: Backend) {
     for (client, path) in doors(&app).await {
         let padded = |size: usize| format!("{{\"x\":1{}}}", " ".repeat(size - 7));
         assert_eq!(
-            client.post_bytes(path, padded(256 * 1024)).await.status,
+            client.post_bytes(path, padded(1024 * 1024)).await.status,
             422
         );
         client
-            .post_bytes(path, padded(256 * 1024 + 1))
+            .post_bytes(path, padded(1024 * 1024 + 1))
             .await
             .problem(413, "payload_too_large");
         let announced = format!(

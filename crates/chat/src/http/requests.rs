@@ -98,8 +98,8 @@ impl ToSchema for DisconnectRule {}
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SendMessage {
-    /// 1 to 32,768 characters, not only white space, no NUL.
-    #[schema(min_length = 1, max_length = 32768)]
+    /// 1 to 131,072 characters, not only white space, no NUL.
+    #[schema(min_length = 1, max_length = 131072)]
     pub message: String,
     /// Who speaks; optional, and never other than the token's user.
     #[serde(skip_serializing)]
@@ -111,7 +111,7 @@ pub struct SendMessage {
     #[schema(pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// The system prompt, for this turn.
-    #[schema(min_length = 1, max_length = 32768)]
+    #[schema(min_length = 1, max_length = 131072)]
     pub system: Option<String>,
     /// The sampling options, for this turn.
     pub options: Option<Options>,
@@ -127,7 +127,7 @@ pub struct Regenerate {
     #[schema(pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// The system prompt, for this turn.
-    #[schema(min_length = 1, max_length = 32768)]
+    #[schema(min_length = 1, max_length = 131072)]
     pub system: Option<String>,
     /// The sampling options, for this turn.
     pub options: Option<Options>,
@@ -149,7 +149,7 @@ pub struct CreateSession {
     #[schema(pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
     /// Its system prompt.
-    #[schema(min_length = 1, max_length = 32768)]
+    #[schema(min_length = 1, max_length = 131072)]
     pub system: Option<String>,
 }
 
@@ -166,7 +166,7 @@ pub struct ChangeSession {
     pub model: Option<Option<String>>,
     /// The system prompt.
     #[serde(default, deserialize_with = "clearable")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 32768)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 131072)]
     pub system: Option<Option<String>>,
 }
 

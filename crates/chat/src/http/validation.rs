@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Longest message and system prompt, in characters.
-pub const TEXT_MAX: usize = 32_768;
+pub const TEXT_MAX: usize = 131_072;
 
 /// Longest title, in characters.
 const TITLE_MAX: usize = 200;

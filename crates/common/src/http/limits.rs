@@ -38,7 +38,7 @@ impl Default for RequestLimits {
             uri: 8 * 1024,
             header_bytes: 32 * 1024,
             header_count: 64,
-            body: 256 * 1024,
+            body: 1024 * 1024,
             body_time: Duration::from_secs(15),
         }
     }

@@ -38,7 +38,7 @@ fn the_limits_are_those_of_the_contract() {
         (limits.uri, limits.header_bytes, limits.header_count),
         (8 * 1024, 32 * 1024, 64)
     );
-    assert_eq!(limits.body, 256 * 1024);
+    assert_eq!(limits.body, 1024 * 1024);
     assert_eq!(limits.body_time, Duration::from_secs(15));
 }
 

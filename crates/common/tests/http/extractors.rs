@@ -141,7 +141,7 @@ async fn a_body_up_to_the_limit_is_taken_and_one_byte_more_refused() {
         let text = "x".repeat(length - r#"{"message":""}"#.len());
         format!(r#"{{"message":"{text}"}}"#)
     };
-    let limit = 256 * 1024;
+    let limit = 1024 * 1024;
     assert_eq!(site.post("/echo", &body(limit)).await.status, 200);
     site.post("/echo", &body(limit + 1))
         .await
