@@ -318,7 +318,7 @@ async fn every_error_has_their_shape(on: Backend) {
     error(&alice.post_bytes(path, "").await, 400, "invalid_json");
     let plain = alice.request(Method::POST, path).body("{}");
     error(&alice.fetch(plain).await, 415, "unsupported_media_type");
-    let long = "x".repeat(300_000);
+    let long = "x".repeat(1_100_000);
     error(
         &post(&alice, &completion_of(&long, false)).await,
         413,
