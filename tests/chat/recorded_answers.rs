@@ -39,7 +39,7 @@ impl Recorded {
             "NotFound" => Some("model_not_found"),
             "Unavailable" | "Busy" => Some("llm_unavailable"),
             "ContextTooLong" => Some("context_too_long"),
-            "Unsupported" => Some("invalid_request"),
+            "UnsupportedByModel" => Some("unsupported_by_model"),
             _ => None,
         };
         let (before, last) = self.said.rsplit_once(' ').unwrap_or(("", &self.said));
@@ -64,6 +64,8 @@ async fn every_recorded_answer_reaches_a_caller_of_v1_as_it_was(on: Backend) {
             .set("llm.providers", provider)
             .set(&format!("llm.{provider}.base_url"), server.url())
             .set(&format!("llm.{provider}.breaker_failures"), 0)
+            // A server that says that it is busy or loading is asked again for as long as this.
+            .set(&format!("llm.{provider}.first_token_timeout"), "1s")
             .start()
             .await;
         let alice = app.login("alice").await;
