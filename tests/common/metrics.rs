@@ -23,6 +23,16 @@ async fn samples(door: &Client) -> BTreeMap<String, f64> {
         .collect()
 }
 
+/// Waits until what the service does by itself every second has been measured once, so that it is no growth later.
+async fn background_calls_measured(door: &Client) {
+    tests::eventually(PATIENCE, "a background call is measured", || async {
+        let samples = samples(door).await;
+        let is_there = samples.keys().any(|name| name.contains("op=\"read_each\""));
+        is_there.then_some(())
+    })
+    .await;
+}
+
 async fn what_happens_is_measured_and_what_ends_is_over(on: Backend) {
     let app = TestApp::start(on).await;
     let (alice, gate) = (app.login("alice").await, Gate::new());
@@ -220,6 +230,7 @@ async fn strangers_cannot_make_the_metrics_grow(on: Backend) {
     let burst =
         |numbers: std::ops::Range<usize>| stream::iter(numbers.map(ask)).buffer_unordered(16);
     burst(0..240).collect::<Vec<()>>().await;
+    background_calls_measured(&door).await;
     let before = samples(&door).await.len();
     burst(240..4000).collect::<Vec<()>>().await;
     let after = samples(&door).await.len();
@@ -260,6 +271,7 @@ async fn a_hundred_thousand_paths_leave_metrics_and_memory_as_they_were() {
         stream::iter(0..batches).map(one).buffer_unordered(4)
     };
     ask(8).collect::<Vec<()>>().await;
+    background_calls_measured(&door).await;
     let before = (
         samples(&door).await.len(),
         app.chat_process(0).memory() / 1024 / 1024,
