@@ -33,8 +33,6 @@ use crate::{
 /// Oldest state that decides by itself. With [`REVIEW_INTERVAL`] and a store call it must stay below the 5 s within which
 /// an ending holds everywhere.
 const MAX_AGE: Duration = Duration::from_secs(2);
-/// Oldest state that suffices where accepting a turn checks the revision again in its own transaction.
-const MAX_AGE_FOR_ACCEPT: Duration = Duration::from_secs(60);
 /// Between two reads of the states that running streams and sockets depend on.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(2);
 /// Reads in flight in one review.
@@ -114,21 +112,25 @@ impl Authenticator {
         bearer: &str,
         deadline: &mut Instant,
     ) -> Result<Identity, IdentityError> {
-        self.authenticate_within(MAX_AGE, bearer, deadline).await
-    }
-
-    /// As [`Self::authenticate`], by a state that may be up to a minute old: only for callers whose transaction has
-    /// [`Identity::check`].
-    ///
-    /// # Errors
-    /// As of [`Self::authenticate`].
-    pub async fn authenticate_for_accept(
-        &self,
-        bearer: &str,
-        deadline: &mut Instant,
-    ) -> Result<Identity, IdentityError> {
-        self.authenticate_within(MAX_AGE_FOR_ACCEPT, bearer, deadline)
-            .await
+        let hash = Sha256::digest(bearer.as_bytes()).into();
+        let known = self.0.verified.get(&hash).filter(|known| {
+            let kid = known.kid.as_ref();
+            kid.is_none_or(|kid| self.0.keys.get(kid).is_some())
+        });
+        if let Some(Verified { identity, .. }) = &known
+            && let Some(state) = self.cached_state(identity.user(), MAX_AGE)
+            && state.revision == identity.revision
+        {
+            // By the store's clock: this machine's may be wrong.
+            check_expiry(&identity.credential, self.0.store.clock().now_s())?;
+            return Ok(identity.clone());
+        }
+        let (verified, pending) = match known {
+            Some(known) => (known, Pending::Nothing),
+            None if bearer.starts_with(API_KEY_PREFIX) => parse_api_key(bearer)?,
+            None => self.verify_token(bearer, deadline).await?,
+        };
+        self.decide(hash, verified, pending, *deadline).await
     }
 
     /// Whom a user id alone stands for where login is open.
@@ -187,33 +189,6 @@ impl Authenticator {
     /// Whether there is a key to verify tokens with: what readiness asks.
     pub fn has_keys(&self) -> bool {
         self.0.keys.is_ready()
-    }
-
-    async fn authenticate_within(
-        &self,
-        max_age: Duration,
-        bearer: &str,
-        deadline: &mut Instant,
-    ) -> Result<Identity, IdentityError> {
-        let hash = Sha256::digest(bearer.as_bytes()).into();
-        let known = self.0.verified.get(&hash).filter(|known| {
-            let kid = known.kid.as_ref();
-            kid.is_none_or(|kid| self.0.keys.get(kid).is_some())
-        });
-        if let Some(Verified { identity, .. }) = &known
-            && let Some(state) = self.cached_state(identity.user(), max_age)
-            && state.revision == identity.revision
-        {
-            // By the store's clock: this machine's may be wrong.
-            check_expiry(&identity.credential, self.0.store.clock().now_s())?;
-            return Ok(identity.clone());
-        }
-        let (verified, pending) = match known {
-            Some(known) => (known, Pending::Nothing),
-            None if bearer.starts_with(API_KEY_PREFIX) => parse_api_key(bearer)?,
-            None => self.verify_token(bearer, deadline).await?,
-        };
-        self.decide(hash, verified, pending, *deadline).await
     }
 
     async fn decide(

@@ -74,24 +74,6 @@ pub async fn identify(
     next.run(request).await
 }
 
-/// As [`identify`], for routes that accept a turn: these check the account's revision in their own transaction.
-pub async fn identify_for_accept(
-    State(authenticator): State<Authenticator>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let mut deadline = deadline_of(&request);
-    let found = match bearer(request.headers()) {
-        Ok(token) => authenticator
-            .authenticate_for_accept(token, &mut deadline)
-            .await
-            .map_err(ApiError::from),
-        Err(refusal) => Err(refusal),
-    };
-    store_identity(&mut request, deadline, found);
-    next.run(request).await
-}
-
 fn deadline_of(request: &Request) -> Instant {
     let deadline = request.extensions().get().copied();
     let Deadline(deadline) = deadline.unwrap_or_else(Deadline::from_now);

@@ -8,8 +8,6 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use crate::store::Check;
-
 mod account;
 mod authenticator;
 mod bearer;
@@ -28,7 +26,7 @@ pub use account::{
     erase_index, erase_indexes, login_epoch, state,
 };
 pub use authenticator::Authenticator;
-pub use bearer::{Unidentified, bearer, identify, identify_for_accept};
+pub use bearer::{Unidentified, bearer, identify};
 pub use error::IdentityError;
 pub use jwks::{Jwk, JwkSet};
 pub use jwks_client::JwksClient;
@@ -147,11 +145,5 @@ impl Identity {
 
     pub fn user(&self) -> &UserId {
         &self.owner.user
-    }
-
-    /// Fails in a transaction once the account's state has changed since this identity was checked. Then
-    /// [`Authenticator::recheck`] decides whether it still holds.
-    pub fn check(&self) -> Check {
-        account::revision_is(&self.owner.user, self.revision)
     }
 }
