@@ -13,6 +13,7 @@ mod health;
 pub mod http;
 pub mod llm;
 mod metrics;
+mod retry;
 pub mod sessions;
 pub mod state;
 pub mod store;

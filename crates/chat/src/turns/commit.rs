@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use crate::{
     error::ChatError,
     llm::Generation,
+    retry,
     store::{
         ChatStore,
         accept::{Accept, Accepted},
@@ -29,9 +30,6 @@ const RETRY_PAUSES: [Duration; 3] = [
     Duration::from_millis(50),
     Duration::ZERO,
 ];
-
-/// How often withdrawing an accept is tried again.
-const WITHDRAW_PAUSE: Duration = Duration::from_millis(250);
 
 /// A planned turn with everything that it needs to run.
 pub(super) struct ReadyTurn {
@@ -150,15 +148,10 @@ impl Committer {
     }
 
     fn withdraw_later(&self, owner: &Owner, accept: &Accept) {
-        let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
-        let (owner, accept) = (owner.clone(), accept.clone());
-        self.shutdown.spawn(async move {
-            while store.turns().withdraw(&owner, &accept).await.is_err() {
-                tokio::select! {
-                    () = shutdown.stopping() => return,
-                    () = sleep(WITHDRAW_PAUSE) => {}
-                }
-            }
+        let (store, owner, accept) = (self.store.clone(), owner.clone(), accept.clone());
+        retry::in_background(&self.shutdown, move || {
+            let (store, owner, accept) = (store.clone(), owner.clone(), accept.clone());
+            Box::pin(async move { store.turns().withdraw(&owner, &accept).await })
         });
     }
 

@@ -15,6 +15,7 @@ use crate::{
         replicator::unstored,
     },
     generation::{Outcome, answer::ServedBy, count_tokens},
+    retry,
     store::{
         ChatStore,
         finish::{Finish, Finished},
@@ -32,9 +33,6 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// How often a finish is tried again.
 const FINISH_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often it is tried to close a turn whose finish failed.
-const RETRACT_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a turn's generation came to.
 pub(super) struct GeneratedAnswer {
@@ -125,22 +123,10 @@ impl Finalizer {
     /// Closes a turn whose readers were told that its answer could not be stored, once the store is back: what they were told must
     /// stay true, also where the store still applies a finish that it had received before.
     fn close_as_interrupted(&self, turn: &RunningTurn, finish: Finish) {
-        let (store, shutdown, owner) = (
-            self.store.clone(),
-            self.shutdown.clone(),
-            turn.owner().clone(),
-        );
-        self.shutdown.spawn(async move {
-            let closed = async {
-                while let Err(error) = store.turns().retract(&owner, &finish).await {
-                    tracing::debug!(%error, "a turn is not closed as interrupted yet");
-                    sleep(RETRACT_PAUSE).await;
-                }
-            };
-            tokio::select! {
-                () = closed => {}
-                () = shutdown.stopping() => {}
-            }
+        let (store, owner) = (self.store.clone(), turn.owner().clone());
+        retry::in_background(&self.shutdown, move || {
+            let (store, owner, finish) = (store.clone(), owner.clone(), finish.clone());
+            Box::pin(async move { store.turns().retract(&owner, &finish).await })
         });
     }
 

@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     domain::Usage,
     error::ChatError,
+    retry,
     store::{ChatStore, reservations::Reservation},
 };
 
@@ -16,9 +17,6 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often it is tried again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often withdrawing a reservation is tried again.
-const WITHDRAW_PAUSE: Duration = Duration::from_millis(250);
 
 /// A completion's reservation.
 pub(super) struct HeldReservation {
@@ -68,20 +66,12 @@ impl HeldReservation {
     }
 
     fn withdraw_later(&self) {
-        let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
-        let (owner, reservation) = (self.owner.clone(), self.reservation.clone());
-        self.shutdown.spawn(async move {
-            while store
-                .reservations()
-                .withdraw(&owner, &reservation)
-                .await
-                .is_err()
-            {
-                tokio::select! {
-                    () = shutdown.stopping() => return,
-                    () = sleep(WITHDRAW_PAUSE) => {}
-                }
-            }
+        let (store, owner) = (self.store.clone(), self.owner.clone());
+        let reservation = self.reservation.clone();
+        retry::in_background(&self.shutdown, move || {
+            let (store, owner) = (store.clone(), owner.clone());
+            let reservation = reservation.clone();
+            Box::pin(async move { store.reservations().withdraw(&owner, &reservation).await })
         });
     }
 
