@@ -98,19 +98,15 @@ pub async fn send(
     checks.finish()?;
     let key = key_of(&headers, "message", &body)?;
     let format = query.stream.then(|| StreamFormat::accepted(&headers));
-    let request = TurnRequest {
-        owner: caller.identity.owner.clone(),
-        session: session.unwrap_or_else(SessionId::default_session),
-        input: TurnInput::Message(body.message),
+    let session = session.unwrap_or_else(SessionId::default_session);
+    let values = Regenerate {
         model: body.model,
         system: body.system,
-        options: body.options.unwrap_or_default(),
-        on_disconnect: on_disconnect(&app, body.on_disconnect, format, key.as_ref()),
-        key,
-        ticket: caller.ticket.clone(),
-        request_id: Arc::clone(&caller.request_id.0),
+        options: body.options,
+        on_disconnect: body.on_disconnect,
     };
-    answer(&app, caller, request, format).await
+    let input = TurnInput::Message(body.message);
+    answer(&app, caller, session, input, values, key, format).await
 }
 
 /// Asks for another answer to a session's last message.
@@ -148,19 +144,16 @@ pub async fn regenerate(
     checks.finish()?;
     let key = key_of(&headers, &format!("regenerate {session}"), &body)?;
     let format = query.stream.then(|| StreamFormat::accepted(&headers));
-    let request = TurnRequest {
-        owner: caller.identity.owner.clone(),
+    answer(
+        &app,
+        caller,
         session,
-        input: TurnInput::Regenerate,
-        model: body.model,
-        system: body.system,
-        options: body.options.unwrap_or_default(),
-        on_disconnect: on_disconnect(&app, body.on_disconnect, format, key.as_ref()),
+        TurnInput::Regenerate,
+        body,
         key,
-        ticket: caller.ticket.clone(),
-        request_id: Arc::clone(&caller.request_id.0),
-    };
-    answer(&app, caller, request, format).await
+        format,
+    )
+    .await
 }
 
 /// Streams an answer's events again, after `Last-Event-ID`: replayed, then live. 204 where nothing comes after it.
@@ -249,14 +242,29 @@ fn on_disconnect(
 async fn answer(
     app: &Arc<AppState>,
     caller: TurnCaller,
-    request: TurnRequest,
+    session: SessionId,
+    input: TurnInput,
+    values: Regenerate,
+    key: Option<IdempotencyKey>,
     format: Option<StreamFormat>,
 ) -> Result<Response, ApiError> {
     let TurnCaller {
         identity,
+        ticket,
         request_id,
-        ..
     } = caller;
+    let request = TurnRequest {
+        owner: identity.owner.clone(),
+        session,
+        input,
+        model: values.model,
+        system: values.system,
+        options: values.options.unwrap_or_default(),
+        on_disconnect: on_disconnect(app, values.on_disconnect, format, key.as_ref()),
+        key,
+        ticket,
+        request_id: Arc::clone(&request_id.0),
+    };
     // From here on: reading the body may have taken a while.
     let Deadline(deadline) = Deadline::from_now();
     let revoked = app.authenticator.revoked(&identity);
