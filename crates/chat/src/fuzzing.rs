@@ -14,14 +14,14 @@ pub fn answer(kind: ProviderKind, bytes: &[u8]) {
     let Some((&at, bytes)) = bytes.split_first() else {
         return;
     };
-    let whole = heard(kind, [bytes]);
-    assert_eq!(heard(kind, bytes.chunks(1)), whole, "byte by byte");
+    let whole = parse_pieces(kind, [bytes]);
+    assert_eq!(parse_pieces(kind, bytes.chunks(1)), whole, "byte by byte");
     let (head, tail) = bytes.split_at(usize::from(at).min(bytes.len()));
-    assert_eq!(heard(kind, [head, tail]), whole, "cut at {at}");
+    assert_eq!(parse_pieces(kind, [head, tail]), whole, "cut at {at}");
 }
 
 /// The chunks, neighbours as they came, with ids of calls that were made here left out; or the error.
-fn heard<'a>(
+fn parse_pieces<'a>(
     kind: ProviderKind,
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Vec<Chunk>, String> {

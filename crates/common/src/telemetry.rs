@@ -74,7 +74,7 @@ struct Lines<W, D> {
 }
 
 impl<'a, W: MakeWriter<'a>, D: Fn() -> usize> MakeWriter<'a> for Lines<W, D> {
-    type Writer = Line<W::Writer>;
+    type Writer = LineWriter<W::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
         // Lines are dropped only where lines are written, so this is the place to keep the count up to date.
@@ -82,14 +82,14 @@ impl<'a, W: MakeWriter<'a>, D: Fn() -> usize> MakeWriter<'a> for Lines<W, D> {
         if dropped > 0 {
             metrics::counter!(DROPPED_LINES).absolute(dropped as u64);
         }
-        Line(self.writer.make_writer())
+        LineWriter(self.writer.make_writer())
     }
 }
 
 /// Writes an event, which comes in one piece, as one line.
-struct Line<W>(W);
+struct LineWriter<W>(W);
 
-impl<W: Write> Write for Line<W> {
+impl<W: Write> Write for LineWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let is_plain = |byte: &u8| (b' '..=b'~').contains(byte);
         match event.split_last() {

@@ -5,7 +5,7 @@ use common::{clock, errors::Code};
 use crate::{
     domain::{AnswerInfo, Ending, FinishReason, Message, OpenTurn, Role, Usage, event::EventRef},
     events::log::EventLog,
-    generation::answer::ServedBy,
+    generation::answer::AnswerSource,
 };
 
 /// The text of an answer, and of the thoughts before it.
@@ -32,7 +32,7 @@ impl AnswerText {
 /// text must not replace an earlier answer. A complete answer is stored even if it is empty: its id was given out.
 pub(crate) fn answer_message(
     open: &OpenTurn,
-    served_by: ServedBy,
+    source: AnswerSource,
     text: AnswerText,
     usage: Usage,
     ending: &Ending,
@@ -53,11 +53,11 @@ pub(crate) fn answer_message(
     if is_nothing || spoils_an_earlier_one {
         return None;
     }
-    let ServedBy {
+    let AnswerSource {
         model,
         provider,
         context,
-    } = served_by;
+    } = source;
     Some(Message {
         id: open.id.clone(),
         role: Role::Assistant,

@@ -15,7 +15,7 @@ use crate::{
         replay::append_stored,
     },
     generation::{
-        answer::ServedBy,
+        answer::AnswerSource,
         tokens::{TextSize, TokenEstimates},
     },
     store::{
@@ -74,7 +74,7 @@ impl Recovery {
         };
         let finish = Finish {
             session_id: session_id.clone(),
-            answer: answer_message(&open, ServedBy::requested(&open), text, usage, &ending),
+            answer: answer_message(&open, AnswerSource::requested(&open), text, usage, &ending),
             session,
             open,
             ending,

@@ -13,13 +13,13 @@ pub(crate) const TEXT_LIMIT: usize = 1024 * 1024;
 
 /// Who generates an answer, and from what.
 #[derive(Clone, Debug)]
-pub(crate) struct ServedBy {
+pub(crate) struct AnswerSource {
     pub(crate) model: String,
     pub(crate) provider: String,
     pub(crate) context: Context,
 }
 
-impl ServedBy {
+impl AnswerSource {
     /// Who is tried first: all that is known while nobody has answered.
     pub(crate) fn requested(open: &OpenTurn) -> Self {
         Self {
@@ -42,7 +42,7 @@ pub(crate) struct AnswerBuilder {
     size: TextSize,
     counted: Option<Usage>,
     streamed_tokens: u64,
-    served_by: Option<ServedBy>,
+    source: Option<AnswerSource>,
 }
 
 impl AnswerBuilder {
@@ -58,7 +58,7 @@ impl AnswerBuilder {
                     window,
                     dropped,
                 } => {
-                    self.served_by = Some(ServedBy {
+                    self.source = Some(AnswerSource {
                         model: model.clone(),
                         provider: provider.as_str().to_owned(),
                         context: Context {
@@ -102,8 +102,8 @@ impl AnswerBuilder {
     }
 
     /// Who answers, once somebody does.
-    pub(crate) fn served_by(&self) -> Option<&ServedBy> {
-        self.served_by.as_ref()
+    pub(crate) fn source(&self) -> Option<&AnswerSource> {
+        self.source.as_ref()
     }
 
     /// Notes how many pieces of output came: the tokens of an answer that was not finished.
@@ -118,12 +118,12 @@ impl AnswerBuilder {
 
     /// What the answer cost: as the server counted, else our estimate; nothing where no server answered.
     pub(crate) fn usage(&self, estimates: &TokenEstimates, prompt_estimate: u32) -> Usage {
-        match (&self.served_by, self.counted) {
+        match (&self.source, self.counted) {
             (None, _) => Usage::default(),
             (Some(_), Some(counted)) => counted,
-            (Some(served_by), None) => {
-                let estimate = estimates.tokens_of(&served_by.model, self.size).into();
-                let is_exact = served_by.provider == ProviderKind::Ollama.as_str();
+            (Some(source), None) => {
+                let estimate = estimates.tokens_of(&source.model, self.size).into();
+                let is_exact = source.provider == ProviderKind::Ollama.as_str();
                 Usage {
                     prompt_tokens: prompt_estimate.into(),
                     completion_tokens: match self.streamed_tokens {

@@ -14,7 +14,7 @@ use crate::{
         registry::RunningTurn,
         replicator::unstored,
     },
-    generation::{Outcome, answer::ServedBy, count_tokens},
+    generation::{Outcome, answer::AnswerSource, count_tokens},
     retry,
     store::{
         ChatStore,
@@ -38,7 +38,7 @@ const FINISH_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct GeneratedAnswer {
     pub(super) text: AnswerText,
     pub(super) usage: Usage,
-    pub(super) served_by: Option<ServedBy>,
+    pub(super) source: Option<AnswerSource>,
     pub(super) outcome: Outcome,
 }
 
@@ -77,18 +77,18 @@ impl Finalizer {
         let GeneratedAnswer {
             text,
             usage,
-            served_by,
+            source,
             outcome,
         } = generated;
-        let served_by = served_by.unwrap_or_else(|| ServedBy::requested(turn.open()));
-        let ending = ending_of(&served_by, usage, &outcome);
+        let source = source.unwrap_or_else(|| AnswerSource::requested(turn.open()));
+        let ending = ending_of(&source, usage, &outcome);
         let (mut events, last) = unstored(turn);
         events.push(last + 1, Event::end(ending.clone(), request_id).as_ref());
         let finish = Finish {
             session_id: turn.session_id().clone(),
             session,
             open: turn.open().clone(),
-            answer: answer_message(turn.open(), served_by, text, usage, &ending),
+            answer: answer_message(turn.open(), source, text, usage, &ending),
             ending,
             usage,
             events,
@@ -200,13 +200,13 @@ impl Finalizer {
     }
 }
 
-fn ending_of(served_by: &ServedBy, usage: Usage, outcome: &Outcome) -> Ending {
+fn ending_of(source: &AnswerSource, usage: Usage, outcome: &Outcome) -> Ending {
     let done = |finish_reason| Ending::Done {
         finish_reason,
         usage,
-        context: served_by.context,
-        model: served_by.model.clone(),
-        provider: served_by.provider.clone(),
+        context: source.context,
+        model: source.model.clone(),
+        provider: source.provider.clone(),
     };
     match outcome {
         Outcome::Answered(FinishReason::Length) => done(FinishReason::Length),

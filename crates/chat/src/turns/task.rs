@@ -161,7 +161,7 @@ impl TurnRunner {
         let generated = GeneratedAnswer {
             text: AnswerText::of(turn.log()),
             usage: answer.usage(&estimates, prompt_estimate),
-            served_by: answer.served_by().cloned(),
+            source: answer.source().cloned(),
             outcome,
         };
         // Boxed, as is whatever a turn seldom waits for: most of its time it waits for the model.

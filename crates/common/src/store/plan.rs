@@ -18,7 +18,7 @@ pub(super) enum KeyType {
 
 /// One thing that must be so, or a stored value is not ours.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Guard<'a> {
+pub(super) enum Precondition<'a> {
     /// The key is absent or of this kind.
     KeyType(&'a str, KeyType),
     /// The key is absent or a hash, and each of these fields is absent or a whole number within [`NUMBER_LIMIT`].
@@ -106,7 +106,7 @@ impl Check {
 }
 
 /// The guards of a transaction, or what is wrong with it in itself.
-pub(super) fn guards(txn: &Txn) -> Result<Vec<Guard<'_>>, StoreError> {
+pub(super) fn guards(txn: &Txn) -> Result<Vec<Precondition<'_>>, StoreError> {
     let mut guards = Vec::new();
     let mut keys: HashMap<&str, KeyState<'_>> = HashMap::new();
     for (key, known) in txn.checks.iter().filter_map(Check::proves) {
@@ -127,7 +127,7 @@ pub(super) fn guards(txn: &Txn) -> Result<Vec<Guard<'_>>, StoreError> {
         let known = keys.entry(key).or_insert_with(|| {
             // Looking at a number says what kind its key is.
             if !matches!(op, Op::FieldAdd(..)) {
-                guards.push(Guard::KeyType(key, kind));
+                guards.push(Precondition::KeyType(key, kind));
             }
             KeyState::of(Some(kind), false)
         });
@@ -149,18 +149,18 @@ impl<'a> KeyState<'a> {
         }
     }
 
-    fn look_at(&mut self, key: &'a str, field: &'a str, guards: &mut Vec<Guard<'a>>) {
+    fn look_at(&mut self, key: &'a str, field: &'a str, guards: &mut Vec<Precondition<'a>>) {
         match self.numbers.and_then(|at| guards.get_mut(at)) {
-            Some(Guard::Numbers(_, fields)) => fields.push(field),
+            Some(Precondition::Numbers(_, fields)) => fields.push(field),
             _ => {
                 self.numbers = Some(guards.len());
-                guards.push(Guard::Numbers(key, vec![field]));
+                guards.push(Precondition::Numbers(key, vec![field]));
             }
         }
     }
 
     /// Follows the fields that a [`Op::FieldAdd`] may meet.
-    fn note(&mut self, op: &'a Op, guards: &mut Vec<Guard<'a>>) -> Result<(), StoreError> {
+    fn note(&mut self, op: &'a Op, guards: &mut Vec<Precondition<'a>>) -> Result<(), StoreError> {
         match op {
             Op::FieldSet(_, field, value) => {
                 self.fields.insert(field, Some(value));

@@ -266,12 +266,12 @@ impl CompletionTask {
 
     /// What it cost. Estimates learn from what the server counted.
     fn usage(&self, answer: &AnswerBuilder) -> Usage {
-        if let (Some(served_by), Some(counted)) = (answer.served_by(), answer.counted()) {
-            self.prompt.learn(&served_by.model, counted);
+        if let (Some(source), Some(counted)) = (answer.source(), answer.counted()) {
+            self.prompt.learn(&source.model, counted);
         }
         let prompt_estimate = answer
-            .served_by()
-            .map_or(0, |served_by| self.prompt.estimate(&served_by.model));
+            .source()
+            .map_or(0, |source| self.prompt.estimate(&source.model));
         answer.usage(self.prompt.estimates(), prompt_estimate)
     }
 

@@ -36,7 +36,7 @@ impl Fault {
     }
 
     /// What a caller is told.
-    pub(super) fn told(self) -> StoreError {
+    pub(super) fn into_store_error(self) -> StoreError {
         match self {
             Fault::Said(error) | Fault::Spoiled(error) => error,
             Fault::Broken(redb::Error::Io(error)) if is_full(&error) => {

@@ -49,14 +49,14 @@ impl File {
             .map_err(cannot)?;
         let path = dir.join(NAME);
         let opened = path.clone();
-        Self::with_opener(Box::new(move || open(&opened))).map_err(|error| told(&path, error))
+        Self::with_opener(Box::new(move || open(&opened))).map_err(|error| with_path(&path, error))
     }
 
     pub(super) fn memory() -> Result<Self, StoreError> {
         Self::with_opener(Box::new(|| {
             Database::builder().create_with_backend(InMemoryBackend::new())
         }))
-        .map_err(|error| told(Path::new("memory"), error))
+        .map_err(|error| with_path(Path::new("memory"), error))
     }
 
     pub(super) fn with_opener(opener: Opener) -> Result<Self, Fault> {
@@ -119,7 +119,7 @@ fn open(path: &Path) -> Result<Database, DatabaseError> {
 }
 
 /// What the operator is told at the start.
-fn told(path: &Path, error: Fault) -> StoreError {
+fn with_path(path: &Path, error: Fault) -> StoreError {
     match error {
         Fault::Broken(redb::Error::DatabaseAlreadyOpen) => {
             StoreError::Unavailable(format!("{} is in use by another process", path.display()))

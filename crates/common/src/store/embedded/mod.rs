@@ -74,7 +74,7 @@ impl Embedded {
         tokio::task::spawn_blocking(read)
             .await
             .map_err(|_| StoreError::Unavailable("a read was broken off".into()))?
-            .map_err(Fault::told)
+            .map_err(Fault::into_store_error)
     }
 
     pub(super) async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::store::{
     Check, Committed, Op, StoreError, Txn,
-    plan::{self, Guard, KeyType},
+    plan::{self, KeyType, Precondition},
 };
 
 /// Compares, then applies. `Err(Said)` leaves everything as it was.
@@ -51,12 +51,12 @@ fn holds(tables: &WriteTables<'_>, check: &Check) -> Result<bool, Fault> {
     })
 }
 
-fn verify(tables: &WriteTables<'_>, guard: &Guard<'_>) -> Result<(), Fault> {
+fn verify(tables: &WriteTables<'_>, guard: &Precondition<'_>) -> Result<(), Fault> {
     match guard {
-        Guard::Numbers(key, fields) => fields
+        Precondition::Numbers(key, fields) => fields
             .iter()
             .try_for_each(|field| tables.number(key, field).map(|_| ())),
-        Guard::KeyType(key, kind) => match live(&tables.keys, key, tables.now)? {
+        Precondition::KeyType(key, kind) => match live(&tables.keys, key, tables.now)? {
             Some(entry) if entry.held.kind() != *kind => Err(Fault::Said(plan::corrupt(key))),
             _ => Ok(()),
         },

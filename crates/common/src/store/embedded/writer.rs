@@ -154,7 +154,7 @@ impl WriterLoop {
                     .for_each(|request| self.serve(vec![request]));
             }
             Err(fault) => {
-                let error = fault.told();
+                let error = fault.into_store_error();
                 group
                     .into_iter()
                     .for_each(|queued| queued.job.refuse(&error));
@@ -201,7 +201,7 @@ impl WriterLoop {
                 Ok(done)
             }
             Err(Fault::Broken(error)) => {
-                let error = Fault::Broken(error).told();
+                let error = Fault::Broken(error).into_store_error();
                 self.reopen(&error);
                 Err(Fault::Said(error))
             }
@@ -216,7 +216,7 @@ impl WriterLoop {
         self.pause = Some((Instant::now() + PAUSE, error.clone()));
         self.dirty = None;
         if let Err(fault) = self.file.reopen() {
-            tracing::error!(reason = %fault.told(), "the store's file cannot be opened");
+            tracing::error!(reason = %fault.into_store_error(), "the store's file cannot be opened");
         }
     }
 
@@ -231,7 +231,7 @@ impl WriterLoop {
         if !self.file.is_open()
             && let Err(fault) = self.file.reopen()
         {
-            let error = fault.told();
+            let error = fault.into_store_error();
             self.pause = Some((Instant::now() + PAUSE, error.clone()));
             return Err(error);
         }

@@ -6,7 +6,7 @@ use redis::Cmd;
 
 use crate::store::{
     Bucket, Check, Op, Txn,
-    plan::{Guard, KeyType},
+    plan::{KeyType, Precondition},
 };
 
 /// One argument as it goes out.
@@ -105,7 +105,7 @@ pub(super) struct ScriptArgs<'a> {
 }
 
 impl<'a> ScriptArgs<'a> {
-    pub(super) fn of(txn: &'a Txn, guards: &[Guard<'a>]) -> Self {
+    pub(super) fn of(txn: &'a Txn, guards: &[Precondition<'a>]) -> Self {
         let mut flat = Self {
             keys: Vec::new(),
             args: vec![number(txn.checks.len()), number(guards.len())],
@@ -163,9 +163,9 @@ impl<'a> ScriptArgs<'a> {
         }
     }
 
-    fn guard(&mut self, guard: &Guard<'a>) {
+    fn guard(&mut self, guard: &Precondition<'a>) {
         match guard {
-            Guard::KeyType(key, kind) => {
+            Precondition::KeyType(key, kind) => {
                 self.keys.push(key);
                 self.args.push(text(match kind {
                     KeyType::Value => "string",
@@ -174,7 +174,7 @@ impl<'a> ScriptArgs<'a> {
                     KeyType::Index => "zset",
                 }));
             }
-            Guard::Numbers(key, fields) => {
+            Precondition::Numbers(key, fields) => {
                 self.keys.push(key);
                 self.args.extend([text("numbers"), number(fields.len())]);
                 self.args.extend(fields.iter().copied().map(text));
