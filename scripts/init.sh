@@ -10,8 +10,11 @@ case "$environment" in
   *) echo "usage: scripts/init.sh stg|prod" >&2; exit 2 ;;
 esac
 touch .env
-chosen=$(sed -n 's/^ENVIRONMENT=//p' .env)
+# In every form that compose reads: the last of several lines would win.
+chosen=$(sed -nE 's/^[[:space:]]*(export[[:space:]]+)?ENVIRONMENT[[:space:]]*=[[:space:]]*//p' .env)
 if [ -z "$chosen" ]; then
+  # Not onto a last line that has no end.
+  [ -z "$(tail -c 1 .env)" ] || echo >>.env
   echo "ENVIRONMENT=$environment" >>.env
 elif [ "$chosen" != "$environment" ]; then
   echo ".env says ENVIRONMENT=$chosen; edit it there to change it" >&2

@@ -4,23 +4,38 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 broken=0
 
-# The code of .rs files without comments, as file:line:code.
+# The code of .rs files without comments, as file:line:code. A `use crate::{...}` is one line, without what is in its inner groups.
 code() {
-  local place places=()
+  local place
   for place; do
-    [ ! -e "$place" ] || places+=("$place")
+    [ -e "$place" ] || { echo "no such place: $place" >&2; exit 1; }
   done
-  [ "${#places[@]}" -gt 0 ] || { echo "no such place: $*" >&2; exit 1; }
-  find "${places[@]}" -name '*.rs' -print0 | sort -z \
-    | xargs -0r awk '{ line = $0; sub(/(^|[ \t])\/\/.*/, "", line); if (line != "") print FILENAME ":" FNR ":" line }'
+  find "$@" -name '*.rs' -print0 | sort -z | xargs -0r awk '
+    FNR == 1 { group = "" }
+    {
+      line = $0
+      sub(/(^|[ \t])\/\/.*/, "", line)
+      if (group == "" && line !~ /use crate::\{/) {
+        if (line != "") print FILENAME ":" FNR ":" line
+        next
+      }
+      if (group == "") start = FNR
+      group = group " " line
+      if (line !~ /;/) next
+      split(group, halves, /crate::\{/)
+      while (gsub(/::\{[^{}]*\}/, "::", halves[2])) { }
+      print FILENAME ":" start ":use crate::{" halves[2]
+      group = ""
+    }'
 }
 
 # forbid <rule> <regular expression> <place>...: nothing in those places may match.
 forbid() {
   local rule=$1 pattern=$2
   shift 2
-  local found
-  found=$(code "$@" | grep -E "$pattern" || true)
+  local lines found
+  lines=$(code "$@")
+  found=$(grep -E "$pattern" <<<"$lines" || true)
   if [ -n "$found" ]; then
     printf '%s\n%s\n\n' "$rule" "$found" >&2
     broken=1
@@ -29,6 +44,7 @@ forbid() {
 
 # depends <crate> <crate>: whether the first one's manifest names the second.
 depends() {
+  [ -f "crates/$1/Cargo.toml" ] || { echo "no such file: crates/$1/Cargo.toml" >&2; exit 1; }
   sed -n '/^\[dependencies\]/,/^\[/p' "crates/$1/Cargo.toml" | grep -qE "^$2[ .=]"
 }
 
@@ -40,25 +56,25 @@ for pair in "common auth" "common chat" "auth chat" "chat auth"; do
   fi
 done
 
-# A path into a module of the crate: `crate::module`, or `module::` inside `use crate::{...}`.
-from() { printf 'crate::%s\\b|:[0-9]+: {4}%s::' "$1" "$1"; }
+# A path into a module of the crate: `crate::module`, or `module` inside `use crate::{...}`.
+from() { printf 'crate::%s\\b|use crate::[{](.*[, ])?%s\\b' "$1" "$1"; }
 web='\baxum\b|\bStatusCode\b|\butoipa_axum\b|\bHeaderMap\b|\bApiError\b|\bProblem\b'
 
 src=crates/chat/src
-services="$src/turns $src/events $src/generation $src/sessions.rs $src/usage.rs $src/erasure.rs"
+services="$src/turns $src/events $src/generation $src/sessions.rs $src/usage.rs $src/erasure.rs $src/concurrency"
 # shellcheck disable=SC2086
 forbid "services of chat know no HTTP" "$web" $services
 # shellcheck disable=SC2086
 forbid "services of chat do not import http" "$(from http)" $services
 forbid "chat's domain knows no HTTP" "$web" $src/domain
-for module in http turns events generation sessions usage erasure store; do
+for module in http turns events generation sessions usage erasure concurrency store; do
   forbid "chat's domain imports no other module, not $module" "$(from $module)" $src/domain
 done
-for module in http turns events generation sessions usage erasure llm; do
+for module in http turns events generation sessions usage erasure concurrency llm; do
   forbid "chat's store imports only domain, not $module" "$(from $module)" $src/store
 done
 forbid "chat's store knows no HTTP" "$web" $src/store
-for module in http turns events generation sessions usage erasure store; do
+for module in http turns events generation sessions usage erasure concurrency store; do
   forbid "llm imports only domain, not $module" "crate::$module\b" $src/llm
 done
 forbid "llm knows no HTTP server" '\baxum\b|\butoipa\b' $src/llm
@@ -70,10 +86,27 @@ for module in http turns events; do
 done
 forbid "chat's http asks services, not the store's keys" 'store::keys' $src/http
 
-# Keys are spelled in the stores, in identity (`i:`), and in the rate limiter.
+auth=crates/auth/src
+for module in http state cli; do
+  forbid "services of auth do not import $module" "$(from $module)" $auth/services
+done
+forbid "services of auth know no HTTP" "$web" $auth/services
+forbid "services of auth leave transactions to the store" '\bTxn\b|\bOp::|\bSnapshot\b' $auth/services
+for module in http services state cli metrics; do
+  forbid "auth's store imports only domain, not $module" "$(from $module)" $auth/store
+done
+forbid "auth's store knows no HTTP" "$web" $auth/store
+for module in http services store state cli metrics; do
+  forbid "auth's domain imports no other module, not $module" "$(from $module)" $auth/domain
+done
+forbid "auth's domain knows neither HTTP nor the store" "$web|common::store|\bBytes\b" $auth/domain
+forbid "auth's http asks services, not the store" "$(from store)" $auth/http
+
+# Keys are spelled in the stores, in identity (`i:`), in the rate limiter, and where the format's number is.
 spelled='format!\("[aci]:|"[aci]:[a-z]{3,}'
 # shellcheck disable=SC2086
 forbid "a key is spelled outside the stores" "$spelled" $services $src/http $src/llm $src/domain crates/chatbot/src \
-  crates/common/src/http crates/common/src/store crates/common/src/clients crates/common/src/errors crates/common/src/config
+  $auth/http $auth/services $auth/domain $auth/cli.rs $auth/lib.rs \
+  crates/common/src/http $(ls -d crates/common/src/store/* | grep -v /format.rs) crates/common/src/clients crates/common/src/errors crates/common/src/config
 
 exit "$broken"

@@ -4,5 +4,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --workspace --bins --locked
-STORIES_SOAK_SECONDS=${1:-600} cargo test --workspace --locked --test e2e -- --nocapture --exact \
+TEST_SOAK_SECONDS=${1:-600} cargo test --workspace --locked --test e2e -- --nocapture --exact \
   chat::soak::after_kills_cancels_and_faults_nothing_runs_and_nothing_acknowledged_is_lost

@@ -19,6 +19,8 @@ need() {
 need build-essential cc
 need curl curl
 need redis-server redis-server
+# Certificates for a Redis that speaks TLS.
+need openssl openssl
 need haproxy haproxy
 # Instances whose clocks are wrong.
 need faketime faketime

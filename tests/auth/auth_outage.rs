@@ -25,10 +25,7 @@ async fn chat_goes_on_with_warm_keys_while_auth_is_down() {
 
 #[tokio::test]
 async fn chat_without_any_key_is_not_ready_and_answers_503() {
-    let app = TestApp::builder(Backend::Redis)
-        .without_auth()
-        .start()
-        .await;
+    let app = TestApp::builder(Backend::Redis).without_auth().start().await;
     let somebody = app.stranger();
     assert_eq!(somebody.get("/livez").await.status, 200);
     let ready = somebody.get("/readyz").await;
@@ -44,13 +41,12 @@ async fn chat_without_any_key_is_not_ready_and_answers_503() {
 async fn chat_passes_accounts_on_to_auth() {
     let app = TestApp::start(Backend::Redis).await;
     let somebody = app.stranger();
+    let settings = somebody.get("/auth/settings").await.expect(200);
+    assert_eq!(settings, json!({"login": "open", "registration": "open"}));
     let account = json!({"user_id": "alice", "password": "correct horse battery"});
     let made = somebody.post("/auth/register", &account).await.expect(201);
     assert_eq!(made["user_id"], "alice");
-    somebody
-        .post("/auth/register", &account)
-        .await
-        .problem(409, "user_exists");
+    somebody.post("/auth/register", &account).await.problem(409, "user_exists");
     somebody
         .post("/auth/login", &json!({"user_id": "alice"}))
         .await
@@ -62,11 +58,7 @@ async fn chat_passes_accounts_on_to_auth() {
     assert_eq!(alice.get("/auth/keys").await.expect(200)["keys"], json!([]));
     assert_eq!(alice.post_empty("/auth/logout").await.status, 204);
     // What is no address of `auth` once its dots are resolved goes nowhere.
-    for path in [
-        "/auth/../health",
-        "/auth/%2e%2e/openapi.json",
-        "/auth/./login",
-    ] {
+    for path in ["/auth/../health", "/auth/%2e%2e/openapi.json", "/auth/./login"] {
         let asked = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         assert_eq!(raw::ask(app.chat(0), asked).await.status, 404, "{path}");
     }
@@ -90,11 +82,7 @@ async fn a_refresh_while_the_store_is_down_is_503_and_loses_nothing() {
         .problem(503, "store_unavailable");
     app.redis().thaw();
     eventually(Duration::from_secs(5), "the refresh works", || async {
-        let reply = app
-            .stranger()
-            .at_auth()
-            .post("/auth/refresh", &refresh)
-            .await;
+        let reply = app.stranger().at_auth().post("/auth/refresh", &refresh).await;
         assert_ne!(reply.status, 401, "{}", reply.text());
         (reply.status == 200).then_some(())
     })

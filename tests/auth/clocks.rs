@@ -47,10 +47,10 @@ async fn knows_keys_alone(client: &Client) {
     reply.problem(503, "store_unavailable");
 }
 
-async fn refreshed(door: &Client, tokens: &Value) -> Value {
+async fn refreshed(auth_client: &Client, tokens: &Value) -> Value {
     let refresh = json!({"refresh_token": tokens["refresh_token"]});
     eventually(tests::PATIENCE, "the refresh is decided", || async {
-        let reply = door.post("/auth/refresh", &refresh).await;
+        let reply = auth_client.post("/auth/refresh", &refresh).await;
         (reply.status != 503).then_some(reply)
     })
     .await
@@ -88,19 +88,16 @@ async fn clocks_a_minute_ahead_and_behind_lose_no_login_and_prolong_no_token() {
         .start()
         .await;
     let mut environment = app.environment();
-    environment.insert(
-        "CHATBOT__CHAT__AUTH_URL".into(),
-        format!("http://{}", app.auth()),
-    );
+    environment.insert("CHATBOT__CHAT__AUTH_URL".into(), format!("http://{}", app.auth()));
     let (_ahead, auth_ahead) = wrong("auth", environment.clone(), 60).await;
     let (_behind, auth_behind) = wrong("auth", environment.clone(), -60).await;
     let somebody = app.stranger();
     let login = |auth| {
-        let door = Client::stranger(app.chat(0), auth).at_auth();
+        let auth_client = Client::stranger(app.chat(0), auth).at_auth();
         async move {
             let body = json!({"user_id": "alice"});
             eventually(tests::PATIENCE, "a login", || async {
-                let reply = door.post("/auth/login", &body).await;
+                let reply = auth_client.post("/auth/login", &body).await;
                 (reply.status == 200).then(|| reply.json())
             })
             .await
@@ -131,25 +128,20 @@ async fn clocks_a_minute_ahead_and_behind_lose_no_login_and_prolong_no_token() {
             assert_eq!(first_answer(&client.at(chat), "/chat/sessions").await, 200);
         }
         for auth in auths {
-            let door = Client::stranger(app.chat(0), auth)
-                .with_token(client.token())
-                .at_auth();
-            assert_eq!(first_answer(&door, "/auth/validate").await, 200);
-            rotating = refreshed(&door, &rotating).await;
+            let auth_client =
+                Client::stranger(app.chat(0), auth).with_token(client.token()).at_auth();
+            assert_eq!(first_answer(&auth_client, "/auth/validate").await, 200);
+            rotating = refreshed(&auth_client, &rotating).await;
         }
     }
     let issued = Instant::now();
     let fresh = refreshed(&somebody.at_auth(), &rotating).await;
     let client = somebody.with_token(fresh["access_token"].as_str().unwrap());
-    let watched = chats
-        .iter()
-        .map(|chat| (client.at(*chat), "/chat/sessions"));
-    let more = auths.map(|auth| {
-        Client::stranger(app.chat(0), auth)
-            .with_token(client.token())
-            .at_auth()
-    });
-    let watched = watched.chain(more.into_iter().map(|door| (door, "/auth/validate")));
+    let watched = chats.iter().map(|chat| (client.at(*chat), "/chat/sessions"));
+    let more =
+        auths.map(|auth| Client::stranger(app.chat(0), auth).with_token(client.token()).at_auth());
+    let watched =
+        watched.chain(more.into_iter().map(|auth_client| (auth_client, "/auth/validate")));
     let ends = watched.map(|(client, path)| accepted_until(client, path, issued));
     let end = Duration::from_secs(ACCESS_TTL + LEEWAY);
     for (accepted, refused) in futures_util::future::join_all(ends).await {
@@ -157,16 +149,9 @@ async fn clocks_a_minute_ahead_and_behind_lose_no_login_and_prolong_no_token() {
         assert!(refused + SLACK > end, "refused after {refused:?}");
     }
     for auth in auths {
-        let door = Client::stranger(app.chat(0), auth).at_auth();
-        rotating = refreshed(
-            &door,
-            if auth == app.auth() {
-                &fresh
-            } else {
-                &rotating
-            },
-        )
-        .await;
+        let auth_client = Client::stranger(app.chat(0), auth).at_auth();
+        rotating =
+            refreshed(&auth_client, if auth == app.auth() { &fresh } else { &rotating }).await;
         let client = somebody.with_token(rotating["access_token"].as_str().unwrap());
         for chat in chats {
             assert_eq!(first_answer(&client.at(chat), "/chat/sessions").await, 200);

@@ -23,10 +23,8 @@ async fn call(somebody: &Client, path: &str, number: usize) -> tests::Reply {
 
 #[tokio::test]
 async fn sixty_four_logins_at_once_take_bounded_memory_and_are_all_answered() {
-    let app = TestApp::builder(Backend::Redis)
-        .set("server.trusted_proxies", "127.0.0.1")
-        .start()
-        .await;
+    let app =
+        TestApp::builder(Backend::Redis).set("server.trusted_proxies", "127.0.0.1").start().await;
     let somebody = app.stranger().at_auth();
     let base = app.auth_process().memory();
     let made = stream::iter(0..CROWD).map(|number| call(&somebody, "/auth/register", number));
@@ -43,9 +41,6 @@ async fn sixty_four_logins_at_once_take_bounded_memory_and_are_all_answered() {
     assert!(logins.iter().any(|reply| reply.status == 200));
     assert!(lives.iter().all(|reply| reply.status == 200));
     let permits = u64::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
-    let (peak, most) = (
-        app.auth_process().peak_memory(),
-        base + (19 * permits + 64) * MIB,
-    );
+    let (peak, most) = (app.auth_process().peak_memory(), base + (19 * permits + 64) * MIB);
     assert!(peak <= most, "{} of {} MiB", peak / MIB, most / MIB);
 }

@@ -3,18 +3,12 @@
 use serde_json::{Value, json};
 use tests::{Backend, Forge, TestApp};
 
-on_both_stores!(
-    forged_tokens_open_nothing,
-    every_claim_is_required,
-    the_leeway_is_thirty_seconds,
-);
+on_both_stores!(forged_tokens_open_nothing, every_claim_is_required, the_leeway_is_thirty_seconds,);
 
 /// Both services refuse it, each in its own way of looking.
 async fn opens_nothing(app: &TestApp, name: &str, token: &str) {
-    let (chat, auth) = (
-        app.stranger().with_token(token),
-        app.stranger().at_auth().with_token(token),
-    );
+    let (chat, auth) =
+        (app.stranger().with_token(token), app.stranger().at_auth().with_token(token));
     for (client, path) in [(&chat, "/chat/sessions"), (&auth, "/auth/validate")] {
         let reply = client.get(path).await;
         assert!(
@@ -30,28 +24,18 @@ async fn forged_tokens_open_nothing(on: Backend) {
     let app = TestApp::start(on).await;
     let forge = app.forge(&app.login("alice").await).await;
     let real = forge.signed(&forge.header, &forge.claims);
-    app.stranger()
-        .with_token(&real)
-        .get("/chat/sessions")
-        .await
-        .expect(200);
+    app.stranger().with_token(&real).get("/chat/sessions").await.expect(200);
     for (name, token) in forgeries(&forge) {
         opens_nothing(&app, &name, &token).await;
     }
     assert!(!app.logs().contains("panicked"));
-    app.stranger()
-        .with_token(&real)
-        .get("/chat/sessions")
-        .await
-        .expect(200);
+    app.stranger().with_token(&real).get("/chat/sessions").await.expect(200);
 }
 
 fn forgeries(forge: &Forge) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, token: String| all.push((name.to_owned(), token));
-    for algorithm in [
-        "none", "None", "NONE", "nOnE", "HS256", "RS256", "ES256", "",
-    ] {
+    for algorithm in ["none", "None", "NONE", "nOnE", "HS256", "RS256", "ES256", ""] {
         add(algorithm, forge.unsigned(algorithm));
     }
     let pem = forge.public_pem();
@@ -65,15 +49,7 @@ fn forgeries(forge: &Forge) -> Vec<(String, String)> {
         add("HS256 with the public key", forge.hmac(secret));
     }
     add("another key", forge.by_a_stranger());
-    for kid in [
-        "../../dev/null",
-        "' OR '1",
-        ";cat",
-        &"k".repeat(10_000),
-        "a\u{0}b",
-        "a\r\nb",
-        "",
-    ] {
+    for kid in ["../../dev/null", "' OR '1", ";cat", &"k".repeat(10_000), "a\u{0}b", "a\r\nb", ""] {
         add("kid", forge.with_header("kid", kid));
     }
     for (member, value) in [
@@ -124,22 +100,13 @@ fn shapes(forge: &Forge, add: &mut impl FnMut(&str, String)) {
     let start = parts[0].len() + parts[1].len() + 2;
     for at in (start..real.len() - 1).step_by(7) {
         let other = if &real[at..=at] == "A" { "B" } else { "A" };
-        add(
-            "flipped",
-            format!("{}{other}{}", &real[..at], &real[at + 1..]),
-        );
+        add("flipped", format!("{}{other}{}", &real[..at], &real[at + 1..]));
     }
     add(
         "doubled sub",
         forge.signed_text(&header, &claims.replacen('{', "{\"sub\":\"mallory\",", 1)),
     );
-    add(
-        "nested",
-        forge.signed_text(
-            &header,
-            &format!("{}{}", "[".repeat(5000), "]".repeat(5000)),
-        ),
-    );
+    add("nested", forge.signed_text(&header, &format!("{}{}", "[".repeat(5000), "]".repeat(5000))));
     add("garbage", "garbage".to_owned());
     add("dots", "..".to_owned());
     add("long", "a".repeat(8000));
@@ -158,17 +125,12 @@ async fn the_leeway_is_thirty_seconds(on: Backend) {
     let forge = app.forge(&app.login("alice").await).await;
     let now = forge.claims["iat"].as_i64().unwrap();
     let client = |token: &str| app.stranger().with_token(token);
-    for good in [
-        forge.with("exp", now - 5),
-        forge.with("exp", now + 20),
-        forge.with("nbf", now + 10),
-    ] {
+    for good in
+        [forge.with("exp", now - 5), forge.with("exp", now + 20), forge.with("nbf", now + 10)]
+    {
         client(&good).get("/chat/sessions").await.expect(200);
     }
-    client(&forge.with("exp", now - 40))
-        .get("/chat/sessions")
-        .await
-        .problem(401, "token_expired");
+    client(&forge.with("exp", now - 40)).get("/chat/sessions").await.problem(401, "token_expired");
     for bad in [forge.with("nbf", now + 120), forge.with("iat", now + 3600)] {
         assert_eq!(client(&bad).get("/chat/sessions").await.status, 401);
     }

@@ -20,9 +20,7 @@ const STRANGERS: usize = 16;
 const SIGNS_WITHIN: Duration = Duration::from_secs(90);
 
 fn kid(token: &str) -> String {
-    let header = URL_SAFE_NO_PAD
-        .decode(token.split('.').next().unwrap())
-        .unwrap();
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
     let header: Value = serde_json::from_slice(&header).unwrap();
     header["kid"].as_str().unwrap().to_owned()
 }
@@ -45,18 +43,11 @@ async fn flood(client: Client, numbers: Arc<AtomicU64>, over: Arc<AtomicBool>) {
 
 /// How often `auth` was asked for its keys.
 async fn fetches(app: &TestApp) -> u64 {
-    let text = app
-        .stranger()
-        .at(app.auth_admin())
-        .get("/metrics")
-        .await
-        .text();
+    let text = app.stranger().at(app.auth_admin()).get("/metrics").await.text();
     let asked = text.lines().filter(|line| {
         line.starts_with("http_requests_total{") && line.contains("\"/.well-known/jwks.json\"")
     });
-    asked
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
-        .sum()
+    asked.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
 #[tokio::test]
@@ -64,10 +55,7 @@ async fn a_flood_of_unknown_keys_during_a_rotation_refuses_no_good_token_and_ask
     let app = TestApp::builder(Backend::Redis).chats(2).start().await;
     let alice = app.login("alice").await;
     let old = kid(alice.token());
-    let (numbers, over) = (
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicBool::new(false)),
-    );
+    let (numbers, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let (began, asked) = (Instant::now(), fetches(&app).await);
     let strangers = (0..2 * STRANGERS).map(|number| {
         let client = alice.at(app.chat(number % 2));
@@ -90,10 +78,7 @@ async fn a_flood_of_unknown_keys_during_a_rotation_refuses_no_good_token_and_ask
     assert!(signers.contains(&old));
     let (elapsed, asked) = (began.elapsed().as_secs(), fetches(&app).await - asked);
     // Two of them, each once in 5 s.
-    assert!(
-        asked <= 2 * (2 + elapsed / 5),
-        "{asked} fetches in {elapsed} s"
-    );
+    assert!(asked <= 2 * (2 + elapsed / 5), "{asked} fetches in {elapsed} s");
     let newest = app.login("alice").await;
     app.auth_process().kill();
     eventually(Duration::from_secs(10), "auth is gone", || async {

@@ -12,9 +12,11 @@ use tokio::task::JoinSet;
 on_both_stores!(
     what_is_used_is_told_the_same_for_both_doors,
     a_running_answer_holds_its_reservation_and_gives_back_the_rest,
+    an_answer_is_limited_to_what_is_left_of_the_quota,
     no_more_is_begun_than_the_quota_holds_however_many_ask_at_once,
     a_refused_or_repeated_request_costs_nothing,
     a_cancelled_answer_costs_what_was_said,
+    a_cancelled_answer_is_counted_as_the_server_counts,
     a_failed_answer_costs_what_was_said,
     a_caller_who_leaves_pays_for_what_was_said,
     without_a_quota_use_is_counted_and_nothing_refused,
@@ -62,19 +64,14 @@ async fn what_is_used_is_told_the_same_for_both_doors(on: Backend) {
     let alice = app.login("alice").await;
     let other = alice.at(app.chat(app.instances() - 1));
     let one = alice.send("work", "hello there").await.expect(200)["usage"].clone();
-    let two = complete(&other, &completion("hello again", false, 50))
-        .await
-        .expect(200)["usage"]
-        .clone();
+    let two =
+        complete(&other, &completion("hello again", false, 50)).await.expect(200)["usage"].clone();
     let mut body = completion("and again", true, 50);
     body["stream_options"] = json!({"include_usage": true});
     let chunks = Completion::open(&other, &body).await.rest().await;
     let three = chunks.last().unwrap()["usage"].clone();
     let sum = |name: &str| -> u64 {
-        [&one, &two, &three]
-            .iter()
-            .map(|usage| usage[name].as_u64().unwrap())
-            .sum()
+        [&one, &two, &three].iter().map(|usage| usage[name].as_u64().unwrap()).sum()
     };
     let told = settled(&alice, 100_000).await;
     assert_eq!(
@@ -82,10 +79,7 @@ async fn what_is_used_is_told_the_same_for_both_doors(on: Backend) {
         json!({"prompt_tokens": sum("prompt_tokens"), "completion_tokens": sum("completion_tokens"), "requests": 3})
     );
     assert!(told["quota"]["resets_at"].as_str().unwrap().ends_with('Z'));
-    assert_eq!(
-        usage(&app.login("bob").await).await["quota"]["left"],
-        100_000
-    );
+    assert_eq!(usage(&app.login("bob").await).await["quota"]["left"], 100_000);
 }
 
 async fn a_running_answer_holds_its_reservation_and_gives_back_the_rest(on: Backend) {
@@ -98,26 +92,39 @@ async fn a_running_answer_holds_its_reservation_and_gives_back_the_rest(on: Back
     let left = usage(&other).await["quota"]["left"].as_u64().unwrap();
     assert!((1..100).contains(&left), "{left}");
     let refused = complete(&other, &completion("more", false, 200)).await;
-    assert_eq!(
-        (refused.status, &refused.json()["error"]["code"]),
-        (429, &json!("quota_exceeded"))
-    );
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("quota_exceeded")));
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((1..=86_400).contains(&wait), "{wait}");
     let body = json!({"message": "more", "options": {"max_tokens": 200}});
-    other
-        .post("/chat/message", &body)
-        .await
-        .problem(429, "quota_exceeded");
+    other.post("/chat/message", &body).await.problem(429, "quota_exceeded");
     gate.open();
     stream.rest().await;
     let told = settled(&alice, 1000).await;
     assert_eq!(told["today"]["requests"], 1, "{told}");
-    complete(&other, &completion("more", false, 200))
-        .await
-        .expect(200);
+    complete(&other, &completion("more", false, 200)).await.expect(200);
     other.post("/chat/message", &body).await.expect(200);
     assert_eq!(app.model.chats().len(), 3);
+}
+
+async fn an_answer_is_limited_to_what_is_left_of_the_quota(on: Backend) {
+    let app = with_quota(on, 1000).await;
+    let gate = Gate::new();
+    app.model.answer_to("wait", Answer::gated(["done"], &gate));
+    app.model.answer_to("long", Answer::partial(["so far"]).done("length"));
+    let alice = app.login("alice").await;
+    let _first = Completion::open(&alice, &completion("wait", true, 600)).await;
+    let left = usage(&alice).await["quota"]["left"].as_u64().unwrap();
+    let turn = alice.send("work", "long one").await.expect(200);
+    assert_eq!(turn["finish_reason"], "length", "{turn}");
+    complete(&alice, &completion("long two", false, 5000)).await.expect(200);
+    for asked in ["long one", "long two"] {
+        let most = app.model.asked(asked).body["options"]["num_predict"].as_u64().unwrap();
+        assert!((256..left).contains(&most), "{asked}: {most} of {left}");
+    }
+    let _second = Completion::open(&alice, &completion("wait", true, 150)).await;
+    alice.send("work", "long three").await.problem(429, "quota_exceeded");
+    let refused = complete(&alice, &completion("long four", false, 5000)).await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("quota_exceeded")));
 }
 
 async fn no_more_is_begun_than_the_quota_holds_however_many_ask_at_once(on: Backend) {
@@ -146,9 +153,7 @@ async fn no_more_is_begun_than_the_quota_holds_however_many_ask_at_once(on: Back
         answers.push(asking.join_next().await.unwrap().unwrap());
     }
     assert!(
-        answers
-            .iter()
-            .all(|(status, code)| *status == 429 && code == "quota_exceeded"),
+        answers.iter().all(|(status, code)| *status == 429 && code == "quota_exceeded"),
         "{answers:?}"
     );
     gate.open();
@@ -167,38 +172,20 @@ async fn a_refused_or_repeated_request_costs_nothing(on: Backend) {
     alice.send_once("k", &body).await.expect(200);
     let mut unknown = completion("hello", false, 10);
     unknown["model"] = json!("nowhere:1b");
-    let many = completion("hello", false, 6000);
     let long = completion(&"word ".repeat(30_000), false, 10);
-    for (request, status) in [
-        (&unknown, 404),
-        (&many, 429),
-        (&long, 422),
-        (&json!({}), 400),
-    ] {
+    for (request, status) in [(&unknown, 404), (&long, 422), (&json!({}), 400)] {
         assert_eq!(complete(&alice, request).await.status, status, "{request}");
     }
     let stranger = app.stranger();
-    assert_eq!(
-        complete(&stranger, &completion("hello", false, 10))
-            .await
-            .status,
-        401
-    );
-    alice
-        .send("work", " ")
-        .await
-        .problem(422, "validation_failed");
+    assert_eq!(complete(&stranger, &completion("hello", false, 10)).await.status, 401);
+    alice.send("work", " ").await.problem(422, "validation_failed");
     assert_eq!(usage(&alice).await["today"], before["today"]);
-    assert_eq!(
-        usage(&alice).await["quota"]["left"],
-        before["quota"]["left"]
-    );
+    assert_eq!(usage(&alice).await["quota"]["left"], before["quota"]["left"]);
 }
 
 async fn a_cancelled_answer_costs_what_was_said(on: Backend) {
     let app = with_quota(on, 5000).await;
-    app.model
-        .usually(Answer::partial(["one ", "two ", "three "]).hang());
+    app.model.usually(Answer::partial(["one ", "two ", "three "]).hang());
     let alice = app.login("alice").await;
     let mut stream = alice.stream("work", "count").await;
     let id = stream.started().await;
@@ -213,43 +200,52 @@ async fn a_cancelled_answer_costs_what_was_said(on: Backend) {
         told["today"]["completion_tokens"], end.data["usage"]["completion_tokens"],
         "{told}"
     );
-    assert!(
-        told["today"]["completion_tokens"].as_u64().unwrap() >= 3,
-        "{told}"
-    );
+    assert!(told["today"]["completion_tokens"].as_u64().unwrap() >= 3, "{told}");
+}
+
+/// An answer that is stopped comes without the server's counts: a token came with each of its lines, and how many tokens a prompt
+/// has is known from those that it counted.
+async fn a_cancelled_answer_is_counted_as_the_server_counts(on: Backend) {
+    const TOKENS: usize = 5;
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    let whole =
+        r#"{"message":{"content":"fine"},"done":true,"prompt_eval_count":23,"eval_count":1}"#;
+    app.model.next(Answer::new().body(whole).eof());
+    let counted = alice.send("whole", "how long is it").await.expect(200)["usage"].clone();
+    assert_eq!(counted["prompt_tokens"], 23);
+    let token = "x".repeat(200);
+    app.model.usually(Answer::partial(vec![token.clone(); TOKENS]).hang());
+    let mut stream = alice.stream("stopped", "how long is it").await;
+    let id = stream.started().await;
+    let mut said = 0;
+    while said < TOKENS * token.len() {
+        said += stream.next_but_queued().await.unwrap().data["token"].as_str().unwrap().len();
+    }
+    assert_eq!(alice.cancel(&id).await.status, 202);
+    let usage = stream.ending().await.data["usage"].clone();
+    let told = ["completion_tokens", "prompt_tokens"].map(|member| &usage[member]);
+    assert_eq!(told, [&json!(TOKENS), &counted["prompt_tokens"]], "{usage}");
 }
 
 async fn a_failed_answer_costs_what_was_said(on: Backend) {
     let app = with_quota(on, 5000).await;
     let alice = app.login("alice").await;
     app.model.usually(Answer::refuse(500, "", "{}"));
-    assert_eq!(
-        complete(&alice, &completion("hello", false, 10))
-            .await
-            .status,
-        502
-    );
+    assert_eq!(complete(&alice, &completion("hello", false, 10)).await.status, 502);
     alice.send("work", "hello").await.problem(502, "llm_failed");
     let told = settled(&alice, 5000).await;
-    assert_eq!(
-        told["today"],
-        json!({"prompt_tokens": 0, "completion_tokens": 0, "requests": 2})
-    );
-    app.model
-        .usually(Answer::partial(["one ", "two ", "three "]).reset());
+    assert_eq!(told["today"], json!({"prompt_tokens": 0, "completion_tokens": 0, "requests": 2}));
+    app.model.usually(Answer::partial(["one ", "two ", "three "]).reset());
     complete(&alice, &completion("hello", true, 10)).await;
     let told = settled(&alice, 5000).await;
-    assert!(
-        (3..10).contains(&told["today"]["completion_tokens"].as_u64().unwrap()),
-        "{told}"
-    );
+    assert!((3..10).contains(&told["today"]["completion_tokens"].as_u64().unwrap()), "{told}");
     assert!(told["today"]["prompt_tokens"].as_u64().unwrap() > 0);
 }
 
 async fn a_caller_who_leaves_pays_for_what_was_said(on: Backend) {
     let app = with_quota(on, 5000).await;
-    app.model
-        .usually(Answer::partial(["one ", "two ", "three "]).hang());
+    app.model.usually(Answer::partial(["one ", "two ", "three "]).hang());
     let alice = app.login("alice").await;
     let mut stream = Completion::open(&alice, &completion("count", true, 1000)).await;
     for _ in 0..4 {
@@ -307,9 +303,7 @@ async fn what_the_store_did_not_take_in_time_is_settled_when_it_is_back() {
 async fn without_a_quota_use_is_counted_and_nothing_refused(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
-    let answer = complete(&alice, &completion("hello", false, 100_000))
-        .await
-        .expect(200);
+    let answer = complete(&alice, &completion("hello", false, 100_000)).await.expect(200);
     let told = eventually(Duration::from_secs(5), "it is counted", || async {
         let told = usage(&alice).await;
         (spent(&told) > 0).then_some(told)

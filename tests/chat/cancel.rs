@@ -17,26 +17,15 @@ on_both_stores!(
 async fn an_answer_is_stopped_from_another_instance(on: Backend) {
     let app = TestApp::builder(on).chats(2).start().await;
     let gate = Gate::new();
-    app.model
-        .usually(Answer::gated(["one ", "two ", "three"], &gate));
+    app.model.usually(Answer::gated(["one ", "two ", "three"], &gate));
     let alice = app.login("alice").await;
     let mut stream = alice.stream("work", "count").await;
     let id = stream.started().await;
     gate.release(2);
-    assert_eq!(
-        stream.next_but_queued().await.unwrap().data["token"],
-        "one "
-    );
+    assert_eq!(stream.next_but_queued().await.unwrap().data["token"], "one ");
     assert_eq!(stream.next().await.unwrap().data["token"], "two ");
     let stopped = Instant::now();
-    assert_eq!(
-        alice
-            .at(app.chat(app.instances() - 1))
-            .cancel(&id)
-            .await
-            .status,
-        202
-    );
+    assert_eq!(alice.at(app.chat(app.instances() - 1)).cancel(&id).await.status, 202);
     let after = app.model.left_after("count", stopped, PATIENCE).await;
     assert!(after < Duration::from_secs(2), "{after:?}");
     let rest = stream.rest().await;
@@ -59,10 +48,7 @@ async fn a_whole_request_that_waits_gets_the_text_so_far(on: Backend) {
     let app = TestApp::start(on).await;
     app.model.usually(Answer::partial(["one ", "two "]).hang());
     let alice = app.login("alice").await;
-    let (asking, body) = (
-        alice.clone(),
-        json!({"session_id": "work", "message": "count"}),
-    );
+    let (asking, body) = (alice.clone(), json!({"session_id": "work", "message": "count"}));
     let whole = body.clone();
     let waiting = tokio::spawn(async move { asking.send_once("k", &whole).await });
     app.model.wait_chats(1).await;
@@ -92,10 +78,7 @@ async fn stopping_what_has_ended_changes_nothing(on: Backend) {
     assert_eq!(history[1]["finish_reason"], "stop");
     let users = history[0]["message_id"].as_str().unwrap();
     alice.cancel(users).await.problem(404, "message_not_found");
-    alice
-        .get(&format!("/chat/messages/{users}/stream"))
-        .await
-        .problem(404, "message_not_found");
+    alice.get(&format!("/chat/messages/{users}/stream")).await.problem(404, "message_not_found");
 }
 
 async fn only_the_owner_stops_an_answer(on: Backend) {
@@ -107,19 +90,14 @@ async fn only_the_owner_stops_an_answer(on: Backend) {
     let id = stream.started().await;
     bob.cancel(&id).await.problem(404, "message_not_found");
     let mut socket = bob.socket().await;
-    socket
-        .send(&json!({"type": "cancel", "message_id": id}))
-        .await;
+    socket.send(&json!({"type": "cancel", "message_id": id})).await;
     assert_eq!(socket.of_type("error").await["code"], "message_not_found");
     gate.open();
     stream.ending().await.expect_done("stop");
 }
 
 async fn a_turn_that_waits_for_its_place_can_be_stopped(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("llm.ollama.max_concurrency", 1)
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("llm.ollama.max_concurrency", 1).start().await;
     let gate = Gate::new();
     app.model.answer_to("first", Answer::gated(["done"], &gate));
     let alice = app.login("alice").await;

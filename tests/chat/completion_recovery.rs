@@ -31,10 +31,7 @@ fn holding() -> Value {
 
 /// An answer that stands still after its first word.
 fn halted(gate: &Gate) -> Answer {
-    Answer::partial(["one "])
-        .gate(gate)
-        .token("two")
-        .done("stop")
+    Answer::partial(["one "]).gate(gate).token("two").done("stop")
 }
 
 async fn what_a_killed_process_had_set_aside_is_free_after_its_next_start(on: Backend) {
@@ -49,10 +46,7 @@ async fn what_a_killed_process_had_set_aside_is_free_after_its_next_start(on: Ba
     let stream = begun(&alice).await;
     assert!(left(&alice).await < QUOTA - 1000, "its room is held");
     // The embedded store has an account on disk within half a second, or with the next thing that must be there.
-    alice
-        .post("/chat/sessions", &json!({"session_id": "work"}))
-        .await
-        .expect(201);
+    alice.post("/chat/sessions", &json!({"session_id": "work"})).await.expect(201);
     app.chat_process(0).kill();
     drop(stream);
     app.restart_chat(0).await;
@@ -72,7 +66,7 @@ async fn what_a_killed_process_had_set_aside_is_free_after_its_next_start(on: Ba
 async fn what_a_killed_instance_had_set_aside_is_found_by_another_and_only_that() {
     let app = TestApp::builder(Backend::Redis)
         .chats(2)
-        .set("rate_limit.tokens_per_day", QUOTA + 1000)
+        .set("rate_limit.tokens_per_day", QUOTA + 200)
         .set("chat.lease", "1s")
         .start()
         .await;
@@ -99,8 +93,5 @@ async fn what_a_killed_instance_had_set_aside_is_found_by_another_and_only_that(
     assert!(left(&elsewhere).await < 1000, "two hold theirs");
     gate.open();
     drop(third);
-    assert_eq!(
-        living.rest().await.last().unwrap()["choices"][0]["finish_reason"],
-        "stop"
-    );
+    assert_eq!(living.rest().await.last().unwrap()["choices"][0]["finish_reason"], "stop");
 }

@@ -19,16 +19,13 @@ const SESSIONS: [&str; 2] = ["a", "b"];
 
 async fn a_crowd_leaves_whole_sessions(on: Backend) {
     let app = TestApp::builder(on).chats(2).start().await;
-    app.model
-        .usually(Answer::echo_every(Duration::from_millis(3)));
+    app.model.usually(Answer::echo_every(Duration::from_millis(3)));
     let alice = app.login("alice").await;
     let seed = rand::rng().next_u64();
     eprintln!("the seed is {seed}");
     let crowd: Vec<_> = (0..CALLERS)
         .map(|number| {
-            let doors = (0..app.instances())
-                .map(|at| alice.at(app.chat(at)))
-                .collect();
+            let doors = (0..app.instances()).map(|at| alice.at(app.chat(at))).collect();
             tokio::spawn(one_of_many(doors, number, seed))
         })
         .collect();
@@ -74,10 +71,9 @@ async fn one_of_many(doors: Vec<Client>, number: u64, seed: u64) {
                     .header("idempotency-key", key)
                     .json(&body)
             }
-            "regenerate" => there.request(
-                Method::POST,
-                &format!("/chat/sessions/{session}/regenerate"),
-            ),
+            "regenerate" => {
+                there.request(Method::POST, &format!("/chat/sessions/{session}/regenerate"))
+            }
             "resume" => there.request(Method::GET, &format!("/chat/messages/{id}/stream")),
             "cancel" => there.request(Method::POST, &format!("/chat/messages/{id}/cancel")),
             "delete" => there.request(Method::DELETE, &format!("/chat/sessions/{session}")),
@@ -85,20 +81,14 @@ async fn one_of_many(doors: Vec<Client>, number: u64, seed: u64) {
         };
         if what == "send and leave" {
             let patience = Duration::from_millis(random.random_range(0..60));
-            tokio::time::timeout(patience, there.fetch(request))
-                .await
-                .ok();
+            tokio::time::timeout(patience, there.fetch(request)).await.ok();
             continue;
         }
         let reply = there.fetch(request).await;
         // Whoever's session is deleted, or whose answer is cancelled, by another of the crowd.
         let is_told = reply.status == 404 || allowed.contains(&reply.status);
         assert!(is_told, "{what}: {} {}", reply.status, reply.text());
-        assert!(
-            start.elapsed() < Duration::from_secs(30),
-            "{what}: {:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}: {:?}", start.elapsed());
         if reply.status == 200 && what != "resume" {
             known.push(reply.json()["message_id"].as_str().unwrap().to_owned());
         }
@@ -110,9 +100,7 @@ async fn nothing_runs(app: &TestApp, at: usize) {
         let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let reply = raw::ask(app.chat_admin(at), request).await;
         let text = String::from_utf8_lossy(&reply.body).into_owned();
-        let running = text
-            .lines()
-            .find_map(|line| line.strip_prefix("chat_turns_running "));
+        let running = text.lines().find_map(|line| line.strip_prefix("chat_turns_running "));
         running.is_none_or(|running| running == "0").then_some(())
     })
     .await;
@@ -125,18 +113,12 @@ async fn is_whole(client: &Client, session: &str) {
     }
     let history = client.history(session).await;
     assert_eq!(found.expect(200)["message_count"], history.len());
-    let ids: HashSet<&str> = history
-        .iter()
-        .filter_map(|m| m["message_id"].as_str())
-        .collect();
+    let ids: HashSet<&str> = history.iter().filter_map(|m| m["message_id"].as_str()).collect();
     assert_eq!(ids.len(), history.len(), "an id stands twice");
     let mut before = &Value::Null;
     for message in &history {
         if message["role"] == "assistant" {
-            assert_eq!(
-                message["reply_to"], before["message_id"],
-                "{before} {message}"
-            );
+            assert_eq!(message["reply_to"], before["message_id"], "{before} {message}");
             assert_eq!(before["role"], "user", "{before} {message}");
             if message["finish_reason"] == "stop" {
                 let said = format!("You said: {}", before["content"].as_str().unwrap());

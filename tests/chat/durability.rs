@@ -32,73 +32,42 @@ async fn an_unanswered_message_is_answered_by_regenerating(on: Backend) {
     alice.send("work", "hello").await.problem(502, "llm_failed");
     assert_eq!(texts(&alice.talk("work").await), ["hello"]);
     for _ in 0..2 {
-        let answer = alice
-            .post_empty("/chat/sessions/work/regenerate")
-            .await
-            .expect(200);
+        let answer = alice.post_empty("/chat/sessions/work/regenerate").await.expect(200);
         assert_eq!(answer["reply"], "You said: hello");
-        assert_eq!(
-            texts(&alice.talk("work").await),
-            ["hello", "You said: hello"]
-        );
+        assert_eq!(texts(&alice.talk("work").await), ["hello", "You said: hello"]);
     }
     assert_eq!(alice.say("work", "more").await, "You said: more");
     assert_eq!(alice.history("work").await.len(), 4);
 }
 
 async fn a_session_does_not_expire_while_it_answers(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("chat.session_ttl", "1s")
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("chat.session_ttl", "1s").start().await;
     let alice = app.login("alice").await;
     let pause = Duration::from_millis(900);
-    app.model
-        .usually(Answer::paced(["one ", "two ", "three"], pause));
+    app.model.usually(Answer::paced(["one ", "two ", "three"], pause));
     let mut stream = alice.stream("work", "count").await;
     stream.started().await;
     let change = json!({"title": "renamed in the middle"});
-    alice
-        .patch("/chat/sessions/work", &change)
-        .await
-        .expect(200);
+    alice.patch("/chat/sessions/work", &change).await.expect(200);
     let events = stream.rest().await;
     events.last().unwrap().expect_done("stop");
     assert_eq!(alice.talk("work").await[1].1, "one two three");
 }
 
 async fn an_expired_session_is_gone_as_a_whole(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("chat.session_ttl", "1s")
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("chat.session_ttl", "1s").start().await;
     let alice = app.login("alice").await;
-    let answer = alice
-        .send_once("k", &body("work", "hello"))
-        .await
-        .expect(200);
+    let answer = alice.send_once("k", &body("work", "hello")).await.expect(200);
     let id = answer["message_id"].as_str().unwrap();
     eventually(PATIENCE, "the session expires", || async {
         (alice.get("/chat/sessions/work").await.status == 404).then_some(())
     })
     .await;
-    alice
-        .get(&format!("/chat/messages/{id}/stream"))
-        .await
-        .problem(404, "message_not_found");
+    alice.get(&format!("/chat/messages/{id}/stream")).await.problem(404, "message_not_found");
     alice.cancel(id).await.problem(404, "message_not_found");
-    alice
-        .send_once("k", &body("work", "hello"))
-        .await
-        .problem(404, "session_not_found");
-    alice
-        .get("/chat/sessions/work/messages")
-        .await
-        .problem(404, "session_not_found");
-    assert_eq!(
-        alice.get("/chat/sessions").await.expect(200)["sessions"],
-        json!([])
-    );
+    alice.send_once("k", &body("work", "hello")).await.problem(404, "session_not_found");
+    alice.get("/chat/sessions/work/messages").await.problem(404, "session_not_found");
+    assert_eq!(alice.get("/chat/sessions").await.expect(200)["sessions"], json!([]));
     if let Some(redis) = &app.redis {
         let left = redis.dump().await;
         for family in [":s:work", ":m:work", ":r:"] {
@@ -130,10 +99,7 @@ async fn callers_who_leave_the_lane_leave_nothing(on: Backend) {
     gate.open();
     first.ending().await.expect_done("stop");
     assert_eq!(last.await.unwrap(), "You said: last");
-    assert_eq!(
-        texts(&alice.talk("work").await),
-        ["first", "slow", "last", "You said: last"]
-    );
+    assert_eq!(texts(&alice.talk("work").await), ["first", "slow", "last", "You said: last"]);
 }
 
 async fn messages_of_one_socket_keep_their_order(on: Backend) {
@@ -141,9 +107,7 @@ async fn messages_of_one_socket_keep_their_order(on: Backend) {
     let mut socket = app.stranger().socket().await;
     let messages: Vec<String> = (0..30).map(|number| format!("message {number}")).collect();
     for message in &messages {
-        socket
-            .send(&json!({"user_id": "carol", "message": message, "ref": message}))
-            .await;
+        socket.send(&json!({"user_id": "carol", "message": message, "ref": message})).await;
     }
     for message in &messages {
         let start = socket.with_ref(message).await;
@@ -151,11 +115,8 @@ async fn messages_of_one_socket_keep_their_order(on: Backend) {
         rest.last().unwrap().expect_done("stop");
     }
     let talk = app.login("carol").await.talk("default").await;
-    let asked: Vec<&str> = talk
-        .iter()
-        .filter(|(role, _)| role == "user")
-        .map(|(_, text)| text.as_str())
-        .collect();
+    let asked: Vec<&str> =
+        talk.iter().filter(|(role, _)| role == "user").map(|(_, text)| text.as_str()).collect();
     assert_eq!(asked, messages);
 }
 
@@ -182,10 +143,7 @@ async fn callers_who_leave_while_they_are_accepted_block_nobody() {
             start.elapsed()
         );
         let talk = alice.talk(&session).await;
-        assert!(
-            texts(&talk).ends_with(&["go on", "You said: go on"]),
-            "{talk:?}"
-        );
+        assert!(texts(&talk).ends_with(&["go on", "You said: go on"]), "{talk:?}");
     }
 }
 
@@ -207,9 +165,7 @@ async fn a_session_that_cannot_be_read_hides_no_other_and_can_be_deleted() {
     let alice = app.login("alice").await;
     alice.say("work", "hello").await;
     alice.say("play", "hello").await;
-    app.redis()
-        .cli(&["SET", "c:{alice}:0:s:work", "{\"v\":1,\"title\":"])
-        .await;
+    app.redis().cli(&["SET", "c:{alice}:0:s:work", "{\"v\":1,\"title\":"]).await;
     alice.send("work", "go on").await.problem(500, "internal");
     let listed = alice.get("/chat/sessions").await.expect(200);
     assert_eq!(listed["sessions"].as_array().unwrap().len(), 1);
@@ -219,21 +175,20 @@ async fn a_session_that_cannot_be_read_hides_no_other_and_can_be_deleted() {
     assert_eq!(alice.history("work").await.len(), 2);
 }
 
+/// Twice the lease: while the store is down nobody can see it lapse.
+const PAST_THE_LEASE: Duration = Duration::from_secs(2);
+
 /// An answer of two words, the store killed after the first, the model done.
 async fn answer_without_a_store() -> (TestApp, Client, EventStream, String) {
-    let redis = RedisOptions {
-        durable: true,
-        ..RedisOptions::default()
-    };
+    let redis = RedisOptions { durable: true, ..RedisOptions::default() };
     let app = TestApp::builder(Backend::Redis)
         .redis(redis)
         .chats(2)
-        .set("chat.lease", "2s")
+        .set("chat.lease", "1s")
         .start()
         .await;
     let gate = Gate::new();
-    app.model
-        .answer_to("count", Answer::gated(["one ", "two"], &gate));
+    app.model.answer_to("count", Answer::gated(["one ", "two"], &gate));
     let alice = app.login("alice").await;
     let mut stream = alice.stream("work", "count").await;
     let id = stream.started().await;
@@ -248,7 +203,7 @@ async fn answer_without_a_store() -> (TestApp, Client, EventStream, String) {
 #[tokio::test]
 async fn who_looks_right_after_an_outage_takes_nobody_for_dead() {
     let (app, alice, mut stream, _) = answer_without_a_store().await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(PAST_THE_LEASE).await;
     // Its own instance comes last to the store that is back.
     app.chat_process(0).freeze();
     app.redis().restart().await;
@@ -267,7 +222,7 @@ async fn who_looks_right_after_an_outage_takes_nobody_for_dead() {
 #[tokio::test]
 async fn an_answer_outlives_an_outage_longer_than_its_lease() {
     let (app, alice, mut stream, id) = answer_without_a_store().await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(PAST_THE_LEASE).await;
     app.redis().restart().await;
     stream.next().await.unwrap().expect_done("stop");
     assert_eq!(texts(&alice.talk("work").await), ["count", "one two"]);
@@ -283,10 +238,7 @@ async fn an_answer_that_cannot_be_stored_for_30_s_says_so() {
     let last = stream.next_within(Duration::from_secs(50)).await.unwrap();
     last.expect_error(503, "store_unavailable");
     let waited = start.elapsed();
-    assert!(
-        (Duration::from_secs(27)..Duration::from_secs(36)).contains(&waited),
-        "{waited:?}"
-    );
+    assert!((Duration::from_secs(27)..Duration::from_secs(36)).contains(&waited), "{waited:?}");
     app.redis().restart().await;
     let there = alice.at(app.chat(1));
     eventually(PATIENCE, "the store is back", || async {
@@ -296,9 +248,32 @@ async fn an_answer_that_cannot_be_stored_for_30_s_says_so() {
     let replayed = there.resume(&id, 0).await.rest().await;
     replayed.last().unwrap().expect_error(503, "interrupted");
     let history = there.history("work").await;
-    assert!(
-        history.len() == 1 || history[1]["finish_reason"] == "interrupted",
-        "{history:?}"
-    );
+    assert!(history.len() == 1 || history[1]["finish_reason"] == "interrupted", "{history:?}");
     assert_eq!(alice.say("work", "go on").await, "You said: go on");
+}
+
+#[tokio::test]
+async fn a_killed_embedded_store_lacks_no_event_that_was_seen_a_while_before() {
+    // A quarter of a second is promised; the rest is for the machine.
+    const LOST: Duration = Duration::from_millis(400);
+    let mut app = TestApp::start(Backend::Embedded).await;
+    let words: Vec<String> = (0..1000).map(|number| format!("{number} ")).collect();
+    app.model.usually(Answer::paced(words, Duration::from_millis(30)));
+    let alice = app.login("alice").await;
+    let mut stream = alice.stream("work", "count").await;
+    let id = stream.started().await;
+    let (begun, mut seen) = (Instant::now(), Vec::new());
+    while begun.elapsed() < Duration::from_secs(2) {
+        let event = stream.next_but_queued().await.unwrap();
+        seen.push((Instant::now(), event));
+    }
+    app.chat_process(0).kill();
+    let killed = Instant::now();
+    app.restart_chat(0).await;
+    let replayed = alice.at(app.chat(0)).resume(&id, 1).await.rest().await;
+    let surely = seen.iter().filter(|(at, _)| killed - *at > LOST);
+    let surely: Vec<_> = surely.map(|(_, event)| event.clone()).collect();
+    assert!(surely.len() > 20, "{} events", surely.len());
+    assert_eq!(replayed.get(..surely.len()), Some(&surely[..]));
+    replayed.last().unwrap().expect_error(503, "interrupted");
 }

@@ -47,10 +47,7 @@ async fn a_hundred_waiting_requests_delay_another_user_by_one_turn(on: Backend) 
                 let body = completion_of("from alice", false);
                 client.post("/v1/chat/completions", &body).await.expect(200);
             } else {
-                client
-                    .send(&format!("s{i}"), "from alice")
-                    .await
-                    .expect(200);
+                client.send(&format!("s{i}"), "from alice").await.expect(200);
             }
         });
     }
@@ -73,16 +70,11 @@ async fn a_hundred_waiting_requests_delay_another_user_by_one_turn(on: Backend) 
         .await;
         // The one that runs, one of alice's, then bob's.
         gate.release(3);
-        tests::within(PATIENCE, "bob is answered", bobs)
-            .await
-            .unwrap();
+        tests::within(PATIENCE, "bob is answered", bobs).await.unwrap();
         let chats = app.model.chats();
         let bobs = chats.iter().position(|chat| chat.last_message() == text);
         let before = bobs.unwrap().saturating_sub(begun);
-        assert!(
-            before <= 1,
-            "{before} of alice's began before bob's by {door}"
-        );
+        assert!(before <= 1, "{before} of alice's began before bob's by {door}");
         // One of alice's took the place that bob's left.
         app.model.wait_chats(begun + 3).await;
     }
@@ -111,10 +103,7 @@ async fn waiting_is_told_as_a_count_down(on: Backend) {
         .map(|event| event.data["position"].as_u64().unwrap())
         .collect();
     assert_eq!(told.first(), Some(&3), "{told:?}");
-    assert!(
-        told.windows(2).all(|pair| pair[0] > pair[1]),
-        "it only counts down: {told:?}"
-    );
+    assert!(told.windows(2).all(|pair| pair[0] > pair[1]), "it only counts down: {told:?}");
     for mut stream in streams {
         stream.ending().await.expect_done("stop");
     }
@@ -164,34 +153,17 @@ async fn nothing_is_held_after_leaving_at_random(on: Backend) {
         .set("server.max_connections_per_address", 1000)
         .start()
         .await;
-    app.model.usually(Answer::paced(
-        ["a ", "b ", "c ", "d"],
-        Duration::from_millis(30),
-    ));
-    let users = [
-        app.login("alice").await,
-        app.login("bob").await,
-        app.login("carol").await,
-    ];
+    app.model.usually(Answer::paced(["a ", "b ", "c ", "d"], Duration::from_millis(30)));
+    let users = [app.login("alice").await, app.login("bob").await, app.login("carol").await];
     let mut random = StdRng::seed_from_u64(SEED);
     let mut asking = JoinSet::new();
     for number in 0..120 {
         let client = users[random.random_range(0..users.len())].clone();
         let patience = Duration::from_millis(random.random_range(1..1500));
-        asking.spawn(ask_and_leave(
-            client,
-            random.random_range(0..5),
-            number,
-            patience,
-        ));
+        asking.spawn(ask_and_leave(client, random.random_range(0..5), number, patience));
     }
     asking.join_all().await;
-    for gauge in [
-        "llm_queued",
-        "llm_running",
-        "chat_turns_running",
-        "chat_completions_running",
-    ] {
+    for gauge in ["llm_queued", "llm_running", "chat_turns_running", "chat_completions_running"] {
         eventually(PATIENCE, &format!("{gauge} is back at 0"), || async {
             (app.measured(0, gauge, "").await == 0.0).then_some(())
         })

@@ -10,6 +10,7 @@ on_both_stores!(
     another_body_is_refused,
     keys_are_a_users_own,
     after_an_error_the_same_turn_runs_again,
+    a_turn_that_ran_again_and_said_nothing_is_in_the_history,
     an_error_that_is_not_the_last_turn_stays,
     a_deleted_session_is_gone_for_its_keys_too,
     a_refused_request_is_not_remembered,
@@ -22,9 +23,8 @@ fn body(message: &str) -> Value {
 }
 
 async fn stream_once(client: &Client, key: &str, body: &Value) -> EventStream {
-    let request = client
-        .request(Method::POST, "/chat/message?stream=true")
-        .header("idempotency-key", key);
+    let request =
+        client.request(Method::POST, "/chat/message?stream=true").header("idempotency-key", key);
     client.open(request.json(body)).await
 }
 
@@ -34,18 +34,12 @@ async fn a_repeated_request_gets_the_first_answer(on: Backend) {
     let first = alice.send_once("k", &body("hello")).await.expect(200);
     for instance in 0..app.instances() {
         let there = alice.at(app.chat(instance));
-        assert_eq!(
-            there.send_once("k", &body("hello")).await.expect(200),
-            first
-        );
+        assert_eq!(there.send_once("k", &body("hello")).await.expect(200), first);
         let mut stream = stream_once(&there, "k", &body("hello")).await;
         assert_eq!(first["message_id"], stream.started().await.as_str());
         assert_eq!(text_of(&stream.rest().await), "You said: hello");
     }
-    assert_eq!(
-        (app.model.chats().len(), alice.history("work").await.len()),
-        (1, 2)
-    );
+    assert_eq!((app.model.chats().len(), alice.history("work").await.len()), (1, 2));
 }
 
 async fn a_repetition_joins_a_turn_that_runs(on: Backend) {
@@ -64,20 +58,14 @@ async fn a_repetition_joins_a_turn_that_runs(on: Backend) {
     assert_eq!(text_of(&first.rest().await), "one two");
     assert_eq!(text_of(&second.rest().await), "one two");
     assert_eq!(whole.await.unwrap()["message_id"], id.as_str());
-    assert_eq!(
-        (app.model.chats().len(), alice.history("work").await.len()),
-        (1, 2)
-    );
+    assert_eq!((app.model.chats().len(), alice.history("work").await.len()), (1, 2));
 }
 
 async fn another_body_is_refused(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
     alice.send_once("k", &body("hello")).await.expect(200);
-    alice
-        .send_once("k", &body("other"))
-        .await
-        .problem(422, "idempotency_mismatch");
+    alice.send_once("k", &body("other")).await.problem(422, "idempotency_mismatch");
     assert_eq!(alice.history("work").await.len(), 2);
 }
 
@@ -95,60 +83,49 @@ async fn after_an_error_the_same_turn_runs_again(on: Backend) {
     let app = TestApp::start(on).await;
     app.model.next(Answer::partial(["half "]).error("broken"));
     let alice = app.login("alice").await;
-    alice
-        .send_once("k", &body("hello"))
-        .await
-        .problem(502, "llm_failed");
+    alice.send_once("k", &body("hello")).await.problem(502, "llm_failed");
     let partial = alice.history("work").await.remove(1);
     assert_eq!(
-        (
-            partial["content"].as_str(),
-            partial["finish_reason"].as_str()
-        ),
+        (partial["content"].as_str(), partial["finish_reason"].as_str()),
         (Some("half "), Some("error"))
     );
     let again = alice.send_once("k", &body("hello")).await.expect(200);
     assert_eq!(again["reply"], "You said: hello");
     assert_ne!(again["message_id"], partial["message_id"]);
-    let talk: Vec<String> = alice
-        .talk("work")
-        .await
-        .into_iter()
-        .map(|(_, text)| text)
-        .collect();
+    let talk: Vec<String> = alice.talk("work").await.into_iter().map(|(_, text)| text).collect();
     assert_eq!(
         talk,
         ["hello", "You said: hello"],
         "the message stands once, the half answer is replaced"
     );
-    let old = format!(
-        "/chat/messages/{}/stream",
-        partial["message_id"].as_str().unwrap()
-    );
+    let old = format!("/chat/messages/{}/stream", partial["message_id"].as_str().unwrap());
     alice.get(&old).await.problem(404, "message_not_found");
-    assert_eq!(
-        app.model.asked("hello").messages(),
-        [("user".to_owned(), "hello".to_owned())]
-    );
+    assert_eq!(app.model.asked("hello").messages(), [("user".to_owned(), "hello".to_owned())]);
+}
+
+async fn a_turn_that_ran_again_and_said_nothing_is_in_the_history(on: Backend) {
+    let app = TestApp::start(on).await;
+    app.model.next(Answer::partial(["half "]).error("broken"));
+    let alice = app.login("alice").await;
+    alice.send_once("k", &body("hello")).await.problem(502, "llm_failed");
+    app.model.next(Answer::new().thinking("Hm.").reset());
+    alice.send_once("k", &body("hello")).await.problem(502, "llm_failed");
+    assert_eq!(alice.history("work").await[1]["content"], "half ", "thoughts replace no text");
+    app.model.next(Answer::new().done("stop"));
+    let again = alice.send_once("k", &body("hello")).await.expect(200);
+    let history = alice.history("work").await;
+    assert_eq!((history.len(), &history[1]["message_id"]), (2, &again["message_id"]));
+    assert_eq!(alice.send_once("k", &body("hello")).await.expect(200), again);
 }
 
 async fn an_error_that_is_not_the_last_turn_stays(on: Backend) {
     let app = TestApp::start(on).await;
     app.model.next(Answer::partial(["half "]).error("broken"));
     let alice = app.login("alice").await;
-    alice
-        .send_once("k", &body("hello"))
-        .await
-        .problem(502, "llm_failed");
+    alice.send_once("k", &body("hello")).await.problem(502, "llm_failed");
     alice.say("work", "next").await;
-    alice
-        .send_once("k", &body("hello"))
-        .await
-        .problem(502, "llm_failed");
-    assert_eq!(
-        (app.model.chats().len(), alice.history("work").await.len()),
-        (2, 4)
-    );
+    alice.send_once("k", &body("hello")).await.problem(502, "llm_failed");
+    assert_eq!((app.model.chats().len(), alice.history("work").await.len()), (2, 4));
 }
 
 async fn a_deleted_session_is_gone_for_its_keys_too(on: Backend) {
@@ -176,10 +153,7 @@ async fn a_socket_repeats_too(on: Backend) {
     (frame["idempotency_key"], frame["ref"]) = (json!("k"), json!("r"));
     socket.send(&frame).await;
     let start = socket.with_ref("r").await;
-    assert_eq!(
-        (&start["type"], &start["message_id"]),
-        (&json!("start"), &first["message_id"])
-    );
+    assert_eq!((&start["type"], &start["message_id"]), (&json!("start"), &first["message_id"]));
     let events = socket.rest_of(first["message_id"].as_str().unwrap()).await;
     assert_eq!(text_of(&events), "You said: hello");
     assert_eq!(app.model.chats().len(), 1);
@@ -189,19 +163,11 @@ async fn a_bad_key_is_refused(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
     for key in ["", &"k".repeat(256), "with space", "grüße"] {
-        let request = alice
-            .request(Method::POST, "/chat/message")
-            .header("idempotency-key", key.as_bytes());
+        let request =
+            alice.request(Method::POST, "/chat/message").header("idempotency-key", key.as_bytes());
         let reply = alice.fetch(request.json(&body("hello"))).await;
-        assert!(
-            matches!(reply.status, 400 | 422),
-            "{key:?}: {}",
-            reply.status
-        );
+        assert!(matches!(reply.status, 400 | 422), "{key:?}: {}", reply.status);
     }
-    alice
-        .send_once(&"k".repeat(255), &body("hello"))
-        .await
-        .expect(200);
+    alice.send_once(&"k".repeat(255), &body("hello")).await.expect(200);
     assert_eq!(app.model.chats().len(), 1);
 }

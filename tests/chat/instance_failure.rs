@@ -15,23 +15,16 @@ on_both_stores!(
 
 #[tokio::test]
 async fn an_answer_whose_instance_was_killed_ends_as_interrupted_elsewhere() {
-    let app = TestApp::builder(Backend::Redis)
-        .chats(2)
-        .set("chat.lease", "3s")
-        .start()
-        .await;
+    let app = TestApp::builder(Backend::Redis).chats(2).set("chat.lease", "3s").start().await;
     let gate = Gate::new();
-    app.model
-        .answer_to("count", Answer::gated(["one ", "two ", "three"], &gate));
+    app.model.answer_to("count", Answer::gated(["one ", "two ", "three"], &gate));
     let alice = app.login("alice").await;
     let mut own = alice.stream("work", "count").await;
     let id = own.started().await;
     let elsewhere = alice.at(app.chat(1));
     let mut watch = elsewhere.resume(&id, 1).await;
     let mut socket = elsewhere.socket().await;
-    socket
-        .send(&json!({"type": "resume", "message_id": id, "last_event_id": 1}))
-        .await;
+    socket.send(&json!({"type": "resume", "message_id": id, "last_event_id": 1})).await;
     gate.release(1);
     assert_eq!(watch.next_but_queued().await.unwrap().data["token"], "one ");
     let start = Instant::now();
@@ -39,19 +32,12 @@ async fn an_answer_whose_instance_was_killed_ends_as_interrupted_elsewhere() {
     let rest = watch.rest().await;
     rest.last().unwrap().expect_error(503, "interrupted");
     assert_eq!(rest.last().unwrap().data["retryable"], true);
-    assert!(
-        start.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     socket.ending_of(&id).await.expect_error(503, "interrupted");
     assert_eq!(elsewhere.say("work", "go on").await, "You said: go on");
     let history = elsewhere.history("work").await;
     assert_eq!(
-        (
-            history[0]["content"].as_str(),
-            history[1]["finish_reason"].as_str()
-        ),
+        (history[0]["content"].as_str(), history[1]["finish_reason"].as_str()),
         (Some("count"), Some("interrupted"))
     );
     assert!(text_of(&rest).len() <= "two ".len());
@@ -59,14 +45,9 @@ async fn an_answer_whose_instance_was_killed_ends_as_interrupted_elsewhere() {
 
 #[tokio::test]
 async fn an_instance_that_froze_cannot_store_a_second_answer() {
-    let app = TestApp::builder(Backend::Redis)
-        .chats(2)
-        .set("chat.lease", "2s")
-        .start()
-        .await;
+    let app = TestApp::builder(Backend::Redis).chats(2).set("chat.lease", "2s").start().await;
     let gate = Gate::new();
-    app.model
-        .answer_to("count", Answer::gated(["one ", "two"], &gate));
+    app.model.answer_to("count", Answer::gated(["one ", "two"], &gate));
     let alice = app.login("alice").await;
     let mut own = alice.stream("work", "count").await;
     own.started().await;
@@ -78,20 +59,12 @@ async fn an_instance_that_froze_cannot_store_a_second_answer() {
     app.chat_process(0).thaw();
     let last = own.rest().await.pop().unwrap();
     assert_eq!(last.kind, "error", "{last:?}");
-    assert_eq!(
-        elsewhere.talk("work").await,
-        before,
-        "the stale answer was refused"
-    );
+    assert_eq!(elsewhere.talk("work").await, before, "the stale answer was refused");
 }
 
 #[tokio::test]
 async fn kills_under_load_lose_no_acknowledged_turn() {
-    let mut app = TestApp::builder(Backend::Redis)
-        .chats(2)
-        .set("chat.lease", "1s")
-        .start()
-        .await;
+    let mut app = TestApp::builder(Backend::Redis).chats(2).set("chat.lease", "1s").start().await;
     let (alice, auditor) = (app.login("alice").await, Auditor::new());
     for round in 0..6 {
         for number in 0..4 {
@@ -110,10 +83,7 @@ async fn kills_under_load_lose_no_acknowledged_turn() {
 
 #[tokio::test]
 async fn a_stop_while_the_store_is_frozen_tells_every_reader_how_it_ended() {
-    let app = TestApp::builder(Backend::Redis)
-        .set("server.drain_timeout", "1s")
-        .start()
-        .await;
+    let app = TestApp::builder(Backend::Redis).set("server.drain_timeout", "1s").start().await;
     let gate = Gate::new();
     app.model.usually(Answer::gated(["one ", "two"], &gate));
     let alice = app.login("alice").await;
@@ -125,10 +95,7 @@ async fn a_stop_while_the_store_is_frozen_tells_every_reader_how_it_ended() {
     let id = socket.say("other", "count").await;
     app.model.wait_chats(3).await;
     gate.release(1);
-    assert_eq!(
-        stream.next_but_queued().await.unwrap().data["token"],
-        "one "
-    );
+    assert_eq!(stream.next_but_queued().await.unwrap().data["token"], "one ");
     app.redis().freeze();
     app.chat_process(0).terminate();
     stream.ending().await.expect_error(503, "interrupted");
@@ -160,21 +127,12 @@ async fn running_answers_are_finished_before_the_end(on: Backend) {
     let closed = socket.closed(PATIENCE).await;
     assert_eq!(closed.code, 1001, "{closed:?}");
     assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));
-    assert!(
-        app.model
-            .chats()
-            .iter()
-            .all(|chat| chat.last_message() != "too late")
-    );
+    assert!(app.model.chats().iter().all(|chat| chat.last_message() != "too late"));
 }
 
 async fn what_outlasts_the_drain_ends_as_interrupted(on: Backend) {
-    let mut app = TestApp::builder(on)
-        .set("server.drain_timeout", "1s")
-        .start()
-        .await;
-    app.model
-        .answer_to("count", Answer::partial(["half"]).hang());
+    let mut app = TestApp::builder(on).set("server.drain_timeout", "1s").start().await;
+    app.model.answer_to("count", Answer::partial(["half"]).hang());
     let alice = app.login("alice").await;
     let mut stream = alice.stream("work", "count").await;
     stream.started().await;
@@ -185,10 +143,7 @@ async fn what_outlasts_the_drain_ends_as_interrupted(on: Backend) {
     app.chat_process(0).terminate();
     stream.ending().await.expect_error(503, "interrupted");
     whole.await.unwrap().problem(503, "interrupted");
-    assert_eq!(
-        app.chat_process(0).wait_exit(Duration::from_secs(10)).await,
-        Some(0)
-    );
+    assert_eq!(app.chat_process(0).wait_exit(Duration::from_secs(10)).await, Some(0));
     app.restart_chat(0).await;
     let alice = app.stranger().with_token(alice.token());
     let answer = alice.history("work").await.remove(1);
@@ -233,10 +188,8 @@ async fn forty_readers_are_told_how_their_answers_ended(on: Backend) {
         .start()
         .await;
     let gate = Gate::new();
-    app.model
-        .answer_to("short", Answer::gated(["one ", "two"], &gate));
-    app.model
-        .answer_to("endless", Answer::partial(["one "]).hang());
+    app.model.answer_to("short", Answer::gated(["one ", "two"], &gate));
+    app.model.answer_to("endless", Answer::partial(["one "]).hang());
     let (mut streams, mut sockets) = (Vec::new(), Vec::new());
     for number in 0..20 {
         let user = app.login(&format!("user-{number}")).await;
@@ -271,9 +224,5 @@ async fn forty_readers_are_told_how_their_answers_ended(on: Backend) {
         assert_eq!(socket.closed(PATIENCE).await.code, 1001);
     }
     assert_eq!(app.chat_process(0).wait_exit(PATIENCE).await, Some(0));
-    assert!(
-        start.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }

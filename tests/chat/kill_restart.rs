@@ -1,6 +1,6 @@
 //! Processes killed at any moment under load: what was acknowledged is stored once, pairs stay whole, sessions go on.
 //!
-//! `STORIES_CRASH_SECONDS` says how long the load lasts (12 s).
+//! `TEST_KILL_SECONDS` says how long the load lasts (12 s).
 
 use std::{
     collections::HashMap,
@@ -46,10 +46,7 @@ enum Came {
 
 #[tokio::test]
 async fn instances_killed_under_load_lose_nothing_that_was_acknowledged() {
-    killed_under_load(Backend::Redis, async |app, round| {
-        app.restart_chat(round % 2).await
-    })
-    .await;
+    killed_under_load(Backend::Redis, async |app, round| app.restart_chat(round % 2).await).await;
 }
 
 #[tokio::test]
@@ -63,27 +60,22 @@ async fn a_redis_killed_under_load_loses_nothing_that_was_acknowledged() {
 }
 
 async fn killed_under_load(on: Backend, kill_and_restart: impl AsyncFn(&mut TestApp, usize)) {
-    let redis = RedisOptions {
-        durable: true,
-        ..RedisOptions::default()
-    };
+    let redis = RedisOptions { durable: true, ..RedisOptions::default() };
     let mut app = TestApp::builder(on)
         .redis(redis)
         .chats(2)
         .set("chat.lease", format!("{}s", LEASE.as_secs()))
         .start()
         .await;
-    app.model
-        .usually(Answer::echo_every(Duration::from_millis(15)));
+    app.model.usually(Answer::echo_every(Duration::from_millis(15)));
     let load = Arc::new(Load {
         client: app.login("alice").await,
         doors: Mutex::new(doors(&app)),
         auditor: Auditor::new(),
         over: AtomicBool::new(false),
     });
-    let workers: Vec<_> = (0..WORKERS)
-        .map(|number| tokio::spawn(work(Arc::clone(&load), number)))
-        .collect();
+    let workers: Vec<_> =
+        (0..WORKERS).map(|number| tokio::spawn(work(Arc::clone(&load), number))).collect();
     let (end, mut rounds) = (Instant::now() + seconds(), 0);
     while Instant::now() < end {
         let pause = rand::rng().random_range(100..1500);
@@ -103,19 +95,13 @@ async fn killed_under_load(on: Backend, kill_and_restart: impl AsyncFn(&mut Test
         "{rounds} kills, {} turns",
         load.auditor.count()
     );
-    eprintln!(
-        "{on:?}: {rounds} kills, {} turns acknowledged",
-        load.auditor.count()
-    );
+    eprintln!("{on:?}: {rounds} kills, {} turns acknowledged", load.auditor.count());
 }
 
 async fn sessions_go_on(app: &TestApp, load: &Load) {
     let client = load.client.at(app.chat(app.instances() - 1));
     let begun = Instant::now();
-    for session in (0..WORKERS)
-        .map(|number| format!("own-{number}"))
-        .chain(["shared".to_owned()])
-    {
+    for session in (0..WORKERS).map(|number| format!("own-{number}")).chain(["shared".to_owned()]) {
         let reply = eventually(PATIENCE, "the session goes on", || async {
             let reply = client.send(&session, "go on").await;
             (reply.status != 503).then_some(reply)
@@ -123,22 +109,16 @@ async fn sessions_go_on(app: &TestApp, load: &Load) {
         .await;
         assert_eq!(reply.expect(200)["reply"], "You said: go on");
     }
-    assert!(
-        begun.elapsed() < LEASE + Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < LEASE + Duration::from_secs(8), "{:?}", begun.elapsed());
     load.auditor.check(&client).await;
 }
 
 fn doors(app: &TestApp) -> Vec<SocketAddr> {
-    (0..app.instances())
-        .map(|number| app.chat(number))
-        .collect()
+    (0..app.instances()).map(|number| app.chat(number)).collect()
 }
 
 fn seconds() -> Duration {
-    let told = std::env::var("STORIES_CRASH_SECONDS").ok();
+    let told = std::env::var("TEST_KILL_SECONDS").ok();
     Duration::from_secs(told.and_then(|text| text.parse().ok()).unwrap_or(12))
 }
 
@@ -150,25 +130,14 @@ async fn work(load: Arc<Load>, number: usize) {
             return;
         }
         let message = format!("{count} of {number}");
-        let session = if count % 4 == 3 {
-            "shared".to_owned()
-        } else {
-            format!("own-{number}")
-        };
+        let session = if count % 4 == 3 { "shared".to_owned() } else { format!("own-{number}") };
         let key = (count % 2 == 0).then(|| format!("key-{number}-{count}"));
         let mut tries = 0;
         let came = loop {
             let client = somewhere(&load, &mut at);
-            let attempt = attempt(
-                (number + count) % 3,
-                &client,
-                &session,
-                &message,
-                key.as_deref(),
-            );
-            let came = tokio::time::timeout(ATTEMPT, attempt)
-                .await
-                .unwrap_or(Came::Unknown);
+            let attempt =
+                attempt((number + count) % 3, &client, &session, &message, key.as_deref());
+            let came = tokio::time::timeout(ATTEMPT, attempt).await.unwrap_or(Came::Unknown);
             tries += 1;
             // Only a key makes it safe to ask again.
             match came {
@@ -192,9 +161,7 @@ async fn work(load: Arc<Load>, number: usize) {
 fn somewhere(load: &Load, at: &mut HashMap<SocketAddr, Client>) -> Client {
     let doors = load.doors.lock().unwrap().clone();
     let door = doors[rand::rng().random_range(0..doors.len())];
-    at.entry(door)
-        .or_insert_with(|| load.client.at(door))
-        .clone()
+    at.entry(door).or_insert_with(|| load.client.at(door)).clone()
 }
 
 async fn attempt(
@@ -249,13 +216,8 @@ async fn streamed(client: &Client, request: RequestBuilder, keyed: bool) -> Opti
     if let (false, Some(last), Some(first)) = (keyed, events.last(), events.first())
         && !last.is_last()
     {
-        let path = format!(
-            "/chat/messages/{}/stream",
-            first.data["message_id"].as_str()?
-        );
-        let resume = client
-            .request(Method::GET, &path)
-            .header("last-event-id", last.id);
+        let path = format!("/chat/messages/{}/stream", first.data["message_id"].as_str()?);
+        let resume = client.request(Method::GET, &path).header("last-event-id", last.id);
         events.extend(read(resume.send().await.ok()?).await);
     }
     Some(ending(&events))
@@ -292,9 +254,7 @@ fn ending(events: &[Event]) -> Came {
 }
 
 async fn on_a_socket(client: &Client, mut frame: Value, key: Option<&str>) -> Option<Came> {
-    let mut request = format!("ws://{}/chat/ws", client.address())
-        .into_client_request()
-        .ok()?;
+    let mut request = format!("ws://{}/chat/ws", client.address()).into_client_request().ok()?;
     let token = format!("Bearer {}", client.token()).parse().ok()?;
     request.headers_mut().insert("authorization", token);
     let (mut socket, _) = tokio_tungstenite::connect_async(request).await.ok()?;

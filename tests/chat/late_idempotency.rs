@@ -32,28 +32,15 @@ async fn a_key_does_not_run_again_over_a_newer_answer(on: Backend) {
         ("half", Answer::partial(["half"]).error("broken")),
     ] {
         app.model.next(failure);
-        let (key, message) = (
-            format!("key of {session}").replace(' ', "-"),
-            body(session, "hello"),
-        );
-        alice
-            .send_once(&key, &message)
-            .await
-            .problem(502, "llm_failed");
+        let (key, message) =
+            (format!("key of {session}").replace(' ', "-"), body(session, "hello"));
+        alice.send_once(&key, &message).await.problem(502, "llm_failed");
         let path = format!("/chat/sessions/{session}/regenerate");
         let newer = alice.post_empty(&path).await.expect(200);
         let asked = app.model.chats().len();
         let again = alice.send_once(&key, &message).await;
-        assert!(
-            again.status == 502 || again.status == 404,
-            "{}",
-            again.text()
-        );
-        assert_eq!(
-            app.model.chats().len(),
-            asked,
-            "{session}: the model is not asked again"
-        );
+        assert!(again.status == 502 || again.status == 404, "{}", again.text());
+        assert_eq!(app.model.chats().len(), asked, "{session}: the model is not asked again");
         let history = alice.history(session).await;
         assert_eq!(history.len(), 2);
         assert_eq!(history[1]["message_id"], newer["message_id"], "{session}");
@@ -63,21 +50,12 @@ async fn a_key_does_not_run_again_over_a_newer_answer(on: Backend) {
 async fn a_key_of_an_answer_that_was_replaced_makes_no_turn(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
-    alice
-        .send_once("k", &body("work", "hello"))
-        .await
-        .expect(200);
-    let newer = alice
-        .post_empty("/chat/sessions/work/regenerate")
-        .await
-        .expect(200);
+    alice.send_once("k", &body("work", "hello")).await.expect(200);
+    let newer = alice.post_empty("/chat/sessions/work/regenerate").await.expect(200);
     let again = alice.send_once("k", &body("work", "hello")).await;
     again.problem(404, "message_not_found");
     let history = alice.history("work").await;
-    assert_eq!(
-        (history.len(), &history[1]["message_id"]),
-        (2, &newer["message_id"])
-    );
+    assert_eq!((history.len(), &history[1]["message_id"]), (2, &newer["message_id"]));
     assert_eq!(app.model.chats().len(), 2);
 }
 
@@ -89,35 +67,23 @@ async fn a_regeneration_has_a_key_of_its_own(on: Backend) {
     let first = regenerate(&alice, "work", "k").await.expect(200);
     assert_eq!(first["reply"], "second");
     assert_eq!(regenerate(&alice, "work", "k").await.expect(200), first);
-    alice
-        .send_once("k", &body("work", "hello"))
-        .await
-        .problem(422, "idempotency_mismatch");
+    alice.send_once("k", &body("work", "hello")).await.problem(422, "idempotency_mismatch");
     app.model.next(Answer::partial(["bad"]).error("broken"));
-    regenerate(&alice, "work", "l")
-        .await
-        .problem(502, "llm_failed");
+    regenerate(&alice, "work", "l").await.problem(502, "llm_failed");
     assert_eq!(
         texts(&alice.talk("work").await),
         ["hello", "second"],
         "a failed try replaces nothing"
     );
     app.model.next(Answer::tokens(["third"]));
-    assert_eq!(
-        regenerate(&alice, "work", "l").await.expect(200)["reply"],
-        "third"
-    );
+    assert_eq!(regenerate(&alice, "work", "l").await.expect(200)["reply"], "third");
     assert_eq!(texts(&alice.talk("work").await), ["hello", "third"]);
     assert_eq!(app.model.chats().len(), 4);
 }
 
 #[tokio::test]
 async fn a_key_whose_acceptance_was_lost_is_used_again_at_once() {
-    let app = TestApp::builder(Backend::Redis)
-        .chats(2)
-        .proxied()
-        .start()
-        .await;
+    let app = TestApp::builder(Backend::Redis).chats(2).proxied().start().await;
     let alice = app.login("alice").await;
     let wire = app.store_proxy.as_ref().unwrap();
     for round in 0..4 {
@@ -127,10 +93,7 @@ async fn a_key_whose_acceptance_was_lost_is_used_again_at_once() {
             alice.say(&session, "before").await;
         }
         wire.set(Mode::Swallow);
-        alice
-            .send_once(&key, &message)
-            .await
-            .problem(503, "store_unavailable");
+        alice.send_once(&key, &message).await.problem(503, "store_unavailable");
         wire.cut_once().await;
         let there = alice.at(app.chat(round / 2));
         let reply = eventually(PATIENCE, "the key makes its turn", || async {
@@ -140,14 +103,7 @@ async fn a_key_whose_acceptance_was_lost_is_used_again_at_once() {
         .await;
         assert_eq!(reply.expect(200)["reply"], "You said: unknown");
         let talk = alice.talk(&session).await;
-        assert!(
-            texts(&talk).ends_with(&["unknown", "You said: unknown"]),
-            "{talk:?}"
-        );
-        assert_eq!(
-            talk.iter().filter(|(_, text)| text == "unknown").count(),
-            1,
-            "{talk:?}"
-        );
+        assert!(texts(&talk).ends_with(&["unknown", "You said: unknown"]), "{talk:?}");
+        assert_eq!(talk.iter().filter(|(_, text)| text == "unknown").count(), 1, "{talk:?}");
     }
 }

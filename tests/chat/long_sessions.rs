@@ -30,16 +30,9 @@ async fn a_hundred_thousand_messages_cost_no_more_than_two() {
         "a turn takes {long:?} in a long session, {short:?} in a short one"
     );
     let start = Instant::now();
-    let middle = alice
-        .get("/chat/sessions/long/messages?limit=2&before=50000")
-        .await
-        .expect(200);
+    let middle = alice.get("/chat/sessions/long/messages?limit=2&before=50000").await.expect(200);
     assert_eq!(middle["messages"][1]["content"], "message 49999");
-    assert!(
-        start.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     let grown = app.chat_process(0).memory().saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes more");
 }
@@ -57,16 +50,10 @@ async fn a_page_of_long_messages_ends_before_its_limit_and_the_next_goes_on() {
     loop {
         let page = alice.get(&path).await.expect(200);
         let messages = page["messages"].as_array().unwrap();
-        assert!(
-            messages.len() * LONG < 64 << 20,
-            "{} messages",
-            messages.len()
-        );
+        assert!(messages.len() * LONG < 64 << 20, "{} messages", messages.len());
         let words = messages.iter().map(|message| {
             let words: Vec<&str> = message["content"].as_str().unwrap().split(' ').collect();
-            words
-                .get(..2)
-                .map_or(String::new(), |words| words.join(" "))
+            words.get(..2).map_or(String::new(), |words| words.join(" "))
         });
         told.splice(0..0, words);
         pages += 1;
@@ -76,9 +63,7 @@ async fn a_page_of_long_messages_ends_before_its_limit_and_the_next_goes_on() {
         path = format!("/chat/sessions/long/messages?limit=500&before={cursor}");
     }
     assert!(pages > 1, "45 MB in one page");
-    let whole: Vec<String> = (2..150)
-        .map(|position| format!("message {position}"))
-        .collect();
+    let whole: Vec<String> = (2..150).map(|position| format!("message {position}")).collect();
     assert_eq!(told.get(2..), Some(&whole[..]));
     let export = alice.get("/chat/sessions/long/export").await.expect(200);
     assert_eq!(export["messages"].as_array().unwrap().len(), 150);

@@ -21,29 +21,21 @@ fn ask(text: &str, stream: bool) -> Value {
 
 /// The JSON of every `data:` line; anything else in the stream fails.
 fn frames(text: &str) -> Vec<Value> {
-    let mut lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with(':'))
-        .collect();
+    let mut lines: Vec<&str> =
+        text.lines().filter(|line| !line.is_empty() && !line.starts_with(':')).collect();
     assert_eq!(lines.pop(), Some("data: [DONE]"), "{text}");
     let data = |line: &&str| {
         line.strip_prefix("data: ")
             .unwrap_or_else(|| panic!("a line that SDKs choke on: {line:?}"))
             .to_owned()
     };
-    lines
-        .iter()
-        .map(|line| serde_json::from_str(&data(line)).unwrap())
-        .collect()
+    lines.iter().map(|line| serde_json::from_str(&data(line)).unwrap()).collect()
 }
 
 async fn a_completion_is_answered_whole(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
-    let answer = alice
-        .post("/v1/chat/completions", &ask("hello", false))
-        .await
-        .expect(200);
+    let answer = alice.post("/v1/chat/completions", &ask("hello", false)).await.expect(200);
     assert_eq!(answer["object"], "chat.completion");
     let message = &answer["choices"][0]["message"];
     assert_eq!(message["role"], "assistant");
@@ -65,13 +57,7 @@ async fn a_completion_is_answered_in_a_stream_of_data_lines_alone(on: Backend) {
     let alice = app.login("alice").await;
     let mut body = ask("hello", true);
     let plain = alice.post("/v1/chat/completions", &body).await;
-    assert!(
-        plain
-            .header("content-type")
-            .starts_with("text/event-stream"),
-        "{:?}",
-        plain.headers
-    );
+    assert!(plain.header("content-type").starts_with("text/event-stream"), "{:?}", plain.headers);
     let chunks = frames(&plain.text());
     assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
     let text: String = chunks
@@ -79,42 +65,23 @@ async fn a_completion_is_answered_in_a_stream_of_data_lines_alone(on: Backend) {
         .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
         .collect();
     assert_eq!(text, "You said: hello");
-    assert_eq!(
-        chunks.last().unwrap()["choices"][0]["finish_reason"],
-        "stop"
-    );
-    assert!(
-        chunks
-            .iter()
-            .all(|chunk| chunk["usage"].is_null() && chunk["id"] == chunks[0]["id"])
-    );
+    assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "stop");
+    assert!(chunks.iter().all(|chunk| chunk["usage"].is_null() && chunk["id"] == chunks[0]["id"]));
     body["stream_options"] = json!({"include_usage": true});
     let chunks = frames(&alice.post("/v1/chat/completions", &body).await.text());
     let last = chunks.last().unwrap();
     assert_eq!(last["choices"], json!([]));
-    assert!(
-        last["usage"]["total_tokens"].as_u64().unwrap() > 0,
-        "{last}"
-    );
+    assert!(last["usage"]["total_tokens"].as_u64().unwrap() > 0, "{last}");
 }
 
 async fn a_failure_in_mid_stream_is_an_error_frame_and_an_end(on: Backend) {
     let app = TestApp::start(on).await;
-    app.model
-        .usually(Answer::partial(["half"]).error("the runner has crashed"));
+    app.model.usually(Answer::partial(["half"]).error("the runner has crashed"));
     let alice = app.login("alice").await;
-    let chunks = frames(
-        &alice
-            .post("/v1/chat/completions", &ask("hello", true))
-            .await
-            .text(),
-    );
+    let chunks = frames(&alice.post("/v1/chat/completions", &ask("hello", true)).await.text());
     let error = &chunks.last().unwrap()["error"];
     assert_eq!(error["code"], "llm_failed", "{chunks:?}");
-    assert!(
-        error["message"].is_string() && error["type"].is_string(),
-        "{error}"
-    );
+    assert!(error["message"].is_string() && error["type"].is_string(), "{error}");
     assert!(!error.to_string().contains("crashed"), "{error}");
 }
 
@@ -134,17 +101,10 @@ async fn refusals_have_the_other_shape(on: Backend) {
         let reply = alice.post("/v1/chat/completions", &body).await;
         let error = reply.json()["error"].clone();
         assert!(
-            if status == 0 {
-                (400..=422).contains(&reply.status)
-            } else {
-                reply.status == status
-            },
+            if status == 0 { (400..=422).contains(&reply.status) } else { reply.status == status },
             "{error}"
         );
-        assert!(
-            error["message"].is_string() && error["type"].is_string(),
-            "{error}"
-        );
+        assert!(error["message"].is_string() && error["type"].is_string(), "{error}");
         assert!(code.is_none_or(|code| error["code"] == code), "{error}");
         assert!(!reply.header("x-request-id").is_empty());
     }
@@ -157,10 +117,7 @@ async fn models_are_listed(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
     let list = alice.get("/v1/models").await.expect(200);
-    assert_eq!(
-        (&list["object"], &list["data"][0]["id"]),
-        (&json!("list"), &json!("gemma3:1b"))
-    );
+    assert_eq!((&list["object"], &list["data"][0]["id"]), (&json!("list"), &json!("gemma3:1b")));
     let ours = alice.get("/chat/models").await.expect(200);
     assert_eq!(
         (&ours["models"][0]["id"], &ours["models"][0]["provider"]),
@@ -173,9 +130,7 @@ async fn a_client_that_leaves_stops_the_model_at_once(on: Backend) {
     let gate = Gate::new();
     app.model.usually(Answer::gated(["one", "two"], &gate));
     let alice = app.login("alice").await;
-    let request = alice
-        .request(Method::POST, "/v1/chat/completions")
-        .json(&ask("count", true));
+    let request = alice.request(Method::POST, "/v1/chat/completions").json(&ask("count", true));
     let asking = tokio::spawn(async move {
         let mut answer = request.send().await.unwrap();
         while answer.chunk().await.unwrap().is_some() {}
@@ -183,9 +138,6 @@ async fn a_client_that_leaves_stops_the_model_at_once(on: Backend) {
     app.model.wait_chats(1).await;
     gate.release(1);
     asking.abort();
-    let after = app
-        .model
-        .left_after("count", Instant::now(), tests::PATIENCE)
-        .await;
+    let after = app.model.left_after("count", Instant::now(), tests::PATIENCE).await;
     assert!(after < Duration::from_secs(2), "{after:?}");
 }

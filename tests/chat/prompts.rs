@@ -13,10 +13,7 @@ on_both_stores!(
 );
 
 fn pair(user: &str) -> [(String, String); 2] {
-    [
-        ("user".to_owned(), user.to_owned()),
-        ("assistant".to_owned(), format!("You said: {user}")),
-    ]
+    [("user".to_owned(), user.to_owned()), ("assistant".to_owned(), format!("You said: {user}"))]
 }
 
 async fn a_third_message_brings_the_earlier_turns_whole_and_once(on: Backend) {
@@ -35,33 +32,17 @@ async fn two_users_never_share_a_session_of_the_same_name(on: Backend) {
     let app = TestApp::start(on).await;
     let (alice, bob) = (app.login("alice").await, app.login("bob").await);
     alice.say("work", "my secret").await;
-    bob.get("/chat/sessions/work")
-        .await
-        .problem(404, "session_not_found");
-    bob.get("/chat/sessions/work/messages")
-        .await
-        .problem(404, "session_not_found");
-    bob.get("/chat/sessions/work/export")
-        .await
-        .problem(404, "session_not_found");
-    bob.delete("/chat/sessions/work")
-        .await
-        .problem(404, "session_not_found");
+    bob.get("/chat/sessions/work").await.problem(404, "session_not_found");
+    bob.get("/chat/sessions/work/messages").await.problem(404, "session_not_found");
+    bob.get("/chat/sessions/work/export").await.problem(404, "session_not_found");
+    bob.delete("/chat/sessions/work").await.problem(404, "session_not_found");
     bob.patch("/chat/sessions/work", &json!({"title": "mine"}))
         .await
         .problem(404, "session_not_found");
     bob.say("work", "hello").await;
-    assert_eq!(
-        app.model.asked("hello").messages(),
-        [("user".to_owned(), "hello".to_owned())]
-    );
-    let id = alice.history("work").await[1]["message_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    bob.get(&format!("/chat/messages/{id}/stream"))
-        .await
-        .problem(404, "message_not_found");
+    assert_eq!(app.model.asked("hello").messages(), [("user".to_owned(), "hello".to_owned())]);
+    let id = alice.history("work").await[1]["message_id"].as_str().unwrap().to_owned();
+    bob.get(&format!("/chat/messages/{id}/stream")).await.problem(404, "message_not_found");
     bob.cancel(&id).await.problem(404, "message_not_found");
     assert_eq!(alice.talk("work").await, pair("my secret"));
     assert_eq!(bob.talk("work").await, pair("hello"));
@@ -69,28 +50,17 @@ async fn two_users_never_share_a_session_of_the_same_name(on: Backend) {
 
 async fn a_turn_without_an_answer_is_not_part_of_later_prompts(on: Backend) {
     let app = TestApp::start(on).await;
-    app.model
-        .answer_to("fail", Answer::refuse(500, "", r#"{"error":"no"}"#));
+    app.model.answer_to("fail", Answer::refuse(500, "", r#"{"error":"no"}"#));
     let alice = app.login("alice").await;
     alice.send("work", "fail").await.problem(502, "llm_failed");
-    assert_eq!(
-        alice.talk("work").await,
-        [("user".to_owned(), "fail".to_owned())]
-    );
+    assert_eq!(alice.talk("work").await, [("user".to_owned(), "fail".to_owned())]);
     alice.say("work", "hello").await;
-    assert_eq!(
-        app.model.asked("hello").messages(),
-        [("user".to_owned(), "hello".to_owned())]
-    );
+    assert_eq!(app.model.asked("hello").messages(), [("user".to_owned(), "hello".to_owned())]);
 }
 
 async fn what_a_request_says_goes_before_what_a_session_says(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("chat.system_prompt", "from the operator")
-        .start()
-        .await;
-    app.model
-        .have(&[("gemma3:1b", 8192), ("big:70b", 8192), ("small:1b", 8192)]);
+    let app = TestApp::builder(on).set("chat.system_prompt", "from the operator").start().await;
+    app.model.have(&[("gemma3:1b", 8192), ("big:70b", 8192), ("small:1b", 8192)]);
     let alice = app.login("alice").await;
     tests::eventually(tests::PATIENCE, "the new models are known", || async {
         let models = alice.get("/chat/models").await.expect(200);
@@ -107,10 +77,7 @@ async fn what_a_request_says_goes_before_what_a_session_says(on: Backend) {
     alice.post("/chat/sessions", &session).await.expect(201);
     alice.say("own", "b").await;
     let request = json!({"session_id": "own", "message": "c", "system": "from the request", "model": "small:1b"});
-    assert_eq!(
-        alice.post("/chat/message", &request).await.expect(200)["model"],
-        "small:1b"
-    );
+    assert_eq!(alice.post("/chat/message", &request).await.expect(200)["model"], "small:1b");
     alice.say("own", "d").await;
     let of = |message: &str| {
         let asked = app.model.asked(message);
@@ -121,13 +88,8 @@ async fn what_a_request_says_goes_before_what_a_session_says(on: Backend) {
     assert_eq!(of("b"), (json!("big:70b"), system("from the session")));
     assert_eq!(of("c"), (json!("small:1b"), system("from the request")));
     assert_eq!(of("d"), (json!("big:70b"), system("from the session")));
-    let systems = app
-        .model
-        .asked("d")
-        .messages()
-        .iter()
-        .filter(|(role, _)| role == "system")
-        .count();
+    let systems =
+        app.model.asked("d").messages().iter().filter(|(role, _)| role == "system").count();
     assert_eq!(systems, 1);
 }
 
@@ -135,53 +97,28 @@ async fn options_reach_the_model(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
     let options = json!({"temperature": 0.5, "top_p": 0.9, "top_k": 3, "max_tokens": 77, "seed": 5, "stop": ["END"], "think": false});
-    alice
-        .post(
-            "/chat/message",
-            &json!({"message": "hello", "options": options}),
-        )
-        .await
-        .expect(200);
+    alice.post("/chat/message", &json!({"message": "hello", "options": options})).await.expect(200);
     let asked = app.model.asked("hello").body;
     let sent = &asked["options"];
-    assert_eq!(
-        (&sent["temperature"], &sent["top_k"]),
-        (&json!(0.5), &json!(3)),
-        "{asked}"
-    );
-    assert_eq!(
-        (&sent["num_predict"], &sent["seed"]),
-        (&json!(77), &json!(5)),
-        "{asked}"
-    );
-    assert_eq!(
-        (&sent["stop"], &sent["num_ctx"]),
-        (&json!(["END"]), &json!(8192)),
-        "{asked}"
-    );
-    assert_eq!(
-        (&asked["stream"], &asked["think"]),
-        (&json!(true), &json!(false)),
-        "{asked}"
-    );
+    assert_eq!((&sent["temperature"], &sent["top_k"]), (&json!(0.5), &json!(3)), "{asked}");
+    assert_eq!((&sent["num_predict"], &sent["seed"]), (&json!(77), &json!(5)), "{asked}");
+    assert_eq!((&sent["stop"], &sent["num_ctx"]), (&json!(["END"]), &json!(8192)), "{asked}");
+    assert_eq!((&asked["stream"], &asked["think"]), (&json!(true), &json!(false)), "{asked}");
     alice.say("other", "without").await;
+    // A model that does not think ignores how much it should: this one does not.
+    for effort in [json!("low"), json!("medium"), json!("high"), json!(true)] {
+        let body = json!({"session_id": "other", "message": "think", "options": {"think": effort}});
+        alice.post("/chat/message", &body).await.expect(200);
+    }
     let usual: Value = app.model.asked("without").body["options"]["num_predict"].clone();
-    assert!(
-        usual.as_i64().is_some_and(|tokens| tokens > 0),
-        "num_predict is always sent: {usual}"
-    );
+    assert!(usual.as_i64().is_some_and(|tokens| tokens > 0), "num_predict is always sent: {usual}");
 }
 
 async fn what_does_not_fit_the_window_is_left_out_and_counted(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("llm.ollama.context_window", 1024)
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("llm.ollama.context_window", 1024).start().await;
     let alice = app.login("alice").await;
     for number in 0..6 {
-        alice
-            .say("work", &format!("{number} {}", "word ".repeat(120)))
-            .await;
+        alice.say("work", &format!("{number} {}", "word ".repeat(120))).await;
     }
     let last = alice.send("work", "the last").await.expect(200);
     let dropped = last["context"]["dropped_messages"].as_u64().unwrap();
@@ -192,9 +129,5 @@ async fn what_does_not_fit_the_window_is_left_out_and_counted(on: Backend) {
     assert_eq!(alice.history("work").await.len(), 14, "all are kept");
     let huge = alice.send("work", &"word ".repeat(6000)).await;
     huge.problem(422, "context_too_long");
-    assert_eq!(
-        alice.history("work").await.len(),
-        14,
-        "nothing of it is stored"
-    );
+    assert_eq!(alice.history("work").await.len(), 14, "nothing of it is stored");
 }

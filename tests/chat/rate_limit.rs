@@ -14,6 +14,7 @@ on_both_stores!(
     of_turns_at_once_exactly_as_many_as_allowed_begin,
     a_refusal_of_the_limit_comes_before_any_other,
     a_repetition_costs_nothing,
+    repetitions_are_free_ten_times_as_often_as_requests_are_allowed,
     health_and_documents_cost_nothing,
     a_days_tokens_run_out,
 );
@@ -41,21 +42,10 @@ async fn exactly_as_many_as_allowed_are_admitted_over_all_instances(on: Backend)
         asking.spawn(async move { ask(&client).await });
     }
     let replies = asking.join_all().await;
-    assert_eq!(
-        replies.iter().filter(|reply| reply.status == 200).count(),
-        20
-    );
+    assert_eq!(replies.iter().filter(|reply| reply.status == 200).count(), 20);
     for reply in &replies {
-        assert!(
-            reply.header("ratelimit-policy").contains("q=20"),
-            "{:?}",
-            reply.headers
-        );
-        assert!(
-            reply.header("ratelimit").contains("r="),
-            "{:?}",
-            reply.headers
-        );
+        assert!(reply.header("ratelimit-policy").contains("q=20"), "{:?}", reply.headers);
+        assert!(reply.header("ratelimit").contains("r="), "{:?}", reply.headers);
         if reply.status != 200 {
             reply.problem(429, "rate_limited");
         }
@@ -81,10 +71,7 @@ async fn every_wire_costs_the_same_bucket(on: Backend) {
     let app = limited(on, 6, "10m").await;
     let alice = app.login("alice").await;
     ask(&alice).await.expect(200);
-    alice
-        .send("work", " ")
-        .await
-        .problem(422, "validation_failed");
+    alice.send("work", " ").await.problem(422, "validation_failed");
     let mut socket = alice.socket().await;
     socket.send(&json!({"message": " ", "ref": "a"})).await;
     assert_eq!(socket.with_ref("a").await["code"], "validation_failed");
@@ -117,14 +104,10 @@ async fn every_turn_is_counted_once_and_one_too_many_leaves_nothing(on: Backend)
     let body = json!({"message": "hello", "session_id": "work"});
     let streamed = alice.post("/chat/message?stream=true", &body).await;
     assert_eq!((streamed.status, left(&streamed)), (200, 2));
-    let again = alice
-        .post("/chat/sessions/work/regenerate", &json!({}))
-        .await;
+    let again = alice.post("/chat/sessions/work/regenerate", &json!({})).await;
     assert_eq!((again.status, left(&again)), (200, 1));
     ask(&alice).await.expect(200);
-    let again = alice
-        .post("/chat/sessions/work/regenerate", &json!({}))
-        .await;
+    let again = alice.post("/chat/sessions/work/regenerate", &json!({})).await;
     again.problem(429, "rate_limited");
     let refused = alice.send("work", "one too many").await;
     refused.problem(429, "rate_limited");
@@ -142,10 +125,7 @@ async fn of_turns_at_once_exactly_as_many_as_allowed_begin(on: Backend) {
     // Sessions that their instances know.
     for number in 0..8 {
         let client = alice.at(app.chat(number % app.instances()));
-        client
-            .send(&format!("s{number}"), "hello")
-            .await
-            .expect(200);
+        client.send(&format!("s{number}"), "hello").await.expect(200);
     }
     let mut asking = JoinSet::new();
     for number in 0..48 {
@@ -164,14 +144,11 @@ async fn of_turns_at_once_exactly_as_many_as_allowed_begin(on: Backend) {
 #[tokio::test]
 async fn a_turn_whose_acceptance_was_not_heard_is_counted_once_and_never_refused() {
     let app = TestApp::builder(Backend::Redis).proxied();
-    let app = app
-        .set("rate_limit.requests", 5)
-        .set("rate_limit.period", "10m");
+    let app = app.set("rate_limit.requests", 5).set("rate_limit.period", "10m");
     let app = app.without_waiting().start().await;
     app.wait_up().await;
     let alice = app.login("alice").await;
-    app.model
-        .answer_to("fail", Answer::partial(["half"]).drop_connection());
+    app.model.answer_to("fail", Answer::partial(["half"]).drop_connection());
     // From here on the session is known, and a turn is counted as it is accepted; and Redis knows the script.
     alice.say("work", "hello").await;
     alice.say("work", "one").await;
@@ -182,10 +159,7 @@ async fn a_turn_whose_acceptance_was_not_heard_is_counted_once_and_never_refused
     let failed = unheard(&app, &alice, "fail").await;
     failed.problem(502, "llm_failed");
     assert_eq!(left(&failed), 0);
-    alice
-        .send("work", "one too many")
-        .await
-        .problem(429, "rate_limited");
+    alice.send("work", "one too many").await.problem(429, "rate_limited");
     assert_eq!(app.model.chats().len(), 5);
 }
 
@@ -220,10 +194,7 @@ async fn a_refusal_of_the_limit_comes_before_any_other(on: Backend) {
     for (path, body, _) in &wrong {
         alice.post(path, body).await.problem(429, "rate_limited");
     }
-    alice
-        .send_once("k", &json!({"message": "hello"}))
-        .await
-        .problem(429, "rate_limited");
+    alice.send_once("k", &json!({"message": "hello"})).await.problem(429, "rate_limited");
     assert!(app.model.chats().is_empty());
 }
 
@@ -244,36 +215,41 @@ async fn a_repetition_costs_nothing(on: Backend) {
     assert_eq!(app.model.chats().len(), 1);
 }
 
+async fn repetitions_are_free_ten_times_as_often_as_requests_are_allowed(on: Backend) {
+    let app = limited(on, 3, "10m").await;
+    let alice = app.login("alice").await;
+    let body = json!({"session_id": "work", "message": "hello"});
+    let mut answered = 0;
+    let refused = loop {
+        let reply = alice.send_once("k", &body).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        answered += 1;
+        assert!(answered < 50, "repetitions have no limit");
+    };
+    refused.problem(429, "rate_limited");
+    // The first costs one, thirty repetitions nothing, two more what is left.
+    assert_eq!(answered, 1 + 30 + 2);
+    assert_eq!(app.model.chats().len(), 1);
+}
+
 async fn health_and_documents_cost_nothing(on: Backend) {
     let app = limited(on, 2, "10m").await;
     let somebody = app.stranger();
     for _ in 0..5 {
-        for path in [
-            "/health",
-            "/livez",
-            "/readyz",
-            "/openapi.json",
-            "/.well-known/jwks.json",
-        ] {
+        for path in ["/health", "/livez", "/readyz", "/openapi.json", "/.well-known/jwks.json"] {
             assert_eq!(somebody.get(path).await.status, 200, "{path}");
         }
     }
-    let counted = [
-        somebody.get("/chat/sessions").await.status,
-        somebody.get("/chat/sessions").await.status,
-    ];
+    let counted =
+        [somebody.get("/chat/sessions").await.status, somebody.get("/chat/sessions").await.status];
     assert_eq!(counted, [401, 401]);
-    somebody
-        .get("/chat/sessions")
-        .await
-        .problem(429, "rate_limited");
+    somebody.get("/chat/sessions").await.problem(429, "rate_limited");
 }
 
 async fn a_days_tokens_run_out(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("rate_limit.tokens_per_day", 3000)
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("rate_limit.tokens_per_day", 3000).start().await;
     let alice = app.login("alice").await;
     let body = json!({"message": "word ".repeat(200), "options": {"max_tokens": 100}});
     let mut answered = 0;

@@ -19,11 +19,7 @@ impl Recorded {
         let table = String::from_utf8(fixture("EXPECTED.tsv")).unwrap();
         let row = |line: &str| {
             let (file, said) = line.split_once('\t').unwrap();
-            Self {
-                file: file.to_owned(),
-                said: said.to_owned(),
-                bytes: fixture(file),
-            }
+            Self { file: file.to_owned(), said: said.to_owned(), bytes: fixture(file) }
         };
         table.lines().skip(1).map(row).collect()
     }
@@ -54,11 +50,7 @@ impl Recorded {
 async fn every_recorded_answer_reaches_a_caller_of_v1_as_it_was(on: Backend) {
     for (provider, server, folders) in [
         ("ollama", FakeModel::ollama().await, &["ollama/"][..]),
-        (
-            "openai",
-            FakeModel::openai().await,
-            &["openai/", "llama-server/"],
-        ),
+        ("openai", FakeModel::openai().await, &["openai/", "llama-server/"]),
     ] {
         let app = TestApp::builder(on)
             .set("llm.providers", provider)
@@ -82,10 +74,8 @@ async fn every_recorded_answer_reaches_a_caller_of_v1_as_it_was(on: Backend) {
                 let whole = whole(&alice, &one.file, counted).await;
                 // What failed has no text, where it is not streamed.
                 let told = one.told();
-                let failed = told
-                    .rsplit(' ')
-                    .next()
-                    .filter(|_| whole.contains('_') && !whole.contains(' '));
+                let failed =
+                    told.rsplit(' ').next().filter(|_| whole.contains('_') && !whole.contains(' '));
                 assert_eq!(whole, failed.unwrap_or(&told), "{}, whole", one.file);
             }
         }
@@ -94,9 +84,7 @@ async fn every_recorded_answer_reaches_a_caller_of_v1_as_it_was(on: Backend) {
 }
 
 async fn whole(client: &Client, message: &str, counted: bool) -> String {
-    let reply = client
-        .post("/v1/chat/completions", &completion_of(message, false))
-        .await;
+    let reply = client.post("/v1/chat/completions", &completion_of(message, false)).await;
     let answer = reply.json();
     if reply.status != 200 {
         return answer["error"]["code"].as_str().unwrap().to_owned();
@@ -126,9 +114,7 @@ async fn streamed(client: &Client, message: &str, counted: bool) -> String {
     let chunks = Completion::of(response).rest().await;
     let delta = |name: &str| -> String {
         let pieces = chunks.iter();
-        pieces
-            .filter_map(|chunk| chunk["choices"][0]["delta"][name].as_str())
-            .collect()
+        pieces.filter_map(|chunk| chunk["choices"][0]["delta"][name].as_str()).collect()
     };
     let mut brief = Brief {
         thinking: delta("reasoning_content"),

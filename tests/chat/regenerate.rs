@@ -30,64 +30,38 @@ async fn another_answer_replaces_the_last(on: Backend) {
         1,
         "the model does not see its old answer"
     );
-    let old = format!(
-        "/chat/messages/{}/stream",
-        first["message_id"].as_str().unwrap()
-    );
+    let old = format!("/chat/messages/{}/stream", first["message_id"].as_str().unwrap());
     alice.get(&old).await.problem(404, "message_not_found");
-    let request = alice.request(
-        reqwest::Method::POST,
-        "/chat/sessions/work/regenerate?stream=true",
-    );
+    let request =
+        alice.request(reqwest::Method::POST, "/chat/sessions/work/regenerate?stream=true");
     let mut stream = alice.open(request).await;
     stream.started().await;
     assert_eq!(text_of(&stream.rest().await), "You said: hello");
-    let texts: Vec<String> = alice
-        .talk("work")
-        .await
-        .into_iter()
-        .map(|(_, text)| text)
-        .collect();
+    let texts: Vec<String> = alice.talk("work").await.into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts, ["hello", "You said: hello"]);
-    assert_eq!(
-        alice.get("/chat/sessions/work").await.expect(200)["message_count"],
-        2
-    );
+    assert_eq!(alice.get("/chat/sessions/work").await.expect(200)["message_count"], 2);
 }
 
 async fn a_failed_attempt_leaves_the_old_answer(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
     alice.say("work", "hello").await;
-    app.model
-        .usually(Answer::refuse(500, "", r#"{"error":"no"}"#));
-    alice
-        .post("/chat/sessions/work/regenerate", &json!({}))
-        .await
-        .problem(502, "llm_failed");
+    app.model.usually(Answer::refuse(500, "", r#"{"error":"no"}"#));
+    alice.post("/chat/sessions/work/regenerate", &json!({})).await.problem(502, "llm_failed");
     assert_eq!(alice.talk("work").await[1].1, "You said: hello");
 }
 
 async fn an_empty_session_has_nothing_to_answer_again(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
-    alice
-        .post_empty("/chat/sessions/none/regenerate")
-        .await
-        .problem(404, "session_not_found");
-    alice
-        .post("/chat/sessions", &json!({"session_id": "empty"}))
-        .await
-        .expect(201);
+    alice.post_empty("/chat/sessions/none/regenerate").await.problem(404, "session_not_found");
+    alice.post("/chat/sessions", &json!({"session_id": "empty"})).await.expect(201);
     let reply = alice.post_empty("/chat/sessions/empty/regenerate").await;
     assert!((400..500).contains(&reply.status), "{}", reply.status);
 }
 
 async fn another_answer_is_given_where_prompts_look_at_one_message_alone(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("chat.history_messages", 1)
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("chat.history_messages", 1).start().await;
     let alice = app.login("alice").await;
     alice.say("work", "hello").await;
     something_else(&app, &alice).await;

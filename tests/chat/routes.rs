@@ -7,17 +7,19 @@ use tests::{Backend, Client, TestApp};
 on_both_stores!(
     every_route_refuses_every_bad_token,
     another_users_ids_open_nothing_on_any_route,
-    the_document_lists_every_route,
-    methods_that_do_not_exist_are_405
+    the_document_lists_routes_of_every_api,
+    methods_that_do_not_exist_are_405,
+    a_route_that_is_missing_says_what_serves_instead,
 );
 
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 7] = [
     "/health",
     "/livez",
     "/readyz",
     "/openapi.json",
     "/docs",
     "/.well-known/jwks.json",
+    "/auth/settings",
 ];
 
 /// Calls of `auth` that need no token: they give one.
@@ -46,9 +48,7 @@ async fn guarded(client: &Client) -> Vec<(Method, String)> {
 
 /// The path with that in the place of each parameter.
 fn fill(path: &str, id: &str) -> String {
-    let parts = path
-        .split('/')
-        .map(|part| if part.starts_with('{') { id } else { part });
+    let parts = path.split('/').map(|part| if part.starts_with('{') { id } else { part });
     parts.collect::<Vec<_>>().join("/")
 }
 
@@ -80,14 +80,8 @@ async fn another_users_ids_open_nothing_on_any_route(on: Backend) {
     let app = TestApp::start(on).await;
     let (alice, bob) = (app.login("alice").await, app.login("bob").await);
     let sent = alice.send("work", "hello").await.expect(200);
-    let made = alice
-        .post("/auth/keys", &json!({"name": "mine"}))
-        .await
-        .expect(201);
-    let before = (
-        alice.talk("work").await,
-        alice.get("/chat/sessions/work").await.text(),
-    );
+    let made = alice.post("/auth/keys", &json!({"name": "mine"})).await.expect(201);
+    let before = (alice.talk("work").await, alice.get("/chat/sessions/work").await.text());
     let mut tried = 0;
     for service in [bob.clone(), bob.at_auth()] {
         for (method, path) in guarded(&service).await {
@@ -111,20 +105,19 @@ async fn another_users_ids_open_nothing_on_any_route(on: Backend) {
         }
     }
     assert!(tried >= 9, "{tried} routes have an id");
-    let after = (
-        alice.talk("work").await,
-        alice.get("/chat/sessions/work").await.text(),
-    );
+    let after = (alice.talk("work").await, alice.get("/chat/sessions/work").await.text());
     assert_eq!(before, after, "nothing has changed");
     let keys = alice.get("/auth/keys").await.expect(200);
     assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
 }
 
 async fn refused(client: &Client, method: &Method, path: &str, code: &str) {
-    let reply = client
-        .fetch(client.request(method.clone(), path).json(&json!({})))
-        .await;
-    if path.starts_with("/v1") {
+    let reply = client.fetch(client.request(method.clone(), path).json(&json!({}))).await;
+    if path.starts_with("/api/") {
+        let status = if code == "missing_token" { 403 } else { 401 };
+        assert_eq!(reply.status, status, "{method} {path}");
+        assert!(reply.json()["error"].is_string(), "{method} {path}");
+    } else if path.starts_with("/v1") {
         assert_eq!(
             (reply.status, &reply.json()["error"]["code"]),
             (401, &json!(code)),
@@ -135,7 +128,7 @@ async fn refused(client: &Client, method: &Method, path: &str, code: &str) {
     }
 }
 
-async fn the_document_lists_every_route(on: Backend) {
+async fn the_document_lists_routes_of_every_api(on: Backend) {
     let app = TestApp::start(on).await;
     let document = app.stranger().get("/openapi.json").await.expect(200);
     for (path, method) in [
@@ -149,50 +142,64 @@ async fn the_document_lists_every_route(on: Backend) {
         ("/chat/models", "get"),
         ("/v1/models", "get"),
         ("/v1/chat/completions", "post"),
+        ("/v1/responses", "post"),
+        ("/v1/embeddings", "post"),
+        ("/v1/messages", "post"),
+        ("/v1/messages/count_tokens", "post"),
+        ("/api/chat", "post"),
+        ("/api/generate", "post"),
+        ("/api/tags", "get"),
         ("/health", "get"),
     ] {
-        assert!(
-            document["paths"][path][method].is_object(),
-            "{method} {path}"
-        );
+        assert!(document["paths"][path][method].is_object(), "{method} {path}");
     }
     let text = document.to_string();
-    for code in [
-        "llm_failed",
-        "session_busy",
-        "store_unavailable",
-        "idempotency_mismatch",
-        "queue_full",
-    ] {
+    for code in
+        ["llm_failed", "session_busy", "store_unavailable", "idempotency_mismatch", "queue_full"]
+    {
         assert!(text.contains(code), "{code}");
     }
     let docs = app.stranger().get("/docs").await;
     assert!(matches!(docs.status, 200 | 301..=308), "{}", docs.status);
-    assert!(
-        !docs.text().contains("https://"),
-        "nothing is loaded from elsewhere"
-    );
+    assert!(!docs.text().contains("https://"), "nothing is loaded from elsewhere");
 }
 
 async fn methods_that_do_not_exist_are_405(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
-    for path in [
-        "/chat/message",
-        "/chat/sessions",
-        "/chat/usage",
-        "/chat/models",
-        "/health",
-    ] {
+    for path in ["/chat/message", "/chat/sessions", "/chat/usage", "/chat/models", "/health"] {
         for method in ["PUT", "TRACE", "BREW"] {
-            let reply = alice
-                .fetch(alice.request(method.parse().unwrap(), path))
-                .await;
+            let reply = alice.fetch(alice.request(method.parse().unwrap(), path)).await;
             let problem: Value = reply.problem(405, "method_not_allowed");
-            assert!(
-                !reply.header("allow").is_empty(),
-                "{method} {path}: {problem}"
-            );
+            assert!(!reply.header("allow").is_empty(), "{method} {path}: {problem}");
         }
+    }
+}
+
+async fn a_route_that_is_missing_says_what_serves_instead(on: Backend) {
+    let app = TestApp::start(on).await;
+    // With and without a token: nothing is there for anybody.
+    for client in [app.stranger(), app.login("alice").await] {
+        for (path, named) in [
+            ("/v1/completions", "POST /v1/chat/completions"),
+            ("/v1/responses/compact", "POST /v1/chat/completions"),
+            ("/v1/audio/speech", "POST /v1/chat/completions"),
+            ("/v1/images/generations", "POST /v1/chat/completions"),
+            ("/v1/assistants", "POST /chat/sessions"),
+            ("/v1/threads/t/runs", "POST /chat/message"),
+            ("/v1/files", "POST /v1/chat/completions"),
+            ("/v1/batches", "POST /v1/chat/completions"),
+            ("/v1/of_next_year", "GET /v1/models"),
+        ] {
+            let reply = client.post(path, &json!({})).await;
+            assert_eq!(reply.status, 404, "{path}");
+            let error = &reply.json()["error"];
+            assert_eq!(error["code"], "not_found", "{path}: {error}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(named), "{path}: {message}");
+        }
+        let reply = client.get("/chat/completions").await;
+        reply.problem(404, "not_found");
+        assert!(reply.json()["detail"].as_str().unwrap().contains("/v1"));
     }
 }

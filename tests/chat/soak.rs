@@ -1,7 +1,7 @@
 //! Everything at once, for as long as is wanted: instances killed, callers who cancel and leave, a model server that
 //! fails in every way. Then nothing runs, nothing waits, nothing is held, and nothing acknowledged is lost.
 //!
-//! `STORIES_SOAK_SECONDS` says how long it lasts (10 s); `scripts/soak-turns.sh` lets it last ten minutes.
+//! `TEST_SOAK_SECONDS` says how long it lasts (10 s); `scripts/soak-turns.sh` lets it last ten minutes.
 
 use std::{
     net::SocketAddr,
@@ -36,10 +36,7 @@ struct Load {
 
 #[tokio::test]
 async fn after_kills_cancels_and_faults_nothing_runs_and_nothing_acknowledged_is_lost() {
-    let durable = RedisOptions {
-        durable: true,
-        ..RedisOptions::default()
-    };
+    let durable = RedisOptions { durable: true, ..RedisOptions::default() };
     let settings = [
         ("chat.lease", "2s"),
         ("chat.disconnect_grace", "200ms"),
@@ -51,11 +48,8 @@ async fn after_kills_cancels_and_faults_nothing_runs_and_nothing_acknowledged_is
     ];
     let app = TestApp::builder(Backend::Redis).redis(durable).chats(2);
     let app = app.set("rate_limit.tokens_per_day", QUOTA);
-    let mut app = settings
-        .iter()
-        .fold(app, |app, (name, value)| app.set(name, value))
-        .start()
-        .await;
+    let mut app =
+        settings.iter().fold(app, |app, (name, value)| app.set(name, value)).start().await;
     misbehave(&app.model);
     let load = Arc::new(Load {
         client: app.login("alice").await,
@@ -64,9 +58,8 @@ async fn after_kills_cancels_and_faults_nothing_runs_and_nothing_acknowledged_is
         asked: AtomicUsize::new(0),
         over: AtomicBool::new(false),
     });
-    let workers: Vec<_> = (0..WORKERS)
-        .map(|number| tokio::spawn(work(Arc::clone(&load), number)))
-        .collect();
+    let workers: Vec<_> =
+        (0..WORKERS).map(|number| tokio::spawn(work(Arc::clone(&load), number))).collect();
     let (end, mut kills) = (Instant::now() + seconds(), 0);
     while Instant::now() < end {
         let pause = rand::rng().random_range(500..4000);
@@ -86,14 +79,12 @@ async fn after_kills_cancels_and_faults_nothing_runs_and_nothing_acknowledged_is
 }
 
 fn seconds() -> Duration {
-    let told = std::env::var("STORIES_SOAK_SECONDS").ok();
+    let told = std::env::var("TEST_SOAK_SECONDS").ok();
     Duration::from_secs(told.and_then(|text| text.parse().ok()).unwrap_or(10))
 }
 
 fn doors(app: &TestApp) -> Vec<SocketAddr> {
-    (0..app.instances())
-        .map(|number| app.chat(number))
-        .collect()
+    (0..app.instances()).map(|number| app.chat(number)).collect()
 }
 
 /// What the first word of a message makes the model server do.
@@ -128,12 +119,8 @@ async fn nothing_is_left(app: &TestApp, load: &Load) {
         assert_eq!(reply.expect(200)["reply"], "You said: go on");
     }
     for number in 0..app.instances() {
-        for gauge in [
-            "llm_queued",
-            "llm_running",
-            "chat_turns_running",
-            "chat_completions_running",
-        ] {
+        for gauge in ["llm_queued", "llm_running", "chat_turns_running", "chat_completions_running"]
+        {
             eventually(PATIENCE, &format!("{gauge} is back at 0"), || async {
                 (app.measured(number, gauge, "").await == 0.0).then_some(())
             })
@@ -250,10 +237,8 @@ async fn read(mut response: Response, reads: usize) -> String {
 
 /// The text of a stream that says at its end that the answer is whole.
 fn ended(stream: &str) -> Option<String> {
-    let events: Vec<Value> = stream
-        .lines()
-        .filter_map(|line| serde_json::from_str(data(line)?).ok())
-        .collect();
+    let events: Vec<Value> =
+        stream.lines().filter_map(|line| serde_json::from_str(data(line)?).ok()).collect();
     let last = events.last()?;
     let whole = last["is_final"] == true && last["finish_reason"] == "stop";
     let tokens = events.iter().filter_map(|event| event["token"].as_str());

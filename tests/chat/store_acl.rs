@@ -60,10 +60,7 @@ async fn everything_that_accounts_do(stranger: &Client) {
     let tokens = stranger.post("/auth/refresh", &refresh).await.expect(200);
     stranger.post("/auth/refresh", &refresh).await.expect(200);
     let bob = stranger.with_token(tokens["access_token"].as_str().unwrap());
-    let key = bob
-        .post("/auth/keys", &json!({"name": "k"}))
-        .await
-        .expect(201);
+    let key = bob.post("/auth/keys", &json!({"name": "k"})).await.expect(201);
     bob.get("/auth/keys").await.expect(200);
     let by_key = bob.with_token(key["key"].as_str().unwrap());
     by_key.get("/auth/validate").await.expect(200);
@@ -72,14 +69,9 @@ async fn everything_that_accounts_do(stranger: &Client) {
     assert_eq!(bob.delete(&path).await.status, 204);
     let change =
         json!({"current_password": "canary-password-9", "new_password": "canary-password-8"});
-    let request = bob
-        .request(reqwest::Method::PUT, "/auth/password")
-        .json(&change);
+    let request = bob.request(reqwest::Method::PUT, "/auth/password").json(&change);
     assert_eq!(bob.fetch(request).await.status, 204);
-    assert_eq!(
-        bob.post("/auth/logout", &json!({"all": true})).await.status,
-        204
-    );
+    assert_eq!(bob.post("/auth/logout", &json!({"all": true})).await.status, 204);
 }
 
 async fn everything_that_conversations_do(app: &TestApp, alice: &Client) {
@@ -92,29 +84,18 @@ async fn everything_that_conversations_do(app: &TestApp, alice: &Client) {
     let once = json!({"session_id": "once", "message": "x"});
     alice.send_once("key", &once).await.expect(200);
     alice.send_once("key", &once).await.expect(200);
-    alice
-        .post_empty("/chat/sessions/work/regenerate")
-        .await
-        .expect(200);
-    app.model
-        .answer_to("hang", Answer::partial(["half"]).hang());
+    alice.post_empty("/chat/sessions/work/regenerate").await.expect(200);
+    app.model.answer_to("hang", Answer::partial(["half"]).hang());
     let mut stream = alice.stream("cancelled", "hang").await;
     let id = stream.started().await;
     stream.next_but_queued().await.unwrap();
     assert_eq!(alice.cancel(&id).await.status, 202);
     stream.rest().await;
-    for path in [
-        "/chat/sessions",
-        "/chat/sessions/work/export",
-        "/chat/usage",
-    ] {
+    for path in ["/chat/sessions", "/chat/sessions/work/export", "/chat/usage"] {
         alice.get(path).await.expect(200);
     }
     let title = json!({"title": "t"});
-    alice
-        .post("/chat/sessions", &json!({"session_id": "new"}))
-        .await
-        .expect(201);
+    alice.post("/chat/sessions", &json!({"session_id": "new"})).await.expect(201);
     alice.patch("/chat/sessions/new", &title).await.expect(200);
     assert_eq!(alice.delete("/chat/sessions/new").await.status, 204);
     assert_eq!(alice.history("work").await.len(), 4);
@@ -130,6 +111,7 @@ async fn each_service_does_its_work_with_a_redis_user_of_its_own() {
     let app = TestApp::builder(Backend::Redis)
         .redis(options)
         .set("chat.session_ttl", "1h")
+        .set("llm.ollama.concurrency_scope", "shared")
         .start()
         .await;
     let (_auth, _chat, stranger) = own_users(&app).await;
@@ -137,21 +119,13 @@ async fn each_service_does_its_work_with_a_redis_user_of_its_own() {
     let alice = stranger.log_in("alice").await;
     everything_that_conversations_do(&app, &alice).await;
     assert_eq!(alice.delete("/auth/account").await.status, 204);
-    eventually(
-        Duration::from_secs(15),
-        "alice's words are erased",
-        || async {
-            let stored = app.redis().dump().await;
-            (!stored.contains("canary-text") && !stored.contains("i:erase")).then_some(())
-        },
-    )
+    eventually(Duration::from_secs(15), "alice's words are erased", || async {
+        let stored = app.redis().dump().await;
+        (!stored.contains("canary-text") && !stored.contains("i:erase")).then_some(())
+    })
     .await;
     let refusals = app.redis().cli(&["ACL", "LOG"]).await;
-    assert_eq!(
-        refusals,
-        redis::Value::Array(Vec::new()),
-        "something was refused"
-    );
+    assert_eq!(refusals, redis::Value::Array(Vec::new()), "something was refused");
 }
 
 #[tokio::test]
@@ -175,17 +149,7 @@ async fn no_service_may_touch_what_is_not_its_own() {
                 "CONFIG GET dir",
             ][..],
         ),
-        (
-            "auth",
-            &[
-                "GET c:x",
-                "RPUSH c:x 1",
-                "KEYS *",
-                "FLUSHALL",
-                "CONFIG GET dir",
-                "ACL LIST",
-            ],
-        ),
+        ("auth", &["GET c:x", "RPUSH c:x 1", "KEYS *", "FLUSHALL", "CONFIG GET dir", "ACL LIST"]),
     ] {
         let url = format!("redis://{user}:for-{user}@{}/0", server.address());
         let client = redis::Client::open(url).unwrap();

@@ -10,38 +10,21 @@ use tests::{
 const BOUND: Duration = Duration::from_millis(1500);
 
 async fn durable() -> TestApp {
-    let options = RedisOptions {
-        durable: true,
-        ..RedisOptions::default()
-    };
-    TestApp::builder(Backend::Redis)
-        .redis(options)
-        .start()
-        .await
+    let options = RedisOptions { durable: true, ..RedisOptions::default() };
+    TestApp::builder(Backend::Redis).redis(options).start().await
 }
 
 /// Every kind of call answers 503 soon.
 async fn calls_are_refused_soon(client: &Client) {
     for _ in 0..3 {
-        for path in [
-            "/chat/sessions",
-            "/chat/sessions/work/messages",
-            "/chat/usage",
-        ] {
+        for path in ["/chat/sessions", "/chat/sessions/work/messages", "/chat/usage"] {
             let start = Instant::now();
             client.get(path).await.problem(503, "store_unavailable");
             assert!(start.elapsed() < BOUND, "{path} took {:?}", start.elapsed());
         }
         let start = Instant::now();
-        client
-            .send("other", "refused")
-            .await
-            .problem(503, "store_unavailable");
-        assert!(
-            start.elapsed() < BOUND,
-            "a message took {:?}",
-            start.elapsed()
-        );
+        client.send("other", "refused").await.problem(503, "store_unavailable");
+        assert!(start.elapsed() < BOUND, "a message took {:?}", start.elapsed());
     }
 }
 
@@ -55,8 +38,7 @@ async fn service_is_back(client: &Client) {
 /// A turn runs; the store goes away in its middle and comes back: the answer is finished and stored.
 async fn a_running_answer_outlives(gone: impl AsyncFn(&TestApp), back: impl AsyncFn(&TestApp)) {
     let (app, gate) = (durable().await, Gate::new());
-    app.model
-        .answer_to("count", Answer::gated(["one ", "two ", "three"], &gate));
+    app.model.answer_to("count", Answer::gated(["one ", "two ", "three"], &gate));
     let (alice, auditor) = (app.login("alice").await, Auditor::new());
     for number in 0..3 {
         let message = format!("before {number}");
@@ -84,20 +66,13 @@ async fn a_running_answer_outlives(gone: impl AsyncFn(&TestApp), back: impl Asyn
     auditor.acknowledge("work", "count", "one two three");
     auditor.check(&alice).await;
     assert_eq!(alice.history("work").await.len(), 2);
-    eventually(
-        PATIENCE,
-        "what was refused left nothing that runs",
-        || async {
-            let reply = alice.send("other", "afterwards").await;
-            (reply.status == 200).then_some(())
-        },
-    )
+    eventually(PATIENCE, "what was refused left nothing that runs", || async {
+        let reply = alice.send("other", "afterwards").await;
+        (reply.status == 200).then_some(())
+    })
     .await;
     assert!(
-        app.model
-            .chats()
-            .iter()
-            .all(|chat| chat.last_message() != "refused"),
+        app.model.chats().iter().all(|chat| chat.last_message() != "refused"),
         "a refused message never runs"
     );
 }
@@ -113,11 +88,8 @@ async fn a_running_answer_outlives_the_death_of_redis() {
 
 #[tokio::test]
 async fn a_running_answer_outlives_a_frozen_redis() {
-    a_running_answer_outlives(
-        async |app| app.redis().freeze(),
-        async |app| app.redis().thaw(),
-    )
-    .await;
+    a_running_answer_outlives(async |app| app.redis().freeze(), async |app| app.redis().thaw())
+        .await;
 }
 
 #[tokio::test]
@@ -127,31 +99,17 @@ async fn an_accept_whose_answer_was_lost_never_runs_and_never_doubles() {
     alice.say("work", "before").await;
     let wire = app.store_proxy.as_ref().unwrap();
     wire.set(Mode::Swallow);
-    alice
-        .send("work", "unknown")
-        .await
-        .problem(503, "store_unavailable");
+    alice.send("work", "unknown").await.problem(503, "store_unavailable");
     wire.cut_once().await;
     service_is_back(&alice).await;
     eventually(PATIENCE, "the session takes messages again", || async {
         (alice.send("work", "after").await.status == 200).then_some(())
     })
     .await;
-    assert!(
-        app.model
-            .chats()
-            .iter()
-            .all(|chat| chat.last_message() != "unknown")
-    );
+    assert!(app.model.chats().iter().all(|chat| chat.last_message() != "unknown"));
     let talk = alice.talk("work").await;
-    assert!(
-        talk.iter().filter(|(_, text)| text == "unknown").count() <= 1,
-        "{talk:?}"
-    );
-    assert!(
-        talk.iter().all(|(_, text)| text != "You said: unknown"),
-        "{talk:?}"
-    );
+    assert!(talk.iter().filter(|(_, text)| text == "unknown").count() <= 1, "{talk:?}");
+    assert!(talk.iter().all(|(_, text)| text != "You said: unknown"), "{talk:?}");
 }
 
 #[tokio::test]
@@ -194,11 +152,7 @@ async fn an_embedded_store_keeps_everything_over_a_kill() {
     auditor.check(&alice).await;
     let open = alice.history("open").await;
     assert_eq!(open[0]["content"], "count");
-    assert!(
-        open.get(1)
-            .is_none_or(|answer| answer["finish_reason"] == "interrupted"),
-        "{open:?}"
-    );
+    assert!(open.get(1).is_none_or(|answer| answer["finish_reason"] == "interrupted"), "{open:?}");
     app.model.usually(Answer::echo());
     alice.say("open", "go on").await;
 }

@@ -14,10 +14,7 @@ async fn a_full_disk_refuses_messages_and_lets_read() {
         file_limit: Some(256 * 1024),
         ..RedisOptions::default()
     };
-    let app = TestApp::builder(Backend::Redis)
-        .redis(options)
-        .start()
-        .await;
+    let app = TestApp::builder(Backend::Redis).redis(options).start().await;
     let (alice, auditor) = (app.login("alice").await, Auditor::new());
     let long = "x".repeat(8000);
     let mut refused = None;
@@ -49,9 +46,7 @@ async fn a_full_disk_refuses_messages_and_lets_read() {
 
 /// The key of the only list with so many items.
 async fn list_of(app: &TestApp, items: i64) -> String {
-    let Value::Array(keys) = app.redis().cli(&["KEYS", "c:*"]).await else {
-        panic!("no keys")
-    };
+    let Value::Array(keys) = app.redis().cli(&["KEYS", "c:*"]).await else { panic!("no keys") };
     for key in keys {
         let Value::BulkString(name) = key else {
             continue;
@@ -75,10 +70,7 @@ async fn damaged_and_foreign_records_are_left_out_and_counted() {
         alice.say("work", &format!("number {number}")).await;
     }
     let list = list_of(&app, 12).await;
-    let huge = format!(
-        "{{\"v\":1,\"content\":\"{}\"}}",
-        "x".repeat(10 * 1024 * 1024)
-    );
+    let huge = format!("{{\"v\":1,\"content\":\"{}\"}}", "x".repeat(10 * 1024 * 1024));
     for (at, damage) in [
         ("0", "{\"v\":1,\"id\":\"torn"),
         ("2", "{\"v\":999,\"what\":\"from the future\"}"),
@@ -87,9 +79,7 @@ async fn damaged_and_foreign_records_are_left_out_and_counted() {
     ] {
         app.redis().cli(&["LSET", &list, at, damage]).await;
     }
-    app.redis()
-        .cli(&["RPUSH", &list, "pushed by somebody else"])
-        .await;
+    app.redis().cli(&["RPUSH", &list, "pushed by somebody else"]).await;
     let history = alice.get("/chat/sessions/work/messages").await.expect(200);
     let texts: Vec<_> = history["messages"]
         .as_array()
@@ -97,29 +87,17 @@ async fn damaged_and_foreign_records_are_left_out_and_counted() {
         .iter()
         .map(|message| message["content"].as_str().unwrap().to_owned())
         .collect();
-    for kept in [
-        "You said: number 0",
-        "number 4",
-        "number 5",
-        "You said: number 5",
-    ] {
-        assert!(
-            texts.iter().any(|text| text == kept),
-            "{kept} is missing in {texts:?}"
-        );
+    for kept in ["You said: number 0", "number 4", "number 5", "You said: number 5"] {
+        assert!(texts.iter().any(|text| text == kept), "{kept} is missing in {texts:?}");
     }
     alice.get("/chat/sessions/work/export").await.expect(200);
     alice.get("/chat/sessions/work").await.expect(200);
-    assert_eq!(
-        alice.say("work", "still alive").await,
-        "You said: still alive"
-    );
+    assert_eq!(alice.say("work", "still alive").await, "You said: still alive");
     let metrics = app.stranger().at(app.chat_admin(0)).get("/metrics").await;
-    let skipped = metrics.text().lines().find_map(|line| {
-        line.strip_prefix("history_records_skipped_total ")?
-            .parse::<u64>()
-            .ok()
-    });
+    let skipped = metrics
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix("history_records_skipped_total ")?.parse::<u64>().ok());
     assert!(skipped.unwrap_or(0) >= 5, "{skipped:?}");
 }
 
@@ -147,11 +125,7 @@ async fn a_slow_wire_makes_calls_slower_and_no_call_fails() {
         let start = Instant::now();
         let reply = alice.send("late", "x").await;
         assert_eq!(reply.status, 503, "{}", reply.text());
-        assert!(
-            start.elapsed() < Duration::from_millis(1500),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
     }
     wire.set(Mode::Pass);
     eventually(Duration::from_secs(5), "it is quick again", || async {
@@ -188,9 +162,7 @@ async fn connections_killed_every_second_cost_nothing_and_do_not_pile_up() {
     let seconds = std::env::var("KILL_SECONDS").map_or(8, |text| text.parse().unwrap());
     while start.elapsed() < Duration::from_secs(seconds) {
         if start.elapsed().as_secs() >= killed {
-            app.redis()
-                .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
-                .await;
+            app.redis().cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
             killed += 1;
         }
         let message = format!("message {number}");
@@ -207,4 +179,50 @@ async fn connections_killed_every_second_cost_nothing_and_do_not_pile_up() {
     let clients = app.redis().cli(&["CLIENT", "LIST"]).await;
     let text = format!("{clients:?}");
     assert!(text.matches("addr=").count() / 2 <= 12, "{text}");
+}
+
+/// Answers that the wire loses or doubles would otherwise be taken for those to other calls.
+#[tokio::test]
+async fn answers_lost_or_doubled_on_the_wire_show_nobody_what_is_anothers() {
+    const USERS: usize = 12;
+    let app = TestApp::builder(Backend::Redis)
+        .proxied()
+        .set("rate_limit.requests", 100_000)
+        .start()
+        .await;
+    let mut clients = Vec::new();
+    for number in 0..USERS {
+        let client = app.login(&format!("user{number}")).await;
+        client.say("work", &format!("secret-{number}-end")).await;
+        clients.push(client);
+    }
+    app.store_proxy.as_ref().unwrap().set(Mode::Garble(50));
+    let asking = clients.iter().enumerate().map(|(number, client)| async move {
+        let mut answered = 0;
+        for _ in 0..100 {
+            for path in ["/chat/sessions", "/chat/sessions/work/messages", "/chat/usage"] {
+                let reply = client.get(path).await;
+                if reply.status != 200 {
+                    assert_eq!(reply.status, 503, "{path}: {}", reply.text());
+                    continue;
+                }
+                answered += 1;
+                let text = reply.text();
+                let is_own =
+                    path == "/chat/usage" || text.contains(&format!("secret-{number}-end"));
+                assert!(is_own, "user{number} got {path}: {text}");
+            }
+        }
+        answered
+    });
+    let answered: usize = futures_util::future::join_all(asking).await.iter().sum();
+    assert!(answered > USERS * 10, "{answered} answers");
+    app.store_proxy.as_ref().unwrap().set(Mode::Pass);
+    for (number, client) in clients.iter().enumerate() {
+        eventually(PATIENCE, "the service is back", || async {
+            (client.get("/chat/sessions").await.status == 200).then_some(())
+        })
+        .await;
+        assert_eq!(client.talk("work").await[0].1, format!("secret-{number}-end"));
+    }
 }

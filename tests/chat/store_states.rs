@@ -7,10 +7,7 @@ use tests::{Backend, Mode, TestApp, eventually};
 async fn a_slow_redis_is_not_a_dead_one() {
     let app = TestApp::builder(Backend::Redis).proxied().start().await;
     let alice = app.login("alice").await;
-    app.store_proxy
-        .as_ref()
-        .unwrap()
-        .set(Mode::Delay(Duration::from_millis(40)));
+    app.store_proxy.as_ref().unwrap().set(Mode::Delay(Duration::from_millis(40)));
     for number in 0..5 {
         alice.say("work", &format!("{number}")).await;
     }
@@ -23,31 +20,14 @@ async fn a_full_redis_refuses_messages_and_lets_read() {
     let alice = app.login("alice").await;
     alice.say("work", "before").await;
     app.redis().cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    alice
-        .send("work", "during")
-        .await
-        .problem(503, "store_full");
+    alice.send("work", "during").await.problem(503, "store_full");
     assert_eq!(alice.history("work").await.len(), 2, "reading goes on");
-    alice
-        .send("begun-now", "during")
-        .await
-        .problem(503, "store_full");
-    alice
-        .post("/chat/sessions", &serde_json::json!({}))
-        .await
-        .problem(503, "store_full");
+    alice.send("begun-now", "during").await.problem(503, "store_full");
+    alice.post("/chat/sessions", &serde_json::json!({})).await.problem(503, "store_full");
     app.redis().cli(&["CONFIG", "SET", "maxmemory", "0"]).await;
     alice.say("work", "after").await;
-    let texts: Vec<String> = alice
-        .talk("work")
-        .await
-        .into_iter()
-        .map(|(_, text)| text)
-        .collect();
-    assert_eq!(
-        texts,
-        ["before", "You said: before", "after", "You said: after"]
-    );
+    let texts: Vec<String> = alice.talk("work").await.into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, ["before", "You said: before", "after", "You said: after"]);
 }
 
 #[tokio::test]
@@ -58,13 +38,7 @@ async fn services_start_before_redis_and_are_ready_soon_after_it() {
     let mut app = app;
     let number = app.start_chat().await;
     let late = app.stranger().at(app.chat(number));
-    assert_eq!(
-        (
-            late.get("/livez").await.status,
-            late.get("/readyz").await.status
-        ),
-        (200, 503)
-    );
+    assert_eq!((late.get("/livez").await.status, late.get("/readyz").await.status), (200, 503));
     app.redis().restart().await;
     eventually(Duration::from_secs(3), "it is ready", || async {
         (late.get("/readyz").await.status == 200).then_some(())
@@ -91,11 +65,9 @@ async fn a_demoted_redis_is_refused_and_a_promoted_one_taken() {
     let refused = alice.send("work", "during").await;
     assert_eq!(refused.status, 503, "{}", refused.text());
     app.redis().cli(&["REPLICAOF", "NO", "ONE"]).await;
-    eventually(
-        Duration::from_secs(3),
-        "messages are taken again",
-        || async { (alice.send("work", "after").await.status == 200).then_some(()) },
-    )
+    eventually(Duration::from_secs(3), "messages are taken again", || async {
+        (alice.send("work", "after").await.status == 200).then_some(())
+    })
     .await;
 }
 
@@ -136,10 +108,7 @@ async fn one_damaged_record_does_not_hide_the_others() {
     let damaged = damage_second_record(&app).await;
     assert!(damaged, "the history is a Redis list");
     let history = alice.get("/chat/sessions/work/messages").await.expect(200);
-    assert!(
-        history["messages"].as_array().unwrap().len() >= 4,
-        "{history}"
-    );
+    assert!(history["messages"].as_array().unwrap().len() >= 4, "{history}");
     alice.say("work", "still alive").await;
 }
 
@@ -155,9 +124,7 @@ async fn damage_second_record(app: &TestApp) -> bool {
         let is_list = app.redis().cli(&["TYPE", &name]).await
             == redis::Value::SimpleString("list".to_owned());
         if is_list && app.redis().cli(&["LLEN", &name]).await == redis::Value::Int(6) {
-            app.redis()
-                .cli(&["LSET", &name, "1", "{\"v\":1,\"torn"])
-                .await;
+            app.redis().cli(&["LSET", &name, "1", "{\"v\":1,\"torn"]).await;
             return true;
         }
     }

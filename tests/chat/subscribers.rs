@@ -31,20 +31,15 @@ async fn deaf(app: &TestApp, request: String) -> TcpStream {
 /// Reads slowly enough to stay behind, and gives what came before the end.
 async fn drain(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
-    tests::within(
-        Duration::from_secs(60),
-        "the connection ends",
-        stream.read_to_end(&mut bytes),
-    )
-    .await
-    .ok();
+    tests::within(Duration::from_secs(60), "the connection ends", stream.read_to_end(&mut bytes))
+        .await
+        .ok();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 async fn a_reader_who_takes_nothing_is_cut_and_nobody_else_notices(on: Backend) {
     let app = TestApp::start(on).await;
-    app.model
-        .answer_to("flood", Answer::endless("0123", Duration::ZERO));
+    app.model.answer_to("flood", Answer::endless("0123", Duration::ZERO));
     let (alice, bob) = (app.login("alice").await, app.login("bob").await);
     let body =
         json!({"session_id": "work", "message": "flood", "on_disconnect": "cancel"}).to_string();
@@ -58,33 +53,19 @@ async fn a_reader_who_takes_nothing_is_cut_and_nobody_else_notices(on: Backend) 
     app.model.wait_chats(1).await;
     let start = Instant::now();
     assert_eq!(bob.say("work", "hello").await, "You said: hello");
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     eventually(Duration::from_secs(60), "the flood ends", || async {
         (app.model.open() == 0).then_some(())
     })
     .await;
     let seen = drain(stream).await;
-    assert!(
-        seen.starts_with("HTTP/1.1 200"),
-        "{}",
-        &seen[..seen.len().min(200)]
-    );
-    assert!(
-        !seen.contains("event: done"),
-        "a reader so far behind is cut"
-    );
+    assert!(seen.starts_with("HTTP/1.1 200"), "{}", &seen[..seen.len().min(200)]);
+    assert!(!seen.contains("event: done"), "a reader so far behind is cut");
 }
 
 /// Silence, and then more at once than a reader may be behind.
 fn burst() -> Answer {
-    Answer::new()
-        .wait(Duration::from_secs(2))
-        .token("x".repeat(300_000))
-        .done("stop")
+    Answer::new().wait(Duration::from_secs(2)).token("x".repeat(300_000)).done("stop")
 }
 
 async fn a_reader_who_waited_is_not_slow_however_much_comes_at_once(on: Backend) {
@@ -122,8 +103,7 @@ async fn who_waits_on_another_instance_is_not_slow_however_much_comes_at_once() 
 
 async fn a_socket_that_takes_nothing_is_cut(on: Backend) {
     let app = TestApp::start(on).await;
-    app.model
-        .answer_to("flood", Answer::endless("0123", Duration::ZERO));
+    app.model.answer_to("flood", Answer::endless("0123", Duration::ZERO));
     let alice = app.login("alice").await;
     let request = format!(
         "GET /chat/ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -134,12 +114,7 @@ async fn a_socket_that_takes_nothing_is_cut(on: Backend) {
     let message =
         json!({"session_id": "work", "message": "flood", "on_disconnect": "cancel"}).to_string();
     stream
-        .write_all(&raw::frame(
-            0x81,
-            true,
-            message.len() as u64,
-            message.as_bytes(),
-        ))
+        .write_all(&raw::frame(0x81, true, message.len() as u64, message.as_bytes()))
         .await
         .unwrap();
     app.model.wait_chats(1).await;
@@ -148,23 +123,15 @@ async fn a_socket_that_takes_nothing_is_cut(on: Backend) {
     })
     .await;
     let seen = drain(stream).await;
-    assert!(
-        seen.starts_with("HTTP/1.1 101"),
-        "{}",
-        &seen[..seen.len().min(200)]
-    );
-    assert!(
-        !seen.contains("\"finish_reason\""),
-        "a reader so far behind is cut"
-    );
+    assert!(seen.starts_with("HTTP/1.1 101"), "{}", &seen[..seen.len().min(200)]);
+    assert!(!seen.contains("\"finish_reason\""), "a reader so far behind is cut");
 }
 
 async fn a_socket_that_takes_nothing_holds_up_no_other_caller_of_its_sessions(on: Backend) {
     let app = TestApp::start(on).await;
     let gate = tests::Gate::new();
     app.model.answer_to("first", Answer::gated(["x"], &gate));
-    app.model
-        .answer_to("flood", Answer::endless(&"x".repeat(1000), Duration::ZERO));
+    app.model.answer_to("flood", Answer::endless(&"x".repeat(1000), Duration::ZERO));
     let alice = app.login("alice").await;
     let mut first = alice.stream("work", "first").await;
     app.model.wait_chats(1).await;
@@ -182,29 +149,18 @@ async fn a_socket_that_takes_nothing_holds_up_no_other_caller_of_its_sessions(on
     }
     app.model.wait_chats(2).await;
     // Ended for its length: four times what may be unsent to one reader.
-    eventually(PATIENCE, "the flood ends", || async {
-        (app.model.open() == 1).then_some(())
-    })
-    .await;
+    eventually(PATIENCE, "the flood ends", || async { (app.model.open() == 1).then_some(()) })
+        .await;
     gate.open();
     first.rest().await;
     let asked = Instant::now();
     assert_eq!(alice.say("work", "third").await, "You said: third");
-    assert!(
-        asked.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
 async fn a_silent_model_is_covered_by_comments(on: Backend) {
     let app = TestApp::start(on).await;
-    app.model.usually(
-        Answer::new()
-            .wait(Duration::from_secs(17))
-            .token("late")
-            .done("stop"),
-    );
+    app.model.usually(Answer::new().wait(Duration::from_secs(17)).token("late").done("stop"));
     let alice = app.login("alice").await;
     let mut stream = alice.stream("work", "hello").await;
     stream.started().await;
@@ -220,29 +176,20 @@ async fn the_first_token_is_not_held_back(on: Backend) {
     app.model.usually(Answer::gated(["x", "y"], &gate));
     let alice = app.login("alice").await;
     let request = alice.request(reqwest::Method::POST, "/chat/message?stream=true");
-    let request = request
-        .header("accept-encoding", "gzip, br")
-        .json(&json!({"message": "hello"}));
+    let request = request.header("accept-encoding", "gzip, br").json(&json!({"message": "hello"}));
     let mut stream = alice.open(request).await;
     stream.started().await;
     app.model.wait_chats(1).await;
     gate.release(1);
     let start = Instant::now();
     assert_eq!(stream.next_but_queued().await.unwrap().data["token"], "x");
-    assert!(
-        start.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     gate.open();
     assert_eq!(text_of(&stream.rest().await), "y");
 }
 
 async fn connections_cut_in_the_middle_of_a_request_do_no_harm(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("chat.disconnect_grace", "1s")
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("chat.disconnect_grace", "1s").start().await;
     let alice = app.login("alice").await;
     let body = json!({"session_id": "work", "message": "hello"}).to_string();
     let request = format!(
@@ -251,13 +198,7 @@ async fn connections_cut_in_the_middle_of_a_request_do_no_harm(on: Backend) {
         alice.token(),
         body.len()
     );
-    for cut in [
-        1,
-        20,
-        request.len() - body.len(),
-        request.len() - 1,
-        request.len(),
-    ] {
+    for cut in [1, 20, request.len() - body.len(), request.len() - 1, request.len()] {
         let mut raw = raw::Raw::connect(app.chat(0)).await;
         raw.send(&request.as_bytes()[..cut]).await;
         raw.reset();

@@ -18,10 +18,8 @@ async fn twelve_messages_at_once_end_as_twelve_pairs_in_order(on: Backend) {
     let auditor = Arc::new(Auditor::new());
     let mut sending = tokio::task::JoinSet::new();
     for number in 0..12 {
-        let (client, auditor) = (
-            alice.at(app.chat(number % app.instances())),
-            Arc::clone(&auditor),
-        );
+        let (client, auditor) =
+            (alice.at(app.chat(number % app.instances())), Arc::clone(&auditor));
         sending.spawn(async move {
             let message = format!("message {number}");
             let reply = client.say("work", &message).await;
@@ -34,17 +32,8 @@ async fn twelve_messages_at_once_end_as_twelve_pairs_in_order(on: Backend) {
     auditor.check(&alice).await;
     let talk = alice.talk("work").await;
     assert_eq!((talk.len(), auditor.count()), (24, 12));
-    assert!(
-        talk.chunks(2)
-            .all(|pair| pair[1].1 == format!("You said: {}", pair[0].1)),
-        "{talk:?}"
-    );
-    let lengths: Vec<usize> = app
-        .model
-        .chats()
-        .iter()
-        .map(|chat| chat.messages().len())
-        .collect();
+    assert!(talk.chunks(2).all(|pair| pair[1].1 == format!("You said: {}", pair[0].1)), "{talk:?}");
+    let lengths: Vec<usize> = app.model.chats().iter().map(|chat| chat.messages().len()).collect();
     assert_eq!(
         lengths,
         (0..12).map(|turn| 2 * turn + 1).collect::<Vec<_>>(),
@@ -74,17 +63,10 @@ async fn a_session_that_stays_busy_is_409(on: Backend) {
     let mut running = alice.stream("work", "first").await;
     running.started().await;
     let other = alice.at(app.chat(app.instances() - 1));
-    other
-        .send("work", "second")
-        .await
-        .problem(409, "session_busy");
+    other.send("work", "second").await.problem(409, "session_busy");
     gate.open();
     running.rest().await;
-    assert_eq!(
-        alice.history("work").await.len(),
-        2,
-        "the refused one left nothing"
-    );
+    assert_eq!(alice.history("work").await.len(), 2, "the refused one left nothing");
 }
 
 async fn a_history_read_while_it_is_written_never_goes_back(on: Backend) {

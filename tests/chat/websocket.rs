@@ -29,11 +29,7 @@ async fn with_header(
 }
 
 async fn a_token_comes_in_a_header_a_frame_or_a_protocol(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("auth.login", "password")
-        .without_waiting()
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("auth.login", "password").without_waiting().start().await;
     app.wait_up().await;
     let somebody = app.stranger();
     let account = json!({"user_id": "alice", "password": "correct horse battery"});
@@ -45,16 +41,12 @@ async fn a_token_comes_in_a_header_a_frame_or_a_protocol(on: Backend) {
     let bad = json!({"message": " ", "ref": "r"});
     let mut by_header = Socket::open(app.chat(0), Some(&token)).await;
     let mut by_frame = Socket::open(app.chat(0), None).await;
-    by_frame
-        .send(&json!({"type": "auth", "token": token}))
-        .await;
+    by_frame.send(&json!({"type": "auth", "token": token})).await;
     let answer = by_frame.of_type("auth").await;
     assert_eq!(answer["user_id"], "alice");
     assert!(!answer["expires_at"].is_null(), "{answer}");
     let protocols = format!("chat, {token}");
-    let mut by_protocol = with_header(&app, "sec-websocket-protocol", protocols)
-        .await
-        .unwrap();
+    let mut by_protocol = with_header(&app, "sec-websocket-protocol", protocols).await.unwrap();
     for socket in [&mut by_header, &mut by_frame, &mut by_protocol] {
         socket.send(&bad).await;
         assert_eq!(socket.with_ref("r").await["code"], "validation_failed");
@@ -70,11 +62,7 @@ async fn a_token_comes_in_a_header_a_frame_or_a_protocol(on: Backend) {
     .await;
     let reply = raw.read_reply().await;
     if reply.status == 101 {
-        assert_eq!(
-            raw.close_code(SOON).await,
-            4401,
-            "a token in the URL is no token"
-        );
+        assert_eq!(raw.close_code(SOON).await, 4401, "a token in the URL is no token");
     }
     assert!(!app.logs().contains(&token), "a token is in the log");
 }
@@ -82,46 +70,22 @@ async fn a_token_comes_in_a_header_a_frame_or_a_protocol(on: Backend) {
 async fn where_login_is_open_a_message_says_who_speaks(on: Backend) {
     let app = TestApp::start(on).await;
     let mut socket = app.stranger().socket().await;
-    socket
-        .send(&json!({"message": "hello", "user_id": "carol", "ref": "a"}))
-        .await;
+    socket.send(&json!({"message": "hello", "user_id": "carol", "ref": "a"})).await;
     let start = socket.with_ref("a").await;
-    assert_eq!(
-        (&start["type"], &start["user_id"]),
-        (&json!("start"), &json!("carol"))
-    );
-    socket
-        .rest_of(start["message_id"].as_str().unwrap())
-        .await
-        .last()
-        .unwrap()
-        .expect_done("stop");
+    assert_eq!((&start["type"], &start["user_id"]), (&json!("start"), &json!("carol")));
+    socket.rest_of(start["message_id"].as_str().unwrap()).await.last().unwrap().expect_done("stop");
     socket.send(&json!({"message": "hello", "ref": "b"})).await;
     assert_eq!(socket.with_ref("b").await["code"], "missing_token");
     let dave = json!({"user_id": "dave", "password": "correct horse battery"});
-    app.stranger()
-        .post("/auth/register", &dave)
-        .await
-        .expect(201);
-    socket
-        .send(&json!({"message": "hello", "user_id": "dave", "ref": "c"}))
-        .await;
+    app.stranger().post("/auth/register", &dave).await.expect(201);
+    socket.send(&json!({"message": "hello", "user_id": "dave", "ref": "c"})).await;
     assert_eq!(socket.with_ref("c").await["code"], "password_required");
     let carol = app.login("carol").await;
     assert_eq!(carol.history("default").await.len(), 2);
-    let id = carol.history("default").await[1]["message_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let id = carol.history("default").await[1]["message_id"].as_str().unwrap().to_owned();
     let mut other = app.stranger().socket().await;
-    other
-        .send(&json!({"type": "resume", "message_id": id, "last_event_id": 0}))
-        .await;
-    assert_eq!(
-        other.of_type("error").await["type"],
-        "error",
-        "only turns that were started on it"
-    );
+    other.send(&json!({"type": "resume", "message_id": id, "last_event_id": 0})).await;
+    assert_eq!(other.of_type("error").await["type"], "error", "only turns that were started on it");
 }
 
 async fn a_wrong_token_closes_with_4401(on: Backend) {
@@ -144,33 +108,20 @@ async fn a_wrong_token_closes_with_4401(on: Backend) {
 }
 
 async fn without_a_token_there_is_patience_for_five_seconds(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("auth.login", "password")
-        .without_waiting()
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("auth.login", "password").without_waiting().start().await;
     app.wait_up().await;
     let mut silent = Socket::open(app.chat(0), None).await;
     let start = std::time::Instant::now();
     assert_eq!(silent.closed(SOON).await.code, 4401);
-    assert!(
-        start.elapsed() > Duration::from_secs(4),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() > Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 async fn foreign_origins_are_refused_at_the_handshake(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("chat.allowed_origins", "https://app.example")
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("chat.allowed_origins", "https://app.example").start().await;
     let own = app.chat(0);
-    for good in [
-        format!("http://{own}"),
-        format!("https://{own}"),
-        "https://app.example".to_owned(),
-    ] {
+    for good in
+        [format!("http://{own}"), format!("https://{own}"), "https://app.example".to_owned()]
+    {
         with_header(&app, "origin", good.clone())
             .await
             .unwrap_or_else(|refusal| panic!("{good}: {refusal:?}"));
@@ -194,10 +145,7 @@ async fn foreign_origins_are_refused_at_the_handshake(on: Backend) {
 }
 
 async fn too_many_sockets_close_with_4429(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("chat.sockets_per_user", 2)
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("chat.sockets_per_user", 2).start().await;
     let (alice, bob) = (app.login("alice").await, app.login("bob").await);
     let first = alice.socket().await;
     let mut second = alice.socket().await;
@@ -232,15 +180,10 @@ async fn a_ref_comes_back(on: Backend) {
     let app = TestApp::start(on).await;
     let mut socket = app.login("alice").await.socket().await;
     for reference in ["a", "ünï", "with space"] {
-        socket
-            .send(&json!({"message": "hello", "ref": reference}))
-            .await;
+        socket.send(&json!({"message": "hello", "ref": reference})).await;
         assert_eq!(socket.with_ref(reference).await["type"], "start");
         socket.send(&json!({"message": "", "ref": reference})).await;
-        assert_eq!(
-            socket.with_ref(reference).await["code"],
-            "validation_failed"
-        );
+        assert_eq!(socket.with_ref(reference).await["code"], "validation_failed");
     }
     let nobodys = "qg7f86fs5h0f-1-9npy1bhb";
     for kind in ["cancel", "resume"] {
@@ -279,40 +222,21 @@ async fn two_messages_to_one_session_keep_their_order(on: Backend) {
             .unwrap()
             .expect_done("stop");
     }
-    let texts: Vec<String> = alice
-        .talk("default")
-        .await
-        .into_iter()
-        .map(|(_, text)| text)
-        .collect();
+    let texts: Vec<String> =
+        alice.talk("default").await.into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts, ["first", "slow", "second", "You said: second"]);
 }
 
 async fn an_expiring_token_is_announced_renewed_and_enforced(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("auth.access_ttl", "3s")
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("auth.access_ttl", "3s").start().await;
     let (alice, bob) = (app.login("alice").await, app.login("bob").await);
     let mut socket = alice.socket().await;
-    assert_eq!(
-        socket.of_type("auth").await["user_id"],
-        "alice",
-        "the notice 60 s before the end"
-    );
+    assert_eq!(socket.of_type("auth").await["user_id"], "alice", "the notice 60 s before the end");
     let fresh = app.login("alice").await;
-    socket
-        .send(&json!({"type": "auth", "token": fresh.token()}))
-        .await;
+    socket.send(&json!({"type": "auth", "token": fresh.token()})).await;
     assert_eq!(socket.of_type("auth").await["user_id"], "alice");
-    socket
-        .send(&json!({"type": "auth", "token": bob.token()}))
-        .await;
+    socket.send(&json!({"type": "auth", "token": bob.token()})).await;
     // At once, or when the token of the same user has been over for 30 s.
     let limit = Duration::from_secs(45);
-    assert_eq!(
-        socket.closed(limit).await.code,
-        4401,
-        "only the same user may renew"
-    );
+    assert_eq!(socket.closed(limit).await.code, 4401, "only the same user may renew");
 }

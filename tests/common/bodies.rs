@@ -40,30 +40,14 @@ async fn a_body_that_is_not_json_is_400(on: Backend) {
             reply.problem(400, "invalid_json");
             assert!(start.elapsed().as_secs() < 2, "{shown:?}");
         }
-        for twice in [
-            r#"{"user_id":"a","user_id":"b"}"#,
-            r#"{"message":"a","user_id":"a","message":"b"}"#,
-        ] {
-            assert_eq!(
-                client.post_bytes(path, twice).await.status,
-                400,
-                "{path} {twice}"
-            );
+        for twice in
+            [r#"{"user_id":"a","user_id":"b"}"#, r#"{"message":"a","user_id":"a","message":"b"}"#]
+        {
+            assert_eq!(client.post_bytes(path, twice).await.status, 400, "{path} {twice}");
         }
-        for wrong in [
-            "null",
-            "[]",
-            "\"x\"",
-            "5",
-            "{}",
-            r#"{"message":1e999,"user_id":1e999}"#,
-        ] {
+        for wrong in ["null", "[]", "\"x\"", "5", "{}", r#"{"message":1e999,"user_id":1e999}"#] {
             let reply = client.post_bytes(path, wrong).await;
-            assert!(
-                matches!(reply.status, 400 | 422),
-                "{path} {wrong}: {}",
-                reply.status
-            );
+            assert!(matches!(reply.status, 400 | 422), "{path} {wrong}: {}", reply.status);
         }
     }
 }
@@ -105,28 +89,19 @@ async fn a_body_of_another_kind_is_415(on: Backend) {
     ];
     for (client, path) in doors(&app).await {
         for kind in kinds {
-            let request = client
-                .request(reqwest::Method::POST, path)
-                .header("content-type", kind)
-                .body("{}");
-            client
-                .fetch(request)
-                .await
-                .problem(415, "unsupported_media_type");
+            let request =
+                client.request(reqwest::Method::POST, path).header("content-type", kind).body("{}");
+            client.fetch(request).await.problem(415, "unsupported_media_type");
         }
-        let missing = client
-            .fetch(client.request(reqwest::Method::POST, path).body("{}"))
-            .await;
+        let missing = client.fetch(client.request(reqwest::Method::POST, path).body("{}")).await;
         missing.problem(415, "unsupported_media_type");
         for kind in [
             "application/json; charset=utf-8",
             "Application/JSON",
             "application/json;charset=UTF-8",
         ] {
-            let request = client
-                .request(reqwest::Method::POST, path)
-                .header("content-type", kind)
-                .body("{}");
+            let request =
+                client.request(reqwest::Method::POST, path).header("content-type", kind).body("{}");
             assert_eq!(client.fetch(request).await.status, 422, "{kind}");
         }
     }
@@ -143,10 +118,7 @@ async fn a_body_that_may_be_missing_may_be_empty_and_of_any_kind(on: Backend) {
                 .header("content-type", "application/octet-stream")
                 .body(body)
         };
-        alice
-            .fetch(post("{}"))
-            .await
-            .problem(415, "unsupported_media_type");
+        alice.fetch(post("{}")).await.problem(415, "unsupported_media_type");
         // As aiohttp sends a POST without a body.
         let reply = alice.fetch(post("")).await;
         assert!(matches!(reply.status, 200 | 204), "{}", reply.text());
@@ -157,18 +129,9 @@ async fn a_body_too_large_is_413(on: Backend) {
     let app = TestApp::start(on).await;
     for (client, path) in doors(&app).await {
         let padded = |size: usize| format!("{{\"x\":1{}}}", " ".repeat(size - 7));
-        assert_eq!(
-            client.post_bytes(path, padded(1024 * 1024)).await.status,
-            422
-        );
-        client
-            .post_bytes(path, padded(1024 * 1024 + 1))
-            .await
-            .problem(413, "payload_too_large");
-        let announced = format!(
-            "{}content-length: 99999999999\r\n\r\n{{",
-            head(&client, path)
-        );
+        assert_eq!(client.post_bytes(path, padded(1024 * 1024)).await.status, 422);
+        client.post_bytes(path, padded(1024 * 1024 + 1)).await.problem(413, "payload_too_large");
+        let announced = format!("{}content-length: 99999999999\r\n\r\n{{", head(&client, path));
         assert_eq!(raw::ask(client.address(), announced).await.status, 413);
         let mut chunked = format!("{}transfer-encoding: chunked\r\n\r\n", head(&client, path));
         for _ in 0..33 {
@@ -189,27 +152,15 @@ async fn outlast(client: &Client, path: &str) {
     let mut silent = raw::Raw::connect(client.address()).await;
     let mut half = raw::Raw::connect(client.address()).await;
     let mut body = raw::Raw::connect(client.address()).await;
-    half.send(format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n"))
-        .await;
-    body.send(format!(
-        "{}content-length: 10\r\n\r\n{{",
-        head(client, path)
-    ))
-    .await;
+    half.send(format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n")).await;
+    body.send(format!("{}content-length: 10\r\n\r\n{{", head(client, path))).await;
     let start = Instant::now();
     silent.read_to_close(Duration::from_secs(14)).await;
     half.read_to_close(Duration::from_secs(14)).await;
-    assert!(
-        start.elapsed() > Duration::from_secs(8),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() > Duration::from_secs(8), "{:?}", start.elapsed());
     let answer = body.read_to_close(Duration::from_secs(19)).await;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    assert!(
-        answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
-        "{answer}"
-    );
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
 }
 
 /// The head of a JSON request up to what says how long its body is.

@@ -8,12 +8,7 @@ use tests::{Answer, FakeModel, Gate, Mode, Proxy, Redis, RedisOptions, within};
 async fn chat(model: &FakeModel, message: &str) -> reqwest::Response {
     let body = json!({"model": "gemma3:1b", "messages": [{"role": "user", "content": message}]});
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    client
-        .post(format!("{}/api/chat", model.url()))
-        .json(&body)
-        .send()
-        .await
-        .unwrap()
+    client.post(format!("{}/api/chat", model.url())).json(&body).send().await.unwrap()
 }
 
 #[tokio::test]
@@ -21,14 +16,8 @@ async fn a_fake_model_echoes_and_remembers() {
     let model = FakeModel::ollama().await;
     let text = chat(&model, "a b").await.text().await.unwrap();
     assert_eq!(text.lines().count(), 5, "{text}");
-    assert!(
-        text.contains(r#""content":"b""#) && text.contains(r#""done":true"#),
-        "{text}"
-    );
-    assert_eq!(
-        model.asked("a b").messages(),
-        [("user".to_owned(), "a b".to_owned())]
-    );
+    assert!(text.contains(r#""content":"b""#) && text.contains(r#""done":true"#), "{text}");
+    assert_eq!(model.asked("a b").messages(), [("user".to_owned(), "a b".to_owned())]);
 }
 
 #[tokio::test]
@@ -47,10 +36,7 @@ async fn a_gate_holds_tokens_back_and_leaving_is_seen() {
     model.usually(Answer::gated(["one", "two"], &gate));
     gate.release(1);
     let mut answer = chat(&model, "x").await;
-    let first = within(Duration::from_secs(5), "a token", answer.chunk())
-        .await
-        .unwrap()
-        .unwrap();
+    let first = within(Duration::from_secs(5), "a token", answer.chunk()).await.unwrap().unwrap();
     assert!(String::from_utf8_lossy(&first).contains("one"));
     assert_eq!(model.open(), 1);
     let left = Instant::now();
@@ -64,37 +50,16 @@ async fn a_fake_model_resets_cuts_and_replays() {
     model.next(Answer::partial(["x"]).reset());
     model.next(Answer::partial(["x"]).drop_connection());
     model.next(Answer::partial(["x"]).eof());
-    model.next(Answer::recorded(
-        &tests::fixture("ollama/01-chat-happy.http"),
-        1,
-    ));
+    model.next(Answer::recorded(&tests::fixture("ollama/01-chat-happy.http"), 1));
     assert!(chat(&model, "1").await.text().await.is_err());
     assert!(chat(&model, "2").await.text().await.is_err());
-    assert!(
-        chat(&model, "3")
-            .await
-            .text()
-            .await
-            .unwrap()
-            .ends_with("\"done\":false}\n")
-    );
-    assert!(
-        chat(&model, "4")
-            .await
-            .text()
-            .await
-            .unwrap()
-            .contains("\"done\":true")
-    );
+    assert!(chat(&model, "3").await.text().await.unwrap().ends_with("\"done\":false}\n"));
+    assert!(chat(&model, "4").await.text().await.unwrap().contains("\"done\":true"));
 }
 
 #[tokio::test]
 async fn a_killed_durable_redis_comes_back_with_its_data() {
-    let redis = Redis::start_with(RedisOptions {
-        durable: true,
-        ..RedisOptions::default()
-    })
-    .await;
+    let redis = Redis::start_with(RedisOptions { durable: true, ..RedisOptions::default() }).await;
     redis.cli(&["SET", "k", "v"]).await;
     redis.kill();
     redis.restart().await;
@@ -102,14 +67,11 @@ async fn a_killed_durable_redis_comes_back_with_its_data() {
 }
 
 #[tokio::test]
-async fn a_frozen_wire_passes_nothing_and_thaws() {
+async fn a_frozen_wire_passes_nothing_until_it_thaws() {
     let model = FakeModel::ollama().await;
     let proxy = Proxy::to(model.address().to_string()).await;
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_millis(300))
-        .build()
-        .unwrap();
+    let client =
+        reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(300)).build().unwrap();
     let url = format!("http://{}/api/version", proxy.address());
     proxy.set(Mode::Freeze);
     assert!(client.get(&url).send().await.is_err());

@@ -24,16 +24,8 @@ fn forge() -> Forge {
     std::fs::write(folder.path().join("20260101T000000-a.pem"), pem).unwrap();
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": "k"});
-    let token = format!(
-        "{}.{}.x",
-        part(header),
-        part(json!({"sub": "alice", "exp": 1}))
-    );
-    Forge::new(
-        &token,
-        folder.path(),
-        &json!({"keys": [{"kid": "k", "x": X}]}),
-    )
+    let token = format!("{}.{}.x", part(header), part(json!({"sub": "alice", "exp": 1})));
+    Forge::new(&token, folder.path(), &json!({"keys": [{"kid": "k", "x": X}]}))
 }
 
 fn holds(token: &str, key: &DecodingKey, algorithm: Algorithm) -> bool {
@@ -49,18 +41,10 @@ fn forged_tokens_are_signed_as_they_say() {
     assert!(!holds(&forge.by_a_stranger(), &real, Algorithm::EdDSA));
     let pem = forge.public_pem();
     let secret = DecodingKey::from_secret(pem.as_bytes());
-    assert!(holds(
-        &forge.hmac(pem.as_bytes()),
-        &secret,
-        Algorithm::HS256
-    ));
+    assert!(holds(&forge.hmac(pem.as_bytes()), &secret, Algorithm::HS256));
     assert!(DecodingKey::from_ed_pem(pem.as_bytes()).is_ok());
     assert!(forge.unsigned("none").ends_with('.'));
-    assert!(
-        !forge
-            .without("sub")
-            .contains(&URL_SAFE_NO_PAD.encode("alice"))
-    );
+    assert!(!forge.without("sub").contains(&URL_SAFE_NO_PAD.encode("alice")));
 }
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\n\
@@ -72,12 +56,8 @@ async fn read(body: &str, cut: usize) -> Vec<tests::Event> {
     model.usually(Answer::recorded(format!("{HEAD}{body}").as_bytes(), cut));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let asked = json!({"model": "gemma3:1b", "messages": []});
-    let answer = client
-        .post(format!("{}/api/chat", model.url()))
-        .json(&asked)
-        .send()
-        .await
-        .unwrap();
+    let answer =
+        client.post(format!("{}/api/chat", model.url())).json(&asked).send().await.unwrap();
     EventStream::open(answer).await.rest().await
 }
 

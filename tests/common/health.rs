@@ -10,18 +10,15 @@ on_both_stores!(
 
 async fn health_is_told_at_both_doors(on: Backend) {
     let app = TestApp::start(on).await;
-    let names = [
-        ("Chat", app.chat(0), app.chat_admin(0)),
-        ("Auth", app.auth(), app.auth_admin()),
-    ];
+    let names = [("Chat", app.chat(0), app.chat_admin(0)), ("Auth", app.auth(), app.auth_admin())];
     for (name, public, admin) in names {
         for address in [public, admin] {
-            let door = app.stranger().at(address);
-            let body = door.get("/health").await.expect(200);
+            let admin = app.stranger().at(address);
+            let body = admin.get("/health").await.expect(200);
             assert_eq!(body["status"], "ok");
             assert_eq!(body["message"], format!("{name} service is running!"));
-            door.get("/livez").await.expect(200);
-            door.get("/readyz").await.expect(200);
+            admin.get("/livez").await.expect(200);
+            admin.get("/readyz").await.expect(200);
         }
     }
 }
@@ -33,24 +30,13 @@ async fn metrics_are_told_at_the_admin_door_alone(on: Backend) {
     for path in ["/a-path-of-no-meaning", "/chat/sessions/work-in-metrics"] {
         alice.get(path).await;
     }
-    for (public, admin) in [
-        (app.chat(0), app.chat_admin(0)),
-        (app.auth(), app.auth_admin()),
-    ] {
-        app.stranger()
-            .at(public)
-            .get("/metrics")
-            .await
-            .problem(404, "not_found");
+    for (public, admin) in [(app.chat(0), app.chat_admin(0)), (app.auth(), app.auth_admin())] {
+        app.stranger().at(public).get("/metrics").await.problem(404, "not_found");
         let metrics = app.stranger().at(admin).get("/metrics").await;
         assert_eq!(metrics.status, 200);
         let text = metrics.text();
         assert!(text.contains("# TYPE"), "{text}");
-        for label in [
-            "alice-in-metrics",
-            "work-in-metrics",
-            "a-path-of-no-meaning",
-        ] {
+        for label in ["alice-in-metrics", "work-in-metrics", "a-path-of-no-meaning"] {
             assert!(!text.contains(label), "{label} is a label");
         }
     }
@@ -58,11 +44,7 @@ async fn metrics_are_told_at_the_admin_door_alone(on: Backend) {
 
 async fn a_dead_model_server_does_not_gate(on: Backend) {
     let dead = format!("http://127.0.0.1:{}", tests::free_port());
-    let app = TestApp::builder(on)
-        .set("llm.ollama.base_url", dead)
-        .without_waiting()
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("llm.ollama.base_url", dead).without_waiting().start().await;
     app.wait_up().await;
     let ready = app.stranger().get("/readyz").await.expect(200);
     assert_ne!(ready["checks"]["llm"], "ok", "it is said: {ready}");

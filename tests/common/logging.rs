@@ -6,14 +6,12 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tests::{Backend, PATIENCE, Process, TestApp, eventually, free_port};
+use tests::{Backend, PATIENCE, TestApp, eventually, free_port};
 
 #[tokio::test]
 async fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
     let folder = tempfile::tempdir().unwrap();
-    let ports: Vec<String> = (0..4)
-        .map(|_| format!("127.0.0.1:{}", free_port()))
-        .collect();
+    let ports: Vec<String> = (0..4).map(|_| format!("127.0.0.1:{}", free_port())).collect();
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.set_file_name("chatbot");
@@ -48,16 +46,9 @@ async fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
             assert_eq!(answer.unwrap().status(), 404);
         }
     }
-    let metrics = get(&ports[3], "/metrics")
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
-    let dropped = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("log_lines_dropped_total "))
-        .unwrap();
+    let metrics = get(&ports[3], "/metrics").await.unwrap().text().await.unwrap();
+    let dropped =
+        metrics.lines().find_map(|line| line.strip_prefix("log_lines_dropped_total ")).unwrap();
     assert!(dropped.parse::<u64>().unwrap() > 0, "{dropped}");
 
     let pid = Pid::from_raw(i32::try_from(chatbot.id()).unwrap()).unwrap();
@@ -71,30 +62,18 @@ async fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
 #[tokio::test]
 async fn a_store_that_refuses_us_is_named_in_the_log_and_in_readyz() {
     let app = TestApp::start(Backend::Redis).await;
-    let mut settings = app.environment();
-    let url =
-        settings["CHATBOT__STORE__URL"].replace("redis://", "redis://nobody:canary-password@");
-    settings.insert("CHATBOT__STORE__URL".to_owned(), url);
-    for name in ["LISTEN", "ADMIN_LISTEN"] {
-        settings.insert(format!("CHATBOT__CHAT__{name}"), "127.0.0.1:0".to_owned());
+    let redis = app.redis().address();
+    for (url, reason) in [
+        (format!("redis://nobody:canary-password@{redis}/0"), "refuses our user name or password"),
+        (format!("redis://{redis}/99999"), "no database of that number"),
+    ] {
+        let chat = app.spawn_chat_on(url);
+        let admin = chat.address("chat", true).await;
+        chat.log_line(&["not ready"]).await;
+        let url = format!("http://{admin}/readyz");
+        let ready = reqwest::get(url).await.unwrap().text().await.unwrap();
+        assert!(ready.contains(reason), "{ready}");
+        let log = chat.log_text();
+        assert!(!log.contains("canary") && !ready.contains("127.0.0.1"), "{log}");
     }
-    let auth_url = format!("http://{}", app.auth());
-    settings.insert("CHATBOT__CHAT__AUTH_URL".to_owned(), auth_url);
-    let chat = Process::spawn("chat", &[], &settings);
-    let admin = chat.address("chat", true).await;
-    eventually(PATIENCE, "the log names the reason", || async {
-        chat.log_text().contains("not ready").then_some(())
-    })
-    .await;
-    let url = format!("http://{admin}/readyz");
-    let ready = reqwest::get(url).await.unwrap().text().await.unwrap();
-    assert!(
-        ready.contains("refuses our user name or password"),
-        "{ready}"
-    );
-    let log = chat.log_text();
-    assert!(
-        !log.contains("canary") && !ready.contains("127.0.0.1"),
-        "{log}"
-    );
 }

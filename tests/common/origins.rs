@@ -11,50 +11,29 @@ on_both_stores!(
 
 async fn preflight(app: &TestApp, origin: &str) -> Reply {
     let somebody = app.stranger();
-    let request = somebody
-        .request(Method::OPTIONS, "/chat/message")
-        .header("origin", origin);
+    let request = somebody.request(Method::OPTIONS, "/chat/message").header("origin", origin);
     let request = request.header("access-control-request-method", "POST");
-    let request = request.header(
-        "access-control-request-headers",
-        "authorization, content-type, x-stainless-os",
-    );
+    let request = request
+        .header("access-control-request-headers", "authorization, content-type, x-stainless-os");
     somebody.fetch(request).await
 }
 
 async fn only_listed_origins_may_read_answers(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("chat.allowed_origins", "https://app.example")
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("chat.allowed_origins", "https://app.example").start().await;
     let good = preflight(&app, "https://app.example").await;
-    assert_eq!(
-        good.header("access-control-allow-origin"),
-        "https://app.example"
-    );
+    assert_eq!(good.header("access-control-allow-origin"), "https://app.example");
     let headers = good.header("access-control-allow-headers").to_lowercase();
-    assert!(
-        headers.contains("authorization") && headers.contains("x-stainless-os"),
-        "{headers}"
-    );
-    for bad in [
-        "https://evil.example",
-        "null",
-        "http://app.example",
-        "https://app.example.evil.com",
-    ] {
+    assert!(headers.contains("authorization") && headers.contains("x-stainless-os"), "{headers}");
+    for bad in
+        ["https://evil.example", "null", "http://app.example", "https://app.example.evil.com"]
+    {
         let reply = preflight(&app, bad).await;
         let allowed = reply.header("access-control-allow-origin");
-        assert!(
-            allowed.is_empty() || allowed == "https://app.example",
-            "{bad}: {allowed}"
-        );
+        assert!(allowed.is_empty() || allowed == "https://app.example", "{bad}: {allowed}");
     }
     let closed = TestApp::start(on).await;
     assert_eq!(
-        preflight(&closed, "https://app.example")
-            .await
-            .header("access-control-allow-origin"),
+        preflight(&closed, "https://app.example").await.header("access-control-allow-origin"),
         ""
     );
 }
@@ -71,23 +50,15 @@ async fn admitted(app: &TestApp) -> usize {
 }
 
 async fn a_claimed_address_is_not_believed(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("rate_limit.requests", 2)
-        .set("rate_limit.period", "10m");
+    let app = TestApp::builder(on).set("rate_limit.requests", 2).set("rate_limit.period", "10m");
     let app = app.without_waiting().start().await;
     app.wait_up().await;
     assert_eq!(admitted(&app).await, 2);
 }
 
 async fn a_trusted_proxys_word_is_taken(on: Backend) {
-    let app = TestApp::builder(on)
-        .set("rate_limit.requests", 2)
-        .set("rate_limit.period", "10m");
-    let app = app
-        .set("server.trusted_proxies", "127.0.0.1")
-        .without_waiting()
-        .start()
-        .await;
+    let app = TestApp::builder(on).set("rate_limit.requests", 2).set("rate_limit.period", "10m");
+    let app = app.set("server.trusted_proxies", "127.0.0.1").without_waiting().start().await;
     app.wait_up().await;
     assert_eq!(admitted(&app).await, 5);
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the official OpenAI SDKs, at the versions pinned beside this file, into the folder named: clients for the
+# Installs the official SDKs of every API, at the versions pinned beside this file, into the folder named: clients for the
 # end-to-end tests of `tests/chat/sdks.rs`. Does nothing where they are there already.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"

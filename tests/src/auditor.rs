@@ -9,7 +9,6 @@ use crate::Client;
 pub struct Auditor(Mutex<BTreeMap<String, Vec<(String, String)>>>);
 
 impl Auditor {
-    /// Nothing acknowledged yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -17,15 +16,9 @@ impl Auditor {
     /// Remembers that this message was answered so.
     pub fn acknowledge(&self, session: &str, message: &str, reply: &str) {
         let turn = (message.to_owned(), reply.to_owned());
-        self.0
-            .lock()
-            .unwrap()
-            .entry(session.to_owned())
-            .or_default()
-            .push(turn);
+        self.0.lock().unwrap().entry(session.to_owned()).or_default().push(turn);
     }
 
-    /// How many turns were acknowledged.
     pub fn count(&self) -> usize {
         self.0.lock().unwrap().values().map(Vec::len).sum()
     }
@@ -35,46 +28,35 @@ impl Auditor {
     /// # Panics
     /// When an acknowledged turn is missing, stands there twice, or was given another answer.
     pub async fn check(&self, client: &Client) {
+        let wrong = self.differences(client).await;
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    /// The same; what is wrong, one sentence for each message.
+    pub async fn differences(&self, client: &Client) -> Vec<String> {
         let sessions = self.0.lock().unwrap().clone();
+        let mut wrong = Vec::new();
         for (session, turns) in sessions {
             let talk = client.talk(&session).await;
-            no_message_stands_twice(&talk);
-            no_answer_follows_an_answer(&talk);
+            let twice =
+                talk.iter().enumerate().filter(|(at, it)| stands_after(&talk[at + 1..], it));
+            wrong.extend(twice.map(|(_, it)| format!("{session}: {it:?} stands there twice")));
+            let answers = talk.windows(2).filter(|two| two.iter().all(|(role, _)| role != "user"));
+            wrong.extend(answers.map(|two| format!("{session}: two answers in a row: {two:?}")));
             for (message, reply) in turns {
-                let at = talk
-                    .iter()
-                    .position(|(role, text)| role == "user" && *text == message);
-                let at = at.unwrap_or_else(|| {
-                    panic!("{message:?} was acknowledged and is lost: {talk:?}")
-                });
-                let next = talk
-                    .get(at + 1)
-                    .unwrap_or_else(|| panic!("the answer to {message:?} is lost: {talk:?}"));
-                assert_eq!(
-                    (next.0.as_str(), next.1.as_str()),
-                    ("assistant", reply.as_str()),
-                    "after {message:?}"
-                );
+                let at = talk.iter().position(|(role, text)| role == "user" && *text == message);
+                let next = at.and_then(|at| talk.get(at + 1));
+                let is_kept = next.is_some_and(|it| it.0 == "assistant" && it.1 == reply);
+                if !is_kept {
+                    let seen = at.map_or("it is not there".to_owned(), |_| format!("{next:?}"));
+                    wrong.push(format!("{session}: {message:?} was answered {reply:?}: {seen}"));
+                }
             }
         }
+        wrong
     }
 }
 
-fn no_message_stands_twice(talk: &[(String, String)]) {
-    for (at, (role, text)) in talk.iter().enumerate() {
-        let twice = role == "user"
-            && talk[at + 1..]
-                .iter()
-                .any(|other| other.0 == "user" && other.1 == *text);
-        assert!(!twice, "{text:?} stands there twice: {talk:?}");
-    }
-}
-
-fn no_answer_follows_an_answer(talk: &[(String, String)]) {
-    for pair in talk.windows(2) {
-        assert!(
-            pair[0].0 == "user" || pair[1].0 == "user",
-            "two answers in a row: {pair:?}"
-        );
-    }
+fn stands_after(rest: &[(String, String)], (role, text): &(String, String)) -> bool {
+    role == "user" && rest.iter().any(|other| other.0 == "user" && other.1 == *text)
 }

@@ -32,10 +32,7 @@ pub fn completion_of(text: &str, stream: bool) -> Value {
 
 /// The text that chunks add up to.
 pub fn text_of_chunks(chunks: &[Value]) -> String {
-    chunks
-        .iter()
-        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
-        .collect()
+    chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect()
 }
 
 impl Completion {
@@ -56,21 +53,14 @@ impl Completion {
         assert_eq!(response.status().as_u16(), 200, "{response:?}");
         let header = |name: &str| {
             let value = response.headers().get(name);
-            value
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
-                .to_owned()
+            value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
         assert!(header("content-type").starts_with("text/event-stream"));
         assert!(header("cache-control").contains("no-transform"));
         assert_eq!(header("x-accel-buffering"), "no");
         assert!(!header("x-request-id").is_empty());
         assert_eq!(header("content-encoding"), "");
-        Self {
-            response,
-            buffer: Vec::new(),
-            done: false,
-        }
+        Self { response, buffer: Vec::new(), done: false }
     }
 
     /// The next line; `None` at the end of the body.
@@ -95,7 +85,6 @@ impl Completion {
         }
     }
 
-    /// The same, with a limit.
     pub async fn next_within(&mut self, limit: Duration) -> Option<Line> {
         within(limit, "the next line", self.next()).await
     }

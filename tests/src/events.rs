@@ -15,7 +15,6 @@ pub struct Event {
     pub id: u64,
     /// `start`, `queued`, `token`, `done` or `error`.
     pub kind: String,
-    /// Its data.
     pub data: Value,
 }
 
@@ -54,32 +53,20 @@ impl Event {
     /// # Panics
     /// When it has no `type`.
     pub fn from_frame(frame: &Value) -> Self {
-        let kind = frame["type"]
-            .as_str()
-            .unwrap_or_else(|| panic!("no type in {frame}"))
-            .to_owned();
-        Self {
-            id: frame["id"].as_u64().unwrap_or(0),
-            kind,
-            data: frame.clone(),
-        }
+        let kind =
+            frame["type"].as_str().unwrap_or_else(|| panic!("no type in {frame}")).to_owned();
+        Self { id: frame["id"].as_u64().unwrap_or(0), kind, data: frame.clone() }
     }
 }
 
 /// The text of the tokens.
 pub fn text_of(events: &[Event]) -> String {
-    events
-        .iter()
-        .filter_map(|event| event.data["token"].as_str())
-        .collect()
+    events.iter().filter_map(|event| event.data["token"].as_str()).collect()
 }
 
 /// The text of the thoughts.
 pub fn thinking_of(events: &[Event]) -> String {
-    events
-        .iter()
-        .filter_map(|event| event.data["thinking"].as_str())
-        .collect()
+    events.iter().filter_map(|event| event.data["thinking"].as_str()).collect()
 }
 
 /// A running `text/event-stream` answer; dropping it closes the connection.
@@ -88,9 +75,7 @@ pub struct EventStream {
     buffer: Vec<u8>,
     last: Option<u64>,
     ended: bool,
-    /// How many comment lines came.
     pub comments: usize,
-    /// The headers.
     pub headers: reqwest::header::HeaderMap,
 }
 
@@ -102,11 +87,7 @@ impl EventStream {
     pub async fn open(response: Response) -> Self {
         let headers = response.headers().clone();
         let header = |name: &str| {
-            headers
-                .get(name)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default()
-                .to_owned()
+            headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
         };
         if response.status() != 200 {
             panic!(
@@ -115,23 +96,13 @@ impl EventStream {
                 response.text().await.unwrap_or_default()
             );
         }
-        assert!(
-            header("content-type").starts_with("text/event-stream"),
-            "{headers:?}"
-        );
+        assert!(header("content-type").starts_with("text/event-stream"), "{headers:?}");
         assert!(header("cache-control").contains("no-store"), "{headers:?}");
         assert_eq!(header("x-accel-buffering"), "no", "{headers:?}");
         assert_eq!(header("content-encoding"), "", "{headers:?}");
         assert!(!header("x-request-id").is_empty(), "{headers:?}");
         let body = response.bytes_stream().boxed();
-        Self {
-            body,
-            buffer: Vec::new(),
-            last: None,
-            ended: false,
-            comments: 0,
-            headers,
-        }
+        Self { body, buffer: Vec::new(), last: None, ended: false, comments: 0, headers }
     }
 
     /// The next event; `None` at the end of the stream.
@@ -237,10 +208,7 @@ impl EventStream {
         let id = id.and_then(|id| id.parse().ok());
         let id: u64 = id.unwrap_or_else(|| panic!("no id in {block:?}"));
         let last = self.last.replace(id);
-        assert!(
-            last.is_none_or(|last| id == last + 1),
-            "{id} follows {last:?}"
-        );
+        assert!(last.is_none_or(|last| id == last + 1), "{id} follows {last:?}");
         id
     }
 
@@ -257,36 +225,19 @@ impl EventStream {
             }
         }
         let Some(data) = data else {
-            assert!(
-                id.is_none() && kind.is_none(),
-                "an event without data: {block:?}"
-            );
+            assert!(id.is_none() && kind.is_none(), "an event without data: {block:?}");
             return None;
         };
         let data: Value =
             serde_json::from_str(&data).unwrap_or_else(|error| panic!("{error} in {data:?}"));
         let id = self.place(id, kind.as_deref(), block);
         assert!(!self.ended, "something follows the ending: {block:?}");
-        assert_ne!(
-            kind.as_deref(),
-            Some("token"),
-            "a token has no name: {block:?}"
-        );
-        let event = Event {
-            id,
-            kind: kind.unwrap_or_else(|| "token".to_owned()),
-            data,
-        };
+        assert_ne!(kind.as_deref(), Some("token"), "a token has no name: {block:?}");
+        let event = Event { id, kind: kind.unwrap_or_else(|| "token".to_owned()), data };
         self.ended = event.is_last();
         let known = ["start", "queued", "token", "done", "error"];
-        assert!(
-            known.contains(&event.kind.as_str()),
-            "an unknown event: {event:?}"
-        );
-        assert!(
-            event.kind != "token" || event.data["is_final"] == false,
-            "{event:?}"
-        );
+        assert!(known.contains(&event.kind.as_str()), "an unknown event: {event:?}");
+        assert!(event.kind != "token" || event.data["is_final"] == false, "{event:?}");
         Some(event)
     }
 }

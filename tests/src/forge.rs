@@ -14,9 +14,8 @@ const PKCS8_HEAD: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 /// The head of a public Ed25519 key in DER; the 32 bytes of the key follow.
-const SPKI_HEAD: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_HEAD: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// A new signing key, as an operator would make one: Ed25519, PKCS#8, PEM.
 pub fn signing_key() -> String {
@@ -51,28 +50,17 @@ impl Forge {
             .expect("keys")
             .iter()
             .find(|key| key["kid"] == header["kid"]);
-        let x = published.expect("the key of the token is published")["x"]
-            .as_str()
-            .expect("x");
+        let x = published.expect("the key of the token is published")["x"].as_str().expect("x");
         let public = URL_SAFE_NO_PAD.decode(x).expect("base64url");
-        let mut files: Vec<_> = std::fs::read_dir(keys_dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(keys_dir).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.retain(|path| path.extension().is_some_and(|extension| extension == "pem"));
         files.sort();
         let pem = std::fs::read(files.last().expect("a signing key")).unwrap();
         let seed: [u8; 32] = rand::random();
         let stranger = EncodingKey::from_ed_der(&[&PKCS8_HEAD[..], &seed[..]].concat());
         let real = EncodingKey::from_ed_pem(&pem).expect("an Ed25519 key");
-        Self {
-            real,
-            stranger,
-            header,
-            claims,
-            public,
-            token: token.to_owned(),
-        }
+        Self { real, stranger, header, claims, public, token: token.to_owned() }
     }
 
     /// The real token.
@@ -108,9 +96,7 @@ impl Forge {
 
     /// Any texts in the place of header and claims, signed with the real key.
     pub fn signed_text(&self, header: &str, claims: &str) -> String {
-        complete(header, claims, |message| {
-            sign(message, &self.real, Algorithm::EdDSA).unwrap()
-        })
+        complete(header, claims, |message| sign(message, &self.real, Algorithm::EdDSA).unwrap())
     }
 
     /// The real header and claims, signed by somebody else's Ed25519 key.
@@ -125,9 +111,7 @@ impl Forge {
     pub fn unsigned(&self, algorithm: &str) -> String {
         let mut header = self.header.clone();
         header["alg"] = algorithm.into();
-        complete(&header.to_string(), &self.claims.to_string(), |_| {
-            String::new()
-        })
+        complete(&header.to_string(), &self.claims.to_string(), |_| String::new())
     }
 
     /// The real claims as HS256, with that secret.
@@ -142,19 +126,12 @@ impl Forge {
     /// The public key as PEM.
     pub fn public_pem(&self) -> String {
         let der = [&SPKI_HEAD[..], &self.public[..]].concat();
-        format!(
-            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-            STANDARD.encode(der)
-        )
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
     }
 }
 
 fn complete(header: &str, claims: &str, signature: impl Fn(&[u8]) -> String) -> String {
-    let message = format!(
-        "{}.{}",
-        URL_SAFE_NO_PAD.encode(header),
-        URL_SAFE_NO_PAD.encode(claims)
-    );
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = signature(message.as_bytes());
     format!("{message}.{signature}")
 }

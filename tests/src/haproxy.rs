@@ -51,19 +51,15 @@ impl Haproxy {
     }
 
     async fn wait_up(&self) {
-        eventually(
-            Duration::from_secs(20),
-            "haproxy has an instance that is ready",
-            || async {
-                tokio::net::TcpStream::connect(self.address).await.ok()?;
-                let reply = raw::ask(
-                    self.address,
-                    "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
-                )
-                .await;
-                (reply.status == 200).then_some(())
-            },
-        )
+        eventually(Duration::from_secs(20), "haproxy has an instance that is ready", || async {
+            tokio::net::TcpStream::connect(self.address).await.ok()?;
+            let reply = raw::ask(
+                self.address,
+                "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+            )
+            .await;
+            (reply.status == 200).then_some(())
+        })
         .await;
     }
 }

@@ -4,7 +4,8 @@
 //! * [`TestApp`]: `auth` and any number of `chat`, or `chatbot`, as child processes; [`Process`] is one of them
 //! * [`Redis`]: a redis-server of its own; [`Proxy`]: the wire to it, or to a model server, that can be cut
 //! * [`FakeModel`]: a model server (Ollama's wire or OpenAI's) that plays an [`Answer`]
-//! * [`Client`], [`EventStream`], [`Socket`], [`raw`]: REST, SSE and NDJSON, WebSocket, bare bytes; [`Completion`]: `/v1`
+//! * [`Client`], [`EventStream`], [`Socket`], [`raw`]: REST, SSE and NDJSON, WebSocket, bare bytes; [`Completion`], [`MessageStream`]: `/v1`
+//! * [`Collector`]: takes traces
 //! * [`Haproxy`]: a proxy in front of two instances, as the project deploys it
 //! * [`Forge`]: tokens nobody should accept; [`Auditor`]: what was acknowledged against what is stored
 //!
@@ -33,10 +34,12 @@
 mod app;
 mod auditor;
 mod client;
+mod collector;
 mod completions;
 mod events;
 mod forge;
 mod haproxy;
+mod message_stream;
 pub mod models;
 mod process;
 mod proxy;
@@ -47,13 +50,15 @@ mod socket;
 mod wait;
 
 pub use self::{
-    app::{Backend, Builder, TestApp},
+    app::{Backend, Builder, TestApp, measured_at},
     auditor::Auditor,
     client::Client,
+    collector::{Collector, Span},
     completions::{Completion, Line, completion_of, text_of_chunks},
     events::{Event, EventStream, read_frames, text_of, thinking_of},
     forge::{Forge, signing_key},
     haproxy::Haproxy,
+    message_stream::{MessageStream, anthropic_error, message_of, text_of_events},
     models::{Answer, ChatRequest, FakeModel, Gate, fixture},
     process::{Process, free_port, with_wrong_clock},
     proxy::{Mode, Proxy},

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
 use crate::eventually;
@@ -35,7 +35,10 @@ impl Process {
             "{} is missing: run `cargo build --workspace` first",
             path.display()
         );
-        let mut child = Command::new(&path)
+        // Past a limit of its files a write is to fail, as on a full disk, not to end the process.
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(&path)
             .args(arguments)
             .env_clear()
             .envs(environment)
@@ -49,11 +52,7 @@ impl Process {
         let log = Arc::new(Mutex::new(Vec::new()));
         collect(child.stdout.take().unwrap(), &log);
         collect(child.stderr.take().unwrap(), &log);
-        Self {
-            name: binary.to_owned(),
-            child: Mutex::new(child),
-            log,
-        }
+        Self { name: binary.to_owned(), child: Mutex::new(child), log }
     }
 
     /// The lines that it has written so far, both streams.
@@ -66,6 +65,17 @@ impl Process {
         self.log().join("\n")
     }
 
+    /// The first line with all of these texts, once it is there: lines are written beside the answers, so a reply may come first.
+    ///
+    /// # Panics
+    /// When there is none within 20 s.
+    pub async fn log_line(&self, texts: &[&str]) -> String {
+        eventually(crate::PATIENCE, &format!("{} logs {texts:?}", self.name), || async {
+            self.log().into_iter().find(|line| texts.iter().all(|text| line.contains(text)))
+        })
+        .await
+    }
+
     /// The address of one of its listeners, as its log says it.
     ///
     /// # Panics
@@ -73,23 +83,13 @@ impl Process {
     pub async fn address(&self, service: &str, admin: bool) -> SocketAddr {
         eventually(
             crate::PATIENCE,
-            &format!(
-                "{} says where {service} listens (admin: {admin})",
-                self.name
-            ),
+            &format!("{} says where {service} listens (admin: {admin})", self.name),
             || async {
-                let found = self
-                    .log()
-                    .iter()
-                    .find_map(|line| listening(line, service, admin));
+                let found = self.log().iter().find_map(|line| listening(line, service, admin));
                 if found.is_none()
                     && let Some(status) = self.status()
                 {
-                    panic!(
-                        "{} ended with {status} at its start:\n{}",
-                        self.name,
-                        self.log_text()
-                    );
+                    panic!("{} ended with {status} at its start:\n{}", self.name, self.log_text());
                 }
                 found
             },
@@ -105,9 +105,7 @@ impl Process {
     /// Waits for its end and gives the exit code (`None` where a signal ended it).
     pub async fn wait_exit(&self, limit: Duration) -> Option<i32> {
         let what = format!("{} ends", self.name);
-        eventually(limit, &what, || async { self.status() })
-            .await
-            .code()
+        eventually(limit, &what, || async { self.status() }).await.code()
     }
 
     /// Its resident memory in bytes.
@@ -134,13 +132,20 @@ impl Process {
         std::fs::read_dir(path).unwrap().count()
     }
 
-    /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.lock().unwrap().id()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    /// How many bytes a file of its may have from now on: beyond that it is as if the disk were full.
+    pub fn limit_files(&self, most: Option<u64>) {
+        let limit = Rlimit { current: most, maximum: None };
+        prlimit(Some(self.pid()), Resource::Fsize, limit).unwrap();
     }
 
-    /// SIGTERM.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child.lock().unwrap())
+    }
+
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }
@@ -150,7 +155,6 @@ impl Process {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
@@ -209,9 +213,8 @@ pub fn with_wrong_clock(
     seconds: i64,
 ) -> BTreeMap<String, String> {
     let places = std::fs::read_dir("/usr/lib").into_iter().flatten();
-    let mut libraries = places
-        .filter_map(Result::ok)
-        .map(|place| place.path().join("faketime/libfaketime.so.1"));
+    let mut libraries =
+        places.filter_map(Result::ok).map(|place| place.path().join("faketime/libfaketime.so.1"));
     let library = libraries
         .find(|path| path.exists())
         .expect("libfaketime is missing: `apt-get install faketime` (scripts/test.sh does it)");
@@ -228,11 +231,7 @@ pub fn with_wrong_clock(
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn binary_path(name: &str) -> PathBuf {
@@ -250,13 +249,8 @@ fn collect(stream: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>) {
     thread::spawn(move || {
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|read| read > 0)
-        {
-            log.lock()
-                .unwrap()
-                .push(String::from_utf8_lossy(&line).trim_end().to_owned());
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            log.lock().unwrap().push(String::from_utf8_lossy(&line).trim_end().to_owned());
             line.clear();
         }
     });
@@ -272,9 +266,5 @@ fn listening(line: &str, service: &str, admin: bool) -> Option<SocketAddr> {
     };
     let found =
         is("message", "listening") && is("service", service) && is("admin", &admin.to_string());
-    if found {
-        fields["address"].as_str()?.parse().ok()
-    } else {
-        None
-    }
+    if found { fields["address"].as_str()?.parse().ok() } else { None }
 }

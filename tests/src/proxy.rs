@@ -1,6 +1,13 @@
 //! The wire between a service and what it depends on, which a test can slow down, freeze or cut.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,14 +22,17 @@ use tokio::{
 /// What the wire does with everything that is sent over it, in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Passes it on.
     Pass,
     /// Passes it on, each piece that much later.
     Delay(Duration),
     /// Keeps connections, even new ones, and passes nothing on.
     Freeze,
+    /// Loses one piece of the answers in so many, and passes another one on twice.
+    Garble(usize),
     /// Takes everything from the caller and gives nothing back: the request arrives, its answer never.
     Swallow,
+    /// Passes everything on, but no answer on a connection on which a request with that text has come.
+    HoldAnswersTo(&'static str),
     /// Cuts every connection, and new ones at once.
     Cut,
 }
@@ -41,11 +51,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (mode, watched) = watch::channel(Mode::Pass);
         let task = tokio::spawn(accept(listener, target.into(), watched)).abort_handle();
-        Self {
-            address,
-            mode,
-            task,
-        }
+        Self { address, mode, task }
     }
 
     /// Where it listens.
@@ -53,7 +59,6 @@ impl Proxy {
         self.address
     }
 
-    /// Its port.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
@@ -105,30 +110,63 @@ async fn connection(caller: TcpStream, target: String, mut mode: watch::Receiver
     server.set_nodelay(true).ok();
     let ((from_caller, to_caller), (from_server, to_server)) =
         (caller.into_split(), server.into_split());
+    let asked = Arc::new(AtomicBool::new(false));
     tokio::select! {
-        () = pump(from_caller, to_server, mode.clone(), false) => {}
-        () = pump(from_server, to_caller, mode.clone(), true) => {}
+        () = pump(from_caller, to_server, mode.clone(), Pumped::Requests, &asked) => {}
+        () = pump(from_server, to_caller, mode.clone(), Pumped::Answers, &asked) => {}
         _ = mode.wait_for(|mode| *mode == Mode::Cut) => {}
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pumped {
+    Requests,
+    Answers,
+}
+
+/// `asked`: whether the text of [`Mode::HoldAnswersTo`] has come on this connection.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut mode: watch::Receiver<Mode>,
-    answers: bool,
+    what: Pumped,
+    asked: &AtomicBool,
 ) {
-    let mut buffer = vec![0; 64 * 1024];
+    let answers = what == Pumped::Answers;
+    let (mut buffer, mut pieces) = (vec![0; 64 * 1024], 0_usize);
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let held = |mode: &Mode| *mode == Mode::Freeze || (answers && *mode == Mode::Swallow);
+        if let Mode::HoldAnswersTo(text) = *mode.borrow()
+            && !answers
+            && buffer[..read].windows(text.len()).any(|piece| piece == text.as_bytes())
+        {
+            asked.store(true, Ordering::SeqCst);
+        }
+        let held = |mode: &Mode| match mode {
+            Mode::Freeze => true,
+            Mode::Swallow => answers,
+            Mode::HoldAnswersTo(_) => answers && asked.load(Ordering::SeqCst),
+            _ => false,
+        };
+        let is_lost = answers && *mode.borrow() == Mode::Swallow;
         let Ok(now) = mode.wait_for(|mode| !held(mode)).await.map(|mode| *mode) else {
             return;
         };
+        if is_lost {
+            continue;
+        }
         if let Mode::Delay(time) = now {
             tokio::time::sleep(time).await;
         }
-        if to.write_all(&buffer[..read]).await.is_err() {
-            return;
+        pieces += 1;
+        let times = match now {
+            Mode::Garble(every) if answers && pieces % every == every / 2 => 0,
+            Mode::Garble(every) if answers && pieces % every == 0 => 2,
+            _ => 1,
+        };
+        for _ in 0..times {
+            if to.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
         }
     }
 }

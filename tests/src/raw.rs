@@ -14,9 +14,7 @@ use crate::{PATIENCE, within};
 pub struct RawReply {
     /// The status; 0 where the connection was closed without one.
     pub status: u16,
-    /// Status line and headers.
     pub head: String,
-    /// What followed, chunk framing included.
     pub body: Vec<u8>,
 }
 
@@ -25,10 +23,7 @@ impl RawReply {
     pub fn header(&self, name: &str) -> String {
         let lines = self.head.lines().filter_map(|line| line.split_once(':'));
         let mut found = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name));
-        found
-            .next()
-            .map(|(_, value)| value.trim().to_owned())
-            .unwrap_or_default()
+        found.next().map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
     }
 }
 
@@ -38,7 +33,6 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Connects.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = within(PATIENCE, "a connection", TcpStream::connect(address))
             .await
@@ -73,11 +67,7 @@ impl Raw {
         let mut bytes = Vec::new();
         within(PATIENCE, "bytes", async {
             while bytes.len() < at_least
-                && self
-                    .stream
-                    .read_buf(&mut bytes)
-                    .await
-                    .is_ok_and(|read| read > 0)
+                && self.stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0)
             {}
         })
         .await;
@@ -92,12 +82,7 @@ impl Raw {
                 if let Some(reply) = whole(&bytes) {
                     return reply;
                 }
-                if !self
-                    .stream
-                    .read_buf(&mut bytes)
-                    .await
-                    .is_ok_and(|read| read > 0)
-                {
+                if !self.stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
                     return parse(&bytes);
                 }
             }
@@ -105,7 +90,6 @@ impl Raw {
         .await
     }
 
-    /// Closes with RST.
     pub fn reset(self) {
         self.stream.set_zero_linger().ok();
     }
@@ -135,8 +119,7 @@ impl Raw {
 
     /// Sends a frame: the first byte as given (FIN, reserved bits, opcode), masked unless told otherwise.
     pub async fn frame(&mut self, first: u8, masked: bool, payload: &[u8]) {
-        self.send(frame(first, masked, payload.len() as u64, payload))
-            .await;
+        self.send(frame(first, masked, payload.len() as u64, payload)).await;
     }
 
     /// Reads frames until a close frame, and gives its code (0 where the connection just ends).
@@ -191,12 +174,7 @@ pub fn frame(first: u8, masked: bool, announced: u64, payload: &[u8]) -> Vec<u8>
     }
     if masked {
         bytes.extend(MASK);
-        bytes.extend(
-            payload
-                .iter()
-                .zip(MASK.iter().cycle())
-                .map(|(byte, mask)| byte ^ mask),
-        );
+        bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     } else {
         bytes.extend(payload);
     }
@@ -217,28 +195,15 @@ fn whole(bytes: &[u8]) -> Option<RawReply> {
     }
     let chunked = reply.header("transfer-encoding") == "chunked";
     let length = reply.header("content-length").parse().unwrap_or(0);
-    let there = if chunked {
-        reply.body.ends_with(b"0\r\n\r\n")
-    } else {
-        reply.body.len() >= length
-    };
+    let there =
+        if chunked { reply.body.ends_with(b"0\r\n\r\n") } else { reply.body.len() >= length };
     there.then_some(reply)
 }
 
 fn parse(bytes: &[u8]) -> RawReply {
-    let end = bytes
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .map_or(bytes.len(), |at| at + 4);
+    let end =
+        bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .unwrap_or(0);
-    RawReply {
-        status,
-        head,
-        body: bytes[end..].to_vec(),
-    }
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    RawReply { status, head, body: bytes[end..].to_vec() }
 }

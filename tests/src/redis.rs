@@ -1,19 +1,7 @@
-//! A redis-server of its own: started in a temporary folder, frozen, killed and started again at will.
-
-use std::{
-    process::{Child, Command, Stdio},
-    sync::Mutex,
-    time::Duration,
-};
+//! A Redis of its own, as settings of ours and clients of it see it: one server, or with `TEST_REDIS=sentinel` or `cluster` a group.
 
 use redis::{Value, aio::MultiplexedConnection};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
-use tempfile::TempDir;
-
-use crate::{eventually, free_port};
-
-const MISSING: &str =
-    "redis-server is missing: `apt-get install redis-server` (scripts/test.sh does it)";
+use test_redis::{RedisCluster, RedisServer, SentinelGroup};
 
 /// What is special about a Redis.
 #[derive(Clone, Debug, Default)]
@@ -24,22 +12,24 @@ pub struct RedisOptions {
     pub max_memory: Option<String>,
     /// `requirepass`.
     pub password: Option<String>,
-    /// Further lines of its configuration.
     pub configuration: String,
     /// How many bytes a file of its may have: a disk that is full, until [`Redis::give_room`].
     pub file_limit: Option<u64>,
 }
 
-/// A throw-away redis-server; killed when dropped.
+/// A throw-away Redis; killed when dropped.
 pub struct Redis {
-    folder: TempDir,
-    port: u16,
+    servers: Servers,
     options: RedisOptions,
-    child: Mutex<Child>,
+}
+
+enum Servers {
+    Single(RedisServer),
+    Sentinel(SentinelGroup),
+    Cluster(RedisCluster),
 }
 
 impl Redis {
-    /// Starts one that keeps nothing on disk.
     pub async fn start() -> Self {
         Self::start_with(RedisOptions::default()).await
     }
@@ -49,29 +39,37 @@ impl Redis {
     /// # Panics
     /// When there is no redis-server on this machine; the message says how to get it.
     pub async fn start_with(options: RedisOptions) -> Self {
-        // The port may be taken between the look and the start: then another.
-        for _ in 0..10 {
-            let (folder, port) = (TempDir::new().unwrap(), free_port());
-            let child = Mutex::new(spawn(&folder, port, &options));
-            let redis = Self {
-                folder,
-                port,
-                options: options.clone(),
-                child,
-            };
-            if redis.wait_up().await {
-                if options.file_limit.is_some() {
-                    redis.limit_files(options.file_limit);
-                }
-                return redis;
-            }
+        let args = arguments(&options);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let is_plain = options.configuration.is_empty() && options.password.is_none();
+        let servers = match std::env::var("TEST_REDIS").as_deref() {
+            Ok("sentinel") if is_plain => Servers::Sentinel(SentinelGroup::start_with(&args, "")),
+            Ok("cluster") if is_plain => Servers::Cluster(RedisCluster::start_with(&args)),
+            _ => Servers::Single(single(&options, &args)),
+        };
+        let redis = Self { servers, options };
+        if redis.options.file_limit.is_some() {
+            redis.server().limit_files(redis.options.file_limit);
         }
-        panic!("redis-server does not start");
+        redis
+    }
+
+    /// The server, of what only one can be asked.
+    fn server(&self) -> &RedisServer {
+        match &self.servers {
+            Servers::Single(server) => server,
+            Servers::Sentinel(group) => group.master(),
+            Servers::Cluster(_) => panic!("this test is for one Redis: leave it out"),
+        }
     }
 
     /// Its address as a setting.
     pub fn url(&self) -> String {
-        self.url_at(self.port)
+        match &self.servers {
+            Servers::Single(server) => self.url_at(server.port()),
+            Servers::Sentinel(group) => group.url(),
+            Servers::Cluster(cluster) => cluster.url(),
+        }
     }
 
     /// Its address as a setting, reached through another port (a proxy's).
@@ -84,127 +82,98 @@ impl Redis {
 
     /// Its `address:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.server().address()
     }
 
-    /// SIGSTOP: connections stay, nothing answers.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        self.server().freeze();
     }
 
-    /// SIGCONT.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        self.server().thaw();
     }
 
-    /// SIGKILL.
     pub fn kill(&self) {
-        let mut child = self.child.lock().unwrap();
-        child.kill().ok();
-        child.wait().ok();
+        self.server().kill();
     }
 
-    /// Takes the limit of its files away.
     pub fn give_room(&self) {
-        self.limit_files(None);
-    }
-
-    fn limit_files(&self, most: Option<u64>) {
-        let pid = i32::try_from(self.child.lock().unwrap().id()).unwrap();
-        let limit = Rlimit {
-            current: most,
-            maximum: None,
-        };
-        prlimit(Pid::from_raw(pid), Resource::Fsize, limit).expect("its limit can be set");
+        self.server().limit_files(None);
     }
 
     /// Starts it again on the same port with the same data, and waits until it answers.
     pub async fn restart(&self) {
-        self.kill();
-        *self.child.lock().unwrap() = spawn(&self.folder, self.port, &self.options);
-        assert!(self.wait_up().await, "redis-server does not come back");
+        self.server().restart();
     }
 
-    /// Runs one command, as redis-cli would.
+    /// Runs one command, as redis-cli would; on a Cluster on every master, and what they list is one list.
     pub async fn cli(&self, command: &[&str]) -> Value {
-        let mut connection = self.connect().await.expect("redis answers");
-        redis::cmd(command[0])
-            .arg(&command[1..])
-            .query_async(&mut connection)
-            .await
-            .expect("redis takes the command")
+        let mut answers = Vec::new();
+        for mut connection in self.masters().await {
+            let mut command_line = redis::cmd(command[0]);
+            let answer = command_line.arg(&command[1..]).query_async(&mut connection).await;
+            answers.push(answer.expect("redis takes the command"));
+        }
+        answers
+            .into_iter()
+            .reduce(|all, more| match (all, more) {
+                (Value::Array(all), Value::Array(more)) => Value::Array([all, more].concat()),
+                (_, last) => last,
+            })
+            .expect("a master")
     }
 
     /// Every key with its type and, as text, what it holds: to search a whole store for what must not be in it.
     pub async fn dump(&self) -> String {
-        let mut connection = self.connect().await.expect("redis answers");
-        let keys: Vec<Vec<u8>> = redis::cmd("KEYS")
-            .arg("*")
-            .query_async(&mut connection)
-            .await
-            .unwrap();
         let mut all = String::new();
-        for key in keys {
-            let kind: String = redis::cmd("TYPE")
-                .arg(&key)
-                .query_async(&mut connection)
-                .await
-                .unwrap();
-            let read: &[&str] = match kind.as_str() {
-                "string" => &["GET"],
-                "list" => &["LRANGE", "0", "-1"],
-                "hash" => &["HGETALL"],
-                "set" => &["SMEMBERS"],
-                "zset" => &["ZRANGE", "0", "-1"],
-                _ => &["XRANGE", "-", "+"],
-            };
-            let held: Value = redis::cmd(read[0])
-                .arg(&key)
-                .arg(&read[1..])
-                .query_async(&mut connection)
-                .await
-                .unwrap();
-            all.push_str(&format!(
-                "{} {kind} {}\n",
-                String::from_utf8_lossy(&key),
-                written(&held)
-            ));
+        for mut connection in self.masters().await {
+            dump(&mut connection, &mut all).await;
         }
         all
     }
 
-    async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
-        redis::Client::open(self.url())?
-            .get_multiplexed_async_connection()
-            .await
-    }
-
-    async fn wait_up(&self) -> bool {
-        eventually(
-            Duration::from_secs(20),
-            "redis-server answers PING",
-            || async {
-                if let Some(status) = self.child.lock().unwrap().try_wait().unwrap() {
-                    assert_ne!(status.code(), Some(127), "{MISSING}");
-                    return Some(false);
-                }
-                let mut connection = self.connect().await.ok()?;
-                let answer: String = redis::cmd("PING").query_async(&mut connection).await.ok()?;
-                (answer == "PONG").then_some(true)
-            },
-        )
-        .await
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.lock().unwrap().id()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    async fn masters(&self) -> Vec<MultiplexedConnection> {
+        let urls = match &self.servers {
+            Servers::Single(server) => vec![self.url_at(server.port())],
+            Servers::Sentinel(group) => vec![group.master().url()],
+            Servers::Cluster(cluster) => {
+                cluster.with_role(true).into_iter().map(RedisServer::url).collect()
+            }
+        };
+        let mut connections = Vec::new();
+        for url in urls {
+            let client = redis::Client::open(url).expect("an address");
+            let connection = client.get_multiplexed_async_connection().await;
+            connections.push(connection.expect("redis answers"));
+        }
+        connections
     }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
+fn single(options: &RedisOptions, args: &[&str]) -> RedisServer {
+    // Read from where it works: after --dir.
+    let args = [args, &["--include", FURTHER]].concat();
+    RedisServer::start_with(&args, |folder| {
+        std::fs::write(folder.join(FURTHER), &options.configuration).unwrap();
+    })
+}
+
+async fn dump(connection: &mut MultiplexedConnection, all: &mut String) {
+    let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(connection).await.unwrap();
+    for key in keys {
+        let kind: String = redis::cmd("TYPE").arg(&key).query_async(connection).await.unwrap();
+        let read: &[&str] = match kind.as_str() {
+            "string" => &["GET"],
+            "list" => &["LRANGE", "0", "-1"],
+            "hash" => &["HGETALL"],
+            "set" => &["SMEMBERS"],
+            "zset" => &["ZRANGE", "0", "-1"],
+            _ => &["XRANGE", "-", "+"],
+        };
+        let mut command = redis::cmd(read[0]);
+        let held = command.arg(&key).arg(&read[1..]).query_async(connection).await;
+        let held: Value = held.unwrap();
+        all.push_str(&format!("{} {kind} {}\n", String::from_utf8_lossy(&key), written(&held)));
     }
 }
 
@@ -223,42 +192,19 @@ fn written(value: &Value) -> String {
     }
 }
 
-fn spawn(folder: &TempDir, port: u16, options: &RedisOptions) -> Child {
-    // Past the limit a write is to fail, as on a full disk, not to end the process.
-    let mut command = Command::new("sh");
-    command.args(["-c", "trap '' XFSZ; exec redis-server \"$@\"", "sh"]);
-    command.args([
-        "--bind",
-        "127.0.0.1",
-        "--port",
-        &port.to_string(),
-        "--save",
-        "",
-        "--daemonize",
-        "no",
-    ]);
-    command.args([
-        "--dir",
-        folder.path().to_str().unwrap(),
-        "--maxmemory-policy",
-        "noeviction",
-    ]);
+/// A file in its folder, which its configuration includes.
+const FURTHER: &str = "further.conf";
+
+fn arguments(options: &RedisOptions) -> Vec<String> {
+    let mut arguments = vec!["--maxmemory-policy", "noeviction"];
     if options.durable {
-        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        arguments.extend(["--appendonly", "yes", "--appendfsync", "always"]);
     }
     if let Some(limit) = &options.max_memory {
-        command.args(["--maxmemory", limit]);
+        arguments.extend(["--maxmemory", limit]);
     }
     if let Some(password) = &options.password {
-        command.args(["--requirepass", password]);
+        arguments.extend(["--requirepass", password]);
     }
-    let further = folder.path().join("further.conf");
-    std::fs::write(&further, &options.configuration).unwrap();
-    command.arg("--include").arg(further);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    arguments.into_iter().map(str::to_owned).collect()
 }

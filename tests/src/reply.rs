@@ -6,11 +6,8 @@ use serde_json::Value;
 /// An answer that was read to its end.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// The status.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Vec<u8>,
 }
 
@@ -24,11 +21,7 @@ impl Reply {
         Self {
             status,
             headers,
-            body: response
-                .bytes()
-                .await
-                .expect("the body arrives whole")
-                .to_vec(),
+            body: response.bytes().await.expect("the body arrives whole").to_vec(),
         }
     }
 
@@ -43,20 +36,13 @@ impl Reply {
     /// When it is none.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| {
-            panic!(
-                "{error} in a {} with {:?}",
-                self.status,
-                String::from_utf8_lossy(&self.body)
-            )
+            panic!("{error} in a {} with {:?}", self.status, String::from_utf8_lossy(&self.body))
         })
     }
 
     /// A header as text; empty where it is missing.
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     /// The JSON of an answer with that status.
@@ -66,11 +52,7 @@ impl Reply {
     pub fn expect(&self, status: u16) -> Value {
         let text = String::from_utf8_lossy(&self.body);
         assert_eq!(self.status, status, "the answer was: {text}");
-        if self.body.is_empty() {
-            Value::Null
-        } else {
-            self.json()
-        }
+        if self.body.is_empty() { Value::Null } else { self.json() }
     }
 
     /// The problem object of a refusal with that status and code, checked in every member that all of them share.
@@ -80,11 +62,7 @@ impl Reply {
     pub fn problem(&self, status: u16, code: &str) -> Value {
         let text = String::from_utf8_lossy(&self.body).into_owned();
         assert_eq!(self.status, status, "the answer was: {text}");
-        assert_eq!(
-            self.header("content-type"),
-            "application/problem+json",
-            "{text}"
-        );
+        assert_eq!(self.header("content-type"), "application/problem+json", "{text}");
         assert_eq!(self.header("x-content-type-options"), "nosniff", "{text}");
         let problem = self.json();
         check_problem(&problem, status, code);
@@ -131,8 +109,5 @@ pub(crate) fn check_problem(problem: &Value, status: u16, code: &str) {
     for member in ["title", "detail", "request_id"] {
         assert!(problem[member].is_string(), "no {member} in {problem}");
     }
-    assert!(
-        !problem["detail"].as_str().unwrap().is_empty(),
-        "an empty detail in {problem}"
-    );
+    assert!(!problem["detail"].as_str().unwrap().is_empty(), "an empty detail in {problem}");
 }

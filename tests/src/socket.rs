@@ -16,9 +16,7 @@ use crate::{Event, PATIENCE, within};
 /// How a socket was closed: the code (1006 where no close frame came) and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// The close code.
     pub code: u16,
-    /// The reason.
     pub reason: String,
 }
 
@@ -34,10 +32,8 @@ impl Socket {
     /// # Panics
     /// When the handshake is refused.
     pub async fn open(address: SocketAddr, token: Option<&str>) -> Self {
-        let headers: Vec<(&str, String)> = token
-            .map(|token| ("authorization", format!("Bearer {token}")))
-            .into_iter()
-            .collect();
+        let headers: Vec<(&str, String)> =
+            token.map(|token| ("authorization", format!("Bearer {token}"))).into_iter().collect();
         Self::try_open(address, &headers)
             .await
             .unwrap_or_else(|refusal| panic!("the handshake was refused: {refusal:?}"))
@@ -51,58 +47,36 @@ impl Socket {
         address: SocketAddr,
         headers: &[(&str, String)],
     ) -> Result<Self, (u16, String)> {
-        let mut request: Request<()> = format!("ws://{address}/chat/ws")
-            .into_client_request()
-            .unwrap();
+        let mut request: Request<()> =
+            format!("ws://{address}/chat/ws").into_client_request().unwrap();
         for (name, value) in headers {
             let name: http::HeaderName = name.parse().unwrap();
             request.headers_mut().insert(name, value.parse().unwrap());
         }
-        let stream = TcpStream::connect(address)
-            .await
-            .expect("the service listens");
+        let stream = TcpStream::connect(address).await.expect("the service listens");
         stream.set_nodelay(true).ok();
-        match within(
-            PATIENCE,
-            "a WebSocket handshake",
-            client_async(request, stream),
-        )
-        .await
-        {
-            Ok((stream, _)) => Ok(Self {
-                stream,
-                waiting: VecDeque::new(),
-            }),
+        match within(PATIENCE, "a WebSocket handshake", client_async(request, stream)).await {
+            Ok((stream, _)) => Ok(Self { stream, waiting: VecDeque::new() }),
             Err(tungstenite::Error::Http(answer)) => {
-                let body = answer
-                    .body()
-                    .as_ref()
-                    .map(|body| String::from_utf8_lossy(body).into_owned());
+                let body =
+                    answer.body().as_ref().map(|body| String::from_utf8_lossy(body).into_owned());
                 Err((answer.status().as_u16(), body.unwrap_or_default()))
             }
             Err(error) => panic!("no WebSocket: {error}"),
         }
     }
 
-    /// Sends a frame.
     pub async fn send(&mut self, frame: &Value) {
         self.send_text(&frame.to_string()).await;
     }
 
     /// Sends these characters as a text frame.
     pub async fn send_text(&mut self, text: &str) {
-        self.stream
-            .send(Message::text(text))
-            .await
-            .expect("the socket is open");
+        self.stream.send(Message::text(text)).await.expect("the socket is open");
     }
 
-    /// Sends a binary frame.
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream
-            .send(Message::binary(bytes.to_vec()))
-            .await
-            .expect("the socket is open");
+        self.stream.send(Message::binary(bytes.to_vec())).await.expect("the socket is open");
     }
 
     /// Starts a turn and gives the answer's id.
@@ -111,40 +85,24 @@ impl Socket {
     /// When it is refused.
     pub async fn say(&mut self, session: &str, message: &str) -> String {
         let reference = uuid::Uuid::new_v4().to_string();
-        self.send(&json!({"session_id": session, "message": message, "ref": reference}))
-            .await;
+        self.send(&json!({"session_id": session, "message": message, "ref": reference})).await;
         let start = self.with_ref(&reference).await;
         assert_eq!(start["type"], "start", "{start}");
-        start["message_id"]
-            .as_str()
-            .expect("a message id")
-            .to_owned()
+        start["message_id"].as_str().expect("a message id").to_owned()
     }
 
     /// The next frame with that `ref`; others wait for whoever asks for them.
     pub async fn with_ref(&mut self, reference: &str) -> Value {
-        self.take(&format!("a frame with ref {reference}"), |frame| {
-            frame["ref"] == reference
-        })
-        .await
+        self.take(&format!("a frame with ref {reference}"), |frame| frame["ref"] == reference).await
     }
 
-    /// The next frame of that type.
     pub async fn of_type(&mut self, kind: &str) -> Value {
-        self.take(&format!("a frame of type {kind}"), |frame| {
-            frame["type"] == kind
-        })
-        .await
+        self.take(&format!("a frame of type {kind}"), |frame| frame["type"] == kind).await
     }
 
-    /// The next event of that answer.
     pub async fn next_of(&mut self, message_id: &str) -> Event {
         let what = format!("an event of {message_id}");
-        Event::from_frame(
-            &self
-                .take(&what, |frame| frame["message_id"] == message_id)
-                .await,
-        )
+        Event::from_frame(&self.take(&what, |frame| frame["message_id"] == message_id).await)
     }
 
     /// The events of that answer from here to its ending.
@@ -236,23 +194,14 @@ impl Socket {
                 }
                 Some(Ok(Message::Binary(_))) => panic!("a binary frame from the service"),
                 Some(Ok(Message::Close(None))) => {
-                    return Err(Closed {
-                        code: 1005,
-                        reason: String::new(),
-                    });
+                    return Err(Closed { code: 1005, reason: String::new() });
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
-                    return Err(Closed {
-                        code: 1006,
-                        reason: error.to_string(),
-                    });
+                    return Err(Closed { code: 1006, reason: error.to_string() });
                 }
                 None => {
-                    return Err(Closed {
-                        code: 1006,
-                        reason: String::new(),
-                    });
+                    return Err(Closed { code: 1006, reason: String::new() });
                 }
             }
         }

@@ -15,15 +15,6 @@ test('a password is asked for at once where login needs one', async () => {
   assert.equal(await page.getByLabel('Message', { exact: true }).isVisible(), false);
 });
 
-test('closed registration is told in words', async () => {
-  const page = await here.open();
-  await page.getByRole('button', { name: 'Create an account' }).click();
-  await page.getByLabel('User id').fill('newcomer');
-  await page.getByLabel('Password').fill('a long enough pass phrase');
-  await page.keyboard.press('Enter');
-  await page.getByText('Registration is closed here').waitFor();
-});
-
 test('a login that is no longer good is told', async () => {
   const page = await here.open();
   await page.evaluate(() => localStorage.setItem('chatbot.login', JSON.stringify({ user: 'ghost', refresh: 'no such token' })));

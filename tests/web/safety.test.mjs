@@ -48,7 +48,7 @@ async function nothingRan(page, payload) {
 }
 
 test('the page runs no inline script and no foreign one', async () => {
-  const answer = await fetch(here.url);
+  const answer = await fetch(here.url, { headers: { accept: 'text/html' } });
   const policy = answer.headers.get('content-security-policy');
   for (const rule of ["default-src 'none'", "script-src 'self'", "connect-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"]) {
     assert.ok(policy.includes(rule), rule);

@@ -5,48 +5,34 @@ use std::io::{self, IsTerminal, Read, Write};
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Subcommand;
-use common::{
-    clock::rfc3339,
-    config::Settings,
-    identity::{Authenticator, TokenRules, UserId},
-    shutdown::Shutdown,
-    store::Store,
-};
+use common::{clock::rfc3339, config::Settings, identity::UserId, shutdown::Shutdown, store};
 
-use crate::{
-    repository::Repository,
-    service::{Accounts, AuthError, KeyRing},
-};
+use crate::services::{error::AuthError, operator::Operator};
 
 /// Longest password that is read, in bytes.
 const MAX_INPUT: u64 = 64 * 1024;
 
-/// What the operator can do beside serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Looks after accounts
     #[command(subcommand)]
     User(User),
 }
 
-/// What can be done with accounts.
+/// What can be done with operator.
 #[derive(Debug, Subcommand)]
 pub enum User {
-    /// Makes an account; the password comes from standard input, or is made up and printed
+    /// Creates an account; the password comes from standard input, or is generated and printed
     Add {
         /// The user id: 1 to 64 of A-Z a-z 0-9 . _ @ -
         #[arg(value_parser = user_id)]
         user_id: UserId,
     },
-    /// Sets a password, which ends every login of the account; it comes from standard input, or is made up and printed
+    /// Sets a password, which ends every login of the account; it comes from standard input, or is generated and printed
     Passwd {
-        /// The user id
         #[arg(value_parser = user_id)]
         user_id: UserId,
     },
-    /// Deletes an account and everything of it
     Delete {
-        /// The user id
         #[arg(value_parser = user_id)]
         user_id: UserId,
     },
@@ -64,56 +50,39 @@ fn user_id(text: &str) -> Result<UserId, String> {
 /// What an operator can act on: the store, the password, the account.
 pub async fn run(Command::User(command): Command, settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
-    let store = Store::open(&settings.store.url, &shutdown)?;
-    // Commands sign nothing: they need no key, and make none.
-    let ring = KeyRing::closed(settings.auth.login);
-    let rules = TokenRules {
-        issuer: settings.auth.issuer.clone(),
-        audience: settings.auth.audience.clone(),
-    };
-    let authenticator = Authenticator::start(rules, ring.key_set(), store.clone(), &shutdown);
-    let accounts = Accounts::new(Repository::new(store), settings.auth, ring, authenticator);
-    let done = user(&accounts, command).await;
-    drop(accounts);
+    let store = store::start(&settings.store, store::NewStore::Number, &shutdown).await?;
+    let operator = Operator::new(store, settings.auth.password_min);
+    let done = user(&operator, command).await;
+    drop(operator);
     shutdown.stop();
     shutdown.finished().await;
     done
 }
 
-async fn user(accounts: &Accounts, command: User) -> anyhow::Result<()> {
+async fn user(operator: &Operator, command: User) -> anyhow::Result<()> {
     match command {
         User::Add { user_id } => {
             let password = password()?;
-            match accounts.add_user(&user_id, password.text()).await {
+            match operator.add_user(&user_id, &password.0).await {
                 Err(AuthError::UserExists) => bail!(
                     "{user_id} has an account already: `user passwd {user_id}` sets its password"
                 ),
                 done => done?,
             }
-            password.tell()
+            print_generated(password)
         }
         User::Passwd { user_id } => {
             let password = password()?;
-            found(
-                &user_id,
-                accounts.set_password(&user_id, password.text()).await,
-            )?;
-            password.tell()
+            found(&user_id, operator.set_password(&user_id, &password.0).await)?;
+            print_generated(password)
         }
-        User::Delete { user_id } => found(&user_id, accounts.delete_user(&user_id).await),
+        User::Delete { user_id } => found(&user_id, operator.delete_user(&user_id).await),
         User::List => {
             let mut lines = String::new();
-            for listed in accounts.list_users().await? {
-                let how = if listed.has_password {
-                    "password"
-                } else {
-                    "open"
-                };
-                lines.push_str(&format!(
-                    "{}\t{}\t{how}\n",
-                    listed.user,
-                    rfc3339(listed.created_at)
-                ));
+            for (user, account) in operator.list_users().await? {
+                let created_at = rfc3339(account.created_at);
+                let how = account.password.map_or("open", |_| "password");
+                lines.push_str(&format!("{user}\t{created_at}\t{how}\n"));
             }
             print(&lines)
         }
@@ -127,29 +96,9 @@ fn found(user: &UserId, done: Result<(), AuthError>) -> anyhow::Result<()> {
     }
 }
 
-/// A password for an account, and whether the operator knows it.
-enum Password {
-    Given(String),
-    Made(String),
-}
-
-impl Password {
-    fn text(&self) -> &str {
-        let (Self::Given(text) | Self::Made(text)) = self;
-        text
-    }
-
-    /// Prints the password where it was made up.
-    fn tell(&self) -> anyhow::Result<()> {
-        match self {
-            Self::Given(_) => Ok(()),
-            Self::Made(text) => print(&format!("{text}\n")),
-        }
-    }
-}
-
-/// The first line of standard input; at a terminal, or where there is nothing, a new one of 144 random bits.
-fn password() -> anyhow::Result<Password> {
+/// A password, and whether it was generated, so that the operator does not know it yet: the first line of standard input; at a terminal, or
+/// where there is nothing, 144 random bits.
+fn password() -> anyhow::Result<(String, bool)> {
     let mut text = String::new();
     if !io::stdin().is_terminal() {
         io::stdin()
@@ -158,11 +107,17 @@ fn password() -> anyhow::Result<Password> {
             .read_to_string(&mut text)
             .context("the password on standard input")?;
     }
-    let line = text.lines().next().unwrap_or_default();
-    Ok(match line {
-        "" => Password::Made(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 18]>())),
-        line => Password::Given(line.to_owned()),
+    Ok(match text.lines().next().unwrap_or_default() {
+        "" => (URL_SAFE_NO_PAD.encode(rand::random::<[u8; 18]>()), true),
+        line => (line.to_owned(), false),
     })
+}
+
+fn print_generated((password, is_generated): (String, bool)) -> anyhow::Result<()> {
+    if is_generated {
+        print(&format!("{password}\n"))?;
+    }
+    Ok(())
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

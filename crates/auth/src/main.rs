@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use common::{cli, config::Binary, http, store::Store};
+use common::{cli, config::Binary, http, store};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -12,13 +12,16 @@ fn main() -> ExitCode {
         let public = cli::listen("auth.listen", settings.auth.listen).await?;
         let admin = cli::listen("auth.admin_listen", settings.auth.admin_listen).await?;
         let metrics = http::metrics::install(&shutdown);
-        let store = Store::open(&settings.store.url, &shutdown)?;
+        let store = store::start(&settings.store, store::NewStore::Number, &shutdown).await?;
         let service = auth::build(&settings, store, metrics, &shutdown).await?;
         let (public, admin) = ((public, service.public), (admin, service.admin));
-        Ok(
-            http::serve_public_and_admin("auth", public, admin, &settings.server, &shutdown)
-                .await?,
-        )
+        Ok(http::serve_public_and_admin("auth", public, admin, &settings.server, &shutdown).await?)
     };
-    cli::run_with(Binary::Auth, auth::openapi_json, serve, auth::cli::run)
+    let program = cli::Program {
+        binary: Binary::Auth,
+        openapi: auth::openapi_json,
+        serve,
+        connect: async |_: &_, _: &_| Vec::new(),
+    };
+    cli::run_with(program, auth::cli::run)
 }

@@ -1,11 +1,13 @@
 //! Erases the data of deleted accounts.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use common::shutdown::Shutdown;
-use tokio::time::sleep;
+use futures_util::{TryStreamExt, stream};
+use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
+    domain::SessionId,
     error::ChatError,
     sessions::SessionService,
     store::{ChatStore, erasure::Erasure},
@@ -14,57 +16,96 @@ use crate::{
 /// How often deleted accounts are looked for.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sessions listed at a time.
-const PAGE: usize = 100;
+/// Accounts that are erased at the same time on this instance.
+const ACCOUNTS: usize = 16;
 
-/// Erases accounts until the service stops. Every instance does it: erasing twice is harmless.
+/// Sessions of an account that are deleted at the same time.
+const SESSIONS: usize = 16;
+
+/// Erases accounts until the service stops. Instances share the work by claiming accounts; erasing twice is harmless.
+#[derive(Clone)]
 pub struct ErasureService {
     store: ChatStore,
     sessions: SessionService,
 }
 
 impl ErasureService {
-    /// Starts the service.
     pub fn spawn(store: ChatStore, sessions: SessionService, shutdown: &Shutdown) {
         let service = Self { store, sessions };
-        let stopping = shutdown.clone();
+        let (stopping, mut running) = (shutdown.clone(), HashMap::new());
         shutdown.spawn(async move {
             loop {
                 tokio::select! {
                     () = stopping.stopping() => return,
                     () = sleep(INTERVAL) => {}
                 }
-                service.erase_deleted().await;
+                running.retain(|_, task: &mut JoinHandle<()>| !task.is_finished());
+                service.look(&mut running, &stopping).await;
             }
         });
     }
 
-    async fn erase_deleted(&self) {
+    /// Begins to erase what is pending, as far as there are places; no account waits for another one.
+    async fn look(&self, running: &mut HashMap<Erasure, JoinHandle<()>>, shutdown: &Shutdown) {
         // What fails now, since the store is away, is still announced the next time.
         for erasure in self.store.erasure().pending().await.unwrap_or_default() {
-            if let Err(error) = self.erase(&erasure).await {
-                tracing::warn!(%error, "a deleted account could not be erased yet");
+            if running.contains_key(&erasure) {
+                continue;
             }
+            if running.len() == ACCOUNTS {
+                return;
+            }
+            if !matches!(self.store.erasure().claim(&erasure).await, Ok(true)) {
+                continue;
+            }
+            let (service, stopping, claimed) = (self.clone(), shutdown.clone(), erasure.clone());
+            let task = shutdown.spawn(async move {
+                tokio::select! {
+                    () = service.run(&claimed) => {}
+                    () = stopping.stopping() => {}
+                }
+            });
+            running.insert(erasure, task);
+        }
+    }
+
+    async fn run(&self, erasure: &Erasure) {
+        let hold = async {
+            loop {
+                sleep(INTERVAL).await;
+                // Where the claim is lost, another instance does the same once more.
+                let _ = self.store.erasure().claim(erasure).await;
+            }
+        };
+        let erased = tokio::select! {
+            erased = self.erase(erasure) => erased,
+            never = hold => never,
+        };
+        match erased {
+            Ok(()) => tracing::info!(again = erasure.is_second, "erased a deleted account"),
+            Err(error) => tracing::warn!(%error, "a deleted account could not be erased yet"),
         }
     }
 
     async fn erase(&self, erasure: &Erasure) -> Result<(), ChatError> {
-        let owner = &erasure.owner;
+        let (owner, mut at) = (&erasure.owner, None);
         loop {
-            let listed = self.store.sessions().list(owner, None, PAGE).await?;
-            if listed.is_empty() {
+            let (ids, next) = self.store.erasure().session_ids(owner, at).await?;
+            if next.is_none() {
                 break;
             }
-            for (id, _, _) in listed {
-                match self.sessions.erase(owner, &id).await {
-                    // It had expired.
-                    Ok(()) | Err(ChatError::SessionNotFound) => {}
-                    Err(error) => return Err(error),
-                }
-            }
+            at = next;
+            let deletions = ids.into_iter().filter_map(|id| SessionId::parse(&id));
+            stream::iter(deletions.map(Ok::<_, ChatError>))
+                .try_for_each_concurrent(SESSIONS, |id| async move {
+                    match self.sessions.delete(owner, &id, None).await {
+                        // It had expired.
+                        Err(ChatError::SessionNotFound) => Ok(()),
+                        done => done,
+                    }
+                })
+                .await?;
         }
-        self.store.erasure().finish(erasure).await?;
-        tracing::info!(again = erasure.is_second, "erased a deleted account");
-        Ok(())
+        Ok(self.store.erasure().finish(erasure).await?)
     }
 }

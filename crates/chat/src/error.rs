@@ -1,6 +1,8 @@
 //! What a request of the chat service can fail with, and what callers are told of a model server's failure.
 
-use common::{errors::Code, rate_limiter::RateLimitError, store::StoreError};
+use common::{
+    errors::Code, identity::IdentityError, rate_limiter::RateLimitError, store::StoreError,
+};
 
 use crate::llm::ModelError;
 
@@ -16,6 +18,9 @@ pub enum ChatError {
     /// The session was answering other messages for as long as one waits.
     #[error("the session is busy")]
     SessionBusy,
+    /// The message has more characters than it may.
+    #[error("the message is longer than {0} characters")]
+    MessageTooLong(usize),
     /// The session holds as many messages as it may.
     #[error("the session is full: {0} messages")]
     SessionFull(u64),
@@ -28,19 +33,17 @@ pub enum ChatError {
         /// The window, in tokens.
         window: u32,
     },
-    /// The key belongs to another request.
     #[error("the idempotency key was used with another body")]
     IdempotencyMismatch,
     /// The day's quota does not hold the turn.
     #[error("the quota of {tokens_per_day} tokens a day is used up")]
-    QuotaExceeded {
-        /// The quota.
-        tokens_per_day: u64,
-    },
+    QuotaExceeded { tokens_per_day: u64 },
+    /// The credential does not count any more.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The rate limit refuses the request, or cannot be asked.
     #[error(transparent)]
     RateLimited(#[from] RateLimitError),
-    /// New turns are refused.
     #[error("the service is stopping")]
     ShuttingDown,
     /// What ran was ended by the service's stop.
@@ -49,10 +52,8 @@ pub enum ChatError {
     /// A fault of ours, which the log has.
     #[error("a fault in the service")]
     Broken,
-    /// The model servers.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -60,31 +61,26 @@ pub enum ChatError {
 /// What a model server's failure is called, and what the caller is told: never the server's own words.
 pub fn explain(error: &ModelError) -> (Code, String) {
     let (code, detail) = match error {
-        ModelError::Unavailable(_) => (
-            Code::LlmUnavailable,
-            "The model server cannot be reached; try again in a moment.",
-        ),
-        ModelError::Timeout(_) => (
-            Code::LlmTimeout,
-            "The model server took too long to answer; try again.",
-        ),
-        ModelError::Failed(_) => (
-            Code::LlmFailed,
-            "The model server failed or was cut off; try again.",
-        ),
+        ModelError::Unavailable(_) => {
+            (Code::LlmUnavailable, "The model server cannot be reached; try again in a moment.")
+        }
+        ModelError::Timeout(_) => {
+            (Code::LlmTimeout, "The model server took too long to answer; try again.")
+        }
+        ModelError::Failed(_) => {
+            (Code::LlmFailed, "The model server failed or was cut off; try again.")
+        }
         ModelError::NotFound(detail) => (Code::ModelNotFound, detail.as_str()),
         ModelError::ContextTooLong(_) => (
             Code::ContextTooLong,
             "The conversation does not fit the model's window; shorten it or begin a new session.",
         ),
-        ModelError::QueueFull => (
-            Code::QueueFull,
-            "Too many requests wait for the model; try again in a moment.",
-        ),
-        ModelError::Busy { .. } => (
-            Code::LlmUnavailable,
-            "The model server is busy; try again in a moment.",
-        ),
+        ModelError::QueueFull => {
+            (Code::QueueFull, "Too many requests wait for the model; try again in a moment.")
+        }
+        ModelError::Busy { .. } => {
+            (Code::LlmUnavailable, "The model server is busy; try again in a moment.")
+        }
         ModelError::Unsupported(detail) => (Code::InvalidRequest, detail.as_str()),
         ModelError::UnsupportedByModel(feature) => (Code::UnsupportedByModel, feature.advice()),
     };

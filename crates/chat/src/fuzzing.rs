@@ -25,7 +25,7 @@ fn parse_pieces<'a>(
     kind: ProviderKind,
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Vec<Chunk>, String> {
-    let mut chunks = adapters::read(kind, pieces).map_err(|error| error.to_string())?;
+    let mut chunks = providers::parse(kind, pieces).map_err(|error| error.to_string())?;
     for chunk in &mut chunks {
         match chunk {
             Chunk::ToolCall(call) if call.id.starts_with("call_") => call.id.clear(),
@@ -38,9 +38,8 @@ fn parse_pieces<'a>(
     }
 }
 
-/// Reads a client's frame.
 pub fn frame(text: &str) {
-    api::socket::fuzz_frame(text);
+    http::ws::fuzz_frame(text);
 }
 
 /// Reads both kinds of cursor; one of sessions that is taken must be written as one that means the same.
@@ -58,6 +57,6 @@ pub fn last_event_id(bytes: &[u8]) {
         headers.insert("last-event-id", value);
     }
     let query = String::from_utf8_lossy(bytes).into_owned();
-    let _ = api::messages::last_event_id(&headers, None);
-    let _ = api::messages::last_event_id(&HeaderMap::new(), Some(&query));
+    let _ = http::messages::last_event_id(&headers, None);
+    let _ = http::messages::last_event_id(&HeaderMap::new(), Some(&query));
 }

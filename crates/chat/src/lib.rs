@@ -2,6 +2,8 @@
 //!
 //! [`build`] puts the parts together; docs/architecture.md says what each module owns.
 
+mod concurrency;
+pub mod connect;
 pub mod domain;
 pub mod erasure;
 pub mod error;
@@ -13,6 +15,7 @@ mod health;
 pub mod http;
 pub mod llm;
 mod metrics;
+mod offload;
 mod retry;
 pub mod sessions;
 pub mod state;
@@ -20,15 +23,15 @@ pub mod store;
 pub mod turns;
 pub mod usage;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::{Router, http::Uri, middleware::from_fn};
 use common::{
     config::{LoginMode, Settings},
     http::{
-        HostPolicy, Layers, admin, complete_openapi, docs, health as health_routes,
-        metrics::PrometheusHandle, wrap,
+        BodyLimit, HostPolicy, Layers, LoadShedder, admin, complete_openapi, docs,
+        health as health_routes, metrics::PrometheusHandle, wrap,
     },
     identity::{Authenticator, JwksClient, TokenRules},
     rate_limiter::RateLimiter,
@@ -41,7 +44,7 @@ use crate::{
     erasure::ErasureService,
     events::{recovery::Recovery, registry::Registry},
     generation::{stateless::CompletionService, tokens::TokenEstimates},
-    http::ws::permits::Sockets,
+    http::{anthropic::messages::COUNT_QUOTA, inference::body::BodyBudget, ws::permits::Sockets},
     llm::LlmService,
     sessions::SessionService,
     state::AppState,
@@ -53,21 +56,21 @@ use crate::{
     usage::UsageService,
 };
 
+/// How long a large body may take to arrive.
+const LARGE_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The routers of the service, ready to be served.
 #[derive(Debug)]
 pub struct Service {
-    /// The public listener's.
     pub public: Router,
-    /// The admin listener's.
     pub admin: Router,
 }
 
 /// Who checks tokens, and where calls to `auth` go.
 pub struct Identities {
-    /// Checks tokens.
     pub authenticator: Authenticator,
     /// `/auth/*` and the key set, as this service passes them on.
-    pub passed_on: Router,
+    pub auth_proxy: Router,
 }
 
 impl Identities {
@@ -76,11 +79,7 @@ impl Identities {
     /// # Errors
     /// Where the settings name none, or no HTTP client can be made.
     pub fn remote(settings: &Settings, store: &Store, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let url = settings
-            .chat
-            .auth_url
-            .clone()
-            .context("chat.auth_url must be set")?;
+        let url = settings.chat.auth_url.clone().context("chat.auth_url must be set")?;
         let client = common::clients::http::auth().context("the HTTP client for auth")?;
         let keys = JwksClient::start(&url, client.clone(), shutdown);
         let rules = TokenRules {
@@ -89,7 +88,7 @@ impl Identities {
         };
         Ok(Self {
             authenticator: Authenticator::start(rules, keys, store.clone(), shutdown),
-            passed_on: http::auth_proxy::routes(http::auth_proxy::RemoteAuth { url, client }),
+            auth_proxy: http::auth_proxy::routes(http::auth_proxy::RemoteAuth { url, client }),
         })
     }
 }
@@ -108,24 +107,45 @@ pub fn build(
     metrics: PrometheusHandle,
     shutdown: &Shutdown,
 ) -> Service {
-    let Identities {
-        authenticator,
-        passed_on,
-    } = identities;
+    let Identities { authenticator, auth_proxy } = identities;
     self::metrics::describe();
     self::metrics::watch(llm.clone(), shutdown);
-    let chat_store = ChatStore::new(
-        store.clone(),
-        settings.chat.session_ttl,
-        settings.chat.lease,
-    );
+    let state = state(settings, &store, &llm, &authenticator, shutdown);
+    let health = health::build(store, authenticator, llm, shutdown.clone());
+    let ollama_api = settings.chat.ollama_api;
+    let document = openapi();
+    let large_body_paths = http::inference::large_body_paths(&document);
+    let router = http::router::build(&state, ollama_api)
+        .merge(auth_proxy)
+        .merge(health_routes::routes(health.clone()))
+        .merge(docs::routes(document))
+        .merge(http::anthropic::probe_routes())
+        .merge(page(ollama_api))
+        .fallback(async move |uri: Uri| http::not_found::not_found(&uri, ollama_api));
+    Service {
+        public: wrap(router, public_layers(settings, &state, large_body_paths)),
+        admin: wrap(admin::router(health, metrics, shutdown), Layers::admin("chat")),
+    }
+}
+
+/// The services, each with what it needs, and what handlers need beside them.
+fn state(
+    settings: &Settings,
+    store: &Store,
+    llm: &LlmService,
+    authenticator: &Authenticator,
+    shutdown: &Shutdown,
+) -> Arc<AppState> {
+    let chat_store = ChatStore::new(store.clone(), settings.chat.session_ttl, settings.chat.lease);
     let estimates = TokenEstimates::default();
     let recovery = Recovery::new(estimates.clone());
     let registry = Arc::new(Registry::default());
     let sessions = SessionService::new(chat_store.clone(), Arc::clone(&registry), recovery.clone());
+    concurrency::spawn(&chat_store, llm, &settings.llm, shutdown);
     ErasureService::spawn(chat_store.clone(), sessions.clone(), shutdown);
     let completions = CompletionService::new(
         chat_store.clone(),
+        authenticator.clone(),
         llm.clone(),
         estimates.clone(),
         settings.rate_limit.tokens_per_day,
@@ -133,6 +153,7 @@ pub fn build(
     );
     let turns = TurnService::new(TurnParts {
         store: chat_store.clone(),
+        authenticator: authenticator.clone(),
         llm: llm.clone(),
         limits: turn_limits(settings),
         estimates,
@@ -140,11 +161,9 @@ pub fn build(
         recovery,
         shutdown: shutdown.clone(),
     });
-    let quota = Quota {
-        burst: settings.rate_limit.requests.get(),
-        period: settings.rate_limit.period,
-    };
-    let state = Arc::new(AppState {
+    let quota =
+        Quota { burst: settings.rate_limit.requests.get(), period: settings.rate_limit.period };
+    Arc::new(AppState {
         turns,
         completions,
         sessions,
@@ -152,35 +171,43 @@ pub fn build(
         llm: llm.clone(),
         authenticator: authenticator.clone(),
         limiter: RateLimiter::new(store.clone(), quota, "c"),
+        load_shedder: LoadShedder::default(),
+        count_limiter: RateLimiter::new(store.clone(), COUNT_QUOTA, "c").of("rate:counts"),
         disconnect_grace: settings.chat.disconnect_grace,
         tokens_per_day: settings.rate_limit.tokens_per_day,
         allowed_origins: settings.chat.allowed_origins.clone().into(),
         sockets: Sockets::new(settings.chat.sockets_per_user),
+        body_budget: BodyBudget::new(settings.server.body_memory),
         shutdown: shutdown.clone(),
-    });
-    let health = health::build(store, authenticator.clone(), llm, shutdown.clone());
-    let router = http::router::build(&state)
-        .merge(passed_on)
-        .merge(health_routes::routes(health.clone()))
-        .merge(docs::routes(openapi()))
-        .merge(http::web_ui::routes());
-    let mut layers = Layers::new("chat", hosts(settings, authenticator), &settings.server);
+    })
+}
+
+fn public_layers(
+    settings: &Settings,
+    state: &AppState,
+    large_body_paths: HashSet<String>,
+) -> Layers {
+    let hosts = hosts(settings, state.authenticator.clone());
+    let mut layers = Layers::new("chat", hosts, &settings.server);
+    layers.allowed_origins.clone_from(&settings.chat.allowed_origins);
+    layers.load_shedder = Some(state.load_shedder.clone());
+    layers.error_shape = Some(http::error_shape(settings.chat.ollama_api));
+    layers.limits.large_body_paths = Arc::new(large_body_paths);
+    layers.limits.large_body =
+        BodyLimit { bytes: settings.server.inference_body_limit, time: LARGE_BODY_TIMEOUT };
     layers
-        .allowed_origins
-        .clone_from(&settings.chat.allowed_origins);
-    layers.error_shape = Some(http::openai::error::shape());
-    Service {
-        public: wrap(router, layers),
-        admin: wrap(
-            admin::router(health, metrics, shutdown),
-            Layers::admin("chat"),
-        ),
-    }
+}
+
+/// The page; with Ollama's API, who does not ask for a page is told that an Ollama is there.
+fn page(ollama_api: bool) -> Router {
+    let page = http::web_ui::routes();
+    if ollama_api { page.layer(from_fn(http::web_ui::answer_as_ollama)) } else { page }
 }
 
 fn turn_limits(settings: &Settings) -> TurnLimits {
     TurnLimits {
         history_messages: settings.chat.history_messages,
+        max_message_chars: settings.chat.max_message_chars,
         max_session_messages: settings.chat.max_session_messages,
         system_prompt: settings.chat.system_prompt.clone(),
         tokens_per_day: settings.rate_limit.tokens_per_day,

@@ -12,16 +12,9 @@ use crate::{
     store::{ChatStore, delete::Deleted},
 };
 
-/// Messages read at a time: so few that even the longest come within the time limit of a store call.
-pub const READ_STEP: u64 = 8;
-
-/// Text, in bytes, at which a page of messages ends before its limit.
-const PAGE_SIZE: usize = 8 * 1024 * 1024;
-
 /// A page of something, and where the next one begins.
 #[derive(Debug)]
 pub struct Page<T> {
-    /// What is on it.
     pub items: Vec<T>,
     /// What to ask for the next with; `None` on the last.
     pub next_cursor: Option<String>,
@@ -32,7 +25,6 @@ pub struct Page<T> {
 pub struct SessionCursor(i64, String);
 
 impl SessionCursor {
-    /// The cursor of that text.
     pub fn parse(text: &str) -> Option<Self> {
         let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         let (at, id) = decoded.split_once(' ')?;
@@ -55,14 +47,12 @@ impl SessionCursor {
 pub struct MessageCursor(u64);
 
 impl MessageCursor {
-    /// The cursor of that text.
     pub fn parse(text: &str) -> Option<Self> {
         let is_number = (1..=12).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit());
         is_number.then(|| text.parse().ok().map(Self)).flatten()
     }
 }
 
-/// Reads and changes sessions.
 #[derive(Clone)]
 pub struct SessionService {
     store: ChatStore,
@@ -72,11 +62,7 @@ pub struct SessionService {
 
 impl SessionService {
     pub fn new(store: ChatStore, registry: Arc<Registry>, recovery: Recovery) -> Self {
-        Self {
-            store,
-            registry,
-            recovery,
-        }
+        Self { store, registry, recovery }
     }
 
     /// The owner's sessions, newest first.
@@ -91,22 +77,11 @@ impl SessionService {
         deadline: Instant,
     ) -> Result<Page<(SessionId, Session)>, ChatError> {
         let before = cursor.map(|SessionCursor(at, id)| (at, id));
-        let listed = self
-            .store
-            .by(deadline)
-            .sessions()
-            .list(owner, before, limit)
-            .await?;
-        let next_cursor = match listed.last() {
-            Some((id, at, _)) if listed.len() == limit => {
-                Some(SessionCursor::text(*at, id.as_str()))
-            }
-            _ => None,
-        };
-        let items = listed
-            .into_iter()
-            .filter_map(|(id, _, session)| Some((id, session?)))
-            .collect();
+        let listed = self.store.by(deadline).sessions().list(owner, before, limit).await?;
+        let last = listed.rows.last().filter(|_| listed.more);
+        let next_cursor = last.map(|(id, at, _)| SessionCursor::text(*at, id.as_str()));
+        let items =
+            listed.rows.into_iter().filter_map(|(id, _, session)| Some((id, session?))).collect();
         Ok(Page { items, next_cursor })
     }
 
@@ -122,11 +97,11 @@ impl SessionService {
         deadline: Instant,
     ) -> Result<Session, ChatError> {
         let store = self.store.by(deadline);
-        store
-            .sessions()
-            .create(owner, id, new)
-            .await?
-            .ok_or(ChatError::SessionExists)
+        let created = store.sessions().create(owner, id, new).await?;
+        let created = created.ok_or(ChatError::SessionExists)?;
+        // What is left is shed by the next one.
+        let _ = store.sessions().shed_expired(owner).await;
+        Ok(created)
     }
 
     /// # Errors
@@ -138,9 +113,7 @@ impl SessionService {
         deadline: Instant,
     ) -> Result<Session, ChatError> {
         let stored = self.store.by(deadline).sessions().get(owner, id).await?;
-        stored
-            .map(|stored| stored.session)
-            .ok_or(ChatError::SessionNotFound)
+        stored.map(|stored| stored.session).ok_or(ChatError::SessionNotFound)
     }
 
     /// Changes a session's title, model or system prompt.
@@ -155,14 +128,11 @@ impl SessionService {
         deadline: Instant,
     ) -> Result<Session, ChatError> {
         let store = self.store.by(deadline);
-        store
-            .sessions()
-            .change(owner, id, change)
-            .await?
-            .ok_or(ChatError::SessionNotFound)
+        store.sessions().change(owner, id, change).await?.ok_or(ChatError::SessionNotFound)
     }
 
-    /// Deletes a session; a turn that is being answered in it ends with `session_not_found`.
+    /// Deletes a session; a turn that is being answered in it ends with `session_not_found`. Without a deadline each call to the
+    /// store has its own.
     ///
     /// # Errors
     /// [`ChatError::SessionNotFound`].
@@ -170,25 +140,9 @@ impl SessionService {
         &self,
         owner: &Owner,
         id: &SessionId,
-        deadline: Instant,
+        deadline: Option<Instant>,
     ) -> Result<(), ChatError> {
-        self.remove(&self.store.by(deadline), owner, id).await
-    }
-
-    /// As [`Self::delete`], with the time limit of each store call alone.
-    ///
-    /// # Errors
-    /// [`ChatError::SessionNotFound`].
-    pub async fn erase(&self, owner: &Owner, id: &SessionId) -> Result<(), ChatError> {
-        self.remove(&self.store, owner, id).await
-    }
-
-    async fn remove(
-        &self,
-        store: &ChatStore,
-        owner: &Owner,
-        id: &SessionId,
-    ) -> Result<(), ChatError> {
+        let store = deadline.map_or_else(|| self.store.clone(), |deadline| self.store.by(deadline));
         match store.sessions().delete(owner, id).await? {
             Deleted::NotFound => Err(ChatError::SessionNotFound),
             Deleted::Yes(open) => {
@@ -216,43 +170,25 @@ impl SessionService {
         let end = before.map_or(session.message_count, |MessageCursor(before)| {
             before.min(session.message_count)
         });
-        let (store, oldest) = (self.store.by(deadline), end.saturating_sub(limit));
-        let (mut reads, mut start, mut size) = (Vec::new(), end, 0);
-        while start > oldest && size < PAGE_SIZE {
-            let (stop, read) = (start - 1, u64::try_from(reads.len()).unwrap_or_default());
-            // Short messages are read in growing steps.
-            let step = if size < PAGE_SIZE / 8 {
-                READ_STEP << read.min(6)
-            } else {
-                READ_STEP
-            };
-            start = start.saturating_sub(step).max(oldest);
-            let messages = store.sessions().messages(owner, id, start, stop).await?;
-            size += messages.iter().map(Message::size).sum::<usize>();
-            reads.push(messages);
-        }
-        Ok(Page {
-            items: reads.into_iter().rev().flatten().collect(),
-            next_cursor: (start > 0).then(|| start.to_string()),
-        })
+        let store = self.store.by(deadline);
+        let (items, start) = store.sessions().messages_before(owner, id, end, limit).await?;
+        Ok(Page { items, next_cursor: (start > 0).then(|| start.to_string()) })
     }
 
-    /// Up to [`READ_STEP`] messages from that position on, for an export, which reads from the oldest.
+    /// Messages from position `start` on, up to `end`, as many as one read returns, and the position after the last: for an
+    /// export, which reads from the oldest.
     ///
     /// # Errors
     /// [`ChatError::Store`].
-    pub async fn messages_from(
+    pub async fn messages_after(
         &self,
         owner: &Owner,
         id: &SessionId,
         start: u64,
-    ) -> Result<Vec<Message>, ChatError> {
-        let stop = start.saturating_add(READ_STEP - 1);
-        Ok(self
-            .store
-            .sessions()
-            .messages(owner, id, start, stop)
-            .await?)
+        end: u64,
+    ) -> Result<(Vec<Message>, u64), ChatError> {
+        let store = self.store.sessions();
+        Ok(store.messages_after(owner, id, start, end).await?)
     }
 
     /// The session, after the turn of a dead instance was closed: whoever reads the history must find what is left of that
@@ -274,16 +210,8 @@ impl SessionService {
             return Ok(session);
         }
         let store = self.store.by(deadline);
-        if store
-            .turns()
-            .get(owner, id, &open.id)
-            .await?
-            .state
-            .is_dead()
-        {
-            self.recovery
-                .close_dead(&store, owner, id, &open.id)
-                .await?;
+        if store.turns().get(owner, id, &open.id).await?.state.is_dead() {
+            self.recovery.close_dead(&store, owner, id, &open.id).await?;
         }
         self.get(owner, id, deadline).await
     }

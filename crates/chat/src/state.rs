@@ -2,11 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::{identity::Authenticator, rate_limiter::RateLimiter, shutdown::Shutdown};
+use axum::extract::FromRef;
+use common::{
+    errors::ApiError,
+    http::LoadShedder,
+    identity::{Authenticator, Identity},
+    rate_limiter::RateLimiter,
+    shutdown::Shutdown,
+};
+use futures_util::future::BoxFuture;
 
 use crate::{
-    generation::stateless::CompletionService, http::ws::permits::Sockets, llm::LlmService,
-    sessions::SessionService, turns::service::TurnService, usage::UsageService,
+    generation::stateless::CompletionService,
+    http::{inference::body::BodyBudget, ws::permits::Sockets},
+    llm::LlmService,
+    sessions::SessionService,
+    turns::service::TurnService,
+    usage::UsageService,
 };
 
 /// The services and limits that handlers use; shared by all requests.
@@ -15,20 +27,33 @@ pub struct AppState {
     pub completions: CompletionService,
     pub sessions: SessionService,
     pub usage: UsageService,
-    /// The model servers.
     pub llm: LlmService,
-    /// Who calls.
     pub authenticator: Authenticator,
-    /// How often they may.
     pub limiter: RateLimiter,
+    /// What is in flight; a turn on a socket counts as a request does.
+    pub load_shedder: LoadShedder,
+    /// The limit of `/v1/messages/count_tokens`, which counts nothing else.
+    pub count_limiter: RateLimiter,
     /// How long a streamed turn goes on when nobody watches it.
     pub disconnect_grace: Duration,
-    /// The quota, for the usage call.
     pub tokens_per_day: Option<u64>,
-    /// Browser origins beside our own.
     pub allowed_origins: Arc<[String]>,
-    /// The open sockets of each user.
     pub sockets: Sockets,
-    /// When to stop.
+    /// The memory that large bodies may hold together.
+    pub body_budget: BodyBudget,
     pub shutdown: Shutdown,
+}
+
+impl AppState {
+    /// Resolves when the credential is revoked, with the error that ends what runs under it.
+    pub fn until_revoked(&self, identity: &Identity) -> BoxFuture<'static, ApiError> {
+        let (authenticator, identity) = (self.authenticator.clone(), identity.clone());
+        Box::pin(async move { authenticator.revoked(&identity).await.into() })
+    }
+}
+
+impl FromRef<Arc<AppState>> for BodyBudget {
+    fn from_ref(app: &Arc<AppState>) -> Self {
+        app.body_budget.clone()
+    }
 }

@@ -7,7 +7,6 @@ use common::{clock, identity::Owner};
 pub use crate::store::usage::DayUsage;
 use crate::{error::ChatError, store::ChatStore};
 
-/// Reads usage.
 #[derive(Clone)]
 pub struct UsageService {
     store: ChatStore,
@@ -24,11 +23,6 @@ impl UsageService {
     /// [`ChatError::Store`].
     pub async fn today(&self, owner: &Owner, deadline: Instant) -> Result<DayUsage, ChatError> {
         let today = clock::utc_day(clock::now_ms());
-        Ok(self
-            .store
-            .by(deadline)
-            .reservations()
-            .usage(owner, &today)
-            .await?)
+        Ok(self.store.by(deadline).reservations().usage(owner, &today).await?)
     }
 }

@@ -54,6 +54,7 @@ export class Api {
   }
 
   models = () => this.call('GET', 'chat/models');
+  makeKey = (name) => this.call('POST', 'auth/keys', { name });
   usage = () => this.call('GET', 'chat/usage');
   sessions = (cursor, limit) => this.call('GET', `chat/sessions?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ''}`);
   session = (id) => this.call('GET', sessionPath(id));

@@ -22,6 +22,7 @@ export class Composer extends EventTarget {
   #drafts = new Drafts();
   #chat = null;
   #sentAt = -Infinity;
+  #usual = '';
 
   constructor(memory) {
     super();
@@ -44,6 +45,9 @@ export class Composer extends EventTarget {
 
   /** The model for the next answer; empty where the server chooses. */
   choices = () => (this.#model.value ? { model: this.#model.value } : {});
+
+  /** The model that answers next, by name; empty where none is known. */
+  model = () => this.#model.value || this.#usual;
 
   /** Shows the draft of a user's chat; `session` is `null` for a new one. */
   open(user, session) {
@@ -70,6 +74,7 @@ export class Composer extends EventTarget {
     const known = models.some((model) => model.id === chosen);
     const ids = [...new Set(models.map((model) => model.id))];
     const usual = models.find((model) => model.default)?.id;
+    this.#usual = usual ?? ids[0] ?? '';
     this.#model.replaceChildren(new Option(usual ? `Default: ${usual}` : 'Default model', ''), ...ids.map((id) => new Option(id, id)));
     this.#model.value = known ? chosen : '';
   }

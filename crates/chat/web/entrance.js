@@ -1,6 +1,6 @@
 // The login form: a user id, with a password where one is needed, or a new account.
 
-import { loginMode } from './login.js';
+import { serverSettings } from './login.js';
 
 export class Entrance {
   #login;
@@ -15,8 +15,8 @@ export class Entrance {
   #hint = document.getElementById('entrance-hint');
   #registering = false;
   #open = false;
-  /** The server has refused a registration: not offered again until a reload. */
-  #closed = false;
+  /** Whether an account can be created here: not offered before the server has said so. */
+  #registrable = false;
 
   constructor(login) {
     this.#login = login;
@@ -39,7 +39,9 @@ export class Entrance {
     this.#say(reason);
     this.#draw();
     this.#user.focus();
-    this.#open = (await loginMode()) === 'open';
+    const { login, registration } = await serverSettings();
+    this.#open = login === 'open';
+    this.#registrable = registration === 'open';
     this.#draw();
   }
 
@@ -62,7 +64,7 @@ export class Entrance {
 
   #refused(problem) {
     if (problem.code === 'registration_closed') {
-      this.#closed = true;
+      this.#registrable = false;
       this.#registering = false;
       this.#password.value = '';
       this.#draw();
@@ -84,7 +86,7 @@ export class Entrance {
     this.#password.required = withPassword;
     this.#password.autocomplete = this.#registering ? 'new-password' : 'current-password';
     this.#submit.textContent = this.#registering ? 'Create account' : 'Continue';
-    this.#switch.hidden = this.#closed;
+    this.#switch.hidden = !this.#registrable;
     this.#switch.textContent = this.#registering ? 'I have an account' : 'Create an account with a password';
   }
 

@@ -105,13 +105,14 @@ export class Login extends EventTarget {
   }
 }
 
-/** Whether a user id alone logs in here: `open` or `password`. */
-export async function loginMode() {
+/** How to log in here (`login`: `open` or `password`) and who may register (`registration`: `open` or `closed`). */
+export async function serverSettings() {
+  const unknown = { login: 'password', registration: 'open' };
   try {
-    const answer = await fetch('.well-known/jwks.json');
-    return (await answer.json()).login === 'open' ? 'open' : 'password';
+    const answer = await fetch('auth/settings');
+    return answer.ok ? { ...unknown, ...(await answer.json()) } : unknown;
   } catch {
-    return 'password';
+    return unknown;
   }
 }
 

@@ -2,6 +2,7 @@
 
 import { Api } from './api.js';
 import { Composer } from './composer.js';
+import { showConnect } from './connect.js';
 import { Conversation } from './conversation.js';
 import { announce, el } from './dom.js';
 import { Entrance } from './entrance.js';
@@ -47,6 +48,7 @@ composer.addEventListener('stop', () => conversation?.stop());
 byId('new-chat').addEventListener('click', () => goTo(null));
 byId('new-chat-top').addEventListener('click', () => goTo(null));
 byId('log-out').addEventListener('click', () => login.leave());
+byId('connect').addEventListener('click', () => showConnect(api, composer.model() || 'MODEL'));
 byId('theme').addEventListener('click', nextTheme);
 byId('open-sidebar').addEventListener('click', () => showSidebar(true));
 byId('scrim').addEventListener('click', () => showSidebar(false));

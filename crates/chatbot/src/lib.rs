@@ -17,8 +17,9 @@ use common::{
     cli,
     config::Settings,
     http::{RequestId, X_REQUEST_ID, metrics, serve_public_and_admin},
+    otel,
     shutdown::Shutdown,
-    store::Store,
+    store,
 };
 use tokio::net::TcpListener;
 
@@ -49,32 +50,20 @@ impl Listeners {
 pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&settings).await?;
     let metrics = metrics::install(&shutdown);
-    let store = Store::open(&settings.store.url, &shutdown).context("store.url")?;
+    let store = store::start(&settings.store, store::NewStore::Number, &shutdown)
+        .await
+        .context("store.url")?;
     let auth = auth::build(&settings, store.clone(), metrics.clone(), &shutdown).await?;
     let identities = Identities {
         authenticator: auth.authenticator,
-        passed_on: auth_routes(auth.public.clone()),
+        auth_proxy: auth_routes(auth.public.clone()),
     };
     let llm =
         LlmService::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
-    let chat = chat::build(
-        &settings,
-        store,
-        llm.clone(),
-        identities,
-        metrics,
-        &shutdown,
-    );
-    welcome::print(
-        listeners.auth.0.local_addr()?,
-        listeners.chat.0.local_addr()?,
-        &settings,
-    );
+    let chat = chat::build(&settings, store, llm.clone(), identities, metrics, &shutdown);
+    welcome::print(listeners.auth.0.local_addr()?, listeners.chat.0.local_addr()?, &settings);
     welcome::announce_demo(llm, &settings, &shutdown);
-    let Listeners {
-        auth: auth_at,
-        chat: chat_at,
-    } = listeners;
+    let Listeners { auth: auth_at, chat: chat_at } = listeners;
     tokio::try_join!(
         serve_public_and_admin(
             "auth",
@@ -114,6 +103,7 @@ async fn as_forwarded(request: Request) -> Request {
     if let Some(id) = id.and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
         parts.headers.insert(X_REQUEST_ID, id);
     }
+    otel::inject(&mut parts.headers);
     Request::from_parts(parts, body)
 }
 

@@ -8,10 +8,11 @@ use common::{cli, config::Binary};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::run_with(
-        Binary::Chatbot,
-        chatbot::openapi,
-        chatbot::serve,
-        auth::cli::run,
-    )
+    let program = cli::Program {
+        binary: Binary::Chatbot,
+        openapi: chatbot::openapi,
+        serve: chatbot::serve,
+        connect: chat::connect::model_servers,
+    };
+    cli::run_with(program, auth::cli::run)
 }

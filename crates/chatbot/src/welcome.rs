@@ -102,10 +102,7 @@ mod tests {
         let text = without_models(&[Ollama, Demo], "gemma3:1b");
         assert!(text.contains("built-in demo answers") && text.contains("ollama pull gemma3:1b"));
         let text = without_models(&[Ollama], "gemma3:1b");
-        assert!(
-            !text.contains("demo") && text.contains("ollama serve"),
-            "{text}"
-        );
+        assert!(!text.contains("demo") && text.contains("ollama serve"), "{text}");
         let text = without_models(&[OpenAi], "m");
         assert!(!text.contains("demo") && !text.contains("ollama"), "{text}");
         assert!(without_models(&[Demo], "m").contains("Only the built-in demo"));

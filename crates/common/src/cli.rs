@@ -1,5 +1,7 @@
 //! The command line of every binary: reads the environment, starts the process, and ends it.
 
+mod arguments;
+mod connect;
 mod healthcheck;
 
 use std::{
@@ -12,20 +14,28 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::Subcommand;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
 };
 
-use self::healthcheck::healthcheck;
+pub use self::connect::Finding;
+use self::{
+    arguments::{Command, NoExtra, parse},
+    healthcheck::healthcheck,
+};
 use crate::{
     config::{Binary, Loaded, LogFormat, Settings},
+    otel,
     shutdown::{self, Shutdown, Signals},
+    store::FormatError,
     telemetry,
     workers::WorkerPool,
 };
 
+/// The setting that `--demo` sets.
+const PROVIDERS: &str = "CHATBOT__LLM__PROVIDERS";
 /// The exit code for wrong settings: `EX_CONFIG` of sysexits.
 const EXIT_CONFIG: u8 = 78;
 /// The exit code after a second signal.
@@ -33,57 +43,40 @@ const EXIT_INTERRUPTED: u8 = 130;
 /// Time for the last tasks to store how they ended, after the stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-#[derive(Parser)]
-struct Arguments<X: Subcommand> {
-    #[command(subcommand)]
-    command: Option<Command<X>>,
+/// A binary: what it serves, and what it asks for `check-config --connect` beside its ports and the store.
+pub struct Program<S, C> {
+    pub binary: Binary,
+    pub openapi: fn() -> String,
+    pub serve: S,
+    pub connect: C,
 }
-
-#[derive(Subcommand)]
-enum Command<X: Subcommand> {
-    /// Serves until it receives SIGTERM or SIGINT (the default)
-    Serve,
-    /// Prints the effective settings, secrets masked, or every wrong one
-    CheckConfig,
-    /// Asks the running service whether it is ready: exit code 0 or 1
-    Healthcheck,
-    /// Prints the OpenAPI document
-    Openapi,
-    #[command(flatten)]
-    Extra(X),
-}
-
-/// The subcommands of a binary that has none of its own.
-#[derive(Subcommand)]
-enum NoExtra {}
 
 /// Runs a binary that has no subcommands of its own: parses the command line, loads the settings, starts logging and
 /// the runtime, and serves until a signal. `serve` returns when its listeners have ended; what it spawned on the
 /// [`Shutdown`] is waited for here. Exit code 0 after a stop, 1 with one line on stderr where serving fails, 78 where
-/// settings are wrong.
-pub fn run(
-    binary: Binary,
-    openapi: fn() -> String,
-    serve: impl AsyncFnOnce(Settings, Shutdown) -> anyhow::Result<()>,
-) -> ExitCode {
-    run_with(
-        binary,
-        openapi,
-        serve,
-        async |command: NoExtra, _| match command {},
-    )
+/// settings are wrong, or the store is of another format.
+pub fn run<S, C>(program: Program<S, C>) -> ExitCode
+where
+    S: AsyncFnOnce(Settings, Shutdown) -> anyhow::Result<()>,
+    C: AsyncFnOnce(&Settings, &Shutdown) -> Vec<Finding>,
+{
+    run_with(program, async |command: NoExtra, _| match command {})
 }
 
 /// As [`run`], for a binary that has subcommands `X` of its own, which `extra` runs. There a signal ends the process at
 /// once, as it does any command.
-pub fn run_with<X: Subcommand>(
-    binary: Binary,
-    openapi: fn() -> String,
-    serve: impl AsyncFnOnce(Settings, Shutdown) -> anyhow::Result<()>,
+pub fn run_with<X, S, C>(
+    program: Program<S, C>,
     extra: impl AsyncFnOnce(X, Settings) -> anyhow::Result<()>,
-) -> ExitCode {
-    let command = match parse::<X>(binary, std::env::args_os()) {
-        Ok(command) => command,
+) -> ExitCode
+where
+    X: Subcommand,
+    S: AsyncFnOnce(Settings, Shutdown) -> anyhow::Result<()>,
+    C: AsyncFnOnce(&Settings, &Shutdown) -> Vec<Finding>,
+{
+    let Program { binary, openapi, serve, connect } = program;
+    let (command, demo) = match parse::<X>(binary, std::env::args_os()) {
+        Ok(parsed) => parsed,
         Err(error) => {
             let _ = error.print();
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
@@ -92,24 +85,54 @@ pub fn run_with<X: Subcommand>(
     if let Command::Openapi = command {
         return print(&openapi());
     }
-    let loaded = match Loaded::load(binary, &variables()) {
+    let mut variables = variables();
+    if demo {
+        variables.remove(&format!("{PROVIDERS}_FILE"));
+        variables.insert(PROVIDERS.to_owned(), "demo".to_owned());
+    }
+    let loaded = match Loaded::load(binary, &variables) {
         Ok(loaded) => loaded,
         Err(problems) => {
             print_error(&problems.to_string());
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match command {
-        Command::CheckConfig => print(&loaded.to_string()),
-        Command::Openapi => print(&openapi()),
-        Command::Healthcheck => finish(binary, healthcheck(binary, &loaded.settings)),
-        Command::Serve => with_runtime(binary, loaded, |runtime, settings| {
+    let done = match command {
+        Command::CheckConfig { connect: false } => Ok(print(&loaded.to_string())),
+        Command::CheckConfig { connect: true } => {
+            print(&loaded.to_string());
+            with_runtime(loaded, |runtime, settings| {
+                let found = runtime.block_on(check_connections(binary, &settings, connect));
+                let (text, is_well) = connect::report(&found);
+                print(&text);
+                Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            })
+        }
+        Command::Openapi => Ok(print(&openapi())),
+        Command::Healthcheck => healthcheck(binary, &loaded.settings).map(|()| ExitCode::SUCCESS),
+        Command::Serve => with_runtime(loaded, |runtime, settings| {
             run_until_signal(binary, runtime, settings, serve)
         }),
-        Command::Extra(command) => with_runtime(binary, loaded, |runtime, settings| {
-            finish(binary, runtime.block_on(extra(command, settings)))
+        Command::Extra(command) => with_runtime(loaded, |runtime, settings| {
+            runtime.block_on(extra(command, settings)).map(|()| ExitCode::SUCCESS)
         }),
-    }
+    };
+    done.unwrap_or_else(|error| {
+        print_error(&telemetry::one_line(&format!("{}: {error:#}", binary.as_str())));
+        exit_code(&error)
+    })
+}
+
+async fn check_connections(
+    binary: Binary,
+    settings: &Settings,
+    own: impl AsyncFnOnce(&Settings, &Shutdown) -> Vec<Finding>,
+) -> Vec<Finding> {
+    let shutdown = Shutdown::new();
+    let mut found = connect::check(binary, settings, &shutdown).await;
+    found.extend(own(settings, &shutdown).await);
+    shutdown.stop();
+    found
 }
 
 /// A listener on this address. The error names the setting that holds it.
@@ -120,63 +143,26 @@ pub async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpLis
     })
 }
 
-fn parse<X: Subcommand>(
-    binary: Binary,
-    arguments: impl Iterator<Item = OsString>,
-) -> Result<Command<X>, clap::Error> {
-    let program = Arguments::<X>::command()
-        .name(binary.as_str())
-        .version(env!("CARGO_PKG_VERSION"))
-        .about(about(binary));
-    let arguments = Arguments::<X>::from_arg_matches(&program.try_get_matches_from(arguments)?)?;
-    Ok(arguments.command.unwrap_or(Command::Serve))
-}
-
-fn about(binary: Binary) -> &'static str {
-    match binary {
-        Binary::Auth => "Accounts, tokens and API keys for chat",
-        Binary::Chat => "Messages, sessions and streams in front of your own models",
-        Binary::Chatbot => "auth and chat in one process",
-    }
-}
-
 /// The environment of this process. A variable that is not UTF-8 cannot be a setting, but is kept in lossy form so that
 /// it can be named.
 fn variables() -> BTreeMap<String, String> {
     let text = |text: OsString| text.to_string_lossy().into_owned();
-    std::env::vars_os()
-        .map(|(name, value)| (text(name), text(value)))
-        .collect()
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }
 
-/// Starts logging and the runtime, then runs.
 fn with_runtime(
-    binary: Binary,
     loaded: Loaded,
-    run: impl FnOnce(&Runtime, Settings) -> ExitCode,
-) -> ExitCode {
-    let Loaded {
-        settings,
-        overridden,
-        ..
-    } = loaded;
+    run: impl FnOnce(&Runtime, Settings) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let Loaded { settings, overridden, .. } = loaded;
     // Fails only where it is installed already.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-    let started = telemetry::init(&settings.telemetry).and_then(|log| {
-        let runtime = Builder::new_current_thread().enable_all().build();
-        Ok((log, runtime.context("cannot start the runtime")?))
-    });
     // The log is flushed when this is dropped.
-    let (_log, runtime) = match started {
-        Ok(started) => started,
-        Err(error) => return finish(binary, Err(error)),
-    };
+    let _log = telemetry::init(&settings.telemetry)?;
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
     for (unused, used) in overridden {
-        tracing::warn!(
-            unused,
-            used,
-            "a variable is not used: another one sets the same setting"
-        );
+        tracing::warn!(unused, used, "a variable is not used: another one sets the same setting");
     }
     let code = run(&runtime, settings);
     // Nobody is left who needs the result of work on blocking threads.
@@ -184,30 +170,25 @@ fn with_runtime(
     code
 }
 
-/// Serves until the task is done or a signal ends it.
 fn run_until_signal(
     binary: Binary,
     runtime: &Runtime,
     settings: Settings,
     task: impl AsyncFnOnce(Settings, Shutdown) -> anyhow::Result<()>,
-) -> ExitCode {
+) -> anyhow::Result<ExitCode> {
     let drain_timeout = settings.server.drain_timeout;
+    otel::start(binary, &settings, runtime.handle())?;
     let log_format = settings.telemetry.log_format;
-    let workers = match WorkerPool::start(runtime.handle()) {
-        Ok(workers) => workers,
-        Err(error) => return finish(binary, Err(error.into())),
-    };
+    let workers = WorkerPool::start(runtime.handle())?;
     let code = runtime.block_on(async {
-        let signals = match Signals::new() {
-            Ok(signals) => signals,
-            Err(error) => return finish(binary, Err(error.into())),
-        };
+        let signals = Signals::new()?;
         let shutdown = Shutdown::with_workers(workers.clone());
         let ended = async {
             task(settings, shutdown.clone()).await?;
             shutdown.stop();
             shutdown.finished().await;
-            Ok(())
+            otel::finish().await;
+            shutdown.take_failure().map_or(Ok(()), Err)
         };
         let overdue = async {
             shutdown.stopping().await;
@@ -215,17 +196,17 @@ fn run_until_signal(
         };
         tokio::select! {
             biased;
-            () = shutdown::on_signals(signals, &shutdown, drain_timeout) => ExitCode::from(EXIT_INTERRUPTED),
+            () = shutdown::on_signals(signals, &shutdown, drain_timeout) => Ok(ExitCode::from(EXIT_INTERRUPTED)),
             result = ended => match (log_format, result) {
                 (LogFormat::Json, Err(error)) => {
                     tracing::error!("{error:#}");
-                    ExitCode::FAILURE
+                    Ok(exit_code(&error))
                 }
-                (_, result) => finish(binary, result),
+                (_, result) => result.map(|()| ExitCode::SUCCESS),
             },
             () = overdue => {
                 tracing::warn!("some tasks did not end in time, stopping anyway");
-                ExitCode::SUCCESS
+                Ok(ExitCode::SUCCESS)
             }
         }
     });
@@ -233,16 +214,11 @@ fn run_until_signal(
     code
 }
 
-fn finish(binary: Binary, result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            print_error(&telemetry::one_line(&format!(
-                "{}: {error:#}",
-                binary.as_str()
-            )));
-            ExitCode::FAILURE
-        }
+/// A store of another format is a wrong setting: starting again cannot help.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.is::<FormatError>() {
+        true => ExitCode::from(EXIT_CONFIG),
+        false => ExitCode::FAILURE,
     }
 }
 
@@ -262,50 +238,9 @@ fn print_error(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::Subcommand;
-
-    use super::{Command, NoExtra};
-    use crate::config::Binary;
-
-    #[derive(Subcommand)]
-    enum WithUser {
-        User { name: String },
-    }
-
-    fn parse<X: Subcommand>(arguments: &[&str]) -> Result<Command<X>, clap::Error> {
-        let program = ["auth"]
-            .iter()
-            .chain(arguments)
-            .map(|argument| (*argument).into());
-        super::parse(Binary::Auth, program.collect::<Vec<_>>().into_iter())
-    }
-
-    #[test]
-    fn without_a_subcommand_it_serves() {
-        assert!(matches!(parse::<NoExtra>(&[]), Ok(Command::Serve)));
-        assert!(matches!(
-            parse::<NoExtra>(&["check-config"]),
-            Ok(Command::CheckConfig)
-        ));
-    }
-
-    #[test]
-    fn a_binary_can_have_subcommands_of_its_own() {
-        let parsed = parse::<WithUser>(&["user", "alice"]);
-        assert!(matches!(parsed, Ok(Command::Extra(WithUser::User { name })) if name == "alice"));
-        assert_eq!(
-            parse::<NoExtra>(&["user", "alice"])
-                .err()
-                .map(|error| error.exit_code()),
-            Some(2)
-        );
-    }
-
     #[tokio::test]
     async fn a_port_in_use_is_named_with_its_setting() {
-        let first = super::listen("auth.listen", ([127, 0, 0, 1], 0).into())
-            .await
-            .unwrap();
+        let first = super::listen("auth.listen", ([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = first.local_addr().unwrap();
         let error = super::listen("auth.listen", address).await.unwrap_err();
         assert!(

@@ -30,12 +30,10 @@ struct Inner {
 #[derive(Debug)]
 enum Source {
     System(Instant),
-    /// Microseconds.
     Manual(AtomicU64),
 }
 
 impl Clock {
-    /// This machine's clock.
     pub fn system() -> Self {
         Self(Arc::new(Inner {
             source: Source::System(Instant::now()),
@@ -64,9 +62,7 @@ impl Clock {
     /// Milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
         let elapsed = self.elapsed_ms();
-        let Inner {
-            epoch_ms, follows, ..
-        } = &*self.0;
+        let Inner { epoch_ms, follows, .. } = &*self.0;
         if follows.load(Ordering::Relaxed) {
             return elapsed + epoch_ms.load(Ordering::Relaxed);
         }
@@ -91,7 +87,6 @@ impl Clock {
         i64::try_from(self.elapsed().as_millis()).unwrap_or(i64::MAX / 2)
     }
 
-    /// The time until the next day begins in UTC.
     pub fn until_utc_midnight(&self) -> Duration {
         let left = DAY_MS - self.now_ms().rem_euclid(DAY_MS);
         Duration::from_millis(u64::try_from(left).unwrap_or_default())
@@ -120,9 +115,7 @@ impl Clock {
 pub fn now_ms() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| {
-            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-        })
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Seconds since the Unix epoch, by this machine's clock. Prefer a [`Clock`] that was passed in.

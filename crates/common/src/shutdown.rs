@@ -1,6 +1,11 @@
 //! Graceful shutdown in two stages: a drain refuses new work and waits for running work, a stop ends what is left.
 
-use std::{future::Future, io, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -25,6 +30,7 @@ pub struct Shutdown {
     tasks: TaskTracker,
     work: TaskTracker,
     workers: WorkerPool,
+    failure: Arc<Mutex<Option<anyhow::Error>>>,
 }
 
 /// Work in progress, such as a running turn or a request being answered: a drain waits until this is dropped.
@@ -39,10 +45,7 @@ impl Shutdown {
     }
 
     pub fn with_workers(workers: WorkerPool) -> Self {
-        Self {
-            workers,
-            ..Self::default()
-        }
+        Self { workers, ..Self::default() }
     }
 
     /// Begins the first stage: no new work; what runs may finish.
@@ -56,22 +59,32 @@ impl Shutdown {
         self.stopping.cancel();
     }
 
-    /// Whether new work is refused.
+    /// Stops for want of something without which the process must not serve.
+    pub fn fail(&self, error: anyhow::Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+        drop(failure);
+        self.stop();
+    }
+
+    /// Why it was stopped by [`Self::fail`].
+    pub fn take_failure(&self) -> Option<anyhow::Error> {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.take()
+    }
+
     pub fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
     }
 
-    /// Resolves when a drain begins.
     pub async fn draining(&self) {
         self.draining.cancelled().await;
     }
 
-    /// Resolves at the stop.
     pub async fn stopping(&self) {
         self.stopping.cancelled().await;
     }
 
-    /// A token that is cancelled at the stop.
     pub fn stop_token(&self) -> CancellationToken {
         self.stopping.clone()
     }
@@ -84,6 +97,17 @@ impl Shutdown {
         F::Output: Send + 'static,
     {
         tokio::spawn(self.tasks.track_future(task))
+    }
+
+    /// Spawns a task that ends at the stop, wherever it is.
+    pub fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop_token();
+        self.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
     }
 
     /// Spawns a task that the stop waits for on the next of the worker threads, or on this one where there are none.
@@ -105,12 +129,9 @@ impl Shutdown {
     /// Registers work that a drain waits for. What only waits for requests (an idle connection, a background loop)
     /// registers nothing.
     pub fn work(&self) -> WorkGuard {
-        WorkGuard {
-            _held: self.work.token(),
-        }
+        WorkGuard { _held: self.work.token() }
     }
 
-    /// Resolves when no work is registered.
     pub async fn work_finished(&self) {
         self.work.close();
         self.work.wait().await;
@@ -164,10 +185,7 @@ impl Signals {
 /// over. Resolves at the second signal, after which the process is to end at once.
 pub async fn on_signals(mut signals: Signals, shutdown: &Shutdown, drain_timeout: Duration) {
     let first = signals.next().await;
-    tracing::info!(
-        signal = first,
-        "draining: new work is refused, running work may finish"
-    );
+    tracing::info!(signal = first, "draining: new work is refused, running work may finish");
     let second = tokio::select! {
         () = shutdown.drain_then_stop(drain_timeout) => signals.next().await,
         second = signals.next() => second,

@@ -56,12 +56,9 @@ where
         .log_internal_errors(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.log_format {
         LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(true)
-            .boxed(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed()
+        }
     };
     Ok(tracing_subscriber::registry().with(lines.with_filter(filter)))
 }
@@ -69,7 +66,6 @@ where
 /// Makes writers that keep an event on its own line.
 struct Lines<W, D> {
     writer: W,
-    /// How many lines were dropped.
     dropped: D,
 }
 
@@ -95,9 +91,7 @@ impl<W: Write> Write for LineWriter<W> {
         match event.split_last() {
             // Nearly every line is so.
             Some((b'\n', line)) if line.iter().all(is_plain) => self.0.write_all(event)?,
-            _ => self
-                .0
-                .write_all(one_line(&String::from_utf8_lossy(event)).as_bytes())?,
+            _ => self.0.write_all(one_line(&String::from_utf8_lossy(event)).as_bytes())?,
         }
         Ok(event.len())
     }
@@ -109,9 +103,7 @@ impl<W: Write> Write for LineWriter<W> {
 
 /// The text with every character escaped that would break the line, move a terminal's cursor or turn its direction.
 pub(crate) fn one_line(event: &str) -> String {
-    let (text, end) = event
-        .strip_suffix('\n')
-        .map_or((event, ""), |text| (text, "\n"));
+    let (text, end) = event.strip_suffix('\n').map_or((event, ""), |text| (text, "\n"));
     let mut line = String::with_capacity(event.len());
     for c in text.chars() {
         let unsafe_to_show =
@@ -151,10 +143,8 @@ mod tests {
 
     fn logged(log_format: LogFormat, log_filter: &str, log: impl FnOnce()) -> String {
         let memory = Memory::default();
-        let settings = Telemetry {
-            log_format,
-            log_filter: log_filter.to_owned(),
-        };
+        let settings =
+            Telemetry { log_format, log_filter: log_filter.to_owned(), capture_content: false };
         let writer = memory.clone();
         let subscriber = super::subscriber(&settings, move || writer.clone(), || 0).unwrap();
         tracing::dispatcher::with_default(&subscriber.into(), log);

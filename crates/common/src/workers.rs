@@ -13,6 +13,8 @@ use std::{
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
+use crate::scheduling_delay;
+
 /// Each thread has its own connections to the store and to every model server.
 const MAX_THREADS: usize = 8;
 
@@ -36,13 +38,12 @@ impl WorkerPool {
     /// Where the system gives no thread, or no event queue for one.
     pub fn start(main: &Handle) -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS));
-        let mut pool = Threads {
-            main: Some(main.clone()),
-            ..Threads::default()
-        };
+        let mut pool = Threads { main: Some(main.clone()), ..Threads::default() };
         let mut threads = Vec::with_capacity(count);
+        drop(main.spawn(scheduling_delay::measure()));
         for number in 0..count {
             let runtime = Builder::new_current_thread().enable_all().build()?;
+            drop(runtime.spawn(scheduling_delay::measure()));
             pool.runtimes.push(runtime.handle().clone());
             threads.push(start(number, runtime, pool.end.clone())?);
         }
@@ -57,27 +58,20 @@ impl WorkerPool {
         runtimes.get(turn.checked_rem(runtimes.len())?)
     }
 
-    /// Tasks on all threads that have not ended; must be called within a runtime.
+    /// Tasks on all threads that have not ended, without those that measure the delay; must be called within a runtime.
     pub fn tasks_alive(&self) -> usize {
         let alive = |runtime: &Handle| runtime.metrics().num_alive_tasks();
-        let main = self
-            .0
-            .main
-            .as_ref()
-            .map_or_else(|| alive(&Handle::current()), alive);
-        main + self.0.runtimes.iter().map(alive).sum::<usize>()
+        let main = self.0.main.as_ref().map_or_else(|| alive(&Handle::current()), alive);
+        let measuring = self.0.main.iter().len() + self.0.runtimes.len();
+        let all = main + self.0.runtimes.iter().map(alive).sum::<usize>();
+        all.saturating_sub(measuring)
     }
 
     /// Ends the threads, and drops whatever still runs on them.
     pub fn end(&self) {
         self.0.end.cancel();
-        let threads = std::mem::take(
-            &mut *self
-                .0
-                .threads
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let threads =
+            std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // It only fails if the thread panicked, which has been reported by then.
             thread.join().ok();
@@ -86,13 +80,11 @@ impl WorkerPool {
 }
 
 fn start(number: usize, runtime: Runtime, end: CancellationToken) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new()
-        .name(format!("worker-{number}"))
-        .spawn(move || {
-            runtime.block_on(end.cancelled());
-            // Nobody is left who needs the result of work on blocking threads.
-            runtime.shutdown_background();
-        })
+    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        runtime.block_on(end.cancelled());
+        // Nobody is left who needs the result of work on blocking threads.
+        runtime.shutdown_background();
+    })
 }
 
 #[cfg(test)]

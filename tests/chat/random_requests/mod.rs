@@ -1,7 +1,7 @@
 //! Random talk against a model of it: whatever is sent, repeated, regenerated, cancelled, deleted and left, a session
 //! holds what the contract says, and every answer is what its caller was told.
 //!
-//! `STORIES_RANDOM_CASES` says how many talks there are (some dozens).
+//! `TEST_RANDOM_CASES` says how many talks there are (some dozens).
 
 mod model;
 
@@ -29,8 +29,7 @@ impl Scenario<'_> {
             Step::Send(s, text, key, plays) => {
                 let text = format!("text {text}");
                 let body = json!({"session_id": SESSIONS[s], "message": text});
-                self.turn(s, Some(text), key, plays, "/chat/message", &body)
-                    .await;
+                self.turn(s, Some(text), key, plays, "/chat/message", &body).await;
             }
             Step::Regenerate(s, key, plays) => {
                 let path = format!("/chat/sessions/{}/regenerate", SESSIONS[s]);
@@ -39,19 +38,14 @@ impl Scenario<'_> {
             Step::Watched(s, end) => self.watched(s, end).await,
             Step::Create(s) => {
                 let exists = self.talk.sessions.contains_key(&s);
-                let reply = self
-                    .alice
-                    .post("/chat/sessions", &json!({"session_id": SESSIONS[s]}))
-                    .await;
+                let reply =
+                    self.alice.post("/chat/sessions", &json!({"session_id": SESSIONS[s]})).await;
                 assert_eq!(reply.status, if exists { 409 } else { 201 });
                 self.talk.session(s);
             }
             Step::Delete(s) => {
                 let exists = self.talk.sessions.remove(&s).is_some();
-                let reply = self
-                    .alice
-                    .delete(&format!("/chat/sessions/{}", SESSIONS[s]))
-                    .await;
+                let reply = self.alice.delete(&format!("/chat/sessions/{}", SESSIONS[s])).await;
                 assert_eq!(reply.status, if exists { 204 } else { 404 });
             }
         }
@@ -83,14 +77,8 @@ impl Scenario<'_> {
     /// A turn with two watchers that comes to its end in the middle.
     async fn watched(&mut self, s: usize, end: End) {
         let gate = Gate::new();
-        self.app
-            .model
-            .usually(Answer::gated(["one ", "two"], &gate));
-        let rule = if matches!(end, End::Left) {
-            json!("cancel")
-        } else {
-            json!("continue")
-        };
+        self.app.model.usually(Answer::gated(["one ", "two"], &gate));
+        let rule = if matches!(end, End::Left) { json!("cancel") } else { json!("continue") };
         let body = json!({"session_id": SESSIONS[s], "message": "watched", "on_disconnect": rule});
         let mut stream = self.alice.stream_body(&body).await;
         let id = stream.started().await;
@@ -103,10 +91,8 @@ impl Scenario<'_> {
             End::Finished => ("one two", "stop"),
             _ => ("one ", "cancelled"),
         };
-        session.pairs.push((
-            "watched".to_owned(),
-            Some((text.to_owned(), reason.to_owned())),
-        ));
+        session.pairs.push(("watched".to_owned(), Some((text.to_owned(), reason.to_owned()))));
+        session.numbers.push(None);
         let mut ending = reason;
         let second = (!matches!(end, End::Left)).then(|| self.alice.resume(&id, first.id));
         let second = match second {
@@ -137,10 +123,7 @@ impl Scenario<'_> {
         let (own, others) = tokio::join!(rest(stream), rest(second));
         assert_eq!(own, others, "every watcher sees the same");
         let last = own.last().unwrap();
-        assert!(
-            last.data["finish_reason"] == ending || last.data["code"] == ending,
-            "{last:?}"
-        );
+        assert!(last.data["finish_reason"] == ending || last.data["code"] == ending, "{last:?}");
         if matches!(end, End::Finished) {
             assert_eq!(text_of(&own), "two");
         }
@@ -150,18 +133,13 @@ impl Scenario<'_> {
         for (s, name) in SESSIONS.iter().enumerate() {
             let Some(session) = self.talk.sessions.get(&s) else {
                 let path = format!("/chat/sessions/{name}/messages");
-                self.alice
-                    .get(&path)
-                    .await
-                    .problem(404, "session_not_found");
+                self.alice.get(&path).await.problem(404, "session_not_found");
                 continue;
             };
             let history = self.alice.history(name).await;
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let found: Vec<_> = history
-                .iter()
-                .map(|m| (text(&m["content"]), text(&m["finish_reason"])))
-                .collect();
+            let found: Vec<_> =
+                history.iter().map(|m| (text(&m["content"]), text(&m["finish_reason"]))).collect();
             let wanted: Vec<_> = session
                 .pairs
                 .iter()
@@ -170,10 +148,7 @@ impl Scenario<'_> {
                 })
                 .collect();
             assert_eq!(found, wanted, "session {name}");
-            for pair in history
-                .windows(2)
-                .filter(|pair| pair[1]["role"] == "assistant")
-            {
+            for pair in history.windows(2).filter(|pair| pair[1]["role"] == "assistant") {
                 assert_eq!(pair[1]["reply_to"], pair[0]["message_id"]);
             }
         }
@@ -192,35 +167,20 @@ fn told_by(reply: &Reply) -> Told {
 }
 
 fn random_talk_agrees_with_the_model(on: Backend, cases: u32) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let app = runtime.block_on(
-        TestApp::builder(on)
-            .set("llm.ollama.breaker_failures", 0)
-            .start(),
-    );
-    let told = std::env::var("STORIES_RANDOM_CASES").ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let app = runtime.block_on(TestApp::builder(on).set("llm.ollama.breaker_failures", 0).start());
+    let told = std::env::var("TEST_RANDOM_CASES").ok();
     let cases = told.and_then(|text| text.parse().ok()).unwrap_or(cases);
     let number = std::cell::Cell::new(0);
-    let config = Config {
-        cases,
-        max_shrink_iters: 200,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config =
+        Config { cases, max_shrink_iters: 200, failure_persistence: None, ..Config::default() };
     let talks = prop::collection::vec(step(), 1..25);
     let checked = TestRunner::new(config).run(&talks, |steps| {
         number.set(number.get() + 1);
         let user = format!("user-{}", number.get());
         let talk = async {
             let alice = app.login(&user).await;
-            let mut test = Scenario {
-                app: &app,
-                alice,
-                talk: Talk::default(),
-            };
+            let mut test = Scenario { app: &app, alice, talk: Talk::default() };
             for step in &steps {
                 test.take(step).await;
                 test.check().await;

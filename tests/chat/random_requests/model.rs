@@ -41,12 +41,8 @@ pub fn step() -> impl Strategy<Value = Step> {
             2 => Just(Plays::Refuses),
         ]
     };
-    let end = prop_oneof![
-        Just(End::Finished),
-        Just(End::Cancelled),
-        Just(End::Deleted),
-        Just(End::Left)
-    ];
+    let end =
+        prop_oneof![Just(End::Finished), Just(End::Cancelled), Just(End::Deleted), Just(End::Left)];
     // Few of each, so that the same things meet often.
     let mostly_the_first = || prop_oneof![4 => Just(0_usize), 1 => Just(1)];
     let (session, text) = (mostly_the_first, mostly_the_first);
@@ -107,10 +103,7 @@ impl Talk {
         let lives = &mut self.lives;
         self.sessions.entry(at).or_insert_with(|| {
             *lives += 1;
-            Session {
-                life: *lives,
-                ..Session::default()
-            }
+            Session { life: *lives, ..Session::default() }
         })
     }
 
@@ -120,10 +113,8 @@ impl Talk {
         if known.body != body {
             return Some(Told::Status(422));
         }
-        let Some(session) = self
-            .sessions
-            .get(&known.session)
-            .filter(|session| session.life == known.life)
+        let Some(session) =
+            self.sessions.get(&known.session).filter(|session| session.life == known.life)
         else {
             return Some(Told::Status(404));
         };
@@ -152,12 +143,7 @@ impl Talk {
         // A key that is known and still here runs its failed turn again: the message stands already.
         let again = key.is_some_and(|key| self.keys.contains_key(&key));
         let regenerates = text.is_none();
-        if regenerates
-            && self
-                .sessions
-                .get(&s)
-                .is_none_or(|session| session.pairs.is_empty())
-        {
+        if regenerates && self.sessions.get(&s).is_none_or(|session| session.pairs.is_empty()) {
             return Told::Status(404);
         }
         self.answers += 1;
@@ -169,11 +155,11 @@ impl Talk {
             session.numbers.push(None);
         }
         let last = session.pairs.last_mut().unwrap();
-        // Neither an empty answer nor another try that fails takes the place of an earlier answer.
+        // Neither an empty answer nor another try that fails takes the place of an earlier answer. A failed turn that is run again
+        // under its key is another matter: its caller is given the id of what it says now.
         let spoils = last.1.is_some()
-            && kept.as_ref().is_some_and(|(text, reason)| {
-                text.is_empty() || (regenerates && *reason == "error")
-            });
+            && regenerates
+            && kept.as_ref().is_some_and(|(text, reason)| text.is_empty() || *reason == "error");
         let answered = kept.is_some() && !spoils;
         if let Some((text, reason)) = kept.filter(|_| !spoils) {
             last.1 = Some((text, reason.to_owned()));
@@ -208,25 +194,17 @@ impl Talk {
 pub fn script(plays: Plays, number: usize) -> (Answer, Option<(String, &'static str)>, Told) {
     let (whole, half) = (format!("whole #{number}"), format!("half #{number}"));
     match plays {
-        Plays::Well => (
-            Answer::tokens([whole.clone()]),
-            Some((whole.clone(), "stop")),
-            Told::Reply(whole),
-        ),
-        Plays::SaysNothing => (
-            Answer::tokens([""; 0]),
-            Some((String::new(), "stop")),
-            Told::Reply(String::new()),
-        ),
+        Plays::Well => {
+            (Answer::tokens([whole.clone()]), Some((whole.clone(), "stop")), Told::Reply(whole))
+        }
+        Plays::SaysNothing => {
+            (Answer::tokens([""; 0]), Some((String::new(), "stop")), Told::Reply(String::new()))
+        }
         Plays::BreaksOff => (
             Answer::partial([half.clone()]).error("broken"),
             Some((half, "error")),
             Told::Status(502),
         ),
-        Plays::Refuses => (
-            Answer::refuse(500, "", r#"{"error":"no"}"#),
-            None,
-            Told::Status(502),
-        ),
+        Plays::Refuses => (Answer::refuse(500, "", r#"{"error":"no"}"#), None, Told::Status(502)),
     }
 }

@@ -21,15 +21,7 @@ pub struct Builder {
 impl Builder {
     pub(super) fn new(backend: Backend) -> Self {
         let (settings, redis) = (BTreeMap::new(), RedisOptions::default());
-        Self {
-            backend,
-            chats: 1,
-            settings,
-            redis,
-            proxied: false,
-            auth: true,
-            wait: true,
-        }
+        Self { backend, chats: 1, settings, redis, proxied: false, auth: true, wait: true }
     }
 
     /// How many instances of `chat` (1); Redis only.
@@ -53,7 +45,6 @@ impl Builder {
         self
     }
 
-    /// What is special about the Redis.
     #[must_use]
     pub fn redis(mut self, options: RedisOptions) -> Self {
         self.redis = options;
@@ -81,7 +72,6 @@ impl Builder {
         self
     }
 
-    /// Starts everything.
     pub async fn start(self) -> TestApp {
         let redis = match self.backend {
             Backend::Redis => Some(Redis::start_with(self.redis.clone()).await),
@@ -98,11 +88,8 @@ impl Builder {
             (Backend::Memory, ..) => "memory:".to_owned(),
             _ => format!("embedded:{}", folder.path().join("store").display()),
         };
-        let mut environment = usual_settings(
-            &store,
-            &folder.path().join("keys").display().to_string(),
-            &model.url(),
-        );
+        let mut environment =
+            usual_settings(&store, &folder.path().join("keys").display().to_string(), &model.url());
         environment.extend(self.settings);
         let mut app = TestApp {
             backend: self.backend,
@@ -115,8 +102,7 @@ impl Builder {
             environment,
             folder,
         };
-        app.start_processes(if self.auth { self.chats } else { 0 })
-            .await;
+        app.start_processes(if self.auth { self.chats } else { 0 }).await;
         if !self.auth {
             app.start_chat_at("http://127.0.0.1:1").await;
         }
@@ -146,10 +132,12 @@ fn usual_settings(store: &str, keys_dir: &str, model: &str) -> BTreeMap<String, 
         ("server.max_connections_per_address", "10000"),
         ("telemetry.log_format", "json"),
     ];
-    let mut environment: BTreeMap<String, String> = settings
-        .iter()
-        .map(|(name, value)| (variable(name), (*value).to_owned()))
-        .collect();
+    let mut environment: BTreeMap<String, String> =
+        settings.iter().map(|(name, value)| (variable(name), (*value).to_owned())).collect();
+    // `TEST_SETTINGS=name=value,…`: the same tests with other settings.
+    let others = std::env::var("TEST_SETTINGS").unwrap_or_default();
+    let others = others.split(',').filter_map(|setting| setting.split_once('='));
+    environment.extend(others.map(|(name, value)| (variable(name), value.to_owned())));
     // Coverage runs need the children's counters too.
     environment.extend(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
     environment

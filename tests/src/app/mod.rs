@@ -38,7 +38,6 @@ pub struct TestApp {
     pub redis: Option<Redis>,
     /// The wire to Redis, where the test asked for one.
     pub store_proxy: Option<Proxy>,
-    /// The model server: an Ollama.
     pub model: FakeModel,
     auth_process: Option<Process>,
     auth_doors: Option<Doors>,
@@ -88,9 +87,7 @@ impl TestApp {
 
     /// `auth` (or `chatbot`) as a process.
     pub fn auth_process(&self) -> &Process {
-        self.auth_process
-            .as_ref()
-            .unwrap_or_else(|| &self.chats[0].0)
+        self.auth_process.as_ref().unwrap_or_else(|| &self.chats[0].0)
     }
 
     /// The Redis.
@@ -117,6 +114,24 @@ impl TestApp {
         Client::stranger(self.chat(0), auth)
     }
 
+    /// Waits for as long as an answer without a reader goes on: until one that was begun now is given up. The model must
+    /// not end it before.
+    pub async fn grace_passes(&self) {
+        const UNREAD: &str = "nobody reads this";
+        let given_up = || {
+            let chats = self.model.chats();
+            let unread = chats.iter().filter(|chat| chat.last_message() == UNREAD);
+            unread.filter(|chat| chat.ended.is_some()).count()
+        };
+        let before = given_up();
+        let nobody = self.login("nobody").await;
+        nobody.stream("unread", UNREAD).await.started().await;
+        eventually(PATIENCE, "an answer without a reader is given up", || async {
+            (given_up() > before).then_some(())
+        })
+        .await;
+    }
+
     /// Logs in by user id alone; the client calls the first `chat`.
     pub async fn login(&self, user: &str) -> Client {
         self.stranger().log_in(user).await
@@ -124,12 +139,7 @@ impl TestApp {
 
     /// A forge after the pattern of that client's token.
     pub async fn forge(&self, client: &Client) -> Forge {
-        let keys = self
-            .stranger()
-            .at_auth()
-            .get("/.well-known/jwks.json")
-            .await
-            .expect(200);
+        let keys = self.stranger().at_auth().get("/.well-known/jwks.json").await.expect(200);
         Forge::new(client.token(), &self.keys_dir(), &keys)
     }
 
@@ -137,6 +147,14 @@ impl TestApp {
     pub async fn start_chat(&mut self) -> usize {
         let auth = format!("http://{}", self.auth());
         self.start_chat_at(&auth).await
+    }
+
+    /// One more `chat`, without a number, whose store is at that URL.
+    pub fn spawn_chat_on(&self, store: String) -> Process {
+        let mut environment = self.environment.clone();
+        environment.insert(variable("store.url"), store);
+        environment.insert(variable("chat.auth_url"), format!("http://{}", self.auth()));
+        Process::spawn("chat", &[], &environment)
     }
 
     /// Starts an instance again that was ended: the same number, another port.
@@ -196,24 +214,11 @@ impl TestApp {
         }
     }
 
-    /// The sum of a measurement's series at the admin door of an instance; only those with that label where one is named.
+    /// The sum of a measurement's series on the admin port of an instance; only those with that label where one is named.
     pub async fn measured(&self, number: usize, name: &str, label: &str) -> f64 {
-        let text = self
-            .stranger()
-            .at(self.chat_admin(number))
-            .get("/metrics")
-            .await
-            .text();
-        let series = text.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let rest = series.strip_prefix(name)?;
-            let is_it = (rest.is_empty() || rest.starts_with('{')) && rest.contains(label);
-            is_it.then(|| value.parse::<f64>().unwrap())
-        });
-        series.sum()
+        measured_at(&self.stranger().at(self.chat_admin(number)), name, label).await
     }
 
-    /// Everything that all processes have logged.
     pub fn logs(&self) -> String {
         self.auth_process
             .iter()
@@ -247,9 +252,7 @@ impl TestApp {
 
     async fn start_chat_at(&mut self, auth: &str) -> usize {
         let mut environment = self.environment.clone();
-        environment
-            .entry(variable("chat.auth_url"))
-            .or_insert_with(|| auth.to_owned());
+        environment.entry(variable("chat.auth_url")).or_insert_with(|| auth.to_owned());
         let process = Process::spawn("chat", &[], &environment);
         let doors = doors(&process, "chat").await;
         self.chats.push((process, doors));
@@ -265,17 +268,25 @@ async fn doors(process: &Process, service: &str) -> Doors {
 }
 
 async fn ready(address: SocketAddr) {
-    eventually(
-        Duration::from_secs(30),
-        &format!("{address} is ready"),
-        || async {
-            let reply = raw::ask(
-                address,
-                "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
-            )
-            .await;
-            (reply.status == 200).then_some(())
-        },
-    )
+    eventually(Duration::from_secs(30), &format!("{address} is ready"), || async {
+        let reply = raw::ask(
+            address,
+            "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        )
+        .await;
+        (reply.status == 200).then_some(())
+    })
     .await;
+}
+
+/// [`TestApp::measured`], of the process whose admin port this client talks to.
+pub async fn measured_at(admin: &Client, name: &str, label: &str) -> f64 {
+    let text = admin.get("/metrics").await.text();
+    let series = text.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let rest = series.strip_prefix(name)?;
+        let is_it = (rest.is_empty() || rest.starts_with('{')) && rest.contains(label);
+        is_it.then(|| value.parse::<f64>().unwrap())
+    });
+    series.sum()
 }

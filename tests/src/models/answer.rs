@@ -9,11 +9,7 @@ use tokio::sync::Semaphore;
 pub struct Gate(Arc<Semaphore>);
 
 impl Gate {
-    /// A closed gate.
-    #[allow(
-        clippy::new_without_default,
-        reason = "a closed gate is not a default of anything"
-    )]
+    #[allow(clippy::new_without_default, reason = "a closed gate is not a default of anything")]
     pub fn new() -> Self {
         Self(Arc::new(Semaphore::new(0)))
     }
@@ -42,28 +38,16 @@ pub(super) enum Step {
     Gate(Gate),
     Token(String),
     Thinking(String),
-    ToolCall {
-        name: String,
-        arguments: serde_json::Value,
-    },
-    Forever {
-        token: String,
-        every: Duration,
-    },
-    Done {
-        reason: String,
-    },
+    ToolCall { name: String, arguments: serde_json::Value },
+    Forever { token: String, every: Duration },
+    Done { reason: String },
     Error(String),
     Body(Vec<u8>),
     Hang,
     Eof,
     Drop,
     Reset,
-    Refuse {
-        status: u16,
-        headers: String,
-        body: String,
-    },
+    Refuse { status: u16, headers: String, body: String },
     Socket(Vec<u8>),
 }
 
@@ -82,13 +66,9 @@ impl Answer {
 
     /// The same, with a pause before every word.
     pub fn echo_every(pause: Duration) -> Self {
-        Self {
-            steps: Vec::new(),
-            echo: Some(pause),
-        }
+        Self { steps: Vec::new(), echo: Some(pause) }
     }
 
-    /// Nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -100,10 +80,7 @@ impl Answer {
 
     /// These tokens, and no end: add one.
     pub fn partial<T: Into<String>>(tokens: impl IntoIterator<Item = T>) -> Self {
-        let steps = tokens
-            .into_iter()
-            .map(|token| Step::Token(token.into()))
-            .collect();
+        let steps = tokens.into_iter().map(|token| Step::Token(token.into())).collect();
         Self { steps, echo: None }
     }
 
@@ -125,10 +102,7 @@ impl Answer {
 
     /// That token for ever.
     pub fn endless(token: &str, every: Duration) -> Self {
-        Self::new().step(Step::Forever {
-            token: token.to_owned(),
-            every,
-        })
+        Self::new().step(Step::Forever { token: token.to_owned(), every })
     }
 
     /// A status and a body instead of an answer; `headers` are whole lines, each ended by CRLF.
@@ -142,9 +116,9 @@ impl Answer {
 
     /// These bytes on the bare socket, status line included, in pieces of at most `cut` bytes.
     pub fn recorded(bytes: &[u8], cut: usize) -> Self {
-        bytes.chunks(cut.max(1)).fold(Self::new(), |answer, piece| {
-            answer.step(Step::Socket(piece.to_vec()))
-        })
+        bytes
+            .chunks(cut.max(1))
+            .fold(Self::new(), |answer, piece| answer.step(Step::Socket(piece.to_vec())))
     }
 
     /// A token.
@@ -152,17 +126,12 @@ impl Answer {
         self.step(Step::Token(token.into()))
     }
 
-    /// A piece of thought.
     pub fn thinking(self, text: &str) -> Self {
         self.step(Step::Thinking(text.to_owned()))
     }
 
-    /// A tool call.
     pub fn tool_call(self, name: &str, arguments: serde_json::Value) -> Self {
-        self.step(Step::ToolCall {
-            name: name.to_owned(),
-            arguments,
-        })
+        self.step(Step::ToolCall { name: name.to_owned(), arguments })
     }
 
     /// A pause; before the first token not even the status line is sent.
@@ -170,7 +139,6 @@ impl Answer {
         self.step(Step::Wait(pause))
     }
 
-    /// Waits for the gate.
     pub fn gate(self, gate: &Gate) -> Self {
         self.step(Step::Gate(gate.clone()))
     }
@@ -180,11 +148,8 @@ impl Answer {
         self.step(Step::Body(bytes.as_ref().to_vec()))
     }
 
-    /// A proper end.
     pub fn done(self, reason: &str) -> Self {
-        self.step(Step::Done {
-            reason: reason.to_owned(),
-        })
+        self.step(Step::Done { reason: reason.to_owned() })
     }
 
     /// An error inside the stream, then a clean end.
@@ -207,7 +172,6 @@ impl Answer {
         self.step(Step::Drop)
     }
 
-    /// The connection reset.
     pub fn reset(self) -> Self {
         self.step(Step::Reset)
     }
@@ -224,10 +188,6 @@ impl Answer {
         };
         let said = format!("You said: {message}");
         let words = said.split_inclusive(' ').map(str::to_owned);
-        if pause.is_zero() {
-            Self::tokens(words).steps
-        } else {
-            Self::paced(words, pause).steps
-        }
+        if pause.is_zero() { Self::tokens(words).steps } else { Self::paced(words, pause).steps }
     }
 }

@@ -15,6 +15,7 @@ use std::{
 use serde_json::Value;
 use tokio::{net::TcpListener, task::AbortHandle};
 
+pub(crate) use self::server::read_request;
 pub use self::{
     answer::{Answer, Gate},
     wire::{Model, Wire},
@@ -27,7 +28,6 @@ pub const MODEL: &str = "gemma3:1b";
 /// How a chat request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The answer was played to its end.
     Played,
     /// The client closed the connection before.
     ClientLeft,
@@ -36,9 +36,7 @@ pub enum End {
 /// A chat request that a fake server was sent.
 #[derive(Clone, Debug)]
 pub struct ChatRequest {
-    /// The request line and headers.
     pub head: String,
-    /// The JSON body.
     pub body: Value,
     /// When it was there as a whole.
     pub arrived: Instant,
@@ -50,39 +48,26 @@ impl ChatRequest {
     /// Role and text of every message, in order: what the model got.
     pub fn messages(&self) -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let messages = self.body["messages"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let messages = self.body["messages"].as_array().cloned().unwrap_or_default();
         messages
             .iter()
             .map(|message| (text(&message["role"]), content(&message["content"])))
             .collect()
     }
 
-    /// The text of the last message.
     pub fn last_message(&self) -> String {
-        self.messages()
-            .pop()
-            .map(|(_, text)| text)
-            .unwrap_or_default()
+        self.messages().pop().map(|(_, text)| text).unwrap_or_default()
     }
 
     fn words(&self) -> usize {
-        self.messages()
-            .iter()
-            .map(|(_, text)| text.split_whitespace().count() + 1)
-            .sum()
+        self.messages().iter().map(|(_, text)| text.split_whitespace().count() + 1).sum()
     }
 }
 
 /// A message's text: a string, or the text among its parts.
 fn content(value: &Value) -> String {
     match value {
-        Value::Array(parts) => parts
-            .iter()
-            .filter_map(|part| part["text"].as_str())
-            .collect(),
+        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
         other => other.as_str().unwrap_or_default().to_owned(),
     }
 }
@@ -93,6 +78,7 @@ struct State {
     next: Mutex<VecDeque<Answer>>,
     by_text: Mutex<Vec<(String, Answer)>>,
     chats: Mutex<Vec<ChatRequest>>,
+    embeds: Mutex<Vec<ChatRequest>>,
     models: Mutex<Vec<Model>>,
 }
 
@@ -109,11 +95,7 @@ impl State {
 
     fn answer_for(&self, message: &str) -> Answer {
         let by_text = self.by_text.lock().unwrap();
-        if let Some((_, answer)) = by_text
-            .iter()
-            .rev()
-            .find(|(text, _)| message.contains(text))
-        {
+        if let Some((_, answer)) = by_text.iter().rev().find(|(text, _)| message.contains(text)) {
             return answer.clone();
         }
         let next = self.next.lock().unwrap().pop_front();
@@ -144,9 +126,7 @@ impl FakeModel {
     /// # Panics
     /// When the address is taken.
     pub async fn listen(wire: Wire, address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address)
-            .await
-            .expect("the address is free");
+        let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             wire,
@@ -154,17 +134,11 @@ impl FakeModel {
             next: Mutex::default(),
             by_text: Mutex::default(),
             chats: Mutex::default(),
-            models: Mutex::new(vec![Model {
-                name: MODEL.to_owned(),
-                window: 8192,
-            }]),
+            embeds: Mutex::default(),
+            models: Mutex::new(vec![Model { name: MODEL.to_owned(), window: 8192 }]),
         });
         let task = tokio::spawn(server::accept(listener, Arc::clone(&state))).abort_handle();
-        Self {
-            address,
-            state,
-            task,
-        }
+        Self { address, state, task }
     }
 
     /// Where it listens.
@@ -179,10 +153,8 @@ impl FakeModel {
 
     /// The models that it has from now on: names and windows.
     pub fn have(&self, models: &[(&str, u32)]) {
-        let models = models.iter().map(|(name, window)| Model {
-            name: (*name).to_owned(),
-            window: *window,
-        });
+        let models =
+            models.iter().map(|(name, window)| Model { name: (*name).to_owned(), window: *window });
         *self.state.models.lock().unwrap() = models.collect();
     }
 
@@ -198,16 +170,17 @@ impl FakeModel {
 
     /// What it does whenever the last message contains that text.
     pub fn answer_to(&self, text: &str, answer: Answer) {
-        self.state
-            .by_text
-            .lock()
-            .unwrap()
-            .push((text.to_owned(), answer));
+        self.state.by_text.lock().unwrap().push((text.to_owned(), answer));
     }
 
     /// Every chat request so far, in order of arrival.
     pub fn chats(&self) -> Vec<ChatRequest> {
         self.state.chats.lock().unwrap().clone()
+    }
+
+    /// Every request for embeddings so far, in order of arrival.
+    pub fn embeds(&self) -> Vec<ChatRequest> {
+        self.state.embeds.lock().unwrap().clone()
     }
 
     /// Forgets what was asked in those that have ended, for runs so long that it would fill the memory.
@@ -223,20 +196,12 @@ impl FakeModel {
     /// # Panics
     /// When there was none.
     pub fn asked(&self, message: &str) -> ChatRequest {
-        let found = self
-            .chats()
-            .into_iter()
-            .rev()
-            .find(|chat| chat.last_message() == message);
+        let found = self.chats().into_iter().rev().find(|chat| chat.last_message() == message);
         found.unwrap_or_else(|| panic!("the model was never asked {message:?}"))
     }
 
-    /// How many chat requests run now.
     pub fn open(&self) -> usize {
-        self.chats()
-            .iter()
-            .filter(|chat| chat.ended.is_none())
-            .count()
+        self.chats().iter().filter(|chat| chat.ended.is_none()).count()
     }
 
     /// Waits until so many chat requests have come.
@@ -281,8 +246,6 @@ impl Drop for FakeModel {
 /// # Panics
 /// When there is no such file.
 pub fn fixture(path: &str) -> Vec<u8> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures")
-        .join(path);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(path);
     std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }

@@ -25,11 +25,11 @@ enum After {
     Reset,
 }
 
-struct Request {
-    method: String,
-    path: String,
-    head: String,
-    body: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 pub(super) async fn accept(listener: TcpListener, state: Arc<State>) {
@@ -51,8 +51,11 @@ async fn connection(mut stream: TcpStream, state: Arc<State>) {
         let Some(request) = read_request(&mut reader, &mut buffer).await else {
             return;
         };
-        let after = if request.method == "POST" && request.path == state.wire.chat_path() {
+        let is = |path| request.method == "POST" && request.path == path;
+        let after = if is(state.wire.chat_path()) {
             chat(&mut reader, &mut writer, &request, &state).await
+        } else if is(state.wire.embed_path()) {
+            embed(&mut reader, &mut writer, &request, &state).await
         } else {
             other(&mut writer, &request, &state).await
         };
@@ -67,7 +70,10 @@ async fn connection(mut stream: TcpStream, state: Arc<State>) {
     }
 }
 
-async fn read_request(reader: &mut ReadHalf<'_>, buffer: &mut Vec<u8>) -> Option<Request> {
+pub(crate) async fn read_request(
+    reader: &mut ReadHalf<'_>,
+    buffer: &mut Vec<u8>,
+) -> Option<Request> {
     let end = loop {
         if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
             break at + 4;
@@ -93,27 +99,14 @@ async fn read_request(reader: &mut ReadHalf<'_>, buffer: &mut Vec<u8>) -> Option
     let mut words = head.split(' ');
     let (method, target) = (words.next()?.to_owned(), words.next()?);
     let path = target.split('?').next()?.to_owned();
-    Some(Request {
-        method,
-        path,
-        head,
-        body,
-    })
+    Some(Request { method, path, head, body })
 }
 
 async fn other(writer: &mut WriteHalf<'_>, request: &Request, state: &State) -> After {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
     let models = state.models.lock().unwrap().clone();
-    let (status, text) = state
-        .wire
-        .other(&request.method, &request.path, &body, &models);
-    whole(
-        writer,
-        status,
-        "",
-        if request.method == "HEAD" { "" } else { &text },
-    )
-    .await
+    let (status, text) = state.wire.other(&request.method, &request.path, &body, &models);
+    whole(writer, status, "", if request.method == "HEAD" { "" } else { &text }).await
 }
 
 async fn chat(
@@ -123,49 +116,52 @@ async fn chat(
     state: &State,
 ) -> After {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-    let chat = ChatRequest {
-        head: request.head.clone(),
-        body,
-        arrived: Instant::now(),
-        ended: None,
-    };
-    let (model, message) = (
-        chat.body["model"].as_str().unwrap_or_default().to_owned(),
-        chat.last_message(),
-    );
-    let counts = Counts {
-        prompt: chat.words(),
-        completion: 0,
-    };
+    let chat =
+        ChatRequest { head: request.head.clone(), body, arrived: Instant::now(), ended: None };
+    let (model, message) =
+        (chat.body["model"].as_str().unwrap_or_default().to_owned(), chat.last_message());
+    let counts = Counts { prompt: chat.words(), completion: 0 };
     let number = state.begin(chat);
-    let known = state
-        .models
-        .lock()
-        .unwrap()
-        .iter()
-        .any(|known| known.name == model);
+    let known =
+        state.models.lock().unwrap().iter().any(|known| known.name.eq_ignore_ascii_case(&model));
     let steps = state.answer_for(&message).steps_for(&message);
-    let mut player = Player {
-        writer,
-        wire: state.wire,
-        model,
-        counts,
-        calls: 0,
-        started: false,
-    };
+    let mut player = Player { writer, wire: state.wire, model, counts, calls: 0, started: false };
     let after = tokio::select! {
         after = async { if known { player.play(steps).await } else { player.refuse_model().await } } => Some(after),
         () = left(reader) => None,
     };
-    state.end(
-        number,
-        if after.is_some() {
-            End::Played
-        } else {
-            End::ClientLeft
-        },
-    );
+    state.end(number, if after.is_some() { End::Played } else { End::ClientLeft });
     after.unwrap_or(After::Close)
+}
+
+/// Embeds at once; inputs with `hang` in them never.
+async fn embed(
+    reader: &mut ReadHalf<'_>,
+    writer: &mut WriteHalf<'_>,
+    request: &Request,
+    state: &State,
+) -> After {
+    let chat = ChatRequest {
+        head: request.head.clone(),
+        body: serde_json::from_slice(&request.body).unwrap_or_default(),
+        arrived: Instant::now(),
+        ended: None,
+    };
+    let answer = state.wire.embeddings(&chat.body);
+    let hangs = chat.body["input"].to_string().contains("hang");
+    let number = {
+        let mut embeds = state.embeds.lock().unwrap();
+        embeds.push(chat);
+        embeds.len() - 1
+    };
+    let (after, end) = if hangs {
+        left(reader).await;
+        (After::Close, End::ClientLeft)
+    } else {
+        (whole(writer, 200, "", &answer).await, End::Played)
+    };
+    state.embeds.lock().unwrap()[number].ended = Some((Instant::now(), end));
+    after
 }
 
 /// Resolves when the client has closed, or half closed, its connection.
@@ -175,11 +171,7 @@ async fn left(reader: &mut ReadHalf<'_>) {
 }
 
 async fn whole(writer: &mut WriteHalf<'_>, status: u16, headers: &str, body: &str) -> After {
-    let kind = if body.starts_with('{') {
-        "application/json"
-    } else {
-        "text/plain"
-    };
+    let kind = if body.starts_with('{') { "application/json" } else { "text/plain" };
     let (length, reason) = (body.len(), if status == 200 { "OK" } else { "Refused" });
     let head = format!(
         "HTTP/1.1 {status} {reason}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{headers}\r\n"
@@ -223,9 +215,7 @@ impl Player<'_, '_> {
             Step::Token(text) => self.token(&text).await?,
             Step::Thinking(text) => self.chunk(self.wire.thinking(&self.model, &text)).await?,
             Step::ToolCall { name, arguments } => {
-                let call = self
-                    .wire
-                    .tool_call(&self.model, self.calls, &name, &arguments);
+                let call = self.wire.tool_call(&self.model, self.calls, &name, &arguments);
                 self.calls += 1;
                 self.chunk(call).await?;
             }
@@ -238,8 +228,7 @@ impl Player<'_, '_> {
                 }
             },
             Step::Done { reason } => {
-                self.chunk(self.wire.done(&self.model, &reason, self.counts))
-                    .await?;
+                self.chunk(self.wire.done(&self.model, &reason, self.counts)).await?;
                 return self.finish().await.map(Some);
             }
             Step::Error(text) => {
@@ -251,11 +240,7 @@ impl Player<'_, '_> {
             Step::Eof => return self.finish().await.map(Some),
             Step::Drop => return Ok(Some(After::Close)),
             Step::Reset => return Ok(Some(After::Reset)),
-            Step::Refuse {
-                status,
-                headers,
-                body,
-            } => {
+            Step::Refuse { status, headers, body } => {
                 return Ok(Some(whole(self.writer, status, &headers, &body).await));
             }
             Step::Socket(bytes) => self.writer.write_all(&bytes).await?,

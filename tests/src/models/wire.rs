@@ -14,7 +14,6 @@ pub enum Wire {
 /// A model that a fake server has.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// Its name.
     pub name: String,
     /// Its own window in tokens.
     pub window: u32,
@@ -37,6 +36,38 @@ impl Wire {
         }
     }
 
+    pub(super) fn embed_path(self) -> &'static str {
+        match self {
+            Wire::Ollama => "/api/embed",
+            Wire::OpenAi => "/v1/embeddings",
+        }
+    }
+
+    /// The embeddings of inputs, each with its length and its first byte.
+    pub(super) fn embeddings(self, body: &Value) -> String {
+        let inputs = match &body["input"] {
+            Value::Array(inputs) => inputs.clone(),
+            one => vec![one.clone()],
+        };
+        let vector = |input: &Value| match input {
+            Value::String(text) => json!([text.len(), text.bytes().next(), 0.5]),
+            other => json!([other.as_array().map_or(0, Vec::len), 0, 0.25]),
+        };
+        let vectors: Vec<Value> = inputs.iter().map(vector).collect();
+        let tokens = 2 * vectors.len();
+        let answer = match self {
+            Wire::Ollama => {
+                json!({"model": body["model"], "embeddings": vectors, "prompt_eval_count": tokens})
+            }
+            Wire::OpenAi => {
+                let data = vectors.iter().enumerate();
+                let data = data.map(|(index, vector)| json!({"object": "embedding", "index": index, "embedding": vector}));
+                json!({"object": "list", "data": data.collect::<Vec<_>>(), "usage": {"prompt_tokens": tokens}})
+            }
+        };
+        answer.to_string()
+    }
+
     pub(super) fn stream_type(self) -> &'static str {
         match self {
             Wire::Ollama => "application/x-ndjson",
@@ -46,11 +77,9 @@ impl Wire {
 
     pub(super) fn token(self, model: &str, text: &str) -> Vec<u8> {
         match self {
-            Wire::Ollama => self.line(&ollama(
-                model,
-                json!({"role": "assistant", "content": text}),
-                false,
-            )),
+            Wire::Ollama => {
+                self.line(&ollama(model, json!({"role": "assistant", "content": text}), false))
+            }
             Wire::OpenAi => self.line(&chunk(model, json!({"content": text}), Value::Null)),
         }
     }
@@ -62,11 +91,9 @@ impl Wire {
                 json!({"role": "assistant", "content": "", "thinking": text}),
                 false,
             )),
-            Wire::OpenAi => self.line(&chunk(
-                model,
-                json!({"reasoning_content": text}),
-                Value::Null,
-            )),
+            Wire::OpenAi => {
+                self.line(&chunk(model, json!({"reasoning_content": text}), Value::Null))
+            }
         }
     }
 
@@ -150,20 +177,18 @@ impl Wire {
         models: &[Model],
     ) -> (u16, String) {
         let named = body["model"].as_str().unwrap_or_default();
-        let found = models
-            .iter()
-            .find(|model| model.name == named || model.name == format!("{named}:latest"));
+        let found = models.iter().find(|model| {
+            model.name.eq_ignore_ascii_case(named) || model.name == format!("{named}:latest")
+        });
         let (status, value) = match (self, method, path) {
             (_, _, "/") => return (200, "Ollama is running".to_owned()),
             (Wire::Ollama, "GET", "/api/version") => (200, json!({"version": "0.34.0"})),
-            (Wire::Ollama, "GET", "/api/tags") => (
-                200,
-                json!({"models": models.iter().map(tag).collect::<Vec<_>>()}),
-            ),
-            (Wire::Ollama, "GET", "/api/ps") => (
-                200,
-                json!({"models": models.iter().map(tag).collect::<Vec<_>>()}),
-            ),
+            (Wire::Ollama, "GET", "/api/tags") => {
+                (200, json!({"models": models.iter().map(tag).collect::<Vec<_>>()}))
+            }
+            (Wire::Ollama, "GET", "/api/ps") => {
+                (200, json!({"models": models.iter().map(tag).collect::<Vec<_>>()}))
+            }
             (Wire::Ollama, "POST", "/api/show") => found.map_or_else(|| missing(named), show),
             (Wire::OpenAi, "GET", "/v1/models") => {
                 let data: Vec<Value> = models.iter().map(listed).collect();
@@ -203,8 +228,14 @@ fn chunk(model: &str, delta: Value, finish: Value) -> Value {
 }
 
 fn tag(model: &Model) -> Value {
+    // Another model, or the same with another window, has another digest.
+    let start = u64::from(model.window) + 0x8648_f39d_aa8f;
+    let digest = model
+        .name
+        .bytes()
+        .fold(start, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     json!({
-        "name": model.name, "model": model.name, "modified_at": TIME, "size": 815_319_791, "digest": "8648f39daa8f",
+        "name": model.name, "model": model.name, "modified_at": TIME, "size": 815_319_791, "digest": format!("{digest:016x}"),
         "context_length": model.window,
         "details": {"format": "gguf", "family": "gemma3", "parameter_size": "1B", "quantization_level": "Q4_K_M"},
     })
@@ -212,9 +243,16 @@ fn tag(model: &Model) -> Value {
 
 fn show(model: &Model) -> (u16, Value) {
     let info = json!({"general.architecture": "gemma3", "gemma3.context_length": model.window});
+    let capabilities = if model.name.contains("embed") {
+        json!(["embedding"])
+    } else if model.name.contains("plain") {
+        json!(["completion"])
+    } else {
+        json!(["completion", "vision", "tools", "thinking"])
+    };
     (
         200,
-        json!({"model_info": info, "capabilities": ["completion", "vision", "tools", "thinking"], "details": {"family": "gemma3"}, "modified_at": TIME}),
+        json!({"model_info": info, "capabilities": capabilities, "details": {"family": "gemma3"}, "modified_at": TIME}),
     )
 }
 

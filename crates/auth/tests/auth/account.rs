@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use auth::service::AuthError;
+use auth::services::error::AuthError;
 use common::{
     identity::UserId,
     store::{Op, Read, Txn},
@@ -22,44 +22,26 @@ async fn a_new_password_ends_every_other_login_and_keys_where_asked() {
             app.logged_in("alice", Some(PASSWORD)).await,
             app.logged_in("alice", Some(PASSWORD)).await,
         );
-        let key = app
-            .call(
-                Method::POST,
-                "/auth/keys",
-                &mine.access,
-                json!({"name": "k"}),
-            )
-            .await
-            .ok(201);
+        let key =
+            app.call(Method::POST, "/auth/keys", &mine.access, json!({"name": "k"})).await.ok(201);
         let key = key["key"].as_str().unwrap().to_owned();
         let change = |current: &str, new: &str, more: Value| {
             let mut body = json!({"current_password": current, "new_password": new});
-            body.as_object_mut()
-                .unwrap()
-                .extend(more.as_object().unwrap().clone());
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             app.call(Method::PUT, "/auth/password", &mine.access, body)
         };
-        change("wrong-harbour-1", NEW, json!({}))
-            .await
-            .is(401, "invalid_credentials");
+        change("wrong-harbour-1", NEW, json!({})).await.is(401, "invalid_credentials");
         let weak = change(PASSWORD, "password1", json!({})).await;
-        assert_eq!(
-            weak.body["errors"][0]["pointer"], "/new_password",
-            "{weak:?}"
-        );
+        assert_eq!(weak.body["errors"][0]["pointer"], "/new_password", "{weak:?}");
         change(PASSWORD, NEW, json!({})).await.ok(204);
         app.validate(&mine.access).await.ok(200);
         app.refresh(&mine.refresh).await.ok(200);
         app.validate(&other.access).await.is(401, "token_revoked");
         app.refresh(&other.refresh).await.is(401, "token_revoked");
         app.validate(&key).await.ok(200);
-        app.login("alice", Some(PASSWORD))
-            .await
-            .is(401, "invalid_credentials");
+        app.login("alice", Some(PASSWORD)).await.is(401, "invalid_credentials");
         app.logged_in("alice", Some(NEW)).await;
-        change(NEW, PASSWORD, json!({"revoke_keys": true}))
-            .await
-            .ok(204);
+        change(NEW, PASSWORD, json!({"revoke_keys": true})).await.ok(204);
         app.validate(&key).await.is(401, "token_revoked");
         app.validate(&mine.access).await.ok(200);
     }
@@ -73,29 +55,15 @@ async fn a_deleted_account_is_refused_everywhere_and_its_id_begins_anew() {
             app.logged_in("alice", Some(PASSWORD)).await,
             app.logged_in("alice", Some(PASSWORD)).await,
         );
-        let key = app
-            .call(
-                Method::POST,
-                "/auth/keys",
-                &one.access,
-                json!({"name": "k"}),
-            )
-            .await
-            .ok(201);
+        let key =
+            app.call(Method::POST, "/auth/keys", &one.access, json!({"name": "k"})).await.ok(201);
         let key = key["key"].as_str().unwrap().to_owned();
         let delete = |body: Value| app.call(Method::DELETE, "/auth/account", &one.access, body);
         delete(Value::Null).await.is(403, "password_required");
-        delete(json!({"password": "wrong-harbour-1"}))
+        delete(json!({"password": "wrong-harbour-1"})).await.is(401, "invalid_credentials");
+        app.call(Method::DELETE, "/auth/account", &key, json!({"password": PASSWORD}))
             .await
-            .is(401, "invalid_credentials");
-        app.call(
-            Method::DELETE,
-            "/auth/account",
-            &key,
-            json!({"password": PASSWORD}),
-        )
-        .await
-        .is(403, "forbidden");
+            .is(403, "forbidden");
         delete(json!({"password": PASSWORD})).await.ok(204);
         for credential in [&one.access, &two.access, &key] {
             app.validate(credential).await.is(401, "token_revoked");
@@ -118,20 +86,12 @@ async fn a_deleted_account_is_refused_everywhere_and_its_id_begins_anew() {
         let anew = app.logged_in("alice", None).await;
         assert_eq!(anew.claims()["gen"], 1);
         app.validate(&anew.access).await.ok(200);
-        let keys = app
-            .call(Method::GET, "/auth/keys", &anew.access, Value::Null)
-            .await
-            .ok(200);
+        let keys = app.call(Method::GET, "/auth/keys", &anew.access, Value::Null).await.ok(200);
         assert_eq!(keys["keys"], json!([]));
         app.validate(&key).await.is(401, "token_revoked");
-        app.call(Method::DELETE, "/auth/account", &anew.access, Value::Null)
-            .await
-            .ok(204);
+        app.call(Method::DELETE, "/auth/account", &anew.access, Value::Null).await.ok(204);
         app.register("alice").await.ok(201);
-        assert_eq!(
-            app.logged_in("alice", Some(PASSWORD)).await.claims()["gen"],
-            2
-        );
+        assert_eq!(app.logged_in("alice", Some(PASSWORD)).await.claims()["gen"], 2);
     }
 }
 
@@ -142,10 +102,7 @@ async fn a_deletion_that_died_halfway_is_finished_for_everybody() {
         // What a process leaves behind that dies between the two steps: announced and deleted, but nobody was told.
         let index = common::identity::erase_index(&UserId::parse("alice").unwrap());
         let announced = Op::MemberSet(index, "alice:0".into(), 1);
-        app.store
-            .commit(Txn::durable().op(announced))
-            .await
-            .unwrap();
+        app.store.commit(Txn::durable().op(announced)).await.unwrap();
         let set = |field: &str, value: &'static str| {
             Op::FieldSet("i:{alice}:state".into(), field.into(), value.into())
         };
@@ -156,12 +113,7 @@ async fn a_deletion_that_died_halfway_is_finished_for_everybody() {
             .op(set("revision", "2"));
         app.store.commit(txn).await.unwrap();
         let (began, far) = (Instant::now(), Instant::now() + Duration::from_secs(30));
-        while app
-            .authenticator
-            .authenticate(&tokens.access, &mut { far })
-            .await
-            .is_ok()
-        {
+        while app.authenticator.authenticate(&tokens.access, &mut { far }).await.is_ok() {
             assert!(began.elapsed() < Duration::from_secs(5), "nobody was told");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -174,18 +126,16 @@ async fn an_account_that_is_gone_has_no_password_to_set() {
     for app in App::on_every_store(&[]).await {
         let alice = UserId::parse("alice").unwrap();
         app.register("alice").await.ok(201);
-        app.accounts.delete_user(&alice).await.unwrap();
+        app.operator.delete_user(&alice).await.unwrap();
         // Its state stays, and says that there was one.
         for _ in 0..2 {
-            let set = app.accounts.set_password(&alice, NEW).await;
+            let set = app.operator.set_password(&alice, NEW).await;
             assert!(matches!(set, Err(AuthError::NotFound)), "{set:?}");
-            let deleted = app.accounts.delete_user(&alice).await;
+            let deleted = app.operator.delete_user(&alice).await;
             assert!(matches!(deleted, Err(AuthError::NotFound)), "{deleted:?}");
         }
-        app.login("alice", Some(NEW))
-            .await
-            .is(401, "invalid_credentials");
-        app.accounts.add_user(&alice, NEW).await.unwrap();
+        app.login("alice", Some(NEW)).await.is(401, "invalid_credentials");
+        app.operator.add_user(&alice, NEW).await.unwrap();
         assert_eq!(app.logged_in("alice", Some(NEW)).await.claims()["gen"], 1);
     }
 }
@@ -199,10 +149,7 @@ async fn a_deletion_that_was_never_made_is_not_announced_for_ever() {
         "alice:0".into(),
         1,
     );
-    app.store
-        .commit(Txn::durable().op(announced))
-        .await
-        .unwrap();
+    app.store.commit(Txn::durable().op(announced)).await.unwrap();
     for _ in 0..400 {
         let read = vec![Read::Since {
             key: common::identity::erase_index(&UserId::parse("alice").unwrap()),
@@ -224,15 +171,8 @@ async fn nothing_that_could_be_used_stands_in_the_store() {
     app.register("alice").await.ok(201);
     let tokens = app.logged_in("alice", Some(PASSWORD)).await;
     let next = app.refresh(&tokens.refresh).await.ok(200);
-    let key = app
-        .call(
-            Method::POST,
-            "/auth/keys",
-            &tokens.access,
-            json!({"name": "k"}),
-        )
-        .await
-        .ok(201);
+    let key =
+        app.call(Method::POST, "/auth/keys", &tokens.access, json!({"name": "k"})).await.ok(201);
     let dump = app.dump();
     assert!(dump.contains("argon2id"), "the dump shows what is stored");
     let secrets = [

@@ -1,18 +1,12 @@
-//! What a story needs: the real router on port 0, over memory and over a Redis of its own.
+//! The test harness: the real router on port 0, on the store in memory and on a Redis of its own.
 
-use std::{
-    collections::BTreeMap,
-    net::TcpListener as StdListener,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 
-use auth::service::Accounts;
+use auth::services::operator::Operator;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use common::{
-    config::{Binary, Settings},
+    clock::{Clock, now_ms},
+    config::{Binary, Durability, Loaded},
     http::{ConnectionLimits, metrics, serve},
     identity::Authenticator,
     shutdown::Shutdown,
@@ -21,6 +15,7 @@ use common::{
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use test_redis::RedisServer;
 
 /// A password that nobody else would choose.
 pub const PASSWORD: &str = "quiet-harbour-71";
@@ -30,11 +25,13 @@ pub struct App {
     pub url: String,
     pub client: Client,
     pub store: Store,
-    pub accounts: Arc<Accounts>,
+    pub operator: Operator,
     pub authenticator: Authenticator,
+    /// The store's clock: it stands still in memory.
+    clock: Clock,
     shutdown: Shutdown,
     folder: TempDir,
-    redis: Option<Redis>,
+    redis: Option<RedisServer>,
 }
 
 /// An answer that was read whole.
@@ -51,7 +48,7 @@ impl Answer {
         self.body["code"].as_str().unwrap_or("")
     }
 
-    /// Fails the story unless this is a refusal with that status and code.
+    /// Fails the test unless this is a refusal with that status and code.
     #[track_caller]
     pub fn is(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.code()), (status, code), "{self:?}");
@@ -68,70 +65,15 @@ impl Answer {
     }
 }
 
-struct Redis {
-    child: Child,
-    url: String,
-    _folder: TempDir,
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Redis {
-    fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        let port = StdListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
-            .arg("--dir")
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect(
-                "redis-server is missing: `apt-get install redis-server` (scripts/test.sh does it)",
-            );
-        Self {
-            child,
-            url: format!("redis://127.0.0.1:{port}/0"),
-            _folder: folder,
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        Command::new("kill")
-            .args([name, &self.child.id().to_string()])
-            .status()
-            .unwrap();
-    }
-}
-
 impl App {
     /// One on each store, with these settings (`auth.login`, `password`).
     pub async fn on_every_store(settings: &[(&str, &str)]) -> Vec<Self> {
-        vec![
-            Self::start(None, settings).await,
-            Self::on_redis(settings).await,
-        ]
+        vec![Self::start(None, settings).await, Self::on_redis(settings).await]
     }
 
     /// One on a Redis of its own, which can be frozen.
     pub async fn on_redis(settings: &[(&str, &str)]) -> Self {
-        Self::start(Some(Redis::start()), settings).await
+        Self::start(Some(RedisServer::start(&[])), settings).await
     }
 
     /// One in memory.
@@ -141,32 +83,21 @@ impl App {
 
     /// A second instance beside this one: the same Redis, the same keys.
     pub async fn beside(&self, settings: &[(&str, &str)]) -> Self {
-        let url = self.redis.as_ref().unwrap().url.clone();
+        let url = self.redis.as_ref().unwrap().url();
         let keys = self.keys_dir().display().to_string();
         let mut settings = settings.to_vec();
-        settings.extend([
-            ("store.url", url.as_str()),
-            ("auth.keys_dir", keys.as_str()),
-        ]);
+        settings.extend([("store.url", url.as_str()), ("auth.keys_dir", keys.as_str())]);
         Self::start(None, &settings).await
     }
 
-    async fn start(redis: Option<Redis>, changes: &[(&str, &str)]) -> Self {
+    async fn start(redis: Option<RedisServer>, changes: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let shutdown = Shutdown::new();
-        let url = redis
-            .as_ref()
-            .map_or("memory:".to_owned(), |redis| redis.url.clone());
+        let url = redis.as_ref().map_or("memory:".to_owned(), RedisServer::url);
         let mut variables = BTreeMap::from([
             ("CHATBOT__STORE__URL".to_owned(), url),
-            (
-                "CHATBOT__AUTH__KEYS_DIR".to_owned(),
-                folder.path().display().to_string(),
-            ),
-            (
-                "CHATBOT__RATE_LIMIT__REQUESTS".to_owned(),
-                "100000".to_owned(),
-            ),
+            ("CHATBOT__AUTH__KEYS_DIR".to_owned(), folder.path().display().to_string()),
+            ("CHATBOT__RATE_LIMIT__REQUESTS".to_owned(), "100000".to_owned()),
         ]);
         for (name, value) in changes {
             let name = format!("CHATBOT__{}", name.to_uppercase().replace('.', "__"));
@@ -177,16 +108,17 @@ impl App {
         } else {
             Binary::Chatbot
         };
-        let settings = Settings::load(binary, &variables).unwrap();
-        let store = Store::open(&settings.store.url, &shutdown).unwrap();
-        let service = auth::build(
-            &settings,
-            store.clone(),
-            metrics::install(&shutdown),
-            &shutdown,
-        )
-        .await
-        .unwrap();
+        let settings = Loaded::load(binary, &variables).unwrap().settings;
+        let clock = match binary {
+            Binary::Chatbot => Clock::manual(now_ms()),
+            _ => Clock::system(),
+        };
+        let store =
+            Store::open_with(&settings.store.url, Durability::Local, clock.clone(), &shutdown)
+                .unwrap();
+        let service = auth::build(&settings, store.clone(), metrics::install(&shutdown), &shutdown)
+            .await
+            .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         shutdown.spawn(serve(
@@ -199,8 +131,9 @@ impl App {
         let app = Self {
             url,
             client,
+            operator: Operator::new(store.clone(), settings.auth.password_min),
             store,
-            accounts: service.accounts,
+            clock,
             authenticator: service.authenticator,
             shutdown,
             folder,
@@ -215,23 +148,27 @@ impl App {
         app
     }
 
+    /// Lets that much time pass: at once in memory.
+    pub async fn wait(&self, time: Duration) {
+        self.clock.advance(time);
+        if self.store.is_shared() {
+            tokio::time::sleep(time).await;
+        }
+    }
+
     pub fn freeze(&self) {
-        self.redis.as_ref().unwrap().signal("-STOP");
+        self.redis.as_ref().unwrap().freeze();
     }
 
     pub fn thaw(&self) {
-        self.redis.as_ref().unwrap().signal("-CONT");
+        self.redis.as_ref().unwrap().thaw();
     }
 
     /// Everything that Redis holds, as text.
     pub fn dump(&self) -> String {
-        let url = &self.redis.as_ref().unwrap().url;
+        let url = &self.redis.as_ref().unwrap().url();
         let ask = |arguments: &[&str]| {
-            let out = Command::new("redis-cli")
-                .args(["-u", url])
-                .args(arguments)
-                .output()
-                .unwrap();
+            let out = Command::new("redis-cli").args(["-u", url]).args(arguments).output().unwrap();
             String::from_utf8_lossy(&out.stdout).into_owned()
         };
         let mut dump = String::new();
@@ -258,35 +195,22 @@ impl App {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer {
-            status,
-            headers,
-            text,
-            body,
-        }
+        Answer { status, headers, text, body }
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
-        self.send(self.request(Method::POST, path).json(&body))
-            .await
+        self.send(self.request(Method::POST, path).json(&body)).await
     }
 
     /// A call with a bearer credential and, unless it is null, a body.
     pub async fn call(&self, method: Method, path: &str, bearer: &str, body: Value) -> Answer {
-        let request = self
-            .request(method, path)
-            .header("authorization", format!("Bearer {bearer}"));
-        self.send(if body.is_null() {
-            request
-        } else {
-            request.json(&body)
-        })
-        .await
+        let request =
+            self.request(method, path).header("authorization", format!("Bearer {bearer}"));
+        self.send(if body.is_null() { request } else { request.json(&body) }).await
     }
 
     pub async fn validate(&self, bearer: &str) -> Answer {
-        self.call(Method::GET, "/auth/validate", bearer, Value::Null)
-            .await
+        self.call(Method::GET, "/auth/validate", bearer, Value::Null).await
     }
 
     pub async fn login(&self, user: &str, password: Option<&str>) -> Answer {
@@ -302,16 +226,11 @@ impl App {
     }
 
     pub async fn register(&self, user: &str) -> Answer {
-        self.post(
-            "/auth/register",
-            json!({"user_id": user, "password": PASSWORD}),
-        )
-        .await
+        self.post("/auth/register", json!({"user_id": user, "password": PASSWORD})).await
     }
 
     pub async fn refresh(&self, token: &str) -> Answer {
-        self.post("/auth/refresh", json!({"refresh_token": token}))
-            .await
+        self.post("/auth/refresh", json!({"refresh_token": token})).await
     }
 }
 
@@ -331,10 +250,7 @@ pub struct Tokens {
 impl Tokens {
     pub fn of(body: &Value) -> Self {
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
-        Self {
-            access: text("access_token"),
-            refresh: text("refresh_token"),
-        }
+        Self { access: text("access_token"), refresh: text("refresh_token") }
     }
 
     pub fn claims(&self) -> Value {
@@ -344,8 +260,6 @@ impl Tokens {
 
 /// A part of a JWT.
 pub fn part(token: &str, i: usize) -> Value {
-    let bytes = URL_SAFE_NO_PAD
-        .decode(token.split('.').nth(i).unwrap())
-        .unwrap();
+    let bytes = URL_SAFE_NO_PAD.decode(token.split('.').nth(i).unwrap()).unwrap();
     serde_json::from_slice(&bytes).unwrap()
 }

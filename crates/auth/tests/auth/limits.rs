@@ -17,28 +17,22 @@ async fn five_guesses_are_free_then_even_the_right_password_waits() {
         app.register("alice").await.ok(201);
         for user in ["alice", "nobody"] {
             for _ in 0..5 {
-                app.login(user, Some("wrong-harbour-1"))
-                    .await
-                    .is(401, "invalid_credentials");
+                app.login(user, Some("wrong-harbour-1")).await.is(401, "invalid_credentials");
             }
             let waits = app.login(user, Some(PASSWORD)).await;
             waits.is(429, "too_many_attempts");
             assert_eq!(retry_after(&waits), 1);
         }
-        tokio::time::sleep(Duration::from_millis(1_050)).await;
-        app.login("alice", Some("wrong-harbour-1"))
-            .await
-            .is(401, "invalid_credentials");
+        app.wait(Duration::from_millis(1_050)).await;
+        app.login("alice", Some("wrong-harbour-1")).await.is(401, "invalid_credentials");
         let waits = app.login("alice", Some(PASSWORD)).await;
         waits.is(429, "too_many_attempts");
         // The wait counts from before the hash, which takes its time.
         assert!((1..=2).contains(&retry_after(&waits)), "{waits:?}");
-        tokio::time::sleep(Duration::from_millis(2_050)).await;
+        app.wait(Duration::from_millis(2_050)).await;
         app.login("alice", Some(PASSWORD)).await.ok(200);
         for _ in 0..4 {
-            app.login("alice", Some("wrong-harbour-1"))
-                .await
-                .is(401, "invalid_credentials");
+            app.login("alice", Some("wrong-harbour-1")).await.is(401, "invalid_credentials");
         }
         app.login("alice", Some(PASSWORD)).await.ok(200);
     }
@@ -53,15 +47,8 @@ async fn guesses_made_all_at_once_are_no_more_than_five() {
         )
         .await;
         let judged = guesses.iter().filter(|answer| answer.status == 401).count();
-        assert!(
-            judged <= 6,
-            "{judged} (the sixth may come after its second)"
-        );
-        assert!(
-            guesses
-                .iter()
-                .all(|answer| [401, 429].contains(&answer.status))
-        );
+        assert!(judged <= 6, "{judged} (the sixth may come after its second)");
+        assert!(guesses.iter().all(|answer| [401, 429].contains(&answer.status)));
     }
 }
 
@@ -76,10 +63,7 @@ async fn one_address_cannot_try_everybody() {
                 app.login(&user, Some("wrong-harbour-1")).await
             });
             let guesses = futures_util::future::join_all(guesses).await;
-            refused += guesses
-                .iter()
-                .filter(|answer| answer.code() == "too_many_attempts")
-                .count();
+            refused += guesses.iter().filter(|answer| answer.code() == "too_many_attempts").count();
         }
         assert!(refused > 0, "140 guesses were all judged");
         app.logged_in("alice", None).await;
@@ -110,11 +94,7 @@ async fn one_address_registers_twenty_accounts_a_minute() {
             assert!(retry_after(answer) >= 1);
         }
         // Where hashing is slow, who waits too long is put off.
-        assert!(
-            others
-                .iter()
-                .all(|answer| [201, 503].contains(&answer.status))
-        );
+        assert!(others.iter().all(|answer| [201, 503].contains(&answer.status)));
         assert!(others.iter().any(|answer| answer.status == 201));
     }
 }
@@ -140,11 +120,10 @@ async fn calls_are_counted_by_user_or_by_address_and_public_keys_are_free() {
             assert_eq!(app.validate("garbage").await.status, 401);
         }
         app.validate("garbage").await.is(429, "rate_limited");
-        app.post("/auth/login", json!({"user_id": "bob"}))
-            .await
-            .is(429, "rate_limited");
+        app.post("/auth/login", json!({"user_id": "bob"})).await.is(429, "rate_limited");
         for path in [
             "/.well-known/jwks.json",
+            "/auth/settings",
             "/health",
             "/livez",
             "/readyz",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Ending, MessageId, SessionId};
 
@@ -14,7 +15,6 @@ pub enum Event {
     Queued {
         position: usize,
     },
-    /// A piece of the answer.
     Token(String),
     /// A piece of the thoughts before it.
     Thinking(String),
@@ -32,10 +32,11 @@ pub enum EventRef<'a> {
 }
 
 /// The first event: the turn was accepted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Start {
-    /// The answer's id.
+    #[schema(value_type = String)]
     pub message_id: MessageId,
+    #[schema(value_type = String)]
     pub session_id: SessionId,
     pub user_id: String,
     pub model: String,
@@ -60,19 +61,13 @@ pub struct End {
 
 impl Event {
     pub fn end(ending: Ending, request_id: &Arc<str>) -> Self {
-        Self::End(End {
-            ending,
-            request_id: Arc::clone(request_id),
-            by_recovery: false,
-        })
+        Self::End(End { ending, request_id: Arc::clone(request_id), by_recovery: false })
     }
 
     pub fn as_ref(&self) -> EventRef<'_> {
         match self {
             Self::Start(start) => EventRef::Start(start),
-            Self::Queued { position } => EventRef::Queued {
-                position: *position,
-            },
+            Self::Queued { position } => EventRef::Queued { position: *position },
             Self::Token(text) => EventRef::Token(text),
             Self::Thinking(text) => EventRef::Thinking(text),
             Self::End(end) => EventRef::End(end),

@@ -58,11 +58,7 @@ impl MessageId {
     /// A new id for the message at that position (0 is the first) of that incarnation of a session.
     pub fn new(incarnation: &str, position: u64) -> Self {
         let text = format!("{incarnation}-{position}-{}", random_text(8));
-        Self {
-            incarnation_end: incarnation.len(),
-            position,
-            text,
-        }
+        Self { incarnation_end: incarnation.len(), position, text }
     }
 
     /// The id, if the text is one.
@@ -83,11 +79,7 @@ impl MessageId {
             return None;
         }
         let position = position.parse().ok()?;
-        Some(Self {
-            incarnation_end: incarnation.len(),
-            position,
-            text: text.to_owned(),
-        })
+        Some(Self { incarnation_end: incarnation.len(), position, text: text.to_owned() })
     }
 
     /// Which life of its session it belongs to.
@@ -139,9 +131,20 @@ pub fn new_incarnation() -> String {
 
 /// That many random characters of 5 bits each.
 pub fn random_text(length: usize) -> String {
-    (0..length)
-        .map(|_| char::from(ALPHABET[usize::from(rand::random::<u8>() & 31)]))
-        .collect()
+    (0..length).map(|_| char::from(ALPHABET[usize::from(rand::random::<u8>() & 31)])).collect()
+}
+
+/// Longest name of a model, in bytes.
+pub const MODEL_NAME_MAX: usize = 256;
+
+/// Whether a text may name a model: never a path that leads elsewhere, never an address. vLLM and llama-server name a model by
+/// its path where they are told no other name.
+pub fn is_model_name(name: &str) -> bool {
+    let is_allowed = |c: u8| c.is_ascii_alphanumeric() || b"._:/@+-".contains(&c);
+    let mut parts = name.strip_prefix('/').unwrap_or(name).split('/');
+    (1..=MODEL_NAME_MAX).contains(&name.len())
+        && name.bytes().all(is_allowed)
+        && parts.all(|part| !matches!(part, "" | "." | ".."))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use utoipa::ToSchema;
 
 use super::MessageId;
 
-/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -15,10 +14,10 @@ pub enum Role {
     Assistant,
 }
 
-/// How an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
+    #[default]
     Stop,
     /// `max_tokens`, the context window, or the largest answer was reached.
     Length,
@@ -51,20 +50,16 @@ pub struct Context {
     pub dropped_messages: u64,
 }
 
-/// A message of a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     pub id: MessageId,
     /// `user` or `assistant`.
     pub role: Role,
-    /// The text, byte for byte.
     pub content: String,
     /// When it was stored: Unix milliseconds.
     pub at: i64,
-    /// The thoughts before an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
-    /// Present for an answer.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<AnswerInfo>,
 }

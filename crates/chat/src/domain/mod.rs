@@ -2,12 +2,15 @@
 
 pub mod event;
 pub mod ids;
+pub mod load;
 pub mod message;
 pub mod options;
 pub mod session;
+pub mod text_or_list;
 pub mod turn;
 
-pub use ids::{MessageId, SessionId, new_incarnation, random_text};
+pub use ids::{MODEL_NAME_MAX, MessageId, SessionId, is_model_name, new_incarnation, random_text};
+pub use load::{InstanceLoad, Lane, UserLoad};
 pub use message::{AnswerInfo, Context, FinishReason, Message, Role, Usage};
 pub use options::{Effort, Options, Think};
 pub use session::{NewSession, Session, SessionChange};

@@ -13,7 +13,6 @@ pub struct Session {
     /// The model for its turns, if one was chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The model of its last turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_model: Option<String>,
     /// Its system prompt, if it has one; stored under a key of its own, since it can be long and seldom changes.
@@ -29,11 +28,7 @@ pub struct Session {
     /// The fencing number of its last turn: how many turns were ever accepted.
     pub fence: u64,
     /// The turn that is being answered. A value that is no turn of ours could never be closed, and counts as none.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "turn_or_none"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "turn_or_none")]
     pub open: Option<OpenTurn>,
     /// Whether its keys were given a time to live.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -63,7 +58,6 @@ impl Session {
     }
 }
 
-/// The initial values of a session.
 #[derive(Clone, Debug, Default)]
 pub struct NewSession {
     /// Empty until the first message provides one.

@@ -7,10 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AnswerInfo, Context, FinishReason, MessageId, SessionId, Usage};
 
-/// What a turn answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TurnInput {
-    /// A new message.
     Message(String),
     /// The session's last message, once more.
     Regenerate,
@@ -37,7 +35,6 @@ pub struct IdempotencyKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
     Cancelled,
-    /// Its session was deleted.
     SessionDeleted,
     /// Another instance closed it, since its lease had lapsed.
     LeaseLost,
@@ -48,9 +45,7 @@ pub enum StopReason {
 pub struct OpenTurn {
     /// The answer's id; it contains the position at which the answer will stand.
     pub id: MessageId,
-    /// The fencing number.
     pub fence: u64,
-    /// The user's message.
     pub reply_to: MessageId,
     /// The answer that this one replaces when it has text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,11 +82,7 @@ pub enum Ending {
         provider: String,
     },
     /// Without an answer, or with a part of one.
-    Error {
-        code: Code,
-        /// What the caller is told.
-        detail: String,
-    },
+    Error { code: Code, detail: String },
 }
 
 impl Ending {
@@ -112,7 +103,6 @@ impl Ending {
         Self::error(Code::SessionNotFound, detail)
     }
 
-    /// The ending that a stored answer had.
     pub fn of_answer(answer: &AnswerInfo) -> Self {
         match answer.finish_reason {
             FinishReason::Interrupted => Self::interrupted(),
@@ -131,13 +121,7 @@ impl Ending {
     }
 
     pub fn is_interrupted(&self) -> bool {
-        matches!(
-            self,
-            Self::Error {
-                code: Code::Interrupted,
-                ..
-            }
-        )
+        matches!(self, Self::Error { code: Code::Interrupted, .. })
     }
 }
 

@@ -16,20 +16,23 @@ pub(crate) struct AnswerText {
 }
 
 impl AnswerText {
-    /// What a log has of it.
     pub(crate) fn of(log: &EventLog) -> Self {
         let mut text = Self::default();
-        log.for_each_after(0, |_, event| match event {
-            EventRef::Token(token) => text.answer.push_str(token),
-            EventRef::Thinking(token) => text.thinking.push_str(token),
-            _ => {}
+        log.for_each_after(0, |_, event| {
+            match event {
+                EventRef::Token(token) => text.answer.push_str(token),
+                EventRef::Thinking(token) => text.thinking.push_str(token),
+                _ => {}
+            }
+            true
         });
         text
     }
 }
 
-/// The answer as it is stored; `None` where it was cut off before any text or thoughts, and where an attempt that failed or has no
-/// text must not replace an earlier answer. A complete answer is stored even if it is empty: its id was given out.
+/// The answer as it is stored; `None` where it was cut off before any text or thoughts, and where it must not replace an earlier
+/// one: another attempt that failed or has no text, or a failed turn that was run again and has none either. A complete answer is
+/// stored even if it is empty: its id was given out.
 pub(crate) fn answer_message(
     open: &OpenTurn,
     source: AnswerSource,
@@ -39,25 +42,20 @@ pub(crate) fn answer_message(
 ) -> Option<Message> {
     let (finish_reason, code) = match ending {
         Ending::Done { finish_reason, .. } => (*finish_reason, None),
-        Ending::Error {
-            code: Code::Interrupted,
-            ..
-        } => (FinishReason::Interrupted, Some(Code::Interrupted)),
+        Ending::Error { code: Code::Interrupted, .. } => {
+            (FinishReason::Interrupted, Some(Code::Interrupted))
+        }
         Ending::Error { code, .. } => (FinishReason::Error, Some(*code)),
     };
     let is_empty = text.answer.is_empty();
     let is_complete = matches!(finish_reason, FinishReason::Stop | FinishReason::Length);
     let is_nothing = is_empty && text.thinking.is_empty() && !is_complete;
-    let spoils_an_earlier_one =
-        open.replaces.is_some() && (is_empty || (code.is_some() && open.regenerates));
+    let spoils_an_earlier_one = open.replaces.is_some()
+        && ((is_empty && !is_complete) || (open.regenerates && (is_empty || code.is_some())));
     if is_nothing || spoils_an_earlier_one {
         return None;
     }
-    let AnswerSource {
-        model,
-        provider,
-        context,
-    } = source;
+    let AnswerSource { model, provider, context } = source;
     Some(Message {
         id: open.id.clone(),
         role: Role::Assistant,

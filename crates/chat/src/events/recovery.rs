@@ -12,7 +12,7 @@ use crate::{
     events::{
         answer::{AnswerText, answer_message},
         log::EventLog,
-        replay::append_stored,
+        replay::read_stored,
     },
     generation::{
         answer::AnswerSource,
@@ -54,24 +54,16 @@ impl Recovery {
             return Ok(());
         };
         let log = EventLog::new();
-        append_stored(&log, store.turns().events(owner, id, 0).await?);
+        read_stored(store, owner, id, &log, &mut 0).await?;
         let text = AnswerText::of(&log);
         let ending = Ending::interrupted();
-        let end = End {
-            ending: ending.clone(),
-            request_id: Arc::from(""),
-            by_recovery: true,
-        };
+        let end = End { ending: ending.clone(), request_id: Arc::from(""), by_recovery: true };
         let mut events = EventBatch::default();
         events.push(log.last_id() + 1, EventRef::End(&end));
-        // The prompt is known to its instance alone.
         let estimate = |text: &str| TextSize::of(text).scaled(self.estimates.ratio(&open.model));
         let completion_tokens =
             u64::from(estimate(&text.answer)) + u64::from(estimate(&text.thinking));
-        let usage = Usage {
-            prompt_tokens: 0,
-            completion_tokens,
-        };
+        let usage = Usage { prompt_tokens: open.prompt, completion_tokens };
         let finish = Finish {
             session_id: session_id.clone(),
             answer: answer_message(&open, AnswerSource::requested(&open), text, usage, &ending),
@@ -81,6 +73,7 @@ impl Recovery {
             usage,
             events,
             last_event_id: log.last_id() + 1,
+            until: None,
             for_dead_instance: true,
         };
         if let Finished::Yes(_) = store.turns().finish(owner, &finish).await? {

@@ -6,10 +6,14 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use common::identity::Owner;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,6 +23,12 @@ use crate::{
 
 /// Stops remembered for turns that have not started yet; the newest are kept.
 const EARLY_STOPS: usize = 1024;
+
+/// For how long another instance counts as watching a turn after it last said so.
+const WATCHED_FOR: Duration = Duration::from_secs(3);
+
+/// How often those who watch a turn are told how far it is, also where nothing is new.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A turn that runs here: its log, its lease and what stops it.
 #[derive(Debug)]
@@ -32,6 +42,16 @@ pub struct RunningTurn {
     stopped: CancellationToken,
     reason: OnceLock<StopReason>,
     lease_renewed: Mutex<Instant>,
+    watchers: Mutex<RemoteWatchers>,
+}
+
+/// The other instances on which a turn has subscribers.
+#[derive(Debug, Default)]
+struct RemoteWatchers {
+    /// When each of them last said so.
+    seen: HashMap<String, Instant>,
+    /// When they were last told how far the turn has come.
+    told_at: Option<Instant>,
 }
 
 impl RunningTurn {
@@ -46,6 +66,7 @@ impl RunningTurn {
             stopped: CancellationToken::new(),
             reason: OnceLock::new(),
             lease_renewed: Mutex::new(Instant::now()),
+            watchers: Mutex::default(),
         }
     }
 
@@ -57,7 +78,6 @@ impl RunningTurn {
         &self.session_id
     }
 
-    /// The answer's id.
     pub fn id(&self) -> &MessageId {
         &self.open.id
     }
@@ -92,17 +112,45 @@ impl RunningTurn {
     }
 
     pub fn lease_renewed_at(&self) -> Instant {
-        *self
-            .lease_renewed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.lease_renewed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn set_lease_renewed(&self, at: Instant) {
-        *self
-            .lease_renewed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = at;
+        *self.lease_renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+}
+
+impl RunningTurn {
+    fn watchers(&self) -> MutexGuard<'_, RemoteWatchers> {
+        // Single insertions and removals: a panic leaves nothing half done.
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the turn has subscribers on that instance.
+    fn watch(&self, instance: &str) {
+        let mut watchers = self.watchers();
+        let known = watchers.seen.insert(instance.to_owned(), Instant::now());
+        if known.is_none() {
+            watchers.told_at = None;
+        }
+    }
+
+    /// The instances on which the turn has subscribers.
+    pub fn watching_instances(&self) -> Vec<String> {
+        let mut watchers = self.watchers();
+        watchers.seen.retain(|_, at| at.elapsed() < WATCHED_FOR);
+        watchers.seen.keys().cloned().collect()
+    }
+
+    /// Whether whoever watches it must be told something now, if only that it runs.
+    pub fn owes_progress(&self, has_news: bool) -> bool {
+        let mut watchers = self.watchers();
+        let is_due =
+            has_news || watchers.told_at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
+        if is_due {
+            watchers.told_at = Some(Instant::now());
+        }
+        is_due
     }
 }
 
@@ -113,6 +161,8 @@ pub struct Registry {
     /// Stops for turns that are not here: another instance may ask for one between a turn's acceptance and its start.
     early_stops: Mutex<VecDeque<(MessageId, StopReason)>>,
     added: Notify,
+    /// When the last successful read of the inbox began.
+    inbox_read: watch::Sender<Option<Instant>>,
 }
 
 impl Registry {
@@ -133,11 +183,12 @@ impl Registry {
 
     /// Stops a turn, whoever it belongs to; for requests of other instances, which have checked that.
     pub fn stop(&self, id: &MessageId, reason: StopReason) {
+        // Held over the look: whoever adds the turn after it finds the stop.
+        let mut early = self.early_stops();
         let turn = self.turns().get(id).cloned();
         match turn {
             Some(turn) => turn.stop(reason),
             None => {
-                let mut early = self.early_stops();
                 early.push_back((id.clone(), reason));
                 let excess = early.len().saturating_sub(EARLY_STOPS);
                 early.drain(..excess);
@@ -145,24 +196,39 @@ impl Registry {
         }
     }
 
+    /// Notes which turns have subscribers on that instance.
+    pub fn watch(&self, instance: &str, ids: &[MessageId]) {
+        let turns = self.turns();
+        for turn in ids.iter().filter_map(|id| turns.get(id)) {
+            turn.watch(instance);
+        }
+    }
+
+    pub fn set_inbox_read(&self, begun: Instant) {
+        self.inbox_read.send_replace(Some(begun));
+    }
+
+    /// Resolves when everything is known that other instances said until now.
+    pub async fn inbox_current(&self) {
+        let now = Instant::now();
+        let mut read = self.inbox_read.subscribe();
+        // The sender lives as long as this.
+        let _ = read.wait_for(|at| at.is_some_and(|at| at >= now)).await;
+    }
+
     fn early_stops(&self) -> MutexGuard<'_, VecDeque<(MessageId, StopReason)>> {
-        self.early_stops
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.early_stops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn add(&self, turn: &Arc<RunningTurn>) {
         self.turns().insert(turn.id().clone(), Arc::clone(turn));
         metrics::gauge!("chat_turns_running").increment(1.0);
-        let early = self
-            .early_stops()
-            .iter()
-            .find(|(id, _)| id == turn.id())
-            .map(|(_, reason)| *reason);
+        let early =
+            self.early_stops().iter().find(|(id, _)| id == turn.id()).map(|(_, reason)| *reason);
         if let Some(reason) = early {
             turn.stop(reason);
         }
-        self.added.notify_one();
+        self.added.notify_waiters();
     }
 
     pub fn remove(&self, id: &MessageId) {
@@ -173,8 +239,14 @@ impl Registry {
 
     /// Resolves when a turn runs here.
     pub async fn not_empty(&self) {
-        while self.turns().is_empty() {
-            self.added.notified().await;
+        loop {
+            let added = self.added.notified();
+            tokio::pin!(added);
+            added.as_mut().enable();
+            if !self.turns().is_empty() {
+                return;
+            }
+            added.await;
         }
     }
 }
@@ -185,16 +257,10 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_stop_that_comes_before_its_turn_is_not_lost() {
-        let registry = Registry::default();
-        let owner = Owner {
-            user: UserId::parse("alice").unwrap(),
-            generation: 0,
-        };
-        let id = MessageId::new("h2k9w0qzs1ab", 1);
+    fn turn() -> Arc<RunningTurn> {
+        let owner = Owner { user: UserId::parse("alice").unwrap(), generation: 0 };
         let open = OpenTurn {
-            id: id.clone(),
+            id: MessageId::new("h2k9w0qzs1ab", 1),
             fence: 1,
             reply_to: MessageId::new("h2k9w0qzs1ab", 0),
             replaces: None,
@@ -207,9 +273,30 @@ mod tests {
             day: "20260101".into(),
             window: 8192,
         };
-        registry.stop(&id, StopReason::Cancelled);
-        let turn = Arc::new(RunningTurn::new(owner, SessionId::default_session(), open));
+        Arc::new(RunningTurn::new(owner, SessionId::default_session(), open))
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_comes_before_its_turn_is_not_lost() {
+        let (registry, turn) = (Registry::default(), turn());
+        registry.stop(turn.id(), StopReason::Cancelled);
         registry.add(&turn);
         assert_eq!(turn.stopped().await, StopReason::Cancelled);
+    }
+
+    /// The inbox is read on another thread than the one on which a turn starts.
+    #[test]
+    fn a_stop_that_comes_while_its_turn_starts_is_not_lost() {
+        let (registry, turn) = (Registry::default(), turn());
+        std::thread::scope(|scope| {
+            // What `add` does, in slow motion: no stop is there, and the turn is.
+            let early = registry.early_stops();
+            scope.spawn(|| registry.stop(turn.id(), StopReason::Cancelled));
+            std::thread::sleep(Duration::from_millis(50));
+            registry.turns().insert(turn.id().clone(), Arc::clone(&turn));
+            assert!(early.is_empty());
+            drop(early);
+        });
+        assert!(turn.reason.get().is_some());
     }
 }

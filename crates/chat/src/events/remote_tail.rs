@@ -1,4 +1,7 @@
-//! Follows turns of other instances through the store: one reader a turn, however many subscribe to it here.
+//! Follows turns of other instances: one reader a turn, however many subscribe to it here.
+//!
+//! The instance that runs a turn sends its new events to the inboxes of those that watch it. The store is read where events are
+//! missing, and where that instance says nothing any more.
 
 use std::{
     collections::HashMap,
@@ -7,92 +10,169 @@ use std::{
 };
 
 use common::{identity::Owner, shutdown::Shutdown, store::StoreError};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use crate::{
     domain::{Ending, MessageId, SessionId, event::Event},
     events::{
         log::{EventLog, Subscriber},
         recovery::Recovery,
-        replay::{Continuity, append_stored, history_events},
+        replay::{Continuity, append_stored, history_events, read_stored},
     },
     store::{
         ChatStore,
-        events::StoredEvents,
+        control::TurnProgress,
         turns::{LeaseHolder, TurnState},
     },
 };
 
-/// How often a followed log is read.
-const READ_INTERVAL: Duration = Duration::from_millis(50);
-
-/// How often the turn is marked as watched, and its instance's lease is checked.
+/// How often a turn is looked at whose instance is silent, or whose log has a gap.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A running turn's instance says something more often than this.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// How long a log without subscribers is still followed.
 const IDLE: Duration = Duration::from_secs(5);
 
-type Key = (Owner, MessageId);
+#[derive(Debug)]
+struct FollowedTurn {
+    owner: Owner,
+    session: SessionId,
+    id: MessageId,
+    log: Arc<EventLog>,
+    state: Mutex<FollowState>,
+    /// Notified when the store has events that the log lacks.
+    behind: Notify,
+}
 
-/// The turns that are followed here.
+#[derive(Debug)]
+struct FollowState {
+    /// The instance that runs it, as far as is known.
+    holder: Option<String>,
+    /// When that instance last said something of it.
+    heard_at: Option<Instant>,
+}
+
+impl FollowedTurn {
+    fn state(&self) -> MutexGuard<'_, FollowState> {
+        // Whole values are replaced: a panic leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_silent(&self) -> bool {
+        let heard_at = self.state().heard_at;
+        heard_at.is_none_or(|at| at.elapsed() > SILENCE)
+    }
+}
+
+/// What was read of a turn that is to be followed.
+pub struct FollowStart {
+    pub session: SessionId,
+    pub log: Arc<EventLog>,
+    /// Batches of stored events that the log holds.
+    pub batches: usize,
+    pub holder: LeaseHolder,
+}
+
 pub struct RemoteTail {
     store: ChatStore,
     recovery: Recovery,
     shutdown: Shutdown,
-    logs: Mutex<HashMap<Key, Arc<EventLog>>>,
+    turns: Mutex<HashMap<MessageId, Arc<FollowedTurn>>>,
+    begun: Notify,
 }
 
 impl RemoteTail {
     pub fn new(store: ChatStore, recovery: Recovery, shutdown: Shutdown) -> Arc<Self> {
-        let logs = Mutex::default();
-        Arc::new(Self {
-            store,
-            recovery,
-            shutdown,
-            logs,
-        })
+        Arc::new(Self { store, recovery, shutdown, turns: Mutex::default(), begun: Notify::new() })
     }
 
-    fn logs(&self) -> MutexGuard<'_, HashMap<Key, Arc<EventLog>>> {
+    fn turns(&self) -> MutexGuard<'_, HashMap<MessageId, Arc<FollowedTurn>>> {
         // Single insertions and removals: a panic leaves nothing half done.
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_following(&self) -> bool {
+        !self.turns().is_empty()
+    }
+
+    /// Resolves when a turn is followed that was not before.
+    pub async fn begun(&self) {
+        self.begun.notified().await;
+    }
+
+    /// The turns that have subscribers here, by the instances that run them.
+    pub fn watched(&self) -> HashMap<String, Vec<MessageId>> {
+        let mut watched: HashMap<String, Vec<MessageId>> = HashMap::new();
+        for turn in self.turns().values() {
+            if turn.log.subscriber_count() > 0
+                && let Some(holder) = turn.state().holder.clone()
+            {
+                watched.entry(holder).or_default().push(turn.id.clone());
+            }
+        }
+        watched
+    }
+
+    /// Takes in what a turn's instance says of it.
+    pub fn advance(&self, progress: &TurnProgress) {
+        let Some(turn) = self.turns().get(&progress.id).cloned() else {
+            return;
+        };
+        turn.state().heard_at = Some(Instant::now());
+        if let Some(events) = progress.events() {
+            append_stored(&turn.log, events);
+        }
+        if turn.log.last_id() < progress.last_event_id {
+            turn.behind.notify_one();
+        }
     }
 
     /// A subscriber to a turn that is followed here already.
     pub fn subscribe(&self, owner: &Owner, id: &MessageId, after: u64) -> Option<Subscriber> {
-        let logs = self.logs();
-        Some(logs.get(&(owner.clone(), id.clone()))?.subscribe(after))
+        let turns = self.turns();
+        let turn = turns.get(id).filter(|turn| turn.owner == *owner)?;
+        Some(turn.log.subscribe(after))
     }
 
     /// Follows a turn from what was read of it, and subscribes to the events after that id.
     pub fn follow(
         self: &Arc<Self>,
         owner: &Owner,
-        session: &SessionId,
         id: &MessageId,
-        stored: StoredEvents,
+        start: FollowStart,
         after: u64,
     ) -> Subscriber {
-        let key = (owner.clone(), id.clone());
-        let mut logs = self.logs();
-        if let Some(followed) = logs.get(&key) {
-            return followed.subscribe(after);
+        let FollowStart { session, log, mut batches, holder } = start;
+        let mut turns = self.turns();
+        if let Some(followed) = turns.get(id) {
+            return followed.log.subscribe(after);
         }
-        let log = EventLog::new();
-        let mut batches = stored.batches;
-        append_stored(&log, stored);
-        logs.insert(key.clone(), Arc::clone(&log));
-        drop(logs);
-        let subscriber = log.subscribe(after);
-        let (tail, session) = (Arc::clone(self), session.clone());
+        let turn = Arc::new(FollowedTurn {
+            owner: owner.clone(),
+            session,
+            id: id.clone(),
+            log,
+            state: Mutex::new(FollowState { holder: instance(holder), heard_at: None }),
+            behind: Notify::new(),
+        });
+        turns.insert(id.clone(), Arc::clone(&turn));
+        drop(turns);
+        let subscriber = turn.log.subscribe(after);
+        self.begun.notify_one();
+        let tail = Arc::clone(self);
         self.shutdown.spawn(async move {
             loop {
                 let stops = tokio::select! {
-                    () = tail.tail(&key, &session, &log, &mut batches) => false,
+                    () = tail.tail(&turn, &mut batches) => false,
                     () = tail.shutdown.stopping() => true,
                 };
-                if tail.forget(&key, &log, stops) {
-                    log.cut();
+                if tail.forget(&turn, stops) {
+                    turn.log.cut();
                     return;
                 }
             }
@@ -100,68 +180,72 @@ impl RemoteTail {
         subscriber
     }
 
-    /// Forgets a log, unless somebody has subscribed to it meanwhile and it has not ended.
-    fn forget(&self, key: &Key, log: &EventLog, in_any_case: bool) -> bool {
-        let mut logs = self.logs();
-        let forgotten = in_any_case || log.has_ended() || log.subscriber_count() == 0;
+    /// Forgets a turn, unless somebody has subscribed to it meanwhile and it has not ended.
+    fn forget(&self, turn: &FollowedTurn, in_any_case: bool) -> bool {
+        let mut turns = self.turns();
+        let forgotten = in_any_case || turn.log.has_ended() || turn.log.subscriber_count() == 0;
         if forgotten {
-            logs.remove(key);
+            turns.remove(&turn.id);
         }
         forgotten
     }
 
-    async fn tail(&self, key: &Key, session: &SessionId, log: &EventLog, batches: &mut usize) {
+    async fn tail(&self, turn: &FollowedTurn, batches: &mut usize) {
         let mut subscribed_at = Instant::now();
-        let mut checked_at: Option<Instant> = None;
-        let mut gap = false;
-        while !log.has_ended() {
-            if log.subscriber_count() > 0 {
+        let (mut checked_at, mut gap) = (None::<Instant>, false);
+        while !turn.log.has_ended() {
+            if turn.log.subscriber_count() > 0 {
                 subscribed_at = Instant::now();
             } else if subscribed_at.elapsed() > IDLE {
                 return;
             }
+            let is_known = turn.state().holder.is_some();
+            let is_behind = tokio::select! {
+                () = turn.behind.notified() => true,
+                () = sleep(CHECK_INTERVAL), if is_known || checked_at.is_some() => false,
+                () = std::future::ready(()), if !is_known && checked_at.is_none() => false,
+            };
             // After a gap the log stands still: its text cannot be completed until the turn has ended.
-            if !gap && let Ok(stored) = self.store.turns().events(&key.0, &key.1, *batches).await {
-                *batches += stored.batches;
-                gap = append_stored(log, stored) == Continuity::Gap;
+            if is_behind
+                && !gap
+                && let Ok(read) =
+                    read_stored(&self.store, &turn.owner, &turn.id, &turn.log, batches).await
+            {
+                gap = read == Continuity::Gap;
             }
-            if checked_at.is_none_or(|at| at.elapsed() > CHECK_INTERVAL) {
+            let is_due = checked_at.is_none_or(|at| at.elapsed() >= CHECK_INTERVAL);
+            if is_due && !turn.log.has_ended() && (gap || turn.is_silent()) {
                 checked_at = Some(Instant::now());
                 // While the store is away the log stands still; the next check tells.
-                let _ = self.check(key, session, log, *batches).await;
+                gap |= matches!(self.check(turn, batches).await, Ok(Continuity::Gap));
             }
-            sleep(READ_INTERVAL).await;
         }
     }
 
-    /// Marks the turn as watched, closes it if its instance is dead, and ends the log if the store has no more of it.
+    /// Looks at a turn in the store: reads its events, closes it if its instance is dead, and ends the log if the store has no
+    /// more of it.
     async fn check(
         &self,
-        (owner, id): &Key,
-        session: &SessionId,
-        log: &EventLog,
-        batches: usize,
-    ) -> Result<(), StoreError> {
-        if log.subscriber_count() > 0 {
-            self.store.control().mark_watched(owner, id).await?;
-        }
-        let turn = self.store.turns().get(owner, session, id).await?;
-        let ending = match (turn.session, turn.state) {
+        turn: &FollowedTurn,
+        batches: &mut usize,
+    ) -> Result<Continuity, StoreError> {
+        let (store, log) = (&self.store, &turn.log);
+        let FollowedTurn { owner, session, id, .. } = turn;
+        let found = store.turns().get(owner, session, id).await?;
+        let read = read_stored(store, owner, id, log, batches).await?;
+        let ending = match (found.session, found.state) {
             (None, _) => Some(Ending::session_deleted()),
             (Some(_), TurnState::Running { holder, .. }) => {
                 if holder == LeaseHolder::Nobody {
-                    self.recovery
-                        .close_dead(&self.store, owner, session, id)
-                        .await?;
+                    self.recovery.close_dead(store, owner, session, id).await?;
                 }
+                turn.state().holder = instance(holder);
                 None
             }
             (Some(_), TurnState::Ended(record)) => {
                 // The stored log ends in the same step as the turn: one without an end has lost events.
-                append_stored(log, self.store.turns().events(owner, id, batches).await?);
                 if !log.has_ended() {
-                    let events =
-                        history_events(&self.store, owner, session, id, Some(record)).await?;
+                    let events = history_events(store, owner, session, id, Some(record)).await?;
                     log.append(events.unwrap_or_default());
                 }
                 None
@@ -172,6 +256,13 @@ impl RemoteTail {
         if let Some(ending) = ending {
             log.append([Event::end(ending, &Arc::from(""))]);
         }
-        Ok(())
+        Ok(read)
+    }
+}
+
+fn instance(holder: LeaseHolder) -> Option<String> {
+    match holder {
+        LeaseHolder::Instance(instance) => Some(instance),
+        LeaseHolder::Unknown | LeaseHolder::Nobody => None,
     }
 }

@@ -39,6 +39,28 @@ pub fn append_stored(log: &EventLog, stored: StoredEvents) -> Continuity {
     continuity
 }
 
+/// Appends what is stored of a turn's events from that batch on, piece by piece, and counts the batches. Stops at a gap.
+///
+/// # Errors
+/// [`StoreError::Unavailable`]: what was read before is appended.
+pub async fn read_stored(
+    store: &ChatStore,
+    owner: &Owner,
+    id: &MessageId,
+    log: &EventLog,
+    batches: &mut usize,
+) -> Result<Continuity, StoreError> {
+    loop {
+        let stored = store.turns().events(owner, id, *batches).await?;
+        let more = stored.more;
+        *batches += stored.batches;
+        match append_stored(log, stored) {
+            Continuity::Complete if more => {}
+            continuity => return Ok(continuity),
+        }
+    }
+}
+
 /// An answer from the history, for a log that cannot be completed or is gone: `start` with `reset`, the whole text, the ending.
 /// `None` where the owner has no such answer.
 ///
@@ -55,20 +77,10 @@ pub async fn history_events(
     let message = message.filter(|message| message.role == Role::Assistant);
     let info = message.as_ref().and_then(|message| message.answer.as_ref());
     let (ending, model, provider) = match (record, info) {
-        (
-            Some(TurnRecord {
-                ending: Some(ending),
-                model,
-                provider,
-                ..
-            }),
-            _,
-        ) => (ending, model, provider),
-        (_, Some(info)) => (
-            Ending::of_answer(info),
-            info.model.clone(),
-            info.provider.clone(),
-        ),
+        (Some(TurnRecord { ending: Some(ending), model, provider, .. }), _) => {
+            (ending, model, provider)
+        }
+        (_, Some(info)) => (Ending::of_answer(info), info.model.clone(), info.provider.clone()),
         _ => return Ok(None),
     };
     let mut events = vec![Event::Start(Start {
@@ -98,13 +110,10 @@ mod tests {
         let stored = |ids: &[u64]| StoredEvents {
             batches: 1,
             events: ids.iter().map(|id| token(*id)).collect(),
+            more: false,
         };
         assert_eq!(append_stored(&log, stored(&[1, 2])), Continuity::Complete);
-        assert_eq!(
-            append_stored(&log, stored(&[1, 2, 3])),
-            Continuity::Complete,
-            "repeated"
-        );
+        assert_eq!(append_stored(&log, stored(&[1, 2, 3])), Continuity::Complete, "repeated");
         assert_eq!(append_stored(&log, stored(&[6, 7])), Continuity::Gap);
         assert_eq!(log.last_id(), 3);
     }

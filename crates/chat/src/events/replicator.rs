@@ -1,22 +1,28 @@
 //! Copies new events of running turns to the store, off their live path, and renews their leases.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use common::{shutdown::Shutdown, store::StoreError};
+use common::shutdown::Shutdown;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::{
     domain::StopReason,
     events::registry::{Registry, RunningTurn},
-    store::{ChatStore, control::InboxRequest, events::EventBatch, turns::Replication},
+    store::{ChatStore, control::TurnProgress, events::EventBatch, turns::Replication},
 };
 
 /// Time between two rounds: what a dead instance's readers saw and the stored log lacks is at most this.
 const PERIOD: Duration = Duration::from_millis(250);
 
+/// The same on a store of our own, which writes to its file every 140 ms.
+const PERIOD_OF_OWN: Duration = Duration::from_millis(100);
+
 /// Turns whose events are stored in one pipeline. More follow one pipeline after the other, spread over the period: all at
 /// once they would delay every stream for as long as that takes.
 const BATCH_SIZE: usize = 64;
+
+/// Bytes of one turn's events that one round stores; what is more follows in the next ones.
+const ROUND_SIZE: usize = 256 * 1024;
 
 /// What a round changes, and what the result of the change means.
 enum Change {
@@ -24,7 +30,6 @@ enum Change {
     Lease,
 }
 
-/// Replicates all turns of this instance.
 pub struct Replicator {
     store: ChatStore,
     registry: Arc<Registry>,
@@ -39,26 +44,26 @@ impl Replicator {
     }
 
     async fn run(&self, shutdown: &Shutdown) {
+        let period = if self.store.is_shared() { PERIOD } else { PERIOD_OF_OWN };
         loop {
             tokio::select! {
                 () = self.registry.not_empty() => {}
                 () = shutdown.stopping() => return,
             }
             // Not at once: a turn that ends within the period needs no replication.
-            sleep(PERIOD).await;
+            sleep(period).await;
             loop {
                 let turns = self.registry.all();
                 let batches = turns.chunks(BATCH_SIZE);
                 let Ok(count @ 1..) = u32::try_from(batches.len()) else {
                     break;
                 };
-                let mut ticks = interval(PERIOD / count);
+                let mut ticks = interval(period / count);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 for batch in batches {
                     ticks.tick().await;
                     self.replicate(batch).await;
                 }
-                self.read_inbox().await;
                 ticks.tick().await;
             }
         }
@@ -67,10 +72,19 @@ impl Replicator {
     async fn replicate(&self, turns: &[Arc<RunningTurn>]) {
         let now = Instant::now();
         let (mut replications, mut changes) = (Vec::new(), Vec::new());
+        let mut news: HashMap<String, Vec<TurnProgress>> = HashMap::new();
         for turn in turns {
             let (owner, id) = (turn.owner().clone(), turn.id().clone());
-            let (batch, last) = unstored(turn);
-            if !batch.is_empty() && !turn.log().has_ended() {
+            let (batch, last) = unstored(turn, ROUND_SIZE);
+            let grows = !batch.is_empty() && !turn.log().has_ended();
+            let watching = turn.watching_instances();
+            if !watching.is_empty() && turn.owes_progress(grows) {
+                let progress = TurnProgress::new(id.clone(), last, &batch);
+                for instance in watching {
+                    news.entry(instance).or_default().push(progress.clone());
+                }
+            }
+            if grows {
                 replications.push(Replication::Events(owner.clone(), id.clone(), batch));
                 changes.push((turn, Change::Events(last)));
             }
@@ -79,10 +93,14 @@ impl Replicator {
                 changes.push((turn, Change::Lease));
             }
         }
+        // After the events themselves: whoever is told of them finds them.
+        let news = news.into_iter();
+        replications.extend(news.map(|(to, turns)| Replication::Progress(to, turns)));
         if replications.is_empty() {
             return;
         }
-        for ((turn, change), applied) in changes.into_iter().zip(self.apply(&replications).await) {
+        let applied = self.store.turns().replicate(&replications).await;
+        for ((turn, change), applied) in changes.into_iter().zip(applied) {
             match change {
                 Change::Events(last) if applied == Some(true) => turn.set_replicated(last),
                 Change::Lease if applied == Some(true) => turn.set_lease_renewed(now),
@@ -93,52 +111,25 @@ impl Replicator {
         }
     }
 
-    /// Applies changes, in one pipeline if possible; `None` for those whose outcome is unknown. A key that something else has
-    /// overwritten fails the whole pipeline: then each change is applied on its own, so that it spoils no other turn.
-    async fn apply(&self, replications: &[Replication]) -> Vec<Option<bool>> {
-        let turns = self.store.turns();
-        match turns.replicate(replications).await {
-            Ok(applied) => applied.into_iter().map(Some).collect(),
-            Err(StoreError::Corrupt(_)) => {
-                let mut applied = Vec::with_capacity(replications.len());
-                for one in replications.chunks(1) {
-                    let alone = turns.replicate(one).await.ok();
-                    applied.push(alone.and_then(|applied| applied.first().copied()));
-                }
-                applied
-            }
-            Err(_) => vec![None; replications.len()],
-        }
-    }
-
     /// The store has no lease or no log of a turn that runs here: takes the lease again, or ends the turn if it was closed.
     async fn retake(&self, turn: &RunningTurn) {
         if turn.log().has_ended() {
             return;
         }
         let store = self.store.turns();
-        let retaken = store
-            .retake_lease(turn.owner(), turn.session_id(), turn.open())
-            .await;
+        let retaken = store.retake_lease(turn.owner(), turn.session_id(), turn.open()).await;
         if matches!(retaken, Ok(false)) {
             turn.stop(StopReason::LeaseLost);
         }
     }
-
-    async fn read_inbox(&self) {
-        for InboxRequest::Cancel { message_id } in
-            self.store.control().receive().await.unwrap_or_default()
-        {
-            self.registry.stop(&message_id, StopReason::Cancelled);
-        }
-    }
 }
 
-/// The events of a turn that are not known to be stored, and the id of the last one.
-pub fn unstored(turn: &RunningTurn) -> (EventBatch, u64) {
+/// The events of a turn that are not known to be stored, up to about that many bytes, and the id of the last one.
+pub fn unstored(turn: &RunningTurn, size: usize) -> (EventBatch, u64) {
     let mut batch = EventBatch::default();
-    let last = turn
-        .log()
-        .for_each_after(turn.replicated(), |id, event| batch.push(id, event));
+    let last = turn.log().for_each_after(turn.replicated(), |id, event| {
+        batch.push(id, event);
+        batch.size() < size
+    });
     (batch, last)
 }

@@ -1,17 +1,23 @@
 //! What is known of an answer while it is generated.
 
-use common::config::ProviderKind;
+use common::{
+    config::ProviderKind,
+    otel::{self, Span},
+};
+use serde_json::json;
 
 use crate::{
     domain::{Context, FinishReason, OpenTurn, Usage},
-    generation::tokens::{TextSize, TokenEstimates},
+    generation::{
+        Outcome,
+        tokens::{TextSize, TokenEstimates},
+    },
     llm::Chunk,
 };
 
 /// Longest text of one answer, of its thoughts, and of its tool calls, in bytes; beyond it the answer ends as `length`.
 pub(crate) const TEXT_LIMIT: usize = 1024 * 1024;
 
-/// Who generates an answer, and from what.
 #[derive(Clone, Debug)]
 pub(crate) struct AnswerSource {
     pub(crate) model: String,
@@ -25,10 +31,7 @@ impl AnswerSource {
         Self {
             model: open.model.clone(),
             provider: open.provider.clone(),
-            context: Context {
-                window: open.window,
-                dropped_messages: 0,
-            },
+            context: Context { window: open.window, dropped_messages: 0 },
         }
     }
 }
@@ -41,8 +44,12 @@ pub(crate) struct AnswerBuilder {
     tool_calls: usize,
     size: TextSize,
     counted: Option<Usage>,
+    cached_tokens: u64,
+    stop_sequence: Option<String>,
     streamed_tokens: u64,
     source: Option<AnswerSource>,
+    /// The beginning of the text, where a span may hold it.
+    captured: String,
 }
 
 impl AnswerBuilder {
@@ -52,23 +59,18 @@ impl AnswerBuilder {
         for mut chunk in chunks {
             let is_full = match &mut chunk {
                 Chunk::Queued { .. } => false,
-                Chunk::Started {
-                    provider,
-                    model,
-                    window,
-                    dropped,
-                } => {
+                Chunk::Started { provider, model, window, dropped } => {
                     self.source = Some(AnswerSource {
                         model: model.clone(),
                         provider: provider.as_str().to_owned(),
-                        context: Context {
-                            window: *window,
-                            dropped_messages: *dropped,
-                        },
+                        context: Context { window: *window, dropped_messages: *dropped },
                     });
                     false
                 }
-                Chunk::Text(text) => self.size.add_clipped(text, &mut self.text),
+                Chunk::Text(text) => {
+                    otel::capture(&mut self.captured, text);
+                    self.size.add_clipped(text, &mut self.text)
+                }
                 Chunk::Thinking(text) => self.size.add_clipped(text, &mut self.thinking),
                 Chunk::ToolCall(call) => {
                     let size = call.name.len() + call.arguments.len();
@@ -80,11 +82,10 @@ impl AnswerBuilder {
                     self.size.add(&call.arguments);
                     false
                 }
-                Chunk::End {
-                    finish: reason,
-                    usage,
-                } => {
+                Chunk::End { finish: reason, usage, cached_tokens, stop_sequence } => {
                     self.counted = *usage;
+                    self.cached_tokens = *cached_tokens;
+                    self.stop_sequence = stop_sequence.take();
                     return (kept, Some(*reason));
                 }
             };
@@ -111,7 +112,27 @@ impl AnswerBuilder {
         self.streamed_tokens = tokens;
     }
 
-    /// What the model server counted.
+    pub(super) fn trace(&self, outcome: &Outcome) {
+        if otel::captures_content() {
+            let mut message = otel::message("assistant", &self.captured);
+            message["finish_reason"] = match outcome {
+                Outcome::Answered(reason) => json!(reason),
+                _ => "error".into(),
+            };
+            Span::current().set("gen_ai.output.messages", json!([message]).to_string());
+        }
+    }
+
+    /// The last chunk of an answer that cost so much.
+    pub(crate) fn end(&mut self, finish: FinishReason, usage: Usage) -> Chunk {
+        Chunk::End {
+            finish,
+            usage: Some(usage),
+            cached_tokens: self.cached_tokens,
+            stop_sequence: self.stop_sequence.take(),
+        }
+    }
+
     pub(crate) fn counted(&self) -> Option<Usage> {
         self.counted
     }
@@ -143,10 +164,7 @@ impl TextSize {
         let room = TEXT_LIMIT.saturating_sub(*used);
         let is_full = text.len() > room;
         if is_full {
-            let end = (0..=room)
-                .rev()
-                .find(|&end| text.is_char_boundary(end))
-                .unwrap_or(0);
+            let end = (0..=room).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
             text.truncate(end);
         }
         *used += text.len();
@@ -165,10 +183,7 @@ mod tests {
         let full = Chunk::Text("x".repeat(TEXT_LIMIT - 1));
         assert_eq!(answer.take(vec![full]).1, None);
         let (kept, finish) = answer.take(vec![Chunk::Text("aé".into()), Chunk::Text("b".into())]);
-        assert_eq!(
-            (kept, finish),
-            (vec![Chunk::Text("a".into())], Some(FinishReason::Length))
-        );
+        assert_eq!((kept, finish), (vec![Chunk::Text("a".into())], Some(FinishReason::Length)));
         let (kept, finish) = answer.take(vec![Chunk::Text("c".into())]);
         assert_eq!((kept, finish), (Vec::new(), Some(FinishReason::Length)));
     }

@@ -2,6 +2,7 @@
 
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
+use common::otel::Span;
 use futures_util::FutureExt as _;
 
 use crate::{
@@ -14,21 +15,16 @@ pub(crate) mod answer;
 pub mod stateless;
 pub mod tokens;
 
-/// How a generation ended.
 pub(crate) enum Outcome {
     Answered(FinishReason),
     Failed(ModelError),
-    /// Somebody ended it.
     Stopped(StopReason),
     /// The only reader left.
     Abandoned,
-    /// The service stops.
     Interrupted,
-    /// A panic, which the log has.
     Broken,
 }
 
-/// Where the chunks of an answer go.
 pub(crate) trait Sink {
     /// Takes chunks in order; may wait, which slows the model server down.
     ///
@@ -39,20 +35,20 @@ pub(crate) trait Sink {
 
 /// Runs a generation until the model server has finished or `stop` resolves, and delivers every chunk.
 pub(crate) async fn run<S: Sink>(
-    mut generation: Generation,
+    generation: Generation,
     prompt: Arc<dyn Prompt>,
     stop: impl Future<Output = Outcome>,
     answer: &mut AnswerBuilder,
     sink: &mut S,
 ) -> Outcome {
+    let mut stream = generation.begin(prompt);
     let run = async {
-        generation.begin(prompt);
         tokio::pin!(stop);
         loop {
             let chunks = tokio::select! {
                 biased;
                 outcome = &mut stop => return outcome,
-                chunks = generation.next() => match chunks {
+                chunks = stream.next() => match chunks {
                     Ok(chunks) => chunks,
                     Err(error) => return Outcome::Failed(error),
                 },
@@ -68,17 +64,30 @@ pub(crate) async fn run<S: Sink>(
             }
         }
     };
-    let outcome = AssertUnwindSafe(run)
-        .catch_unwind()
-        .await
-        .unwrap_or(Outcome::Broken);
-    answer.record_streamed(generation.streamed_tokens());
+    let outcome = AssertUnwindSafe(run).catch_unwind().await.unwrap_or(Outcome::Broken);
+    answer.record_streamed(stream.streamed_tokens());
+    answer.trace(&outcome);
     outcome
 }
 
-/// Counts tokens in the metrics.
-pub(crate) fn count_tokens(usage: Usage) {
+/// Counts tokens in the metrics, and says in the span how the answer ended: by a finish reason, or an error's code.
+pub(crate) fn record_end(ending: &'static str, usage: Usage) {
     metrics::counter!("llm_tokens_total", "kind" => "prompt").increment(usage.prompt_tokens);
     metrics::counter!("llm_tokens_total", "kind" => "completion")
         .increment(usage.completion_tokens);
+    let span = Span::current();
+    let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX).into();
+    span.set_all(|| {
+        [
+            ("gen_ai.usage.input_tokens", tokens(usage.prompt_tokens)),
+            ("gen_ai.usage.output_tokens", tokens(usage.completion_tokens)),
+        ]
+    });
+    match ending {
+        "ok" => {}
+        "stop" | "length" | "tool_calls" | "cancelled" => {
+            span.set_list("gen_ai.response.finish_reasons", ending);
+        }
+        error => span.fail(error),
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use common::identity::UserId;
 
-use crate::domain::Usage;
+use crate::domain::{Options, Usage};
 
 /// Tokens that a message costs beside its text: its role and the template's marks.
 pub(crate) const MESSAGE_OVERHEAD: u32 = 5;
@@ -18,6 +18,12 @@ const DEFAULT_ROOM: u32 = 1024;
 /// The room that is kept for an answer of unspecified length, in tokens.
 pub(crate) fn default_room(window: u32) -> u32 {
     (window / 4).min(DEFAULT_ROOM)
+}
+
+/// The longest answer to a prompt of that size, in tokens: as long as the caller allows, else what the prompt leaves of the window.
+pub(crate) fn longest_answer(options: &Options, prompt: u32, window: u32) -> u32 {
+    let left = window.saturating_sub(prompt).max(default_room(window));
+    options.max_tokens.unwrap_or(left).min(window)
 }
 
 /// What is learned from the counts of model servers: for each user and model the ratio of what was counted to what we
@@ -54,10 +60,7 @@ impl TokenEstimates {
 
     /// The same estimates, for what that user writes.
     pub fn for_user(&self, user: &UserId) -> Self {
-        Self {
-            learned: Arc::clone(&self.learned),
-            user: Some(user.clone()),
-        }
+        Self { learned: Arc::clone(&self.learned), user: Some(user.clone()) }
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {
@@ -72,7 +75,6 @@ impl TokenEstimates {
         self.learned().ratios.get(&key).copied().unwrap_or(1.0)
     }
 
-    /// What a prompt costs beside its messages.
     pub(crate) fn template(&self, model: &str) -> u32 {
         let learned = self.learned().templates.get(model).copied();
         learned.unwrap_or(Self::DEFAULT_TEMPLATE)
@@ -156,10 +158,7 @@ mod tests {
     use super::*;
 
     fn counted(prompt_tokens: u64) -> Usage {
-        Usage {
-            prompt_tokens,
-            completion_tokens: 1,
-        }
+        Usage { prompt_tokens, completion_tokens: 1 }
     }
 
     #[test]

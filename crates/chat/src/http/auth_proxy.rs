@@ -11,8 +11,11 @@ use axum::{
 use common::{
     errors::{ApiError, Code},
     http::{ClientIp, RequestId, X_REQUEST_ID},
+    otel::{self, Span, SpanKind},
 };
 use url::Url;
+
+use crate::http::header_list;
 
 /// Longest answer of `auth` that is passed on, in bytes.
 const ANSWER_LIMIT: usize = 1024 * 1024;
@@ -36,9 +39,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Where `auth` is, and how to reach it.
 #[derive(Clone, Debug)]
 pub struct RemoteAuth {
-    /// Its address.
     pub url: Url,
-    /// The client that calls it.
     pub client: reqwest::Client,
 }
 
@@ -67,20 +68,19 @@ async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Respon
         );
     }
     if let Some(RequestId(id)) = parts.extensions.get::<RequestId>() {
-        headers.insert(
-            X_REQUEST_ID,
-            HeaderValue::from_str(id).map_err(ApiError::internal)?,
-        );
+        headers.insert(X_REQUEST_ID, HeaderValue::from_str(id).map_err(ApiError::internal)?);
     }
     let is_head = parts.method == Method::HEAD;
-    let sent = auth
-        .client
-        .request(parts.method, url)
-        .headers(headers)
-        .body(body)
-        .send()
-        .await
-        .map_err(unreachable)?;
+    let span = Span::child("auth", SpanKind::Client);
+    let sent = span.run(async {
+        otel::inject(&mut headers);
+        auth.client.request(parts.method, url).headers(headers).body(body).send().await
+    });
+    let sent = sent.await.map_err(|error| {
+        span.fail("unreachable");
+        let detail = "The auth service cannot be reached; try again in a moment.";
+        ApiError::new(Code::Overloaded, detail).caused_by(error.without_url())
+    })?;
     let status = sent.status();
     let mut headers = passed_on(sent.headers());
     // Without a body to count, the length of the one that GET would have is in the header alone.
@@ -89,10 +89,7 @@ async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Respon
     }
     // Our own layers write their own id and security headers.
     headers.remove(X_REQUEST_ID);
-    let body = Body::new(http_body_util::Limited::new(
-        reqwest::Body::from(sent),
-        ANSWER_LIMIT,
-    ));
+    let body = Body::new(http_body_util::Limited::new(reqwest::Body::from(sent), ANSWER_LIMIT));
     Ok((status, headers, body).into_response())
 }
 
@@ -102,42 +99,23 @@ fn destination(auth: &Url, asked: &Uri) -> Result<Url, ApiError> {
     let mut url = auth.clone();
     url.set_path(&path);
     if url.path() != path {
-        return Err(ApiError::new(
-            Code::NotFound,
-            "There is nothing at this address.",
-        ));
+        return Err(ApiError::new(Code::NotFound, "There is nothing at this address."));
     }
     url.set_query(asked.query());
     Ok(url)
 }
 
 fn passed_on(headers: &HeaderMap) -> HeaderMap {
-    let named: Vec<&str> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
+    let named: Vec<&str> = header_list::members(headers, header::CONNECTION).collect();
     let keep = |name: &HeaderName| {
         !NOT_PASSED_ON.contains(name)
-            && !named
-                .iter()
-                .any(|hop| hop.eq_ignore_ascii_case(name.as_str()))
+            && !named.iter().any(|hop| hop.eq_ignore_ascii_case(name.as_str()))
     };
     headers
         .iter()
         .filter(|(name, _)| keep(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
-}
-
-fn unreachable(error: reqwest::Error) -> ApiError {
-    ApiError::new(
-        Code::Overloaded,
-        "The auth service cannot be reached; try again in a moment.",
-    )
-    .caused_by(error.without_url())
 }
 
 #[cfg(test)]
@@ -152,21 +130,9 @@ mod tests {
                 .map_err(|error| error.code)
         };
         for (auth, asked, there) in [
-            (
-                "http://auth:9001",
-                "/auth/login?a=b",
-                "http://auth:9001/auth/login?a=b",
-            ),
-            (
-                "http://auth/base/",
-                "/auth/login",
-                "http://auth/base/auth/login",
-            ),
-            (
-                "http://auth",
-                "/auth/keys/%2e%2e%2fx",
-                "http://auth/auth/keys/%2e%2e%2fx",
-            ),
+            ("http://auth:9001", "/auth/login?a=b", "http://auth:9001/auth/login?a=b"),
+            ("http://auth/base/", "/auth/login", "http://auth/base/auth/login"),
+            ("http://auth", "/auth/keys/%2e%2e%2fx", "http://auth/auth/keys/%2e%2e%2fx"),
         ] {
             assert_eq!(pass(auth, asked), Ok(there.to_owned()));
         }
@@ -177,11 +143,7 @@ mod tests {
             "/auth/x/%2E./%2e%2E/health",
             "/auth/..",
         ] {
-            assert_eq!(
-                pass("http://auth:9001", asked),
-                Err(Code::NotFound),
-                "{asked}"
-            );
+            assert_eq!(pass("http://auth:9001", asked), Err(Code::NotFound), "{asked}");
         }
     }
 }

@@ -6,52 +6,38 @@ use utoipa::ToSchema;
 
 use crate::domain::{FinishReason, Message, Role, Session, SessionId, Usage};
 
-/// A session.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SessionBody {
-    /// Its id.
     pub session_id: String,
-    /// Its title.
     pub title: String,
     /// The model for its turns, else that of its last turn.
     pub model: Option<String>,
-    /// Its system prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub system: Option<String>,
-    /// When it was begun.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// When it was last used.
     #[schema(format = DateTime)]
     pub updated_at: String,
-    /// How many messages it has.
     pub message_count: u64,
 }
 
-/// A page of sessions, newest first.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SessionList {
-    /// The sessions.
     pub sessions: Vec<SessionBody>,
     /// What to ask for the next page with.
     pub next_cursor: Option<String>,
 }
 
-/// A message.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct MessageBody {
-    /// Its id.
     pub message_id: String,
     /// `user` or `assistant`.
     pub role: Role,
-    /// Its text, byte for byte.
     pub content: String,
-    /// The thoughts before an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub thinking: Option<String>,
-    /// When it was stored.
     #[schema(format = DateTime)]
     pub created_at: String,
     /// Of an answer: the message that it answers.
@@ -76,19 +62,15 @@ pub struct MessageBody {
     pub usage: Option<Usage>,
 }
 
-/// A page of messages, oldest first.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct MessageList {
-    /// The messages.
     pub messages: Vec<MessageBody>,
     /// What to ask for the page before with, as `before`.
     pub next_cursor: Option<String>,
 }
 
-/// A whole session.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SessionExport {
-    /// The session.
     #[serde(flatten)]
     pub session: SessionBody,
     /// All its messages, oldest first.
@@ -96,7 +78,6 @@ pub struct SessionExport {
 }
 
 impl SessionBody {
-    /// As clients get it.
     pub fn new(id: &SessionId, session: Session) -> Self {
         Self {
             session_id: id.to_string(),

@@ -1,7 +1,8 @@
-//! The JSON of events: server-sent events, NDJSON lines and WebSocket frames. No other module makes it.
+//! The JSON of a turn's events for clients: server-sent events, NDJSON lines and WebSocket frames.
 
 use common::errors::{ApiError, Code, FieldError, status_of};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::{
     Context, Ending, FinishReason, Usage,
@@ -9,8 +10,8 @@ use crate::domain::{
 };
 
 /// The data of `done`.
-#[derive(Serialize)]
-struct DoneData<'a> {
+#[derive(Serialize, ToSchema)]
+pub struct DoneData<'a> {
     token: &'static str,
     is_final: bool,
     finish_reason: FinishReason,
@@ -21,13 +22,14 @@ struct DoneData<'a> {
 }
 
 /// The data of `error`: a problem document, whose `type` is added where the frame has none of its own.
-#[derive(Serialize)]
-struct ErrorData<'a> {
+#[derive(Serialize, ToSchema)]
+pub struct ErrorData<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
     code: Code,
     request_id: &'a str,
+    /// Whether the same request may succeed later.
     retryable: bool,
     /// Fields that are wrong, of a refused request.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -52,20 +54,13 @@ impl<'a> ErrorData<'a> {
     }
 }
 
-/// The event's name.
 fn name(event: EventRef<'_>) -> &'static str {
     match event {
         EventRef::Start(_) => "start",
         EventRef::Queued { .. } => "queued",
         EventRef::Token(_) | EventRef::Thinking(_) => "token",
-        EventRef::End(End {
-            ending: Ending::Done { .. },
-            ..
-        }) => "done",
-        EventRef::End(End {
-            ending: Ending::Error { .. },
-            ..
-        }) => "error",
+        EventRef::End(End { ending: Ending::Done { .. }, .. }) => "done",
+        EventRef::End(End { ending: Ending::Error { .. }, .. }) => "error",
     }
 }
 
@@ -78,11 +73,7 @@ pub fn sse(id: u64, event: EventRef<'_>, out: &mut String) {
         out.push_str(name(event));
     }
     out.push_str("\ndata: {");
-    if let EventRef::End(End {
-        ending: Ending::Error { .. },
-        ..
-    }) = event
-    {
+    if let EventRef::End(End { ending: Ending::Error { .. }, .. }) = event {
         out.push_str("\"type\":\"about:blank\",");
     }
     push_members(event, out);
@@ -106,23 +97,25 @@ pub fn json(
     if let EventRef::Start(Start { .. }) = event {
         push_reference(reference, out);
     } else {
-        out.push_str(",\"message_id\":\"");
-        out.push_str(message_id);
-        out.push('"');
+        push_message_id(message_id, out);
     }
     out.push(',');
     push_members(event, out);
     out.push('}');
 }
 
-/// Appends an `error` that concerns the connection and not a turn: it has neither `id` nor `message_id`.
+/// Appends an `error` that is no event of a turn, and so has no `id`; `message_id` is the turn that it ends the watch of.
 pub fn connection_error(
     error: &ApiError,
     request_id: &str,
+    message_id: Option<&str>,
     reference: Option<&str>,
     out: &mut String,
 ) {
     out.push_str("{\"type\":\"error\"");
+    if let Some(message_id) = message_id {
+        push_message_id(message_id, out);
+    }
     push_reference(reference, out);
     out.push(',');
     let data = ErrorData {
@@ -139,6 +132,12 @@ pub fn sse_connection_error(error: &ApiError, request_id: &str, out: &mut String
     out.push_str("event: error\ndata: {\"type\":\"about:blank\",");
     push_object_members(&ErrorData::new(error.code, &error.detail, request_id), out);
     out.push_str("}\n\n");
+}
+
+fn push_message_id(message_id: &str, out: &mut String) {
+    out.push_str(",\"message_id\":\"");
+    out.push_str(message_id);
+    out.push('"');
 }
 
 fn push_reference(reference: Option<&str>, out: &mut String) {
@@ -158,16 +157,8 @@ fn push_members(event: EventRef<'_>, out: &mut String) {
         }
         EventRef::Token(text) => push_text("\"token\":", text, out),
         EventRef::Thinking(text) => push_text("\"thinking\":", text, out),
-        EventRef::End(End {
-            ending, request_id, ..
-        }) => match ending {
-            Ending::Done {
-                finish_reason,
-                usage,
-                context,
-                model,
-                provider,
-            } => {
+        EventRef::End(End { ending, request_id, .. }) => match ending {
+            Ending::Done { finish_reason, usage, context, model, provider } => {
                 let done = DoneData {
                     token: "",
                     is_final: true,
@@ -203,10 +194,7 @@ fn push_text(name: &str, text: &str, out: &mut String) {
 /// These structs are made of strings and numbers: encoding them cannot fail.
 fn push_object_members<T: Serialize>(object: &T, out: &mut String) {
     let json = serde_json::to_string(object).unwrap_or_default();
-    out.push_str(
-        json.get(1..json.len().saturating_sub(1))
-            .unwrap_or_default(),
-    );
+    out.push_str(json.get(1..json.len().saturating_sub(1)).unwrap_or_default());
 }
 
 fn push_number(number: u64, out: &mut String) {
@@ -247,16 +235,10 @@ mod tests {
             for member in ["\"type\":", "\"message_id\":", "\"id\":"] {
                 assert_eq!(out.matches(member).count(), 1, "{member} in {out}");
             }
-            assert_eq!(
-                out.contains("\"ref\":\"r\""),
-                matches!(event, EventRef::Start(_))
-            );
+            assert_eq!(out.contains("\"ref\":\"r\""), matches!(event, EventRef::Start(_)));
         }
         let mut out = String::new();
         sse(3, error.as_ref(), &mut out);
-        assert!(
-            out.contains("data: {\"type\":\"about:blank\",\"title\":"),
-            "{out}"
-        );
+        assert!(out.contains("data: {\"type\":\"about:blank\",\"title\":"), "{out}");
     }
 }

@@ -3,38 +3,38 @@
 use std::time::Duration;
 
 use axum::http::{HeaderValue, header};
-use common::errors::{ApiError, Code};
+use common::errors::{ApiError, Code, FieldError};
 
 use crate::{
     error::{ChatError, explain},
-    llm::ModelError,
+    llm::{Feature, ModelError},
 };
 
 impl From<ChatError> for ApiError {
     fn from(error: ChatError) -> Self {
         let new = |code: Code, detail: String| ApiError::new(code, detail);
         match error {
-            ChatError::SessionNotFound => new(
-                Code::SessionNotFound,
-                "You have no session of that id.".into(),
-            ),
-            ChatError::SessionExists => new(
-                Code::SessionExists,
-                "You have a session of that id; choose another.".into(),
-            ),
+            ChatError::SessionNotFound => {
+                new(Code::SessionNotFound, "You have no session of that id.".into())
+            }
+            ChatError::SessionExists => {
+                new(Code::SessionExists, "You have a session of that id; choose another.".into())
+            }
             ChatError::SessionBusy => new(
                 Code::SessionBusy,
                 "The session is still answering the messages before; try again later.".into(),
             )
             .retry_after(Duration::from_secs(5)),
+            ChatError::MessageTooLong(most) => {
+                ApiError::invalid("/message", format!("This may have at most {most} characters."))
+            }
             ChatError::SessionFull(most) => ApiError::invalid(
                 "/session_id",
                 format!("A session holds at most {most} messages; begin another one."),
             ),
-            ChatError::MessageNotFound => new(
-                Code::MessageNotFound,
-                "You have no answer of that id.".into(),
-            ),
+            ChatError::MessageNotFound => {
+                new(Code::MessageNotFound, "You have no answer of that id.".into())
+            }
             ChatError::ContextTooLong { window } => new(
                 Code::ContextTooLong,
                 format!(
@@ -53,16 +53,15 @@ impl From<ChatError> for ApiError {
                 ),
             )
             .retry_after(common::clock::until_utc_midnight()),
+            ChatError::Identity(error) => error.into(),
             ChatError::RateLimited(error) => error.into(),
-            ChatError::ShuttingDown => new(
-                Code::ShuttingDown,
-                "The service is stopping; send the request again.".into(),
-            )
-            .header(header::CONNECTION, HeaderValue::from_static("close")),
-            ChatError::Interrupted => new(
-                Code::Interrupted,
-                "The answer was interrupted; send the request again.".into(),
-            ),
+            ChatError::ShuttingDown => {
+                new(Code::ShuttingDown, "The service is stopping; send the request again.".into())
+                    .header(header::CONNECTION, HeaderValue::from_static("close"))
+            }
+            ChatError::Interrupted => {
+                new(Code::Interrupted, "The answer was interrupted; send the request again.".into())
+            }
             ChatError::Broken => new(
                 Code::Internal,
                 "Something went wrong here; the request id finds it in the log.".into(),
@@ -73,14 +72,37 @@ impl From<ChatError> for ApiError {
     }
 }
 
+/// This instance stops while a turn that it follows goes on elsewhere.
+pub fn instance_stops() -> ApiError {
+    ApiError::new(
+        Code::ShuttingDown,
+        "This instance is stopping; resume the answer on another one.",
+    )
+}
+
+/// The member of a request that asks for what a model may lack, by the names of our own API.
+fn pointer_of(feature: Feature) -> &'static str {
+    match feature {
+        Feature::Images => "/message",
+        Feature::Tools => "/tools",
+        Feature::Schema => "/response_format",
+        Feature::Thinking => "/options/think",
+        Feature::Chat | Feature::Embeddings => "/model",
+        Feature::Dimensions => "/dimensions",
+    }
+}
+
 fn model_error(error: ModelError) -> ApiError {
     let (code, detail) = explain(&error);
+    let errors = match &error {
+        ModelError::UnsupportedByModel(feature) => {
+            vec![FieldError { pointer: pointer_of(*feature).to_owned(), detail: detail.clone() }]
+        }
+        _ => Vec::new(),
+    };
     let retry_after = match &error {
         ModelError::Busy { retry_after } => *retry_after,
         _ => None,
     };
-    ApiError {
-        retry_after,
-        ..ApiError::new(code, detail).caused_by(error)
-    }
+    ApiError { retry_after, errors, ..ApiError::new(code, detail).caused_by(error) }
 }

@@ -16,54 +16,42 @@ use common::{
 use futures_util::stream::try_unfold;
 
 use crate::{
-    domain::{Session, SessionId},
+    domain::{Message, Session, SessionId},
     error::ChatError,
     http::{
         dto::{MessageBody, SessionBody, SessionExport},
-        validation::session_in_path,
+        validation::{SessionPath, session_in_path},
     },
-    sessions::{READ_STEP, SessionService},
+    offload,
+    sessions::SessionService,
     state::AppState,
 };
 
 /// Exports a whole session as JSON.
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}/export", tag = "sessions",
-    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
+    params(SessionPath),
     responses(
         (status = 200, body = SessionExport),
         (status = 404, description = "`session_not_found`", body = Problem),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn export(
     State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
-    Path(session_id): Path<String>,
+    Path(SessionPath { session_id }): Path<SessionPath>,
 ) -> Result<Response, ApiError> {
     let id = session_in_path(&session_id)?;
-    let session = app
-        .sessions
-        .get_settled(&identity.owner, &id, deadline)
-        .await?;
+    let session = app.sessions.get_settled(&identity.owner, &id, deadline).await?;
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{id}.json\""))
         .map_err(ApiError::internal)?;
     let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        ),
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (header::CONTENT_DISPOSITION, disposition),
     ];
-    let export = Export {
-        sessions: app.sessions.clone(),
-        owner: identity.owner,
-        id,
-        session,
-        at: 0,
-        over: false,
-    };
+    let export =
+        Export { sessions: app.sessions.clone(), owner: identity.owner, id, session, at: Some(0) };
     let body = Body::from_stream(try_unfold(export, |mut export| async move {
         let piece = export.next().await?;
         Ok::<_, ChatError>(piece.map(|piece| (piece, export)))
@@ -77,27 +65,22 @@ struct Export {
     owner: Owner,
     id: SessionId,
     session: Session,
-    at: u64,
-    over: bool,
+    /// Where the next page begins; `None` after the last.
+    at: Option<u64>,
 }
 
 impl Export {
     async fn next(&mut self) -> Result<Option<Bytes>, ChatError> {
-        if self.over {
+        let Some(at) = self.at.take() else {
             return Ok(None);
-        }
-        let left = self.session.message_count - self.at;
-        let step = left.min(READ_STEP);
-        let mut out = if self.at == 0 {
-            self.head()
-        } else {
-            String::new()
         };
-        if step > 0 {
-            let records = self
-                .sessions
-                .messages_from(&self.owner, &self.id, self.at)
-                .await?;
+        let end = self.session.message_count;
+        let (records, next) = self.sessions.messages_after(&self.owner, &self.id, at, end).await?;
+        let mut out = if at == 0 { self.head() } else { String::new() };
+        let is_last = next >= end;
+        self.at = (!is_last).then_some(next);
+        let size = records.iter().map(Message::size).sum();
+        let write = move || {
             for record in records {
                 if !out.ends_with('[') {
                     out.push(',');
@@ -107,13 +90,13 @@ impl Export {
                     &serde_json::to_string(&MessageBody::from(record)).unwrap_or_default(),
                 );
             }
-        }
-        self.at += step;
-        self.over = self.at >= self.session.message_count;
-        if self.over {
-            out.push_str("]}");
-        }
-        Ok(Some(out.into()))
+            if is_last {
+                out.push_str("]}");
+            }
+            out
+        };
+        let written = offload::by_size(size, write).await;
+        Ok(Some(written.map_err(|_| ChatError::Broken)?.into()))
     }
 
     fn head(&self) -> String {

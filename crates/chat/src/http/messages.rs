@@ -21,20 +21,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use crate::{
-    domain::{IdempotencyKey, OnDisconnect, SessionId, TurnInput},
+    domain::{IdempotencyKey, SessionId, TurnInput},
     http::{
-        collect::{SentMessage, collect},
-        requests::{
-            DisconnectRule, Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user,
-        },
-        sse::{Reader, StreamFormat, StreamedEvent, respond},
-        validation::{Checks, message_in_path, session_in_path},
+        requests::{Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user},
+        sent_message::{SentMessage, collect},
+        sse::{StreamFormat, StreamedEvent, respond},
+        validation::{Checks, MessagePath, SessionPath, message_in_path, session_in_path},
     },
     state::AppState,
     turns::request::{StartedTurn, TurnRequest},
 };
 
-/// How an answer is wanted.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct StreamQuery {
@@ -43,12 +40,10 @@ pub struct StreamQuery {
     stream: bool,
 }
 
-/// Where to go on.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeQuery {
     /// The last event that was received; the header `Last-Event-ID` comes first.
-    #[serde(default)]
     #[param(value_type = Option<u64>)]
     last_event_id: Option<String>,
 }
@@ -77,24 +72,20 @@ pub struct TurnCaller {
         (status = 502, description = "`llm_failed`", body = Problem),
         (status = 504, description = "`llm_timeout`", body = Problem),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn send(
     State(app): State<Arc<AppState>>,
     caller: TurnCaller,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
-    Body(body): Body<SendMessage>,
+    Body(mut body): Body<SendMessage>,
 ) -> Result<Response, ApiError> {
-    same_user(&caller.identity, body.user_id.as_deref())?;
+    // Taken out: what an idempotency key stands for does not depend on it.
+    same_user(&caller.identity, body.user_id.take().as_deref())?;
     let mut checks = Checks::default();
     checks.text("/message", &body.message);
     let session = checks.session(body.session_id.as_deref());
-    checks.turn(
-        body.model.as_deref(),
-        body.system.as_deref(),
-        body.options.as_ref(),
-    );
+    checks.turn(body.model.as_deref(), body.system.as_deref(), body.options.as_ref());
     checks.finish()?;
     let key = key_of(&headers, "message", &body)?;
     let format = query.stream.then(|| StreamFormat::accepted(&headers));
@@ -114,7 +105,7 @@ pub async fn send(
     post,
     path = "/chat/sessions/{session_id}/regenerate",
     tag = "messages",
-    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$"), StreamQuery, ("Idempotency-Key" = Option<String>, Header, description = "As for a message.")),
+    params(SessionPath, StreamQuery, ("Idempotency-Key" = Option<String>, Header, description = "As for a message.")),
     request_body = Option<Regenerate>,
     responses(
         (status = 200, description = "The new answer, as for a message.", content((SentMessage = "application/json"), (StreamedEvent = "text/event-stream"), (String = "application/x-ndjson"))),
@@ -124,36 +115,22 @@ pub async fn send(
         (status = 502, description = "`llm_failed`", body = Problem),
         (status = 504, description = "`llm_timeout`", body = Problem),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn regenerate(
     State(app): State<Arc<AppState>>,
     caller: TurnCaller,
-    Path(session_id): Path<String>,
+    Path(SessionPath { session_id }): Path<SessionPath>,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
     OptionalBody(body): OptionalBody<Regenerate>,
 ) -> Result<Response, ApiError> {
     let session = session_in_path(&session_id)?;
     let mut checks = Checks::default();
-    checks.turn(
-        body.model.as_deref(),
-        body.system.as_deref(),
-        body.options.as_ref(),
-    );
+    checks.turn(body.model.as_deref(), body.system.as_deref(), body.options.as_ref());
     checks.finish()?;
     let key = key_of(&headers, &format!("regenerate {session}"), &body)?;
     let format = query.stream.then(|| StreamFormat::accepted(&headers));
-    answer(
-        &app,
-        caller,
-        session,
-        TurnInput::Regenerate,
-        body,
-        key,
-        format,
-    )
-    .await
+    answer(&app, caller, session, TurnInput::Regenerate, body, key, format).await
 }
 
 /// Streams an answer's events again, after `Last-Event-ID`: replayed, then live. 204 where nothing comes after it.
@@ -161,43 +138,30 @@ pub async fn regenerate(
     get,
     path = "/chat/messages/{message_id}/stream",
     tag = "messages",
-    params(("message_id" = String, Path, description = "The answer."), ResumeQuery, ("Last-Event-ID" = Option<u64>, Header, description = "The last event that was received.")),
+    params(MessagePath, ResumeQuery, ("Last-Event-ID" = Option<u64>, Header, description = "The last event that was received.")),
     responses(
         (status = 200, description = "The events.", content((StreamedEvent = "text/event-stream"), (String = "application/x-ndjson"))),
         (status = 204, description = "The ending was received already."),
         (status = 404, description = "`message_not_found`", body = Problem),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn stream(
     State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
     request_id: RequestId,
-    Path(message_id): Path<String>,
+    Path(MessagePath { message_id }): Path<MessagePath>,
     Query(query): Query<ResumeQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = message_in_path(&message_id)?;
     let after = last_event_id(&headers, query.last_event_id.as_deref())?;
-    let subscriber = app
-        .turns
-        .resume(&identity.owner, &id, after, deadline)
-        .await?;
+    let subscriber = app.turns.resume(&identity.owner, &id, after, deadline).await?;
     if subscriber.is_past_end() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let reader = Reader {
-        identity,
-        authenticator: app.authenticator.clone(),
-        request_id: request_id.0,
-    };
-    Ok(respond(
-        subscriber,
-        StreamFormat::accepted(&headers),
-        id,
-        reader,
-    ))
+    let revoked = app.until_revoked(&identity);
+    Ok(respond(subscriber, StreamFormat::accepted(&headers), id, request_id.0, revoked))
 }
 
 /// Stops an answer; what was said is kept. One that has ended stays as it is.
@@ -205,37 +169,20 @@ pub async fn stream(
     post,
     path = "/chat/messages/{message_id}/cancel",
     tag = "messages",
-    params(("message_id" = String, Path, description = "The answer.")),
+    params(MessagePath),
     responses(
         (status = 202, description = "It stops, or has ended."),
         (status = 404, description = "`message_not_found`", body = Problem),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn cancel(
     State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
-    Path(message_id): Path<String>,
+    Path(MessagePath { message_id }): Path<MessagePath>,
 ) -> Result<StatusCode, ApiError> {
-    app.turns
-        .cancel(&identity.owner, &message_in_path(&message_id)?, deadline)
-        .await?;
+    app.turns.cancel(&identity.owner, &message_in_path(&message_id)?, deadline).await?;
     Ok(StatusCode::ACCEPTED)
-}
-
-/// A client can come back for a streamed answer, and for one with an idempotency key.
-fn on_disconnect(
-    app: &Arc<AppState>,
-    rule: Option<DisconnectRule>,
-    format: Option<StreamFormat>,
-    key: Option<&IdempotencyKey>,
-) -> OnDisconnect {
-    disconnect_rule(
-        rule,
-        app.disconnect_grace,
-        format.is_some() || key.is_some(),
-    )
 }
 
 /// Starts the turn, and answers in the format that was asked for: whole where there is none.
@@ -248,47 +195,39 @@ async fn answer(
     key: Option<IdempotencyKey>,
     format: Option<StreamFormat>,
 ) -> Result<Response, ApiError> {
-    let TurnCaller {
-        identity,
-        ticket,
-        request_id,
-    } = caller;
+    let TurnCaller { identity, ticket, request_id } = caller;
+    // A client can come back for a streamed answer, and for one with an idempotency key.
+    let can_resume = format.is_some() || key.is_some();
     let request = TurnRequest {
-        owner: identity.owner.clone(),
+        identity: identity.clone(),
         session,
         input,
         model: values.model,
         system: values.system,
         options: values.options.unwrap_or_default(),
-        on_disconnect: on_disconnect(app, values.on_disconnect, format, key.as_ref()),
+        on_disconnect: disconnect_rule(values.on_disconnect, app.disconnect_grace, can_resume),
         key,
         ticket,
         request_id: Arc::clone(&request_id.0),
     };
     // From here on: reading the body may have taken a while.
     let Deadline(deadline) = Deadline::from_now();
-    let revoked = app.authenticator.revoked(&identity);
-    tokio::pin!(revoked);
-    let StartedTurn { id, events } = tokio::select! {
+    let mut revoked = app.until_revoked(&identity);
+    let StartedTurn { id, events, .. } = tokio::select! {
         biased;
         started = app.turns.start(request, deadline) => started?,
-        error = &mut revoked => return Err(error.into()),
+        error = &mut revoked => return Err(error),
     };
     let Some(format) = format else {
         return tokio::select! {
             biased;
             answer = collect(events) => answer.map(|answer| Json(answer).into_response()),
-            error = revoked => Err(error.into()),
+            error = revoked => Err(error),
         };
     };
     // The model is asked first: its answer takes longer than writing `start`.
     tokio::task::yield_now().await;
-    let reader = Reader {
-        identity: identity.clone(),
-        authenticator: app.authenticator.clone(),
-        request_id: request_id.0,
-    };
-    Ok(respond(events, format, id, reader))
+    Ok(respond(events, format, id, request_id.0, revoked))
 }
 
 fn key_of<T: Serialize>(
@@ -302,10 +241,7 @@ fn key_of<T: Serialize>(
         return Ok(None);
     };
     if values.next().is_some() {
-        return Err(ApiError::new(
-            Code::InvalidRequest,
-            "Idempotency-Key stands twice; send one.",
-        ));
+        return Err(ApiError::new(Code::InvalidRequest, "Idempotency-Key stands twice; send one."));
     }
     idempotency_key(value.to_str().unwrap_or_default(), POINTER, what, body).map(Some)
 }

@@ -7,14 +7,12 @@ use common::{errors::ApiError, identity::Identity};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::state::AppState;
+use crate::{llm, state::AppState};
 
-/// A model.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ModelBody {
     /// What to name it by.
     pub id: String,
-    /// The provider that has it.
     pub provider: String,
     /// The window that it is asked with, in tokens.
     pub context_window: u32,
@@ -22,7 +20,6 @@ pub struct ModelBody {
     pub default: bool,
 }
 
-/// All models.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ModelList {
     /// The models, in the order of the providers.
@@ -35,22 +32,17 @@ pub struct ModelList {
     responses(
         (status = 200, body = ModelList),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn list(
     State(app): State<Arc<AppState>>,
     _identity: Identity,
 ) -> Result<Json<ModelList>, ApiError> {
     let models = app.llm.models().into_iter();
-    let models = models
-        .filter(|model| model.can_chat)
-        .map(|model| ModelBody {
-            id: model.id,
-            provider: model.provider.as_str().to_owned(),
-            context_window: model.window,
-            default: model.is_default,
-        });
-    Ok(Json(ModelList {
-        models: models.collect(),
-    }))
+    let models = models.filter(llm::Model::can_chat).map(|model| ModelBody {
+        id: model.id,
+        provider: model.provider.as_str().to_owned(),
+        context_window: model.window,
+        default: model.is_default,
+    });
+    Ok(Json(ModelList { models: models.collect() }))
 }

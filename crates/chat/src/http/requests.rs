@@ -6,7 +6,7 @@ use common::{
     errors::{ApiError, Code},
     identity::Identity,
 };
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -21,28 +21,21 @@ fn clearable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>
 }
 
 /// What happens to an answer that nobody watches any more: `"cancel"`, `"continue"`, or seconds to come back in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum DisconnectRule {
-    /// It goes on.
-    #[serde(serialize_with = "as_continue")]
-    Continue,
-    /// It is cancelled after so many seconds.
-    After(u64),
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DisconnectRule(OnDisconnect);
 
-fn as_continue<S: serde::Serializer>(to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str("continue")
+impl Serialize for DisconnectRule {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            OnDisconnect::Continue => to.serialize_str("continue"),
+            OnDisconnect::CancelAfter(wait) => to.serialize_u64(wait.as_secs()),
+        }
+    }
 }
 
 impl DisconnectRule {
-    fn rule(self) -> OnDisconnect {
-        match self {
-            DisconnectRule::Continue => OnDisconnect::Continue,
-            DisconnectRule::After(seconds) => {
-                OnDisconnect::CancelAfter(Duration::from_secs(seconds))
-            }
-        }
+    fn cancel_after(seconds: u64) -> Self {
+        Self(OnDisconnect::CancelAfter(Duration::from_secs(seconds)))
     }
 }
 
@@ -53,16 +46,13 @@ impl<'de> Deserialize<'de> for DisconnectRule {
             type Value = DisconnectRule;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(
-                    f,
-                    "\"cancel\", \"continue\" or a whole number of seconds up to {GRACE_MAX}"
-                )
+                write!(f, "\"cancel\", \"continue\" or a whole number of seconds up to {GRACE_MAX}")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<DisconnectRule, E> {
                 match text {
-                    "cancel" => Ok(DisconnectRule::After(0)),
-                    "continue" => Ok(DisconnectRule::Continue),
+                    "cancel" => Ok(DisconnectRule::cancel_after(0)),
+                    "continue" => Ok(DisconnectRule(OnDisconnect::Continue)),
                     _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
                 }
             }
@@ -71,7 +61,14 @@ impl<'de> Deserialize<'de> for DisconnectRule {
                 if seconds > GRACE_MAX {
                     return Err(E::invalid_value(de::Unexpected::Unsigned(seconds), &self));
                 }
-                Ok(DisconnectRule::After(seconds))
+                Ok(DisconnectRule::cancel_after(seconds))
+            }
+
+            fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<DisconnectRule, E> {
+                if seconds.fract() != 0.0 || !(0.0..=GRACE_MAX as f64).contains(&seconds) {
+                    return Err(E::invalid_value(de::Unexpected::Float(seconds), &self));
+                }
+                Ok(DisconnectRule::cancel_after(seconds as u64))
             }
         }
         from.deserialize_any(Rule)
@@ -97,12 +94,14 @@ impl ToSchema for DisconnectRule {}
 /// A message to a session.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"message": "Hello!"}))]
 pub struct SendMessage {
-    /// 1 to 131,072 characters, not only white space, no NUL.
-    #[schema(min_length = 1, max_length = 131072)]
+    /// Up to `chat.max_message_chars` (131,072) characters, not only white space, no NUL.
+    #[schema(min_length = 1)]
     pub message: String,
     /// Who speaks; optional, and never other than the token's user.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9._@-]{1,64}$")]
     pub user_id: Option<String>,
     /// The session; `default` where absent. It begins where the user has none of that id.
     #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
@@ -122,6 +121,7 @@ pub struct SendMessage {
 /// Another answer to the last message.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"options": {"temperature": 1}}))]
 pub struct Regenerate {
     /// The model, for this turn.
     #[schema(pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
@@ -138,6 +138,7 @@ pub struct Regenerate {
 /// A session to begin.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"title": "A first session"}))]
 pub struct CreateSession {
     /// Its id; made where absent.
     #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
@@ -148,7 +149,6 @@ pub struct CreateSession {
     /// The model for its turns.
     #[schema(pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<String>,
-    /// Its system prompt.
     #[schema(min_length = 1, max_length = 131072)]
     pub system: Option<String>,
 }
@@ -156,11 +156,10 @@ pub struct CreateSession {
 /// What to change of a session. `null` takes a model or a system prompt away.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"title": "Another title"}))]
 pub struct ChangeSession {
-    /// The title, at most 200 characters.
     #[schema(max_length = 200)]
     pub title: Option<String>,
-    /// The model.
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
     pub model: Option<Option<String>>,
@@ -185,11 +184,11 @@ pub fn same_user(identity: &Identity, user_id: Option<&str>) -> Result<(), ApiEr
 pub fn disconnect_rule(
     asked: Option<DisconnectRule>,
     grace: Duration,
-    comes_back: bool,
+    can_resume: bool,
 ) -> OnDisconnect {
     match asked {
-        Some(rule) => rule.rule(),
-        None if comes_back => OnDisconnect::CancelAfter(grace),
+        Some(DisconnectRule(rule)) => rule,
+        None if can_resume => OnDisconnect::CancelAfter(grace),
         None => OnDisconnect::CancelAfter(Duration::ZERO),
     }
 }
@@ -212,10 +211,7 @@ pub fn idempotency_key<T: Serialize>(
     let digest = |parts: &[&[u8]]| {
         let mut hash = Sha256::new();
         parts.iter().for_each(|part| hash.update(part));
-        hash.finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
+        hex::encode(hash.finalize())
     };
     Ok(IdempotencyKey {
         digest: digest(&[key.as_bytes()]),
@@ -232,24 +228,72 @@ mod tests {
         let nulls = r#"{"message": "a", "user_id": null, "session_id": null, "model": null, "system": null,
             "options": {"temperature": null, "stop": null, "think": null}, "on_disconnect": null}"#;
         let read = |text| common::errors::json::parse::<SendMessage>(text).unwrap();
-        let (nulls, without) = (
-            read(nulls.as_bytes()),
-            read(br#"{"message": "a", "options": {}}"#),
-        );
-        assert_eq!(
-            serde_json::to_value(nulls).unwrap(),
-            serde_json::to_value(without).unwrap()
-        );
+        let (nulls, without) =
+            (read(nulls.as_bytes()), read(br#"{"message": "a", "options": {}}"#));
+        assert_eq!(serde_json::to_value(nulls).unwrap(), serde_json::to_value(without).unwrap());
     }
 
     #[test]
     fn a_disconnect_rule_is_a_word_or_seconds() {
         let parse = |text: &str| serde_json::from_str::<DisconnectRule>(text).ok();
-        assert_eq!(parse("\"cancel\""), Some(DisconnectRule::After(0)));
-        assert_eq!(parse("\"continue\""), Some(DisconnectRule::Continue));
-        assert_eq!(parse("5"), Some(DisconnectRule::After(5)));
+        assert_eq!(parse("\"cancel\""), Some(DisconnectRule::cancel_after(0)));
+        assert_eq!(parse("\"continue\""), Some(DisconnectRule(OnDisconnect::Continue)));
+        assert_eq!(parse("5"), Some(DisconnectRule::cancel_after(5)));
+        assert_eq!(parse("5.0"), Some(DisconnectRule::cancel_after(5)));
         for wrong in ["\"\"", "-1", "1.5", "86401", "null", "[]", "true"] {
             assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    fn read_options(text: &str) -> Result<Options, (String, String)> {
+        common::errors::json::parse(text.as_bytes()).map_err(|error: ApiError| {
+            let field = &error.errors[0];
+            (field.pointer.clone(), field.detail.clone())
+        })
+    }
+
+    #[test]
+    fn values_by_which_others_say_off_are_the_same_as_none() {
+        for text in [
+            r#"{"max_tokens":-1}"#,
+            r#"{"max_tokens":-1.0}"#,
+            r#"{"top_k":-1}"#,
+            r#"{"top_k":0}"#,
+            r#"{"top_k":0.0}"#,
+            r#"{"stop":""}"#,
+            r#"{"stop":[]}"#,
+            r#"{"stop":[""]}"#,
+            r#"{"stop":null,"top_k":null,"max_tokens":null}"#,
+        ] {
+            assert_eq!(read_options(text).unwrap(), Options::default(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_point() {
+        let options =
+            read_options(r#"{"max_tokens":16.0,"top_k":4e1,"seed":-7.0,"stop":"x"}"#).unwrap();
+        assert_eq!(
+            (options.max_tokens, options.top_k, options.seed),
+            (Some(16), Some(40), Some(-7))
+        );
+        assert_eq!(options.stop, Some(vec!["x".to_owned()]));
+        let stop = read_options(r#"{"stop":["","x",""]}"#).unwrap().stop;
+        assert_eq!(stop, Some(vec!["x".to_owned()]));
+    }
+
+    #[test]
+    fn other_values_are_still_wrong() {
+        let number = "Expected a whole number from 0 up.";
+        for (text, pointer, detail) in [
+            (r#"{"max_tokens":-2}"#, "/max_tokens", number),
+            (r#"{"max_tokens":16.5}"#, "/max_tokens", "Expected a whole number."),
+            (r#"{"max_tokens":1e300}"#, "/max_tokens", "Expected a whole number."),
+            (r#"{"top_k":-3}"#, "/top_k", number),
+            (r#"{"stop":5}"#, "/stop", "Expected a text or a list of texts."),
+            (r#"{"stop":["x",1]}"#, "/stop/1", "Expected a string."),
+        ] {
+            assert_eq!(read_options(text).unwrap_err(), (pointer.into(), detail.into()), "{text}");
         }
     }
 }

@@ -1,8 +1,13 @@
-//! Sessions: list, begin, read, change, delete, export.
+//! Sessions: list, begin, read, change, delete.
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use common::{
     errors::{
         ApiError, Problem,
@@ -15,26 +20,22 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    domain::{NewSession, SessionChange, SessionId},
+    domain::{Message, NewSession, SessionChange, SessionId},
     http::{
         dto::{MessageBody, MessageList, SessionBody, SessionList},
         requests::{ChangeSession, CreateSession},
-        validation::{Checks, session_in_path},
+        validation::{Checks, SessionPath, session_in_path},
     },
+    offload,
     sessions::{MessageCursor, SessionCursor},
     state::AppState,
 };
 
-/// Most things on a page.
 const PAGE_MAX: u16 = 500;
 
-/// Things on a page where nothing is said.
-const PAGE_DEFAULT: u16 = 100;
-
-/// A page of the list of sessions.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub struct SessionPage {
+pub struct ListSessionsQuery {
     /// 1 to 500; 100 where absent.
     #[serde(default = "page_default")]
     #[param(minimum = 1, maximum = 500, default = 100)]
@@ -43,10 +44,9 @@ pub struct SessionPage {
     cursor: Option<String>,
 }
 
-/// A page of a session's messages.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub struct MessagePage {
+pub struct ListMessagesQuery {
     /// 1 to 500; 100 where absent.
     #[serde(default = "page_default")]
     #[param(minimum = 1, maximum = 500, default = 100)]
@@ -56,17 +56,14 @@ pub struct MessagePage {
 }
 
 fn page_default() -> u16 {
-    PAGE_DEFAULT
+    100
 }
 
 fn page_size(limit: u16) -> Result<u16, ApiError> {
     if (1..=PAGE_MAX).contains(&limit) {
         return Ok(limit);
     }
-    Err(ApiError::invalid(
-        "/query/limit",
-        format!("This must be from 1 to {PAGE_MAX}."),
-    ))
+    Err(ApiError::invalid("/query/limit", format!("This must be from 1 to {PAGE_MAX}.")))
 }
 
 fn cursor<T>(
@@ -76,43 +73,30 @@ fn cursor<T>(
 ) -> Result<Option<T>, ApiError> {
     let Some(text) = text else { return Ok(None) };
     let wrong = || {
-        ApiError::invalid(
-            format!("/query/{name}"),
-            "This must be a next_cursor that a page gave.",
-        )
+        ApiError::invalid(format!("/query/{name}"), "This must be a next_cursor that a page gave.")
     };
     parse(text).map(Some).ok_or_else(wrong)
 }
 
 /// Lists the caller's sessions, newest first.
 #[utoipa::path(
-    get, path = "/chat/sessions", tag = "sessions", params(SessionPage),
+    get, path = "/chat/sessions", tag = "sessions", params(ListSessionsQuery),
     responses(
         (status = 200, body = SessionList),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn list(
     State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
-    Query(page): Query<SessionPage>,
+    Query(page): Query<ListSessionsQuery>,
 ) -> Result<Json<SessionList>, ApiError> {
     let limit = page_size(page.limit)?;
     let cursor = cursor(page.cursor.as_deref(), "cursor", SessionCursor::parse)?;
-    let page = app
-        .sessions
-        .list(&identity.owner, cursor, limit.into(), deadline)
-        .await?;
-    let sessions = page
-        .items
-        .into_iter()
-        .map(|(id, session)| SessionBody::new(&id, session))
-        .collect();
-    Ok(Json(SessionList {
-        sessions,
-        next_cursor: page.next_cursor,
-    }))
+    let page = app.sessions.list(&identity.owner, cursor, limit.into(), deadline).await?;
+    let sessions =
+        page.items.into_iter().map(|(id, session)| SessionBody::new(&id, session)).collect();
+    Ok(Json(SessionList { sessions, next_cursor: page.next_cursor }))
 }
 
 /// Begins a session without a message.
@@ -122,7 +106,6 @@ pub async fn list(
         (status = 201, body = SessionBody),
         (status = 409, description = "`session_exists`", body = Problem),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn create(
     State(app): State<Arc<AppState>>,
@@ -141,28 +124,24 @@ pub async fn create(
         model: body.model,
         system: body.system,
     };
-    let session = app
-        .sessions
-        .create(&identity.owner, &id, new, deadline)
-        .await?;
+    let session = app.sessions.create(&identity.owner, &id, new, deadline).await?;
     Ok((StatusCode::CREATED, Json(SessionBody::new(&id, session))))
 }
 
 /// Reads a session.
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}", tag = "sessions",
-    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
+    params(SessionPath),
     responses(
         (status = 200, body = SessionBody),
         (status = 404, description = "`session_not_found`", body = Problem),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn read(
     State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
-    Path(session_id): Path<String>,
+    Path(SessionPath { session_id }): Path<SessionPath>,
 ) -> Result<Json<SessionBody>, ApiError> {
     let id = session_in_path(&session_id)?;
     let session = app.sessions.get(&identity.owner, &id, deadline).await?;
@@ -172,17 +151,16 @@ pub async fn read(
 /// Changes a session's title, model or system prompt.
 #[utoipa::path(
     patch, path = "/chat/sessions/{session_id}", tag = "sessions", request_body = ChangeSession,
-    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
+    params(SessionPath),
     responses(
         (status = 200, body = SessionBody),
         (status = 404, description = "`session_not_found`", body = Problem),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn change(
     State(app): State<Arc<AppState>>,
     identity: Identity,
-    Path(session_id): Path<String>,
+    Path(SessionPath { session_id }): Path<SessionPath>,
     Body(body): Body<ChangeSession>,
 ) -> Result<Json<SessionBody>, ApiError> {
     let id = session_in_path(&session_id)?;
@@ -192,37 +170,27 @@ pub async fn change(
     let (model, system) = (body.model.clone().flatten(), body.system.clone().flatten());
     checks.turn(model.as_deref(), system.as_deref(), None);
     checks.finish()?;
-    let change = SessionChange {
-        title: body.title,
-        model: body.model,
-        system: body.system,
-    };
-    let session = app
-        .sessions
-        .change(&identity.owner, &id, &change, deadline)
-        .await?;
+    let change = SessionChange { title: body.title, model: body.model, system: body.system };
+    let session = app.sessions.change(&identity.owner, &id, &change, deadline).await?;
     Ok(Json(SessionBody::new(&id, session)))
 }
 
 /// Deletes a session with all its messages; an answer that is running in it ends.
 #[utoipa::path(
     delete, path = "/chat/sessions/{session_id}", tag = "sessions",
-    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$")),
+    params(SessionPath),
     responses(
         (status = 204, description = "It is gone."),
         (status = 404, description = "`session_not_found`", body = Problem),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn delete(
     State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
-    Path(session_id): Path<String>,
+    Path(SessionPath { session_id }): Path<SessionPath>,
 ) -> Result<StatusCode, ApiError> {
-    app.sessions
-        .delete(&identity.owner, &session_in_path(&session_id)?, deadline)
-        .await?;
+    app.sessions.delete(&identity.owner, &session_in_path(&session_id)?, Some(deadline)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -230,30 +198,30 @@ pub async fn delete(
 /// its limit; `next_cursor` says where it goes on.
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}/messages", tag = "sessions",
-    params(("session_id" = String, Path, description = "The session.", pattern = "^[A-Za-z0-9._-]{1,64}$"), MessagePage),
+    params(SessionPath, ListMessagesQuery),
     responses(
         (status = 200, body = MessageList),
         (status = 404, description = "`session_not_found`", body = Problem),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn messages(
     State(app): State<Arc<AppState>>,
     identity: Identity,
     Deadline(deadline): Deadline,
-    Path(session_id): Path<String>,
-    Query(page): Query<MessagePage>,
-) -> Result<Json<MessageList>, ApiError> {
+    Path(SessionPath { session_id }): Path<SessionPath>,
+    Query(page): Query<ListMessagesQuery>,
+) -> Result<Response, ApiError> {
     let id = session_in_path(&session_id)?;
     let limit = page_size(page.limit)?;
     let before = cursor(page.before.as_deref(), "before", MessageCursor::parse)?;
-    let page = app
-        .sessions
-        .messages(&identity.owner, &id, before, limit.into(), deadline)
-        .await?;
-    let messages = page.items.into_iter().map(MessageBody::from).collect();
-    Ok(Json(MessageList {
-        messages,
-        next_cursor: page.next_cursor,
-    }))
+    let page = app.sessions.messages(&identity.owner, &id, before, limit.into(), deadline).await?;
+    let size = page.items.iter().map(Message::size).sum();
+    let encode = move || {
+        Json(MessageList {
+            messages: page.items.into_iter().map(MessageBody::from).collect(),
+            next_cursor: page.next_cursor,
+        })
+        .into_response()
+    };
+    offload::by_size(size, encode).await.map_err(ApiError::internal)
 }

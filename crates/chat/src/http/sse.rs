@@ -1,4 +1,4 @@
-//! A turn's events as a response body: server-sent events, or JSON lines for clients of the design this came from.
+//! A turn's events as a response body: server-sent events or NDJSON.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -7,10 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use common::{
-    errors::{ApiError, Code},
-    identity::{Authenticator, Identity},
-};
+use common::errors::ApiError;
 use futures_util::{future::BoxFuture, stream::unfold};
 use tokio::time::{Instant, Sleep, sleep};
 use utoipa::ToSchema;
@@ -18,16 +15,14 @@ use utoipa::ToSchema;
 use crate::{
     domain::{MessageId, event::EventRef},
     events::log::{ReadResult, Subscriber},
-    http::encode,
+    http::{encode, error::instance_stops, header_list},
 };
 
 /// After so much silence a comment says that the connection lives.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// How events are dressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamFormat {
-    /// `text/event-stream`.
     Sse,
     /// `application/x-ndjson`.
     Lines,
@@ -36,36 +31,18 @@ pub enum StreamFormat {
 impl StreamFormat {
     /// JSON lines where the caller's `Accept` names them, else server-sent events.
     pub fn accepted(headers: &HeaderMap) -> Self {
-        let accepts = headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        let names_lines = accepts.flat_map(|value| value.split(',')).any(|kind| {
-            kind.split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .eq_ignore_ascii_case("application/x-ndjson")
+        let names_lines = header_list::members(headers, header::ACCEPT).any(|kind| {
+            let kind = kind.split(';').next().unwrap_or_default();
+            kind.trim().eq_ignore_ascii_case("application/x-ndjson")
         });
-        if names_lines {
-            StreamFormat::Lines
-        } else {
-            StreamFormat::Sse
-        }
-    }
-
-    fn content_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            StreamFormat::Sse => "text/event-stream",
-            StreamFormat::Lines => "application/x-ndjson",
-        })
+        if names_lines { StreamFormat::Lines } else { StreamFormat::Sse }
     }
 }
 
 /// A turn's events on their way to one reader.
 struct EventBody {
     subscriber: Subscriber,
-    form: StreamFormat,
+    format: StreamFormat,
     message_id: MessageId,
     request_id: Arc<str>,
     revoked: BoxFuture<'static, ApiError>,
@@ -74,34 +51,20 @@ struct EventBody {
     over: bool,
 }
 
-/// Who reads a stream.
-pub struct Reader {
-    /// Whose token it came with.
-    pub identity: Identity,
-    /// Tells when that token is revoked.
-    pub authenticator: Authenticator,
-    /// The request that asked for the stream.
-    pub request_id: Arc<str>,
-}
-
-/// The response that carries a turn's events; it ends with the turn, or when the reader's token is revoked.
+/// The response that carries a turn's events; it ends with the turn, or when the reader's credential is `revoked`.
 pub fn respond(
     subscriber: Subscriber,
-    form: StreamFormat,
-    id: MessageId,
-    reader: Reader,
+    format: StreamFormat,
+    message_id: MessageId,
+    request_id: Arc<str>,
+    revoked: BoxFuture<'static, ApiError>,
 ) -> Response {
-    let Reader {
-        identity,
-        authenticator,
-        request_id,
-    } = reader;
     let body = EventBody {
         subscriber,
-        form,
-        message_id: id,
+        format,
+        message_id,
         request_id,
-        revoked: Box::pin(async move { ApiError::from(authenticator.revoked(&identity).await) }),
+        revoked,
         silence: Box::pin(sleep(SILENCE)),
         last_sent: Instant::now(),
         over: false,
@@ -110,13 +73,14 @@ pub fn respond(
         let piece = body.next().await?;
         Some((piece, body))
     }));
+    let content_type = match format {
+        StreamFormat::Sse => "text/event-stream",
+        StreamFormat::Lines => "application/x-ndjson",
+    };
     let headers = [
-        (header::CONTENT_TYPE, form.content_type()),
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (
-            header::HeaderName::from_static("x-accel-buffering"),
-            HeaderValue::from_static("no"),
-        ),
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     (StatusCode::OK, headers, body).into_response()
 }
@@ -130,7 +94,8 @@ pub struct StreamedEvent {
     /// `start`, `queued`, `done` or `error`; absent for a token.
     #[schema(nullable = false)]
     pub event: Option<String>,
-    /// A JSON object: what it holds depends on the event.
+    /// A JSON object: the members of `ServerFrame` for that event, without `type`.
+    #[schema(content_media_type = "application/json")]
     pub data: String,
 }
 
@@ -146,8 +111,8 @@ impl EventBody {
         }
         let mut out = String::new();
         loop {
-            let (form, message_id) = (self.form, &self.message_id);
-            let write = |id, event: EventRef<'_>| frame(form, id, event, message_id, &mut out);
+            let (format, message_id) = (self.format, &self.message_id);
+            let write = |id, event: EventRef<'_>| frame(format, id, event, message_id, &mut out);
             tokio::select! {
                 biased;
                 step = self.subscriber.next(write) => {
@@ -160,7 +125,7 @@ impl EventBody {
                             metrics::counter!("chat_watchers_cut_total").increment(1);
                             return Some(Err(TooSlow));
                         }
-                        ReadResult::Gone => self.write_connection_error(&ApiError::new(Code::ShuttingDown, "This instance stops; resume the stream."), &mut out),
+                        ReadResult::Gone => self.write_connection_error(&instance_stops(), &mut out),
                     }
                 }
                 error = &mut self.revoked => self.write_connection_error(&error, &mut out),
@@ -172,7 +137,7 @@ impl EventBody {
                     }
                     self.last_sent = Instant::now();
                     self.silence.as_mut().reset(self.last_sent + SILENCE);
-                    out.push_str(if form == StreamFormat::Sse { ": alive\n\n" } else { "\n" });
+                    out.push_str(if format == StreamFormat::Sse { ": alive\n\n" } else { "\n" });
                 }
             }
             return (!out.is_empty()).then(|| Ok(Bytes::from(out)));
@@ -182,10 +147,10 @@ impl EventBody {
     /// An ending of this connection, not of the turn: it has no id, since it is no event of the turn's.
     fn write_connection_error(&mut self, error: &ApiError, out: &mut String) {
         self.over = true;
-        match self.form {
+        match self.format {
             StreamFormat::Sse => encode::sse_connection_error(error, &self.request_id, out),
             StreamFormat::Lines => {
-                encode::connection_error(error, &self.request_id, None, out);
+                encode::connection_error(error, &self.request_id, None, None, out);
                 out.push('\n');
             }
         }
@@ -193,13 +158,13 @@ impl EventBody {
 }
 
 fn frame(
-    form: StreamFormat,
+    format: StreamFormat,
     id: u64,
     event: EventRef<'_>,
     message_id: &MessageId,
     out: &mut String,
 ) {
-    match form {
+    match format {
         StreamFormat::Sse => encode::sse(id, event, out),
         StreamFormat::Lines => {
             encode::json(id, event, message_id.as_str(), None, out);

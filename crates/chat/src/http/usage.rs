@@ -9,14 +9,10 @@ use utoipa::ToSchema;
 
 use crate::state::AppState;
 
-/// What was used since midnight UTC.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Today {
-    /// Tokens read by models.
     pub prompt_tokens: u64,
-    /// Tokens written by models.
     pub completion_tokens: u64,
-    /// Turns.
     pub requests: u64,
 }
 
@@ -32,10 +28,8 @@ pub struct QuotaBody {
     pub resets_at: String,
 }
 
-/// The day's account.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct UsageBody {
-    /// What was used.
     pub today: Today,
     /// The quota, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,7 +43,6 @@ pub struct UsageBody {
     responses(
         (status = 200, body = UsageBody),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn read(
     State(app): State<Arc<AppState>>,

@@ -2,14 +2,17 @@
 
 use axum::{
     Router,
-    extract::Path,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{Path, Request},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
     response::{IntoResponse, Response},
     routing::get,
 };
 use common::errors::{ApiError, Code};
 use rust_embed::{EmbeddedFile, RustEmbed};
 use tower_http::compression::CompressionLayer;
+
+use crate::http::header_list;
 
 /// Everything under `web/`; a debug build reads it from there on each request, so that a change shows on reload.
 #[derive(RustEmbed)]
@@ -28,12 +31,32 @@ const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
 /// For files whose path holds their version.
 const KEEP: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// `/` and `/assets/*`.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/", get(page))
         .route("/assets/{*path}", get(asset))
         .layer(CompressionLayer::new())
+}
+
+/// Answers `/` as an Ollama does, for who does not ask for a page.
+pub async fn answer_as_ollama(request: Request, next: Next) -> Response {
+    if request.uri().path() != "/" {
+        return next.run(request).await;
+    }
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
+    let wants_page = request.headers().get_all(header::ACCEPT).iter().any(|value| {
+        let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        value.contains("html")
+    });
+    let mut response = if is_read && !wants_page {
+        "Ollama is running".into_response()
+    } else {
+        next.run(request).await
+    };
+    // One address, one policy, whichever of the two it answers with.
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    response
 }
 
 async fn page(headers: HeaderMap) -> Result<Response, ApiError> {
@@ -51,48 +74,26 @@ fn file(path: &str, request: &HeaderMap) -> Result<Response, ApiError> {
     let mut response = if is_known(request, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let kind = file.metadata.mimetype().to_owned();
-        let kind = HeaderValue::from_str(&with_charset(kind)).map_err(ApiError::internal)?;
+        let kind = file.metadata.mimetype();
+        let charset = if kind.starts_with("text/") { "; charset=utf-8" } else { "" };
+        let kind =
+            HeaderValue::from_str(&format!("{kind}{charset}")).map_err(ApiError::internal)?;
         ([(header::CONTENT_TYPE, kind)], file.data.into_owned()).into_response()
     };
-    let keep = if path.starts_with("vendor/") {
-        KEEP
-    } else {
-        ASK_AGAIN
-    };
+    let keep = if path.starts_with("vendor/") { KEEP } else { ASK_AGAIN };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, tag);
     headers.insert(header::CACHE_CONTROL, keep);
     headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    );
-    headers.insert(
-        "cross-origin-opener-policy",
-        HeaderValue::from_static("same-origin"),
-    );
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
     Ok(response)
 }
 
 /// Weak, for the same file goes out compressed and not.
 fn tag(file: &EmbeddedFile) -> Result<HeaderValue, ApiError> {
-    let hash: String = file
-        .metadata
-        .sha256_hash()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash: String = hex::encode(&file.metadata.sha256_hash()[..16]);
     HeaderValue::from_str(&format!("W/\"{hash}\"")).map_err(ApiError::internal)
-}
-
-fn with_charset(kind: String) -> String {
-    if kind.starts_with("text/") {
-        format!("{kind}; charset=utf-8")
-    } else {
-        kind
-    }
 }
 
 /// Whether the caller has this version already. Tags are compared weakly, as `If-None-Match` asks.
@@ -101,12 +102,8 @@ fn is_known(request: &HeaderMap, tag: &HeaderValue) -> bool {
     let Ok(tag) = tag.to_str().map(opaque) else {
         return false;
     };
-    request
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|known| known.trim() == "*" || opaque(known) == tag)
+    header_list::members(request, header::IF_NONE_MATCH)
+        .any(|known| known == "*" || opaque(known) == tag)
 }
 
 #[cfg(test)]
@@ -131,10 +128,7 @@ mod tests {
     async fn the_page_runs_nothing_but_its_own_files() {
         let response = get("/", header::ACCEPT, "*/*").await;
         assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(
-            header_of(&response, header::CONTENT_TYPE),
-            "text/html; charset=utf-8"
-        );
+        assert_eq!(header_of(&response, header::CONTENT_TYPE), "text/html; charset=utf-8");
         let policy = header_of(&response, header::CONTENT_SECURITY_POLICY);
         assert!(policy.contains("script-src 'self';") && policy.contains("connect-src 'self';"));
         assert!(!policy.contains("unsafe"));
@@ -168,13 +162,7 @@ mod tests {
         let mut bytes = 0;
         for path in Files::iter().filter(|path| !path.contains("LICENSE")) {
             let response = get(&format!("/assets/{path}"), header::ACCEPT_ENCODING, "gzip").await;
-            bytes += response
-                .into_body()
-                .collect()
-                .await
-                .unwrap()
-                .to_bytes()
-                .len();
+            bytes += response.into_body().collect().await.unwrap().to_bytes().len();
         }
         assert!(bytes < 150_000, "{bytes}");
     }

@@ -1,36 +1,30 @@
-//! One provider's part in a generation: its queue, the request with its retry, and the stream.
+//! One provider's part in a generation: its place in the queue, the request, and the stream.
 
-use std::{sync::Arc, time::Duration};
-
+use common::otel::{self, Span};
 use futures_util::StreamExt;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::llm::{
+    call::{ProviderCall, retry_pause, send_with_retries},
     chunk::Chunk,
     deadlines::StreamTimeouts,
-    error::{ErrorKind, ModelError, ProviderError},
+    error::{ErrorKind, ProviderError},
     providers::{Batch, ChunkStream},
-    request::{ChatRequest, Prompt},
-    scheduler::SchedulerPermit,
+    request::{ChatRequest, Prompt, PromptMessage},
+    think_tags::ThinkTags,
     upstream::Upstream,
 };
 
-/// The longest wait that a server can ask for before the retry.
-const MAX_RETRY_WAIT: Duration = Duration::from_secs(5);
-/// The longest pause between two requests to a busy server.
-const MAX_BUSY_PAUSE: Duration = Duration::from_secs(3);
 /// Parts of the window that a prompt is cut to where the server finds it too long.
 const NARROWER: [(u32, u32); 2] = [(3, 4), (1, 2)];
 
 pub(super) struct ProviderAttempt {
-    upstream: Arc<Upstream>,
-    model: String,
-    permit: SchedulerPermit,
+    call: ProviderCall,
     reported_position: Option<usize>,
     stage: AttemptStage,
     /// A stream failed before its first output, and was asked for again.
     is_restarted: bool,
-    metrics: AttemptMetrics,
 }
 
 enum AttemptStage {
@@ -45,35 +39,17 @@ struct Streaming {
     window: u32,
     dropped: u64,
     has_output: bool,
-}
-
-/// Counts how an attempt ended, also when it is dropped.
-struct AttemptMetrics {
-    provider: &'static str,
-    started: Instant,
-    result: &'static str,
+    /// Where tags in the text are to be told apart.
+    think_tags: Option<ThinkTags>,
 }
 
 impl ProviderAttempt {
-    pub(super) fn new(upstream: Arc<Upstream>, model: String, permit: SchedulerPermit) -> Self {
-        let metrics = AttemptMetrics {
-            provider: upstream.kind().as_str(),
-            started: Instant::now(),
-            result: "cancelled",
-        };
-        Self {
-            upstream,
-            model,
-            permit,
-            reported_position: None,
-            stage: AttemptStage::Waiting,
-            is_restarted: false,
-            metrics,
-        }
+    pub(super) fn new(call: ProviderCall) -> Self {
+        Self { call, reported_position: None, stage: AttemptStage::Waiting, is_restarted: false }
     }
 
-    pub(super) fn upstream(&self) -> &Upstream {
-        &self.upstream
+    pub(super) fn call(&mut self) -> &mut ProviderCall {
+        &mut self.call
     }
 
     /// Whether the provider has sent a part of the answer, so that no other one can take over.
@@ -81,12 +57,23 @@ impl ProviderAttempt {
         matches!(&self.stage, AttemptStage::Streaming(streaming) if streaming.has_output)
     }
 
-    /// What comes next; may be nothing.
+    /// The span of a whole answer, of which this is the first attempt.
+    pub(super) fn answer_span(&self, prompt: &dyn Prompt) -> Span {
+        let span = self.call.request_span("chat");
+        if otel::captures_content() {
+            let model = &self.call.model;
+            let request = prompt.fit(model, self.call.upstream.window(model));
+            span.set("gen_ai.input.messages", captured(&request.messages));
+        }
+        span
+    }
+
     pub(super) async fn step(&mut self, prompt: &dyn Prompt) -> Result<Batch, ProviderError> {
         match &mut self.stage {
             AttemptStage::Waiting => Ok(self.wait().await),
             AttemptStage::Requesting => {
-                let streaming = open(&self.upstream, &self.model, prompt).await?;
+                let open = open(&self.call.upstream, &self.call.model, prompt);
+                let streaming = self.call.span().run(open).await?;
                 self.stage = AttemptStage::Streaming(streaming);
                 Ok(Batch::default())
             }
@@ -111,27 +98,14 @@ impl ProviderAttempt {
         error.is_transient() && !self.is_restarted && !self.has_output()
     }
 
-    /// Records how it failed, and makes the error that leaves the model layer.
-    pub(super) fn fail(&mut self, error: ProviderError, prompt: &dyn Prompt) -> ModelError {
-        let request = prompt.fit(&self.model, self.upstream.window(&self.model));
-        let error = self
-            .upstream
-            .model_error(error, &self.model, Some(&request));
-        self.metrics.result = error.metric_label();
-        tracing::warn!(provider = self.metrics.provider, model = self.model, %error, "model server did not answer");
-        error
-    }
-
     async fn wait(&mut self) -> Batch {
-        self.reported_position = self.permit.changed(self.reported_position).await;
+        self.call.waiting();
+        self.reported_position = self.call.permit.changed(self.reported_position).await;
         match self.reported_position {
-            Some(position) => Batch {
-                chunks: vec![Chunk::Queued { position }],
-                deltas: 0,
-            },
+            Some(position) => Batch { chunks: vec![Chunk::Queued { position }], deltas: 0 },
             None => {
                 self.stage = AttemptStage::Requesting;
-                self.metrics.admitted();
+                self.call.admitted();
                 Batch::default()
             }
         }
@@ -147,17 +121,21 @@ impl ProviderAttempt {
         if streaming.has_output || is_first {
             let now = Instant::now();
             streaming.timeouts.restart_idle(now);
-            self.upstream.health().record_output(now);
+            self.call.upstream.health().record_output(now);
+        }
+        if let Some(tags) = &mut streaming.think_tags {
+            tags.separate(&mut batch.chunks);
         }
         if batch.is_finished() {
-            self.metrics.result = "ok";
+            self.call.succeeded();
         }
         if is_first {
             streaming.has_output = true;
-            self.metrics.first_token();
+            self.call.first_token();
+            Span::current().set("gen_ai.response.model", self.call.model.clone());
             let started = Chunk::Started {
-                provider: self.upstream.kind(),
-                model: self.model.clone(),
+                provider: self.call.upstream.kind(),
+                model: self.call.model.clone(),
                 window: streaming.window,
                 dropped: streaming.dropped,
             };
@@ -165,6 +143,17 @@ impl ProviderAttempt {
         }
         batch
     }
+}
+
+/// The newest messages of a prompt, as a span may hold them.
+fn captured(messages: &[PromptMessage]) -> String {
+    let mut size = 0;
+    let newest = messages.iter().rev().take_while(|message| {
+        size += message.content.len();
+        size <= otel::MAX_CONTENT
+    });
+    let captured = newest.map(|message| otel::message(&message.role, &message.content));
+    Value::from_iter(captured.collect::<Vec<_>>().into_iter().rev()).to_string()
 }
 
 async fn open(
@@ -177,13 +166,8 @@ async fn open(
     let mut timeouts = upstream.stream_timeouts();
     let mut narrower = NARROWER.iter();
     let stream = loop {
-        let sent = tokio::select! {
-            sent = send(upstream, &request, &mut timeouts) => sent,
-            () = upstream.health().found_absent() => Err(ProviderError::new(
-                ErrorKind::Unreachable,
-                "it accepts connections and does not answer",
-            )),
-        };
+        let send = || upstream.provider().chat(&request);
+        let sent = send_with_retries(upstream, &mut timeouts, send).await;
         let error = match sent {
             Ok(stream) => break stream,
             Err(error) => error,
@@ -205,58 +189,6 @@ async fn open(
         window,
         dropped: request.dropped,
         has_output: false,
+        think_tags: upstream.has_think_tags().then(ThinkTags::default),
     })
-}
-
-/// Sends the request, and once more if what went wrong may have passed. A server that is busy is asked again until the
-/// first token is due.
-async fn send(
-    upstream: &Upstream,
-    request: &ChatRequest,
-    timeouts: &mut StreamTimeouts,
-) -> Result<ChunkStream, ProviderError> {
-    let (mut pause, mut is_retried) = (retry_pause(), false);
-    loop {
-        let error = match upstream.call(request, timeouts).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => error,
-        };
-        let is_busy = error.kind() == ErrorKind::Busy;
-        let wait = error.retry_after().unwrap_or_default().max(pause);
-        let may_retry = is_busy || (error.is_transient() && !is_retried);
-        if !may_retry || wait > MAX_RETRY_WAIT || !upstream.is_breaker_closed() {
-            return Err(error);
-        }
-        if timeouts.limit(tokio::time::sleep(wait)).await.is_err() {
-            return Err(error);
-        }
-        is_retried |= !is_busy;
-        pause = (pause * 2).min(MAX_BUSY_PAUSE);
-    }
-}
-
-/// Before a retry that the server names no time for: short, and not the same for all who wait.
-fn retry_pause() -> Duration {
-    Duration::from_millis(rand::random_range(100..300))
-}
-
-impl AttemptMetrics {
-    fn admitted(&mut self) {
-        metrics::histogram!("llm_queue_wait_seconds", "provider" => self.provider)
-            .record(self.started.elapsed().as_secs_f64());
-        self.started = Instant::now();
-    }
-
-    fn first_token(&self) {
-        metrics::histogram!("llm_time_to_first_token_seconds", "provider" => self.provider)
-            .record(self.started.elapsed().as_secs_f64());
-    }
-}
-
-impl Drop for AttemptMetrics {
-    fn drop(&mut self) {
-        metrics::counter!("llm_requests_total", "provider" => self.provider, "result" => self.result).increment(1);
-        metrics::histogram!("llm_request_duration_seconds", "provider" => self.provider)
-            .record(self.started.elapsed().as_secs_f64());
-    }
 }

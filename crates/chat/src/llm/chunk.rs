@@ -1,6 +1,7 @@
 //! The parts of an answer, from the queue to its end.
 
 use common::config::ProviderKind;
+use uuid::Uuid;
 
 use crate::domain::{FinishReason, Usage};
 
@@ -9,32 +10,28 @@ use crate::domain::{FinishReason, Usage};
 pub enum Chunk {
     /// So many turns wait ahead; told when it changes.
     Queued {
-        /// Turns ahead.
         position: usize,
     },
     /// This provider answers; told once, with its first chunk.
     Started {
-        /// Which provider.
         provider: ProviderKind,
         /// Under which id: another than the route's where another provider stood in.
         model: String,
-        /// The window it was asked with.
         window: u32,
-        /// Earlier messages left out of the prompt.
         dropped: u64,
     },
-    /// Thoughts.
     Thinking(String),
-    /// Text.
     Text(String),
-    /// A tool call; on `/v1` alone.
+    /// A tool call; of stateless completions alone.
     ToolCall(ToolCall),
-    /// The end; nothing follows.
     End {
-        /// How it ended.
         finish: FinishReason,
         /// What it cost, if the server counted.
         usage: Option<Usage>,
+        /// Prompt tokens that the server had in its cache, as far as it tells.
+        cached_tokens: u64,
+        /// Which of the request's stop sequences ended it, if one did and the server tells.
+        stop_sequence: Option<String>,
     },
 }
 
@@ -43,8 +40,19 @@ pub enum Chunk {
 pub struct ToolCall {
     /// Its id; made here where the server gave none.
     pub id: String,
-    /// The function's name.
     pub name: String,
     /// The arguments: a JSON document as text.
     pub arguments: String,
+}
+
+impl ToolCall {
+    /// Some servers leave out the id, or the arguments where there are none.
+    pub(super) fn new(id: Option<String>, name: String, arguments: String) -> Self {
+        let id = id.filter(|id| !id.is_empty());
+        Self {
+            id: id.unwrap_or_else(|| format!("call_{}", Uuid::new_v4().simple())),
+            name,
+            arguments: if arguments.is_empty() { "{}".to_owned() } else { arguments },
+        }
+    }
 }

@@ -11,10 +11,8 @@ use crate::llm::error::ProviderError;
 
 const OPEN_TIME: Duration = Duration::from_secs(5);
 
-/// What one call said about the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallOutcome {
-    /// It accepted the request.
     Success,
     /// No connection, or 502, 503, 504.
     Outage,
@@ -36,7 +34,7 @@ enum BreakerState {
     Probing,
 }
 
-/// Leave to try once. Dropped without a classify_error (the caller left), it lets the next one try.
+/// Permission for one call. Dropped without an outcome (the caller left), it lets the next one probe.
 #[derive(Debug)]
 pub(super) struct CallPermit {
     breaker: Arc<CircuitBreaker>,
@@ -56,10 +54,7 @@ impl CallOutcome {
 
 impl CircuitBreaker {
     pub(super) fn new(limit: u32) -> Arc<Self> {
-        Arc::new(Self {
-            limit,
-            state: Mutex::new(BreakerState::Closed { outages: 0 }),
-        })
+        Arc::new(Self { limit, state: Mutex::new(BreakerState::Closed { outages: 0 }) })
     }
 
     /// Whether a call would be let through now.
@@ -83,11 +78,7 @@ impl CircuitBreaker {
             BreakerState::Open { .. } | BreakerState::Probing => return None,
         };
         drop(state);
-        Some(CallPermit {
-            breaker: self.clone(),
-            probe,
-            began: now,
-        })
+        Some(CallPermit { breaker: self.clone(), probe, began: now })
     }
 
     fn state(&self) -> MutexGuard<'_, BreakerState> {
@@ -96,10 +87,10 @@ impl CircuitBreaker {
 }
 
 impl CallPermit {
-    pub(super) fn record(mut self, classify_error: CallOutcome, now: Instant) {
+    pub(super) fn record(mut self, outcome: CallOutcome, now: Instant) {
         let probe = std::mem::take(&mut self.probe);
         let mut state = self.breaker.state();
-        *state = match (*state, classify_error) {
+        *state = match (*state, outcome) {
             (_, CallOutcome::Success) => BreakerState::Closed { outages: 0 },
             (BreakerState::Closed { outages }, CallOutcome::Outage) => {
                 match outages.saturating_add(1) {
@@ -115,9 +106,7 @@ impl CallPermit {
 }
 
 fn open(now: Instant) -> BreakerState {
-    BreakerState::Open {
-        until: now + OPEN_TIME,
-    }
+    BreakerState::Open { until: now + OPEN_TIME }
 }
 
 impl Drop for CallPermit {
@@ -133,11 +122,8 @@ mod tests {
     use super::*;
 
     fn record(breaker: &Arc<CircuitBreaker>, now: Instant, outcomes: &[CallOutcome]) {
-        for classify_error in outcomes {
-            breaker
-                .try_acquire(now)
-                .unwrap()
-                .record(*classify_error, now);
+        for outcome in outcomes {
+            breaker.try_acquire(now).unwrap().record(*outcome, now);
         }
     }
 
@@ -146,11 +132,7 @@ mod tests {
     #[test]
     fn it_opens_after_outages_in_a_row_and_then_lets_one_probe_through() {
         let (breaker, start) = (CircuitBreaker::new(3), Instant::now());
-        record(
-            &breaker,
-            start,
-            &[Outage, Outage, Success, Outage, Outage, OtherFailure],
-        );
+        record(&breaker, start, &[Outage, Outage, Success, Outage, Outage, OtherFailure]);
         assert!(breaker.allows(start));
         record(&breaker, start, &[Outage]);
         assert!(!breaker.allows(start) && breaker.try_acquire(start).is_none());

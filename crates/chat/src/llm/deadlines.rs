@@ -20,13 +20,7 @@ impl StreamTimeouts {
     pub(super) fn new(first: Duration, idle: Duration, total: Duration) -> Self {
         let now = Instant::now();
         let (first, total) = (after(now, first), after(now, total));
-        Self {
-            first,
-            idle,
-            total,
-            last_read: None,
-            timer: Box::pin(sleep_until(first.min(total))),
-        }
+        Self { first, idle, total, last_read: None, timer: Box::pin(sleep_until(first.min(total))) }
     }
 
     /// Records a read; the first one ends the wait for the first token.
@@ -49,11 +43,7 @@ impl StreamTimeouts {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 // A server that never pauses would never meet the timer.
                 let over = self.last_read.is_some_and(|read| read >= self.total);
-                return Poll::Ready(if over {
-                    Err(self.expired())
-                } else {
-                    Ok(output)
-                });
+                return Poll::Ready(if over { Err(self.expired()) } else { Ok(output) });
             }
             while self.timer.as_mut().poll(cx).is_ready() {
                 let deadline = self.deadline();
@@ -68,9 +58,7 @@ impl StreamTimeouts {
     }
 
     fn deadline(&self) -> Instant {
-        let pause = self
-            .last_read
-            .map_or(self.first, |read| after(read, self.idle));
+        let pause = self.last_read.map_or(self.first, |read| after(read, self.idle));
         pause.min(self.total)
     }
 
@@ -86,9 +74,7 @@ impl StreamTimeouts {
 
 /// That time later; a time so long that no clock holds it is as good as a year.
 fn after(start: Instant, wait: Duration) -> Instant {
-    start
-        .checked_add(wait)
-        .unwrap_or_else(|| start + Duration::from_secs(365 * 24 * 3600))
+    start.checked_add(wait).unwrap_or_else(|| start + Duration::from_secs(365 * 24 * 3600))
 }
 
 #[cfg(test)]
@@ -100,10 +86,7 @@ mod tests {
     /// How long it waits from now on, in milliseconds.
     async fn waits(mut timeouts: StreamTimeouts) -> u128 {
         let start = Instant::now();
-        timeouts
-            .limit(std::future::pending::<()>())
-            .await
-            .unwrap_err();
+        timeouts.limit(std::future::pending::<()>()).await.unwrap_err();
         start.elapsed().as_millis()
     }
 

@@ -23,10 +23,8 @@ pub enum ModelError {
     /// The prompt does not fit, by the server's own count.
     #[error("the prompt does not fit the model's window: {0}")]
     ContextTooLong(String),
-    /// Our queue for the provider is full.
     #[error("the queue is full")]
     QueueFull,
-    /// The server asks to come back later.
     #[error("the model server is busy")]
     Busy {
         /// At most 60 s, where the server said when.
@@ -35,7 +33,6 @@ pub enum ModelError {
     /// The request cannot be served as it is. The text is for the caller.
     #[error("not supported: {0}")]
     Unsupported(String),
-    /// The model cannot do what was asked.
     #[error("the model does not support {0}")]
     UnsupportedByModel(Feature),
 }
@@ -45,8 +42,13 @@ pub enum ModelError {
 pub enum Feature {
     Images,
     Tools,
+    /// A JSON schema that the answer must have.
+    Schema,
     Thinking,
     Chat,
+    Embeddings,
+    /// Embeddings of the length that was asked for.
+    Dimensions,
 }
 
 /// What went wrong, which decides about retries, the circuit breaker and the next provider.
@@ -64,7 +66,6 @@ pub(super) enum ErrorKind {
     ModelNotFound,
     ContextTooLong,
     Unsupported(Feature),
-    /// The server calls the request bad.
     InvalidRequest,
     /// What answers is not the server that the settings mean, or does not let us in.
     Misconfigured,
@@ -77,16 +78,12 @@ pub(super) enum ErrorKind {
 #[derive(Clone, Debug)]
 pub(super) struct ProviderError {
     kind: ErrorKind,
-    /// In our words.
     context: String,
-    /// In the server's words.
     upstream_text: Option<String>,
     /// For the caller, in place of the general sentence.
     advice: Option<String>,
-    /// What an operator can do about it.
     hint: Option<&'static str>,
     retry_after: Option<Duration>,
-    /// It was tried again already.
     is_retried: bool,
 }
 
@@ -125,25 +122,17 @@ impl ProviderError {
         self
     }
 
-    /// Where the caller made the prompt, and not we, a server that calls the request bad means the caller.
-    pub(super) fn attributed(mut self, caller_made_prompt: bool) -> Self {
-        const CHECK: &str = "The model server does not accept this request: check the messages, `tools` and `response_format`.";
-        if caller_made_prompt && self.kind == ErrorKind::InvalidRequest {
-            self.advice.get_or_insert_with(|| CHECK.to_owned());
+    /// What the caller is told of a request that the server calls bad.
+    pub(super) fn advised(mut self, advice: &str) -> Self {
+        if self.kind == ErrorKind::InvalidRequest {
+            self.advice.get_or_insert_with(|| advice.to_owned());
         }
         self
     }
 
-    /// Keeps a hint that is there.
     pub(super) fn with_hint(mut self, hint: Option<&'static str>) -> Self {
         self.hint = self.hint.or(hint);
         self
-    }
-
-    /// The hint where the answer was not understood at all.
-    pub(super) fn with_hint_if_failed(self, hint: &'static str) -> Self {
-        let hint = (self.kind == ErrorKind::Failed).then_some(hint);
-        self.with_hint(hint)
     }
 
     pub(super) fn without_retry(mut self) -> Self {
@@ -165,23 +154,15 @@ impl ProviderError {
         !self.is_retried && (is_passing || self.is_outage())
     }
 
-    /// Whether the server is not working.
     pub(super) fn is_outage(&self) -> bool {
         matches!(self.kind, ErrorKind::Unreachable | ErrorKind::Outage)
     }
 
     /// For the log: what was asked, what came, as far as it may be shown, and what to do.
     pub(super) fn describe(&self, redactor: &Redactor<'_>) -> String {
-        let mut text = self.context.clone();
-        if let Some(theirs) = &self.upstream_text {
-            text.push_str(": ");
-            text.push_str(&redactor.redact(theirs));
-        }
-        if let Some(hint) = self.hint {
-            text.push_str("; ");
-            text.push_str(hint);
-        }
-        text
+        let theirs = self.upstream_text.as_ref().map(|text| format!(": {}", redactor.redact(text)));
+        let hint = self.hint.map(|hint| format!("; {hint}"));
+        [Some(self.context.clone()), theirs, hint].into_iter().flatten().collect()
     }
 
     /// What leaves the model layer. `not_found` makes the sentence for a model that the server lacks.
@@ -195,9 +176,9 @@ impl ProviderError {
             ErrorKind::Unreachable | ErrorKind::Outage if self.retry_after.is_none() => {
                 ModelError::Unavailable(text)
             }
-            ErrorKind::Unreachable | ErrorKind::Outage | ErrorKind::Busy => ModelError::Busy {
-                retry_after: self.retry_after,
-            },
+            ErrorKind::Unreachable | ErrorKind::Outage | ErrorKind::Busy => {
+                ModelError::Busy { retry_after: self.retry_after }
+            }
             ErrorKind::Timeout => ModelError::Timeout(text),
             ErrorKind::ModelNotFound => not_found(),
             ErrorKind::ContextTooLong => ModelError::ContextTooLong(text),
@@ -214,15 +195,21 @@ impl ProviderError {
 }
 
 impl Feature {
-    /// What the caller can do.
     pub fn advice(self) -> &'static str {
         match self {
             Self::Images => "This model does not support images; ask another one, or leave it out.",
             Self::Tools => "This model does not support tools; ask another one, or leave it out.",
+            Self::Schema => {
+                "This model does not support a JSON schema; ask another one, or leave it out."
+            }
             Self::Thinking => {
                 "This model does not support thinking; ask another one, or leave it out."
             }
             Self::Chat => "This model does not support chat; ask another one.",
+            Self::Embeddings => "This model does not support embeddings; ask an embedding model.",
+            Self::Dimensions => {
+                "This model does not support other `dimensions` than its own; leave it out."
+            }
         }
     }
 }
@@ -232,8 +219,11 @@ impl fmt::Display for Feature {
         f.write_str(match self {
             Self::Images => "images",
             Self::Tools => "tools",
+            Self::Schema => "a JSON schema",
             Self::Thinking => "thinking",
             Self::Chat => "chat",
+            Self::Embeddings => "embeddings",
+            Self::Dimensions => "dimensions",
         })
     }
 }

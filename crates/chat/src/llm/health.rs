@@ -27,49 +27,34 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Probes in a row that may go unanswered: a busy server is not a dead one.
 const MAX_MISSES: u32 = 2;
 
-/// What is known of one server.
 pub(super) struct Health {
     snapshot: ArcSwap<Snapshot>,
     probe_now: Notify,
     probed: Notify,
-    /// Whether it ever answered anything.
     has_answered: AtomicBool,
     /// When it last sent a part of an answer: milliseconds since `started`, 0 for never.
     last_output: AtomicU64,
     started: Instant,
 }
 
-/// What the last probe showed.
 #[derive(Clone, Debug, Default)]
 struct Snapshot {
-    reachability: Reachability,
+    /// Whether it is there; `None` while it was not probed, when it is worth trying.
+    up: Option<bool>,
     /// The models as last listed; `None` while no list was ever had.
     models: Option<Arc<[ModelInfo]>>,
-    /// What was wrong with the last probe.
     problem: Option<String>,
 }
 
-/// Whether a server is there, as far as is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Reachability {
-    /// Not probed yet: worth trying.
-    #[default]
-    Unknown,
-    Up,
-    Down,
-}
-
 impl Health {
+    /// Of a server that has not been probed yet.
     pub(super) fn unknown() -> Self {
         Self::starting_with(Snapshot::default())
     }
 
-    /// For a provider that is built in.
-    pub(super) fn always_up() -> Self {
-        Self::starting_with(Snapshot {
-            reachability: Reachability::Up,
-            ..Snapshot::default()
-        })
+    /// Of a server that is never probed.
+    pub(super) fn always_up(models: Vec<ModelInfo>) -> Self {
+        Self::starting_with(Snapshot::listed(models))
     }
 
     fn starting_with(snapshot: Snapshot) -> Self {
@@ -83,8 +68,13 @@ impl Health {
         }
     }
 
-    pub(super) fn reachability(&self) -> Reachability {
-        self.snapshot.load().reachability
+    pub(super) fn is_down(&self) -> bool {
+        self.up() == Some(false)
+    }
+
+    /// Whether the last probe reached it; `None` before the first.
+    pub(super) fn up(&self) -> Option<bool> {
+        self.snapshot.load().up
     }
 
     /// The models as last listed; `None` while no list was ever had.
@@ -103,17 +93,15 @@ impl Health {
         loop {
             let probed = self.probed.notified();
             let has_answered = self.has_answered.load(Ordering::Relaxed);
-            if self.reachability() == Reachability::Down && !has_answered {
+            if self.is_down() && !has_answered {
                 return;
             }
             probed.await;
         }
     }
 
-    /// Notes that the server just sent a part of an answer.
     pub(super) fn record_output(&self, now: Instant) {
-        self.last_output
-            .store(self.age(now).max(1), Ordering::Relaxed);
+        self.last_output.store(self.age(now).max(1), Ordering::Relaxed);
     }
 
     /// Asks for a probe now, because a request just met nobody there.
@@ -121,7 +109,6 @@ impl Health {
         self.probe_now.notify_one();
     }
 
-    /// Probes the server again and again until the stop.
     pub(super) async fn run_probes(
         &self,
         kind: ProviderKind,
@@ -141,7 +128,7 @@ impl Health {
             };
             misses = if listed.is_none() { misses + 1 } else { 0 };
             self.update(kind, listed, misses, &redactor);
-            let is_fine = misses == 0 && self.reachability() != Reachability::Down;
+            let is_fine = misses == 0 && !self.is_down();
             let pause = if is_fine { INTERVAL } else { INTERVAL_DOWN };
             tokio::select! {
                 () = shutdown.stopping() => return,
@@ -160,15 +147,15 @@ impl Health {
     ) {
         let before = self.snapshot.load();
         let now = match listed {
-            Some(Ok(models)) => before.listed(models),
+            Some(Ok(models)) => Snapshot::listed(models),
             Some(Err(error)) => before.refused(&error, redactor),
             None => before.unanswered(misses, self.is_sending()),
         };
-        if now.reachability == Reachability::Up {
+        if now.up == Some(true) {
             self.has_answered.store(true, Ordering::Relaxed);
         }
-        if (now.reachability, &now.problem) != (before.reachability, &before.problem) {
-            let (provider, up) = (kind.as_str(), now.reachability == Reachability::Up);
+        if (now.up, &now.problem) != (before.up, &before.problem) {
+            let (provider, up) = (kind.as_str(), now.up == Some(true));
             let models = now.models.as_ref().map_or(0, |models| models.len());
             match &now.problem {
                 None => tracing::info!(provider, up, models, "model server is up"),
@@ -200,37 +187,25 @@ impl Health {
 }
 
 impl Snapshot {
-    fn listed(&self, models: Vec<ModelInfo>) -> Self {
-        Self {
-            reachability: Reachability::Up,
-            models: Some(models.into()),
-            problem: None,
-        }
+    fn listed(models: Vec<ModelInfo>) -> Self {
+        Self { up: Some(true), models: Some(models.into()), problem: None }
     }
 
     /// After a probe that failed. A server that answers, whatever it says, is there; one that says 502, 503 or 504 is as
     /// good as away. The models of the last list stay known.
     fn refused(&self, error: &ProviderError, redactor: &Redactor<'_>) -> Self {
-        let reachability = if error.is_outage() {
-            Reachability::Down
-        } else {
-            Reachability::Up
-        };
-        Self {
-            reachability,
-            models: self.models.clone(),
-            problem: Some(error.describe(redactor)),
-        }
+        let up = Some(!error.is_outage());
+        Self { up, models: self.models.clone(), problem: Some(error.describe(redactor)) }
     }
 
     /// After `misses` probes in a row that nobody answered in time. A server that was up is doubted slowly, and not at
     /// all while it is sending answers: some do one thing at a time.
     fn unanswered(&self, misses: u32, is_sending: bool) -> Self {
-        if self.reachability == Reachability::Up && (misses < MAX_MISSES || is_sending) {
+        if self.up == Some(true) && (misses < MAX_MISSES || is_sending) {
             return self.clone();
         }
         Self {
-            reachability: Reachability::Down,
+            up: Some(false),
             models: self.models.clone(),
             problem: Some("it accepts connections and does not answer".to_owned()),
         }
@@ -244,14 +219,14 @@ mod tests {
 
     #[test]
     fn a_server_that_was_up_is_doubted_slowly_and_not_while_it_sends() {
-        let up = Snapshot::default().listed(Vec::new());
-        assert_eq!(up.reachability, Reachability::Up);
-        let after = |misses, is_sending| up.unanswered(misses, is_sending).reachability;
-        assert_eq!(after(1, false), Reachability::Up);
-        assert_eq!(after(2, false), Reachability::Down);
-        assert_eq!(after(9, true), Reachability::Up);
+        let up = Snapshot::listed(Vec::new());
+        assert_eq!(up.up, Some(true));
+        let after = |misses, is_sending| up.unanswered(misses, is_sending).up;
+        assert_eq!(after(1, false), Some(true));
+        assert_eq!(after(2, false), Some(false));
+        assert_eq!(after(9, true), Some(true));
         let unknown = Snapshot::default().unanswered(1, true);
-        assert_eq!(unknown.reachability, Reachability::Down);
+        assert_eq!(unknown.up, Some(false));
     }
 
     #[test]
@@ -260,18 +235,19 @@ mod tests {
             id: "m".to_owned(),
             window: None,
             capabilities: None,
+            facts: Arc::default(),
         };
-        let up = Snapshot::default().listed(vec![model]);
-        for (kind, reachability) in [
-            (ErrorKind::Unreachable, Reachability::Down),
-            (ErrorKind::Outage, Reachability::Down),
-            (ErrorKind::Busy, Reachability::Up),
-            (ErrorKind::ModelNotFound, Reachability::Up),
-            (ErrorKind::Failed, Reachability::Up),
+        let before = Snapshot::listed(vec![model]);
+        for (kind, up) in [
+            (ErrorKind::Unreachable, Some(false)),
+            (ErrorKind::Outage, Some(false)),
+            (ErrorKind::Busy, Some(true)),
+            (ErrorKind::ModelNotFound, Some(true)),
+            (ErrorKind::Failed, Some(true)),
         ] {
-            let now = up.refused(&ProviderError::new(kind, ""), &Redactor::default());
+            let now = before.refused(&ProviderError::new(kind, ""), &Redactor::default());
             let models = now.models.map(|models| models.len());
-            assert_eq!((now.reachability, models), (reachability, Some(1)));
+            assert_eq!((now.up, models), (up, Some(1)));
         }
     }
 }

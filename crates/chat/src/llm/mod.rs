@@ -1,38 +1,49 @@
 //! Model servers behind one service: routing, queueing, retries, circuit breakers and failover.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use common::{
     config::{self, ProviderKind},
     identity::UserId,
     shutdown::Shutdown,
 };
+use tokio::time::timeout;
 
 mod attempt;
+mod call;
 mod chunk;
 mod circuit_breaker;
 mod deadlines;
+mod embedding;
 mod error;
+mod failover;
 mod generation;
 mod health;
+mod model;
 pub mod providers;
 mod redaction;
 mod request;
 mod routing;
 mod scheduler;
+mod think_tags;
 mod upstream;
 
 pub use crate::llm::{
     chunk::{Chunk, ToolCall},
+    embedding::{EmbeddedPart, EmbeddingRun},
     error::{Feature, ModelError},
-    generation::Generation,
-    request::{ChatRequest, Prompt, PromptMessage},
+    generation::{Generation, GenerationStream},
+    model::{Capabilities, LoadedModel, Model, ModelFacts},
+    request::{ChatRequest, EmbeddingInput, EmbeddingRequest, Prompt, PromptMessage},
+    scheduler::{Placement, Scheduler},
 };
 use crate::llm::{
-    health::Reachability,
     routing::{Router, Selection},
     upstream::Upstream,
 };
+
+/// How long a server may take to say what it holds, or which one it is.
+const BRIEFLY: Duration = Duration::from_secs(2);
 
 /// All model servers of this instance. Cheap to clone; all clones share them.
 #[derive(Clone)]
@@ -48,33 +59,19 @@ pub struct Route {
     pub provider: ProviderKind,
     /// That provider's window for the model, in tokens.
     pub window: u32,
+    /// That provider's place in the list.
+    index: usize,
     /// The model that the caller named: each provider tried has its own where there was none.
     requested: Option<String>,
 }
 
-/// A model that can be asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Model {
-    pub id: String,
-    pub provider: ProviderKind,
-    /// The window that it is asked with, in tokens.
-    pub window: u32,
-    /// Whether it answers where nobody names a model.
-    pub is_default: bool,
-    /// Whether it answers chats; embedding models do not.
-    pub can_chat: bool,
-}
-
-/// How a provider is, for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProviderStatus {
     pub provider: ProviderKind,
     /// Whether the last probe reached it; `None` before the first.
     pub up: Option<bool>,
     pub breaker_open: bool,
-    /// Requests that run on it.
     pub running: usize,
-    /// Requests that wait for it.
     pub waiting: usize,
 }
 
@@ -84,21 +81,19 @@ impl LlmService {
     /// # Errors
     /// Where an HTTP client cannot be built.
     pub fn new(settings: &config::Llm, shutdown: &Shutdown) -> Result<Self, reqwest::Error> {
-        let mut kinds: Vec<ProviderKind> = Vec::new();
-        for kind in &settings.providers {
-            if !kinds.contains(kind) {
-                kinds.push(*kind);
-            }
-        }
+        let kinds = settings.providers.iter();
         let upstreams: Vec<_> = kinds
-            .into_iter()
-            .map(|kind| Upstream::new(kind, settings).map(Arc::new))
+            .map(|kind| Upstream::new(*kind, settings).map(Arc::new))
             .collect::<Result<_, _>>()?;
         for upstream in upstreams.iter().filter(|upstream| !upstream.is_demo()) {
             shutdown.spawn(upstream.clone().run_probes(shutdown.clone()));
         }
         Ok(Self {
-            router: Arc::new(Router::new(upstreams, settings.model.clone())),
+            router: Arc::new(Router::new(
+                upstreams,
+                settings.model.clone(),
+                settings.aliases.clone(),
+            )),
         })
     }
 
@@ -113,16 +108,45 @@ impl LlmService {
     /// [`ModelError::NotFound`] with the command that gets it, [`ModelError::Unavailable`] where every provider that
     /// has it is known to be down, [`ModelError::UnsupportedByModel`] for a model that does not chat.
     pub fn resolve(&self, model: Option<&str>) -> Result<Route, ModelError> {
-        let selection = self.router.select(model, 0, &[])?;
-        if !selection.upstream.can_chat(&selection.model) {
-            return Err(ModelError::UnsupportedByModel(Feature::Chat));
+        self.route(model, Feature::Chat, |all| all.completion)
+    }
+
+    /// Where a request for embeddings of that model goes.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]; [`ModelError::UnsupportedByModel`] for a model that makes none.
+    pub fn resolve_embedding(&self, model: Option<&str>) -> Result<Route, ModelError> {
+        self.route(model, Feature::Embeddings, |all| all.embedding)
+    }
+
+    fn route(
+        &self,
+        requested: Option<&str>,
+        feature: Feature,
+        can: fn(Capabilities) -> bool,
+    ) -> Result<Route, ModelError> {
+        let Selection { index, upstream, model } = self.router.select(requested, 0, &[])?;
+        if upstream.is_demo() && feature == Feature::Embeddings {
+            let why = "the demo makes no embeddings".to_owned();
+            return Err(ModelError::Unavailable(why));
+        }
+        let capabilities = upstream.model(&model).and_then(|model| model.capabilities);
+        if capabilities.is_some_and(|all| !can(all)) {
+            return Err(ModelError::UnsupportedByModel(feature));
         }
         Ok(Route {
-            provider: selection.upstream.kind(),
-            window: selection.upstream.window(&selection.model),
-            model: selection.model,
-            requested: model.map(str::to_owned),
+            provider: upstream.kind(),
+            window: upstream.window(&model),
+            model,
+            index,
+            requested: requested.map(str::to_owned),
         })
+    }
+
+    /// What the model can do that would answer, where its server tells.
+    pub fn capabilities(&self, model: &str) -> Option<Capabilities> {
+        let selection = self.router.select(Some(model), 0, &[]).ok()?;
+        selection.upstream.model(&selection.model)?.capabilities
     }
 
     /// Joins the queue of the route's provider.
@@ -130,59 +154,116 @@ impl LlmService {
     /// # Errors
     /// [`ModelError::QueueFull`].
     pub fn enqueue(&self, route: &Route, user: &UserId) -> Result<Generation, ModelError> {
-        let mut upstreams = self.router.upstreams().iter().enumerate();
-        let (index, upstream) = upstreams
-            .find(|(_, upstream)| upstream.kind() == route.provider)
-            .ok_or_else(|| ModelError::Unavailable("no such provider".to_owned()))?;
-        let selection = Selection {
-            index,
-            upstream: upstream.clone(),
-            model: route.model.clone(),
-        };
-        Generation::enqueue(
-            self.router.clone(),
-            user,
-            route.requested.clone(),
-            selection,
-        )
+        Generation::enqueue(&self.router, user, route)
     }
 
-    /// The models of every provider that is up, in the order in which they are tried; `demo` where it stands in.
+    /// Joins the lane for embeddings of the route's provider: answers go first.
+    ///
+    /// # Errors
+    /// [`ModelError::QueueFull`].
+    pub fn enqueue_embedding(
+        &self,
+        route: &Route,
+        user: &UserId,
+    ) -> Result<EmbeddingRun, ModelError> {
+        EmbeddingRun::enqueue(&self.router, user, route)
+    }
+
+    /// The models of every provider that is up, in the order in which they are tried; `demo` where it stands in; then the
+    /// aliases of these.
     pub fn models(&self) -> Vec<Model> {
         let default = self.resolve(None).ok();
         let mut models = Vec::new();
         for upstream in self.router.upstreams() {
-            let route = default
-                .as_ref()
-                .filter(|route| route.provider == upstream.kind());
-            if upstream.is_demo() {
-                models.extend(route.map(|route| Model {
-                    id: route.model.clone(),
-                    provider: route.provider,
-                    window: route.window,
-                    is_default: true,
-                    can_chat: true,
-                }));
-            } else if !upstream.is_down() {
-                let listed = upstream.health().models().unwrap_or_default();
-                models.extend(listed.iter().map(|model| Model {
-                    id: model.id.clone(),
-                    can_chat: model.can_chat(),
-                    provider: upstream.kind(),
-                    window: upstream.window_of(Some(model)),
-                    is_default:
-                        route.is_some_and(|route| upstream.same_model(&model.id, &route.model)),
-                }));
+            let route = default.as_ref().filter(|route| route.provider == upstream.kind());
+            let is_idle_demo = upstream.is_demo() && route.is_none();
+            if is_idle_demo || upstream.health().is_down() {
+                continue;
             }
+            let listed = upstream.health().models().unwrap_or_default();
+            models.extend(listed.iter().map(|model| Model {
+                id: model.id.clone(),
+                capabilities: model.capabilities,
+                facts: model.facts.clone(),
+                provider: upstream.kind(),
+                window: upstream.window_of(Some(model)),
+                is_default:
+                    route.is_some_and(|route| {
+                        upstream.provider().same_model(&model.id, &route.model)
+                    }),
+            }));
         }
+        let mut aliases = Vec::new();
+        for (alias, target) in self.router.aliases() {
+            let model = models.iter().find(|model| self.same_model(model, target));
+            aliases.extend(model.map(|model| Model {
+                id: alias.clone(),
+                is_default: false,
+                ..model.clone()
+            }));
+        }
+        models.extend(aliases);
         models
     }
 
-    /// Whether two names may mean the same model at one of the providers.
-    pub fn same_model(&self, listed: &Model, requested: &str) -> bool {
+    /// The models that servers hold in memory now; all of a server's where it does not tell. Servers that do not answer in
+    /// time are left out.
+    pub async fn loaded(&self) -> Vec<LoadedModel> {
+        let mut loaded = Vec::new();
+        let models = self.distinct_models();
+        for upstream in self.router.upstreams().iter().filter(|it| !it.health().is_down()) {
+            let Ok(Ok(told)) = timeout(BRIEFLY, upstream.provider().loaded()).await else {
+                continue;
+            };
+            let known = models.iter().filter(|model| model.provider == upstream.kind());
+            loaded.extend(known.filter_map(|model| {
+                let expires_at = match &told {
+                    None => None,
+                    Some(told) => {
+                        let same = |(name, _): &&(String, _)| {
+                            upstream.provider().same_model(&model.id, name)
+                        };
+                        told.iter().find(same)?.1.clone()
+                    }
+                };
+                Some(LoadedModel { model: model.clone(), expires_at })
+            }));
+        }
+        loaded
+    }
+
+    /// The version of the first server that tells one.
+    pub async fn server_version(&self) -> Option<String> {
+        for upstream in self.router.upstreams().iter().filter(|it| !it.health().is_down()) {
+            let answer = timeout(BRIEFLY, upstream.provider().version()).await;
+            if let Ok(Ok(Some(version))) = answer {
+                return Some(version);
+            }
+        }
+        None
+    }
+
+    /// Each id once, of the provider that answers for it.
+    pub fn distinct_models(&self) -> Vec<Model> {
+        let mut known = HashSet::new();
+        let mut models = self.models();
+        models.retain(|model| known.insert(model.id.clone()));
+        models
+    }
+
+    /// The model of that name, or one that the name may mean at its provider.
+    pub fn find(&self, name: &str) -> Option<Model> {
+        let models = self.distinct_models();
+        let exact = models.iter().position(|model| model.id == name);
+        let found = exact.or_else(|| models.iter().position(|model| self.same_model(model, name)));
+        models.into_iter().nth(found?)
+    }
+
+    fn same_model(&self, listed: &Model, requested: &str) -> bool {
         let mut upstreams = self.router.upstreams().iter();
         upstreams.any(|upstream| {
-            upstream.kind() == listed.provider && upstream.same_model(&listed.id, requested)
+            upstream.kind() == listed.provider
+                && upstream.provider().same_model(&listed.id, requested)
         })
     }
 
@@ -190,7 +271,9 @@ impl LlmService {
     pub fn problems(&self) -> Vec<String> {
         let problem = |upstream: &Arc<Upstream>| {
             let problem = match upstream.health().problem() {
-                Some(problem) if upstream.is_down() => format!("cannot be reached: {problem}"),
+                Some(problem) if upstream.health().is_down() => {
+                    format!("cannot be reached: {problem}")
+                }
                 Some(problem) => problem,
                 None if !upstream.is_breaker_closed() => "failed too often in a row".to_owned(),
                 None => return None,
@@ -200,15 +283,17 @@ impl LlmService {
         self.router.upstreams().iter().filter_map(problem).collect()
     }
 
+    pub fn schedulers(&self) -> impl Iterator<Item = (ProviderKind, &Arc<Scheduler>)> {
+        self.router.upstreams().iter().map(|upstream| (upstream.kind(), upstream.scheduler()))
+    }
+
     /// How every provider is, in the order of the settings.
     pub fn status(&self) -> Vec<ProviderStatus> {
         let status = |upstream: &Arc<Upstream>| {
-            let (running, waiting) = upstream.load();
-            let reachability = upstream.health().reachability();
+            let (running, waiting) = upstream.scheduler().load();
             ProviderStatus {
                 provider: upstream.kind(),
-                up: (reachability != Reachability::Unknown)
-                    .then_some(reachability == Reachability::Up),
+                up: upstream.health().up(),
                 breaker_open: !upstream.is_breaker_closed(),
                 running,
                 waiting,

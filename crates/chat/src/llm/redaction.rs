@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use crate::llm::request::ChatRequest;
 
-/// Most characters that are kept.
 const MAX_CHARS: usize = 300;
 /// Words in a row that count as quoted from the request.
 const QUOTE: usize = 3;
@@ -31,20 +30,13 @@ impl<'a> Redactor<'a> {
 
     pub(super) fn redact(&self, text: &str) -> String {
         let message = error_message(text);
-        let words = words(&message);
-        let mut hidden: HashSet<usize> = (0..words.len())
-            .filter(|&at| words.get(at).is_some_and(|word| self.is_secret(word.text)))
-            .collect();
-        for at in 1..words.len() {
-            let after = |name: &str| {
-                words
-                    .get(at - 1)
-                    .is_some_and(|word| word.text.eq_ignore_ascii_case(name))
-            };
-            if after("bearer") || after("basic") {
-                hidden.insert(at);
-            }
-        }
+        let words: Vec<_> = split(&message).collect();
+        let follows_scheme = |at: usize| {
+            let before = at.checked_sub(1).map_or("", |at| words[at].text);
+            ["bearer", "basic"].iter().any(|scheme| before.eq_ignore_ascii_case(scheme))
+        };
+        let is_hidden = |at: &usize| self.is_secret(words[*at].text) || follows_scheme(*at);
+        let mut hidden: HashSet<usize> = (0..words.len()).filter(is_hidden).collect();
         self.hide_quotes(&words, &mut hidden);
         mask(&message, &words, &hidden)
     }
@@ -54,16 +46,12 @@ impl<'a> Redactor<'a> {
             && word.bytes().any(|byte| byte.is_ascii_digit())
             && word.bytes().any(|byte| byte.is_ascii_alphabetic());
         let known_prefix = ["sk-", "hf_", "cbk_", "eyJ", "gsk_"];
-        let shows_key = self
-            .api_key
-            .filter(|key| !key.is_empty())
-            .is_some_and(|key| {
-                word.contains(key) || (word.len() >= KEY_PART && key.contains(word)) || {
-                    let is_part =
-                        |part: &[u8]| word.as_bytes().windows(KEY_PART).any(|w| w == part);
-                    key.as_bytes().windows(KEY_PART).any(is_part)
-                }
-            });
+        let shows_key = self.api_key.filter(|key| !key.is_empty()).is_some_and(|key| {
+            word.contains(key) || (word.len() >= KEY_PART && key.contains(word)) || {
+                let is_part = |part: &[u8]| word.as_bytes().windows(KEY_PART).any(|w| w == part);
+                key.as_bytes().windows(KEY_PART).any(is_part)
+            }
+        });
         is_key || shows_key || known_prefix.iter().any(|prefix| word.starts_with(prefix))
     }
 
@@ -80,7 +68,7 @@ impl<'a> Redactor<'a> {
             }
         }
         each_text(request, &mut |text| {
-            let sent: Vec<String> = split(text).map(|(_, word)| word.to_lowercase()).collect();
+            let sent: Vec<String> = split(text).map(|word| word.text.to_lowercase()).collect();
             let shortest = sent.len().min(QUOTE);
             for length in 1..=QUOTE {
                 for row in sent.windows(length) {
@@ -108,7 +96,7 @@ struct Word<'a> {
 }
 
 /// Letters and digits, with the marks that keys and tokens are written with.
-fn split(text: &str) -> impl Iterator<Item = (usize, &str)> {
+fn split(text: &str) -> impl Iterator<Item = Word<'_>> {
     let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     let mut rest = 0;
     std::iter::from_fn(move || {
@@ -116,14 +104,8 @@ fn split(text: &str) -> impl Iterator<Item = (usize, &str)> {
         let tail = text.get(from..)?;
         let length = tail.find(|c: char| !is_word(c)).unwrap_or(tail.len());
         rest = from + length;
-        Some((from, text.get(from..rest)?.trim_end_matches('.')))
+        Some(Word { start: from, text: text.get(from..rest)?.trim_end_matches('.') })
     })
-}
-
-fn words(text: &str) -> Vec<Word<'_>> {
-    split(text)
-        .map(|(start, text)| Word { start, text })
-        .collect()
 }
 
 /// The text with the hidden words masked, on one line, of bounded length.
@@ -138,21 +120,14 @@ fn mask(text: &str, words: &[Word<'_>], hidden: &HashSet<usize>) -> String {
         masked.push_str(text.get(copied..word.start).unwrap_or_default());
         masked.push_str(MASK);
         while hidden.contains(&at) {
-            copied = words
-                .get(at)
-                .map_or(copied, |word| word.start + word.text.len());
+            copied = words.get(at).map_or(copied, |word| word.start + word.text.len());
             at += 1;
         }
     }
     masked.push_str(text.get(copied..).unwrap_or_default());
-    masked
-        .chars()
-        .take(MAX_CHARS)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    masked.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Every text of a request.
 fn each_text(request: &ChatRequest, visit: &mut impl FnMut(&str)) {
     fn walk(value: &Value, visit: &mut impl FnMut(&str)) {
         match value {
@@ -162,7 +137,7 @@ fn each_text(request: &ChatRequest, visit: &mut impl FnMut(&str)) {
             _ => {}
         }
     }
-    for message in &request.messages {
+    for message in request.messages.iter() {
         visit(&message.content);
         for (name, value) in message.extra.iter().flatten() {
             if name != "role" {
@@ -171,12 +146,7 @@ fn each_text(request: &ChatRequest, visit: &mut impl FnMut(&str)) {
         }
     }
     request.extra.values().for_each(|value| walk(value, visit));
-    request
-        .options
-        .stop
-        .iter()
-        .flatten()
-        .for_each(|text| visit(text));
+    request.options.stop.iter().flatten().for_each(|text| visit(text));
 }
 
 /// What an error answer says to people: the message of a JSON document, wherever servers put it, else the text itself.
@@ -216,15 +186,9 @@ mod tests {
     use crate::llm::request::PromptMessage;
 
     fn request(said: &str) -> ChatRequest {
-        let message = PromptMessage {
-            role: "user".to_owned(),
-            content: said.to_owned(),
-            extra: None,
-        };
-        ChatRequest {
-            messages: vec![message],
-            ..ChatRequest::default()
-        }
+        let message =
+            PromptMessage { role: "user".to_owned(), content: said.to_owned(), extra: None };
+        ChatRequest { messages: vec![message].into(), ..ChatRequest::default() }
     }
 
     #[test]
@@ -233,10 +197,7 @@ mod tests {
         for (text, shown) in [
             ("wrong key sesame-opens-it given", "wrong key [...] given"),
             ("wrong key sesame-o*** given", "wrong key [...]*** given"),
-            (
-                "Authorization: Bearer abc.def",
-                "Authorization: Bearer [...]",
-            ),
+            ("Authorization: Bearer abc.def", "Authorization: Bearer [...]"),
             ("key sk-12 and hf_ab", "key [...] and [...]"),
             ("got 0c550705881edf8c95fbc1c19c08", "got [...]"),
             ("no such model", "no such model"),
@@ -254,16 +215,10 @@ mod tests {
         let body =
             json!({ "detail": [{ "msg": "value is wrong: pin is 4711 and", "input": "Graz" }] });
         assert_eq!(redactor.redact(&body.to_string()), "value is wrong: [...]");
-        assert_eq!(
-            redactor.redact("template failed at 4711"),
-            "template failed at [...]"
-        );
+        assert_eq!(redactor.redact("template failed at 4711"), "template failed at [...]");
         assert_eq!(redactor.redact("it is not there"), "it is not there");
         let short = super::tests::request("hunter2");
-        assert_eq!(
-            Redactor::new(None, Some(&short)).redact("bad: hunter2"),
-            "bad: [...]"
-        );
+        assert_eq!(Redactor::new(None, Some(&short)).redact("bad: hunter2"), "bad: [...]");
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
 use crate::domain::Options;
 
 /// What makes the request once a provider's turn has come: called once for each provider tried, since windows differ.
 pub trait Prompt: Send + Sync {
-    /// The request for that model and window.
     fn fit(&self, model: &str, window: u32) -> ChatRequest;
 }
 
@@ -15,31 +17,77 @@ pub trait Prompt: Send + Sync {
 pub struct PromptMessage {
     /// `system`, `user`, `assistant`, or on `/v1` also `tool`.
     pub role: String,
-    /// Its text.
     pub content: String,
-    /// On `/v1` alone: everything else of the message (`tool_calls`, `tool_call_id`, `name`, and `content` as parts), as sent.
-    pub extra: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Of stateless completions alone: everything else of the message (`tool_calls`, `tool_call_id`, `name`, and `content` as parts), as sent.
+    pub extra: Option<Map<String, Value>>,
 }
 
-/// One request to a model server.
+impl PromptMessage {
+    /// A message of text alone.
+    pub fn text(role: &str, content: impl Into<String>) -> Self {
+        Self { role: role.to_owned(), content: content.into(), extra: None }
+    }
+
+    /// Sets a member of [`Self::extra`].
+    pub fn set(&mut self, member: &str, value: impl Into<Value>) {
+        self.extra.get_or_insert_default().insert(member.to_owned(), value.into());
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct ChatRequest {
-    /// The model.
     pub model: String,
     /// The messages that fit, oldest first.
-    pub messages: Vec<PromptMessage>,
-    /// The caller's options.
+    pub messages: Arc<[PromptMessage]>,
     pub options: Options,
     /// The window in tokens.
     pub window: u32,
     /// Our estimate of the prompt's tokens.
     pub prompt_estimate: u32,
-    /// How many earlier messages were left out.
     pub dropped: u64,
-    /// On `/v1` alone: the prompt goes as the caller made it; a server that would cut it silently is told not to.
+    /// Of stateless completions alone: the prompt goes as the caller made it; a server that would cut it silently is told not to.
     pub untrimmed: bool,
-    /// On `/v1` alone: members passed through to servers that have them (`tools`, `tool_choice`, `response_format`, …).
-    pub extra: serde_json::Map<String, serde_json::Value>,
+    /// Of stateless completions alone: members passed through to servers that have them (`tools`, `tool_choice`, `response_format`, …).
+    pub extra: Arc<Map<String, Value>>,
     /// The id of the caller's request, passed on so that the server's log can be searched by it; empty: none is sent.
     pub request_id: Arc<str>,
+}
+
+#[derive(Clone, Debug)]
+pub enum EmbeddingInput {
+    Texts(Arc<[String]>),
+    /// Texts as the model's tokens.
+    Tokens(Arc<[Vec<u32>]>),
+}
+
+#[derive(Clone, Debug)]
+pub struct EmbeddingRequest {
+    pub input: EmbeddingInput,
+    /// The length that the vectors are to have.
+    pub dimensions: Option<u32>,
+    /// Whether an input that is too long is cut, where the server can; else it is refused.
+    pub truncate: bool,
+    pub request_id: Arc<str>,
+}
+
+impl EmbeddingInput {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Tokens(lists) => lists.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Serialize for EmbeddingInput {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Texts(texts) => texts[..].serialize(to),
+            Self::Tokens(lists) => lists[..].serialize(to),
+        }
+    }
 }

@@ -1,44 +1,38 @@
 //! Routing: which provider gets a request, decided by the last health probe of each, without waiting.
 
-use std::sync::Arc;
-
-use common::identity::UserId;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::llm::{
-    attempt::ProviderAttempt,
     error::ModelError,
-    upstream::{Availability, Upstream, not_found},
+    upstream::{Upstream, not_found},
 };
 
 pub(super) struct Router {
-    /// In the order of the settings.
     upstreams: Vec<Arc<Upstream>>,
     /// The model where nothing else names one.
     default_model: String,
+    /// The model that each further name stands for.
+    aliases: BTreeMap<String, String>,
 }
 
 /// A provider that can be asked now.
 pub(super) struct Selection {
-    /// Its place in the list.
     pub(super) index: usize,
     pub(super) upstream: Arc<Upstream>,
     pub(super) model: String,
 }
 
-impl Selection {
-    /// Joins the provider's queue; `None` where it is full.
-    pub(super) fn enqueue(self, user: &UserId) -> Option<ProviderAttempt> {
-        let permit = self.upstream.enqueue(user)?;
-        Some(ProviderAttempt::new(self.upstream, self.model, permit))
-    }
-}
-
 impl Router {
-    pub(super) fn new(upstreams: Vec<Arc<Upstream>>, default_model: String) -> Self {
-        Self {
-            upstreams,
-            default_model,
-        }
+    pub(super) fn new(
+        upstreams: Vec<Arc<Upstream>>,
+        default_model: String,
+        aliases: BTreeMap<String, String>,
+    ) -> Self {
+        Self { upstreams, default_model, aliases }
+    }
+
+    pub(super) fn aliases(&self) -> &BTreeMap<String, String> {
+        &self.aliases
     }
 
     pub(super) fn upstreams(&self) -> &[Arc<Upstream>] {
@@ -63,13 +57,12 @@ impl Router {
         let (mut lacking, mut is_down) = (None, false);
         let candidates = self.upstreams.iter().enumerate().skip(from);
         for (index, upstream) in candidates.filter(|(_, upstream)| !upstream.is_demo()) {
-            let model = requested
-                .or(upstream.default_model())
-                .unwrap_or(&self.default_model);
-            let availability = upstream.availability(model);
-            if upstream.is_down() {
-                is_down |= availability == Availability::Yes;
-            } else if availability == Availability::No {
+            let named = requested.or(upstream.default_model()).unwrap_or(&self.default_model);
+            let model = self.aliases.get(named).map_or(named, String::as_str);
+            let has_model = upstream.has_model(model);
+            if upstream.health().is_down() {
+                is_down |= has_model == Some(true);
+            } else if has_model == Some(false) {
                 lacking = lacking.or(Some((upstream.kind(), model)));
             } else if unreachable.contains(&index) || !upstream.is_breaker_closed() {
                 is_down = true;
@@ -86,9 +79,9 @@ impl Router {
         }
         match lacking {
             Some((kind, model)) if !is_down => Err(not_found(kind, model)),
-            _ => Err(ModelError::Unavailable(
-                "no provider that may have the model is up".to_owned(),
-            )),
+            _ => {
+                Err(ModelError::Unavailable("no provider that may have the model is up".to_owned()))
+            }
         }
     }
 
@@ -96,7 +89,7 @@ impl Router {
         let mut upstreams = self.upstreams.iter().enumerate();
         let (index, demo) = upstreams.clone().find(|(_, upstream)| upstream.is_demo())?;
         let is_away = |(index, upstream): (usize, &Arc<Upstream>)| {
-            upstream.is_demo() || upstream.is_down() || unreachable.contains(&index)
+            upstream.is_demo() || upstream.health().is_down() || unreachable.contains(&index)
         };
         upstreams.all(is_away).then(|| Selection {
             index,

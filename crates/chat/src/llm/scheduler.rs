@@ -1,45 +1,59 @@
 //! Scheduler of one provider: a bounded number of requests runs, a bounded number waits, and users are served in turn.
 //!
-//! A user may have at most as many waiting requests as there are free places left, so that one user alone can take half of
-//! the queue, two a third each, and there is always a place for somebody who has none.
+//! There are two lanes. An answer that waits always goes before embeddings, which take slots that are free, and leave one
+//! to answers where there are several. In each lane a user may have at most as many waiting requests as there are free
+//! places left, so that one user alone can take half of it, two a third each, and there is always a place for somebody
+//! who has none.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use common::identity::UserId;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-/// A waiter's position once its turn has come.
-const ADMITTED: usize = usize::MAX;
+pub(super) use crate::domain::Lane;
+use crate::llm::scheduler::waiting::Waiting;
+
+mod shared;
+mod waiting;
+
+pub use shared::Placement;
+
+/// In the order in which they are served.
+const LANES: [Lane; 2] = [Lane::Answers, Lane::Embeddings];
 
 #[derive(Debug)]
-pub(super) struct Scheduler {
+pub struct Scheduler {
     provider: &'static str,
     running_limit: usize,
+    /// Of each lane.
     waiting_limit: usize,
     state: Mutex<SchedulerState>,
+    /// Wakes whoever gives slots, where that is not this scheduler.
+    changes: Notify,
 }
 
 #[derive(Debug, Default)]
 struct SchedulerState {
-    running: usize,
-    waiting: usize,
-    /// Users who wait, in the order in which they are served next.
-    rotation: VecDeque<UserId>,
-    /// Each user's waiting requests, first come first.
-    waiters: HashMap<UserId, VecDeque<Arc<Waiter>>>,
+    running: HashMap<(Lane, UserId), usize>,
+    answers: Waiting,
+    embeddings: Waiting,
+    /// Whether slots are given by [`Scheduler::place`] alone.
+    is_shared: bool,
 }
 
-#[derive(Debug)]
-struct Waiter {
-    /// How many wait ahead, or [`ADMITTED`]; written under the scheduler's lock alone.
-    position: AtomicUsize,
-    changed: Notify,
+/// Tells a request where it stands; written under the scheduler's lock alone.
+type Waiter = watch::Sender<Position>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Position {
+    Unknown,
+    /// So many wait ahead.
+    Waiting(usize),
+    /// Its turn has come.
+    Admitted,
 }
 
 /// A place in the queue, then a slot. Dropping it gives back whichever it is.
@@ -47,50 +61,80 @@ struct Waiter {
 pub(super) struct SchedulerPermit {
     scheduler: Arc<Scheduler>,
     user: UserId,
+    lane: Lane,
     waiter: Arc<Waiter>,
 }
 
 impl Scheduler {
-    /// A scheduler that runs `running` requests at a time and lets `waiting` wait.
+    /// A scheduler that runs `running` requests at a time and lets `waiting` wait in each lane.
     pub(super) fn new(provider: &'static str, running: usize, waiting: usize) -> Arc<Self> {
         let scheduler = Self {
             provider,
             running_limit: running.max(1),
             waiting_limit: waiting,
             state: Mutex::default(),
+            changes: Notify::new(),
         };
         scheduler.report(&scheduler.state());
         Arc::new(scheduler)
     }
 
     /// Takes a slot or a place in the queue; `None` where the queue is full, or this user's part of it.
-    pub(super) fn enqueue(self: &Arc<Self>, user: &UserId) -> Option<SchedulerPermit> {
+    pub(super) fn enqueue(self: &Arc<Self>, user: &UserId, lane: Lane) -> Option<SchedulerPermit> {
         let mut state = self.state();
-        let waiter = Arc::new(Waiter {
-            position: AtomicUsize::new(ADMITTED),
-            changed: Notify::new(),
-        });
-        if state.running < self.running_limit && state.waiting == 0 {
-            state.running += 1;
-        } else if state.waiting_of(user) < self.waiting_limit.saturating_sub(state.waiting) {
-            state.join(user, waiter.clone());
-            state.renumber();
+        // Where slots are shared, those wait, too, who may be given one in a moment.
+        let in_a_moment = if state.is_shared { self.running_limit } else { state.running() };
+        let waiting_limit = self.waiting_limit + in_a_moment.saturating_sub(state.running());
+        let starts =
+            !state.is_shared && state.waiting(lane).is_empty() && self.has_slot(&state, lane);
+        let position = if starts { Position::Admitted } else { Position::Unknown };
+        let waiter = Arc::new(Waiter::new(position));
+        if starts {
+            state.start(lane, user);
+        } else if state.waiting(lane).has_place(user, waiting_limit) {
+            state.waiting(lane).join(user, waiter.clone());
         } else {
             return None;
         }
-        self.report(&state);
+        self.admit(&mut state);
         drop(state);
-        Some(SchedulerPermit {
-            scheduler: self.clone(),
-            user: user.clone(),
-            waiter,
-        })
+        Some(SchedulerPermit { scheduler: self.clone(), user: user.clone(), lane, waiter })
     }
 
     /// How many requests run and how many wait.
-    pub(super) fn load(&self) -> (usize, usize) {
+    pub fn load(&self) -> (usize, usize) {
         let state = self.state();
-        (state.running, state.waiting)
+        (state.running(), state.answers.len() + state.embeddings.len())
+    }
+
+    /// Whether a request of that lane may start now, as far as others run or wait.
+    fn has_slot(&self, state: &SchedulerState, lane: Lane) -> bool {
+        let is_free = state.running() < self.running_limit;
+        match lane {
+            Lane::Answers => is_free,
+            Lane::Embeddings => {
+                let limit = self.running_limit.saturating_sub(1).max(1);
+                is_free && state.answers.is_empty() && state.running_of(Lane::Embeddings) < limit
+            }
+        }
+    }
+
+    /// Gives every free slot to whoever is next, or has it given.
+    fn admit(&self, state: &mut SchedulerState) {
+        if state.is_shared {
+            self.changes.notify_one();
+        } else {
+            for lane in LANES {
+                while self.has_slot(state, lane)
+                    && let Some((user, waiter)) = state.waiting(lane).pop()
+                {
+                    state.start(lane, &user);
+                    move_to(&waiter, Position::Admitted);
+                }
+            }
+            state.renumber();
+        }
+        self.report(state);
     }
 
     fn state(&self) -> MutexGuard<'_, SchedulerState> {
@@ -98,107 +142,92 @@ impl Scheduler {
     }
 
     fn report(&self, state: &SchedulerState) {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a gauge is a float; counts are small"
-        )]
-        {
-            metrics::gauge!("llm_running", "provider" => self.provider).set(state.running as f64);
-            metrics::gauge!("llm_queued", "provider" => self.provider).set(state.waiting as f64);
-        }
+        let gauge = |name: &'static str, count: usize| {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts are small")]
+            metrics::gauge!(name, "provider" => self.provider).set(count as f64);
+        };
+        gauge("llm_running", state.running());
+        gauge("llm_queued", state.answers.len());
+        gauge("llm_embeddings_queued", state.embeddings.len());
     }
 }
 
 impl SchedulerState {
-    fn waiting_of(&self, user: &UserId) -> usize {
-        self.waiters.get(user).map_or(0, VecDeque::len)
-    }
-
-    fn join(&mut self, user: &UserId, waiter: Arc<Waiter>) {
-        let queue = self.waiters.entry(user.clone()).or_default();
-        if queue.is_empty() {
-            self.rotation.push_back(user.clone());
-        }
-        queue.push_back(waiter);
-        self.waiting += 1;
-    }
-
-    /// Gives a free slot to the user whose turn it is; that user then comes last.
-    fn admit_next(&mut self) {
-        let Some(user) = self.rotation.pop_front() else {
-            return;
-        };
-        let Some(queue) = self.waiters.get_mut(&user) else {
-            return;
-        };
-        if let Some(waiter) = queue.pop_front() {
-            self.waiting -= 1;
-            self.running += 1;
-            waiter.move_to(ADMITTED);
-        }
-        if queue.is_empty() {
-            self.waiters.remove(&user);
-        } else {
-            self.rotation.push_back(user);
+    fn waiting(&mut self, lane: Lane) -> &mut Waiting {
+        match lane {
+            Lane::Answers => &mut self.answers,
+            Lane::Embeddings => &mut self.embeddings,
         }
     }
 
-    fn leave(&mut self, user: &UserId, waiter: &Arc<Waiter>) {
-        let Some(queue) = self.waiters.get_mut(user) else {
-            return;
-        };
-        let before = queue.len();
-        queue.retain(|other| !Arc::ptr_eq(other, waiter));
-        self.waiting -= before - queue.len();
-        if queue.is_empty() {
-            self.waiters.remove(user);
-            self.rotation.retain(|other| other != user);
-        }
+    fn running(&self) -> usize {
+        self.running.values().sum()
     }
 
-    /// Tells every waiter how many are served before it, in the order in which slots will be given.
+    fn running_of(&self, lane: Lane) -> usize {
+        self.running.iter().filter(|((of, _), _)| *of == lane).map(|(_, running)| running).sum()
+    }
+
+    fn start(&mut self, lane: Lane, user: &UserId) {
+        *self.running.entry((lane, user.clone())).or_default() += 1;
+    }
+
+    fn stop(&mut self, lane: Lane, user: &UserId) {
+        self.running.entry((lane, user.clone())).and_modify(|running| *running -= 1);
+        self.running.retain(|_, running| *running > 0);
+    }
+
+    /// Tells every waiter how many are served before it.
     fn renumber(&self) {
-        let mut round: Vec<_> = self
-            .rotation
-            .iter()
-            .filter_map(|user| self.waiters.get(user))
-            .map(|l| l.iter())
-            .collect();
-        let mut position = 0;
-        while !round.is_empty() {
-            round.retain_mut(|queue| {
-                let Some(waiter) = queue.next() else {
-                    return false;
-                };
-                waiter.move_to(position);
-                position += 1;
-                true
-            });
-        }
+        let answers = self.answers.renumber(0);
+        self.embeddings.renumber(answers);
     }
 }
 
-impl Waiter {
-    fn move_to(&self, position: usize) {
-        if self.position.swap(position, Ordering::AcqRel) != position {
-            self.changed.notify_one();
-        }
-    }
-
-    fn position(&self) -> Option<usize> {
-        Some(self.position.load(Ordering::Acquire)).filter(|position| *position != ADMITTED)
-    }
+fn move_to(waiter: &Waiter, position: Position) {
+    waiter.send_if_modified(|current| std::mem::replace(current, position) != position);
 }
 
 impl SchedulerPermit {
     /// Resolves when the position is another than the one `shown`: how many wait ahead, or `None` when the turn has come.
+    /// The last position shown is 0.
     pub(super) async fn changed(&self, shown: Option<usize>) -> Option<usize> {
+        let mut position = self.waiter.subscribe();
         loop {
-            let position = self.waiter.position();
-            if position.is_none() || position != shown {
-                return position;
+            match *position.borrow_and_update() {
+                // Several slots can become free at once, and positions among several instances are estimates.
+                Position::Admitted if shown.is_some_and(|shown| shown > 0) => return Some(0),
+                Position::Admitted => return None,
+                Position::Waiting(ahead) if shown != Some(ahead) => return Some(ahead),
+                Position::Waiting(_) | Position::Unknown => {}
             }
-            self.waiter.changed.notified().await;
+            // The sender is held here, so this ends with a change alone.
+            let _ = position.changed().await;
+        }
+    }
+
+    fn is_admitted(&self) -> bool {
+        *self.waiter.borrow() == Position::Admitted
+    }
+
+    /// Gives the slot to whoever is next, and waits for another one behind this user's other requests. It is never
+    /// refused: the request was let in already.
+    pub(super) async fn take_turns(&mut self) {
+        if self.is_admitted() {
+            let mut state = self.scheduler.state();
+            state.stop(self.lane, &self.user);
+            self.waiter.send_replace(Position::Unknown);
+            let waiter = self.waiter.clone();
+            state.waiting(self.lane).join(&self.user, waiter);
+            self.scheduler.admit(&mut state);
+        }
+        self.admitted().await;
+    }
+
+    pub(super) async fn admitted(&self) {
+        let mut shown = None;
+        while let Some(position) = self.changed(shown).await {
+            shown = Some(position);
         }
     }
 }
@@ -206,14 +235,12 @@ impl SchedulerPermit {
 impl Drop for SchedulerPermit {
     fn drop(&mut self) {
         let mut state = self.scheduler.state();
-        if self.waiter.position().is_some() {
-            state.leave(&self.user, &self.waiter);
+        if self.is_admitted() {
+            state.stop(self.lane, &self.user);
         } else {
-            state.running -= 1;
-            state.admit_next();
+            state.waiting(self.lane).leave(&self.user, &self.waiter);
         }
-        state.renumber();
-        self.scheduler.report(&state);
+        self.scheduler.admit(&mut state);
     }
 }
 

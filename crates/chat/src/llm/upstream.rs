@@ -5,26 +5,28 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use common::{
     clients::http::model_server,
     config::{self, ProviderKind},
-    identity::UserId,
+    otel::{Span, SpanKind},
     shutdown::Shutdown,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
+use url::Url;
 
+use crate::domain::is_model_name;
 use crate::llm::{
     circuit_breaker::{CallOutcome, CircuitBreaker},
     deadlines::StreamTimeouts,
     error::{ErrorKind, ModelError, ProviderError},
-    health::{Health, Reachability},
+    health::Health,
     providers::{
-        ChunkStream, DEFAULT_WINDOW, ModelInfo, Provider,
+        DEFAULT_WINDOW, ModelInfo, Provider,
         demo::{self, Demo},
         ollama::{Ollama, can_be_pulled},
         openai::OpenAi,
     },
     redaction::Redactor,
     request::ChatRequest,
-    scheduler::{Scheduler, SchedulerPermit},
+    scheduler::Scheduler,
 };
 
 pub(super) struct Upstream {
@@ -34,6 +36,9 @@ pub(super) struct Upstream {
     /// The model where nobody names one, of this provider's own settings.
     default_model: Option<String>,
     default_window: u32,
+    /// `None` for the built-in provider.
+    address: Option<Url>,
+    think_tags: bool,
     timeouts: Timeouts,
     health: Health,
     scheduler: Arc<Scheduler>,
@@ -47,24 +52,10 @@ struct Timeouts {
     total: Duration,
 }
 
-/// Whether a server has a model, as far as is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Availability {
-    Yes,
-    No,
-    /// It never listed its models.
-    Unknown,
-}
-
 impl Upstream {
-    /// # Errors
-    /// Where its HTTP client cannot be built.
     pub(super) fn new(kind: ProviderKind, settings: &config::Llm) -> Result<Self, reqwest::Error> {
-        let provider = match kind {
-            ProviderKind::Demo => return Ok(Self::demo(&settings.model)),
-            ProviderKind::Ollama => &settings.ollama,
-            ProviderKind::OpenAi => &settings.openai,
-            ProviderKind::HuggingFace => &settings.huggingface,
+        let Some(provider) = settings.provider(kind) else {
+            return Ok(Self::demo(&settings.model));
         };
         let client = model_server(provider.connect_timeout)?;
         let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
@@ -76,9 +67,9 @@ impl Upstream {
             },
             api_key: provider.api_key.clone(),
             default_model: provider.model.clone(),
-            default_window: provider
-                .context_window
-                .map_or(DEFAULT_WINDOW, NonZeroU32::get),
+            default_window: provider.context_window.map_or(DEFAULT_WINDOW, NonZeroU32::get),
+            address: Some(provider.base_url.clone()),
+            think_tags: provider.think_tags,
             timeouts: Timeouts {
                 connect: provider.connect_timeout,
                 first_token: provider.first_token_timeout,
@@ -104,13 +95,15 @@ impl Upstream {
             api_key: None,
             default_model: Some(demo::MODEL.to_owned()),
             default_window: DEFAULT_WINDOW,
+            address: None,
+            think_tags: false,
             timeouts: Timeouts {
                 connect: second,
                 first_token: 10 * second,
                 idle: 10 * second,
                 total: 60 * second,
             },
-            health: Health::always_up(),
+            health: Health::always_up(vec![demo::model()]),
             scheduler: Scheduler::new(ProviderKind::Demo.as_str(), 64, 256),
             breaker: CircuitBreaker::new(0),
         }
@@ -124,6 +117,11 @@ impl Upstream {
         self.kind == ProviderKind::Demo
     }
 
+    /// Whether thoughts may stand in tags inside the text.
+    pub(super) fn has_think_tags(&self) -> bool {
+        self.think_tags
+    }
+
     pub(super) fn default_model(&self) -> Option<&str> {
         self.default_model.as_deref()
     }
@@ -132,27 +130,20 @@ impl Upstream {
         &self.health
     }
 
-    pub(super) fn is_down(&self) -> bool {
-        self.health.reachability() == Reachability::Down
-    }
-
     /// Whether the circuit breaker lets a request through now.
     pub(super) fn is_breaker_closed(&self) -> bool {
         self.breaker.allows(Instant::now())
     }
 
-    pub(super) fn availability(&self, model: &str) -> Availability {
-        match self.health.models() {
-            None => Availability::Unknown,
-            Some(models) if self.find(&models, model).is_some() => Availability::Yes,
-            Some(_) => Availability::No,
-        }
+    /// Whether the server has the model; `None` where it never listed its models.
+    pub(super) fn has_model(&self, name: &str) -> Option<bool> {
+        let models = self.health.models()?;
+        Some(self.find(&models, name).is_some())
     }
 
-    /// Whether the model answers chats, as far as is known.
-    pub(super) fn can_chat(&self, model: &str) -> bool {
-        let models = self.health.models().unwrap_or_default();
-        self.find(&models, model).is_none_or(ModelInfo::can_chat)
+    pub(super) fn model(&self, name: &str) -> Option<ModelInfo> {
+        let models = self.health.models()?;
+        self.find(&models, name).cloned()
     }
 
     /// The window that the model is always asked with, since another one makes Ollama load it anew.
@@ -161,52 +152,36 @@ impl Upstream {
         self.window_of(self.find(&models, model))
     }
 
-    /// The window that a listed model is asked with.
     pub(super) fn window_of(&self, model: Option<&ModelInfo>) -> u32 {
-        model
-            .and_then(|model| model.window)
-            .unwrap_or(self.default_window)
+        model.and_then(|model| model.window).unwrap_or(self.default_window)
     }
 
-    pub(super) fn same_model(&self, listed: &str, requested: &str) -> bool {
-        self.provider.same_model(listed, requested)
+    pub(super) fn provider(&self) -> &dyn Provider {
+        &*self.provider
     }
 
     fn find<'a>(&self, models: &'a [ModelInfo], name: &str) -> Option<&'a ModelInfo> {
-        models.iter().find(|model| self.same_model(&model.id, name))
+        models.iter().find(|model| self.provider.same_model(&model.id, name))
     }
 
-    /// Joins the queue; `None` where it is full.
-    pub(super) fn enqueue(&self, user: &UserId) -> Option<SchedulerPermit> {
-        self.scheduler.enqueue(user)
-    }
-
-    /// How many requests run and how many wait.
-    pub(super) fn load(&self) -> (usize, usize) {
-        self.scheduler.load()
+    pub(super) fn scheduler(&self) -> &Arc<Scheduler> {
+        &self.scheduler
     }
 
     pub(super) fn stream_timeouts(&self) -> StreamTimeouts {
-        StreamTimeouts::new(
-            self.timeouts.first_token,
-            self.timeouts.idle,
-            self.timeouts.total,
-        )
+        StreamTimeouts::new(self.timeouts.first_token, self.timeouts.idle, self.timeouts.total)
     }
 
-    /// Sends one request and tells the circuit breaker how that went.
-    pub(super) async fn call(
+    /// What the call to the server gives; tells the circuit breaker how that went.
+    pub(super) async fn guard<T>(
         &self,
-        request: &ChatRequest,
+        call: impl Future<Output = Result<T, ProviderError>>,
         timeouts: &mut StreamTimeouts,
-    ) -> Result<ChunkStream, ProviderError> {
+    ) -> Result<T, ProviderError> {
         let Some(permit) = self.breaker.try_acquire(Instant::now()) else {
-            return Err(ProviderError::new(
-                ErrorKind::Unreachable,
-                "the circuit breaker is open",
-            ));
+            return Err(ProviderError::new(ErrorKind::Unreachable, "the circuit breaker is open"));
         };
-        let result = timeouts.limit(self.provider.chat(request)).await.flatten();
+        let result = timeouts.limit(call).await.flatten();
         permit.record(CallOutcome::of(&result), Instant::now());
         result
     }
@@ -221,27 +196,39 @@ impl Upstream {
         error.into_model_error(&self.redactor(request), || not_found(self.kind, model))
     }
 
-    /// Probes the server until the stop.
     pub(super) async fn run_probes(self: Arc<Self>, shutdown: Shutdown) {
         let (connect, redactor) = (self.timeouts.connect, self.redactor(None));
-        self.health
-            .run_probes(self.kind, &*self.provider, connect, redactor, &shutdown)
-            .await;
+        self.health.run_probes(self.kind, &*self.provider, connect, redactor, &shutdown).await;
     }
 
     fn redactor<'a>(&'a self, request: Option<&'a ChatRequest>) -> Redactor<'a> {
-        Redactor::new(
-            self.api_key.as_ref().map(|key| key.expose_secret()),
-            request,
-        )
+        Redactor::new(self.api_key.as_ref().map(|key| key.expose_secret()), request)
     }
+}
+
+/// A span of what this server is asked, by the semantic conventions for generative AI.
+pub(super) fn call_span(upstream: &Upstream, name: String, model: &str) -> Span {
+    let span = Span::child(name, SpanKind::Client);
+    span.set_all(|| {
+        let url = upstream.address.as_ref();
+        let port = url.and_then(Url::port_or_known_default).unwrap_or_default();
+        [
+            ("gen_ai.provider.name", upstream.kind.as_str().into()),
+            ("gen_ai.request.model", model.to_owned().into()),
+            (
+                "server.address",
+                url.and_then(Url::host_str).unwrap_or("localhost").to_owned().into(),
+            ),
+            ("server.port", i64::from(port).into()),
+        ]
+    });
+    span
 }
 
 /// That a server lacks a model, in words for the caller: what it is and how to get it.
 pub(super) fn not_found(kind: ProviderKind, model: &str) -> ModelError {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/-@".contains(c);
     ModelError::NotFound(match kind {
-        _ if model.len() > 128 || !model.chars().all(is_plain) => {
+        _ if !is_model_name(model) => {
             "No model has that name; GET /chat/models lists those that there are.".to_owned()
         }
         ProviderKind::Ollama if can_be_pulled(model) => {

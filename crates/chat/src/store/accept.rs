@@ -1,21 +1,21 @@
 //! Accepting a turn: lease, idempotency key, message and reservation in one step; and taking back a step whose outcome is unknown.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use common::{
-    identity::Owner,
+    identity::{Identity, Owner},
     store::{Admission, Bucket, Check, Committed, Op, StoreError, Txn},
 };
 
 use crate::{
     domain::{IdempotencyRecord, Message, OpenTurn, Session, SessionId, event::Start},
     store::{
-        RUNNING_TTL,
+        IDENTITY_CHECK, RUNNING_TTL,
         codec::encode,
-        counters::release,
         events::EventBatch,
         keys::Keys,
-        reservations::Reservation,
+        message_sizes::{self, Record},
+        reservation::Reservation,
         sessions::{StoredSession, touch},
         turns::{TurnRecord, TurnStore, without_turn},
     },
@@ -27,13 +27,11 @@ pub const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long a withdrawn accept is barred: longer than any store delays a command.
 const WITHDRAWN_TTL: Duration = Duration::from_secs(3600);
 
-/// Everything that accepting a turn changes.
 #[derive(Clone, Debug)]
 pub struct Accept {
     pub session_id: SessionId,
     /// The session as it was read, or as it is to begin.
     pub before: StoredSession,
-    /// The same with the turn open.
     pub after: Session,
     pub open: OpenTurn,
     /// The user's message; `None` where the turn answers one that is stored already.
@@ -44,6 +42,20 @@ pub struct Accept {
     pub quota: Option<u64>,
     /// The turn's first event.
     pub start: Start,
+}
+
+impl Accept {
+    pub fn reservation(&self) -> Reservation {
+        Reservation::of_turn(&self.open)
+    }
+
+    /// Changes how many tokens the turn holds.
+    pub fn set_reserved(&mut self, tokens: u64) {
+        let opened = self.after.open.as_mut();
+        for open in opened.into_iter().chain([&mut self.open]) {
+            open.reserved = tokens;
+        }
+    }
 }
 
 /// What an idempotency key refers to from now on.
@@ -61,6 +73,8 @@ pub enum Accepted {
     Yes(Box<StoredSession>),
     /// The session or the key changed since they were read: read again.
     Changed,
+    /// The account changed since the credential was checked: check it again.
+    AccountChanged,
     /// The day's quota does not allow the reservation.
     QuotaExceeded,
     /// The rate limit's bucket was empty.
@@ -75,12 +89,11 @@ impl TurnStore<'_> {
     /// [`StoreError::Unavailable`]: it may be accepted, now or later; see [`Self::withdraw`].
     pub async fn accept(
         &self,
-        owner: &Owner,
+        identity: &Identity,
         accept: &Accept,
         bucket: Option<&Bucket>,
     ) -> Result<(Accepted, Option<Admission>), StoreError> {
-        let keys = Keys::of(owner);
-        let (txn, after, quota_check) = self.accept_txn(&keys, accept)?;
+        let (txn, after, quota_check) = self.accept_txn(identity, accept)?;
         let (admission, committed) = match bucket {
             Some(bucket) => {
                 let (admission, committed) =
@@ -92,6 +105,7 @@ impl TurnStore<'_> {
         let accepted = match committed {
             None => Accepted::RateLimited,
             Some(Committed::Applied) => Accepted::Yes(Box::new(after)),
+            Some(Committed::Refused(IDENTITY_CHECK)) => Accepted::AccountChanged,
             Some(Committed::Refused(check)) if Some(check) == quota_check => {
                 Accepted::QuotaExceeded
             }
@@ -102,16 +116,13 @@ impl TurnStore<'_> {
 
     fn accept_txn(
         &self,
-        keys: &Keys,
+        identity: &Identity,
         accept: &Accept,
     ) -> Result<(Txn, StoredSession, Option<usize>), StoreError> {
-        let Accept {
-            session_id: id,
-            before,
-            open,
-            ..
-        } = accept;
+        let keys = &Keys::of(&identity.owner);
+        let Accept { session_id: id, before, open, .. } = accept;
         let mut txn = Txn::durable()
+            .check(identity.is_current())
             .check(before.unchanged(keys, id))
             // A withdrawn turn stays withdrawn.
             .check(Check::Absent(keys.turn(&open.id)))
@@ -119,33 +130,24 @@ impl TurnStore<'_> {
             .op(touch(keys, id, &accept.after));
         if before.is_new() {
             // Remains of an expired session with this id must not be seen in the new one.
-            txn.ops
-                .extend([keys.messages(id), keys.system_prompt(id)].map(Op::Delete));
+            txn.ops.extend(message_sizes::delete(keys, id));
+            txn.ops.push(Op::Delete(keys.system_prompt(id)));
         } else {
-            txn.checks.push(Check::LengthIs(
-                keys.messages(id),
-                before.session.message_count,
-            ));
+            txn.checks.push(Check::LengthIs(keys.messages(id), before.session.message_count));
         }
         if let Some(message) = &accept.message {
-            txn.ops
-                .push(Op::Push(keys.messages(id), encode(&**message)?));
+            let count = before.session.message_count;
+            txn.ops.extend(Record::new(message)?.append(keys, id, count));
         }
         // A session that is being answered is in use, however long that takes.
-        let after = self.context.keep(
-            keys,
-            id,
-            before,
-            accept.after.clone(),
-            RUNNING_TTL,
-            &mut txn,
-        )?;
+        let after =
+            self.context.keep(keys, id, before, accept.after.clone(), RUNNING_TTL, &mut txn)?;
         let mut first = EventBatch::default();
         first.push(1, crate::domain::event::EventRef::Start(&accept.start));
-        txn.ops.extend([
-            Op::Push(keys.events(&open.id), first.bytes()),
-            Op::Expire(keys.events(&open.id), Some(RUNNING_TTL)),
-        ]);
+        let events = keys.events(&open.id);
+        let items = first.items().map(|item| Op::Push(events.clone(), item));
+        txn.ops.extend(items);
+        txn.ops.push(Op::Expire(events, Some(RUNNING_TTL)));
         remember_key(keys, accept, &mut txn)?;
         let entered =
             Reservation::of_turn(open).enter(self.context, keys, accept.quota, &mut txn)?;
@@ -153,9 +155,6 @@ impl TurnStore<'_> {
     }
 
     /// The session with that turn open, if an accept whose outcome is unknown was applied as far as can be seen now.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
     pub async fn was_accepted(
         &self,
         owner: &Owner,
@@ -178,17 +177,11 @@ impl TurnStore<'_> {
         };
         let late = || StoreError::Unavailable("an accept came late".into());
         if let Some(accepted) = self.was_accepted(owner, accept).await? {
-            let mut undo = self.undo_txn(&keys, accept, &accepted)?;
-            undo.ops.push(bar);
-            return match self.context.store.commit(undo).await? {
-                Committed::Applied => Ok(()),
-                // The session was changed meanwhile: the next try sees how it is now.
-                Committed::Refused(_) => Err(late()),
-            };
+            let undone = self.undo(&keys, accept, &accepted, bar).await?;
+            // Otherwise the session was changed meanwhile: the next try sees how it is now.
+            return if undone { Ok(()) } else { Err(late()) };
         }
-        let txn = Txn::durable()
-            .check(Check::Absent(keys.turn(&accept.open.id)))
-            .op(bar);
+        let txn = Txn::durable().check(Check::Absent(keys.turn(&accept.open.id))).op(bar);
         self.context.store.commit(txn).await?;
         // It may have come between the two: then the next try takes it back.
         match self.was_accepted(owner, accept).await? {
@@ -197,72 +190,91 @@ impl TurnStore<'_> {
         }
     }
 
+    /// Undoes an accept; `false` where the session was changed.
+    async fn undo(
+        &self,
+        keys: &Keys,
+        accept: &Accept,
+        accepted: &StoredSession,
+        bar: Op,
+    ) -> Result<bool, StoreError> {
+        for settles in [true, false] {
+            let (mut undo, settled) = self.undo_txn(keys, accept, accepted, settles)?;
+            undo.ops.push(bar.clone());
+            match self.context.store.commit(undo).await? {
+                Committed::Applied => return Ok(true),
+                // Somebody took us for dead and settled the reservation.
+                Committed::Refused(check) if settled.contains(&check) => {}
+                Committed::Refused(_) => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
     fn undo_txn(
         &self,
         keys: &Keys,
         accept: &Accept,
         accepted: &StoredSession,
-    ) -> Result<Txn, StoreError> {
+        settles: bool,
+    ) -> Result<(Txn, Range<usize>), StoreError> {
         let (id, open) = (&accept.session_id, &accept.open);
-        let reservation = Reservation::of_turn(open);
+        let reservation = accept.reservation();
         let mut undo = Txn::durable().check(accepted.unchanged(keys, id));
+        let settled = if settles {
+            reservation.settle(keys, None, &mut undo)?
+        } else {
+            undo.ops.extend(reservation.leave(keys));
+            0..0
+        };
         if accept.before.is_new() {
             let incarnation = keys.incarnation(&accepted.session.incarnation);
-            let all = [
-                keys.session(id),
-                keys.messages(id),
-                keys.system_prompt(id),
-                incarnation,
-            ];
+            let all = [keys.session(id), keys.system_prompt(id), incarnation];
             undo.ops.extend(all.map(Op::Delete));
-            undo.ops
-                .push(Op::MemberDelete(keys.sessions(), id.to_string()));
+            undo.ops.extend(message_sizes::delete(keys, id));
+            undo.ops.push(Op::MemberDelete(keys.sessions(), id.to_string()));
         } else {
-            undo.ops
-                .extend(accept.message.as_ref().map(|_| Op::Pop(keys.messages(id))));
-            // The turn before is the last of its session again.
-            let session = Session {
-                fence: accept.before.session.fence,
-                ..without_turn(&accepted.session)
-            };
-            self.context
-                .keep(keys, id, accepted, session, Duration::ZERO, &mut undo)?;
+            if accept.message.is_some() {
+                let left = accept.before.session.message_count;
+                undo.ops.extend(message_sizes::remove_last(keys, id, left));
+            }
+            let session = without_accept(accept, &accepted.session);
+            undo.ops.push(touch(keys, id, &session));
+            self.context.keep(keys, id, accepted, session, Duration::ZERO, &mut undo)?;
         }
         undo.ops.push(Op::Delete(keys.events(&open.id)));
-        undo.ops.extend(reservation.leave(keys));
-        undo.ops.extend(release(keys, &open.day, open.reserved));
         if let Some(KeyChange { digest, before, .. }) = &accept.key {
             let key = keys.idempotency(digest);
             undo.ops.push(match before {
-                Some(before) => Op::Set {
-                    key,
-                    value: encode(before)?,
-                    ttl: Some(KEY_TTL),
-                },
+                Some(before) => Op::Set { key, value: encode(before)?, ttl: Some(KEY_TTL) },
                 None => Op::Delete(key),
             });
         }
-        Ok(undo)
+        Ok((undo, settled))
+    }
+}
+
+/// The session as it was before the turn was accepted, but for what its owner has changed since.
+fn without_accept(accept: &Accept, accepted: &Session) -> Session {
+    let (before, after) = (&accept.before.session, &accept.after);
+    let is_renamed = accepted.title != after.title;
+    Session {
+        title: if is_renamed { &accepted.title } else { &before.title }.clone(),
+        last_model: before.last_model.clone(),
+        updated_at: before.updated_at,
+        fence: before.fence,
+        ..without_turn(accepted)
     }
 }
 
 fn remember_key(keys: &Keys, accept: &Accept, txn: &mut Txn) -> Result<(), StoreError> {
-    if let Some(KeyChange {
-        digest,
-        before,
-        after,
-    }) = &accept.key
-    {
+    if let Some(KeyChange { digest, before, after }) = &accept.key {
         let key = keys.idempotency(digest);
         txn.checks.push(match before {
             Some(before) => Check::Equals(key.clone(), encode(before)?),
             None => Check::Absent(key.clone()),
         });
-        txn.ops.push(Op::Set {
-            key,
-            value: encode(after)?,
-            ttl: Some(KEY_TTL),
-        });
+        txn.ops.push(Op::Set { key, value: encode(after)?, ttl: Some(KEY_TTL) });
     }
     Ok(())
 }

@@ -22,9 +22,7 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
 
 /// The record, if it can be read and is of our version.
 pub(super) fn decode<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
-    json.starts_with(VERSION)
-        .then(|| serde_json::from_slice(json).ok())
-        .flatten()
+    json.starts_with(VERSION).then(|| serde_json::from_slice(json).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -40,18 +38,11 @@ mod tests {
 
     #[test]
     fn a_record_is_decoded_as_it_was_encoded_and_other_versions_are_not() {
-        let record = Record {
-            text: "a\"b".into(),
-        };
+        let record = Record { text: "a\"b".into() };
         let json = encode(&record).unwrap();
         assert_eq!(json, br#"{"v":2,"text":"a\"b"}"#.as_slice());
         assert_eq!(decode(&json), Some(record));
-        for other in [
-            br#"{"v":1,"text":"a"}"#.as_slice(),
-            b"",
-            b"{\"v\":2,",
-            b"[]",
-        ] {
+        for other in [br#"{"v":1,"text":"a"}"#.as_slice(), b"", b"{\"v\":2,", b"[]"] {
             assert_eq!(decode::<Record>(other), None);
         }
     }

@@ -1,11 +1,8 @@
-//! What instances tell each other: an inbox an instance, and marks of remote subscribers.
+//! What instances tell each other: an inbox an instance.
 
 use std::time::Duration;
 
-use common::{
-    identity::Owner,
-    store::{Bytes, Check, Op, Read, StoreError, Txn},
-};
+use common::store::{Check, Op, Read, StoreError, Txn};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,23 +10,54 @@ use crate::{
     store::{
         Context,
         codec::{decode, encode},
+        events::{EventBatch, StoredEvents},
         keys,
-        keys::Keys,
     },
 };
 
 /// How long a request waits for an instance that does not read its inbox.
 const INBOX_TTL: Duration = Duration::from_secs(60);
 
-/// How long a remote subscriber's mark holds.
-const WATCHED_TTL: Duration = Duration::from_secs(3);
+/// Most bytes of new events that are sent to whoever watches a turn; of more they are told, and read them in the store.
+const PROGRESS_SIZE: usize = 8 * 1024;
 
-/// A request to another instance.
+/// A request to another instance, or news for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum InboxRequest {
-    /// Stop that turn.
-    Cancel { message_id: MessageId },
+    Cancel {
+        message_id: MessageId,
+    },
+    /// These turns have subscribers on that instance; said again every second.
+    Watch {
+        instance: String,
+        turns: Vec<MessageId>,
+    },
+    /// What has become of turns that the receiver watches.
+    Progress {
+        turns: Vec<TurnProgress>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TurnProgress {
+    pub id: MessageId,
+    pub last_event_id: u64,
+    /// The newest events as they are stored, if they are short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lines: Option<String>,
+}
+
+impl TurnProgress {
+    pub fn new(id: MessageId, last_event_id: u64, batch: &EventBatch) -> Self {
+        let fits = !batch.is_empty() && batch.size() <= PROGRESS_SIZE;
+        Self { id, last_event_id, lines: fits.then(|| batch.lines()) }
+    }
+
+    pub fn events(&self) -> Option<StoredEvents> {
+        let lines = self.lines.clone()?;
+        Some(StoredEvents::decode(&[lines.into()]))
+    }
 }
 
 /// Sends and receives what instances tell each other.
@@ -38,29 +66,20 @@ pub struct ControlStore<'a> {
 }
 
 impl ControlStore<'_> {
-    /// Puts a request into an instance's inbox, which it reads every 250 ms while turns run there. Safe to repeat.
+    /// Puts a request into an instance's inbox, which it reads several times a second while turns run or are followed there.
+    /// Safe to repeat.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: it may have been sent.
     pub async fn send(&self, instance: &str, request: &InboxRequest) -> Result<(), StoreError> {
-        let key = keys::inbox(instance);
-        let txn = Txn::relaxed()
-            .op(Op::Push(key.clone(), encode(request)?))
-            .op(Op::Expire(key, Some(INBOX_TTL)));
+        let txn = Txn::relaxed().ops(send(instance, request)?);
         self.context.store.commit(txn).await.map(drop)
     }
 
     /// Takes the requests to this instance. One that was sent twice may be returned twice.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
     pub async fn receive(&self) -> Result<Vec<InboxRequest>, StoreError> {
         let key = keys::inbox(&self.context.instance);
-        let read = Read::Items {
-            key: key.clone(),
-            start: 0,
-            stop: -1,
-        };
+        let read = Read::Items { key: key.clone(), start: 0, stop: -1 };
         let items = self.context.store.read(vec![read]).await?.items(0);
         if !items.is_empty() {
             // Refused where more came meanwhile: then all of it is read again.
@@ -71,33 +90,10 @@ impl ControlStore<'_> {
         }
         Ok(items.iter().filter_map(|item| decode(item)).collect())
     }
+}
 
-    /// Says for 3 s that a turn has a subscriber on an instance that does not run it.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn mark_watched(&self, owner: &Owner, id: &MessageId) -> Result<(), StoreError> {
-        let key = Keys::of(owner).watched(id);
-        let op = Op::Set {
-            key,
-            value: Bytes::from_static(b"1"),
-            ttl: Some(WATCHED_TTL),
-        };
-        self.context.store.apply(vec![op]).await.map(drop)
-    }
-
-    /// Whether a turn has a subscriber on an instance that does not run it.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn is_watched(&self, owner: &Owner, id: &MessageId) -> Result<bool, StoreError> {
-        let read = Read::Value(Keys::of(owner).watched(id));
-        Ok(self
-            .context
-            .store
-            .read(vec![read])
-            .await?
-            .value(0)
-            .is_some())
-    }
+/// What puts a request into an instance's inbox.
+pub(super) fn send(instance: &str, request: &InboxRequest) -> Result<[Op; 2], StoreError> {
+    let key = keys::inbox(instance);
+    Ok([Op::Push(key.clone(), encode(request)?), Op::Expire(key, Some(INBOX_TTL))])
 }

@@ -39,10 +39,7 @@ pub(super) fn hold(
 /// Gives back what was held for something that did not take place.
 pub(super) fn release(keys: &Keys, day: &str, tokens: u64) -> [Op; 2] {
     let key = keys.usage(day);
-    [
-        Op::FieldAdd(key.clone(), "held".into(), -signed(tokens)),
-        Op::Expire(key, Some(USAGE_TTL)),
-    ]
+    [Op::FieldAdd(key.clone(), "held".into(), -signed(tokens)), Op::Expire(key, Some(USAGE_TTL))]
 }
 
 /// Counts a request that has ended, and replaces what was held for it by what it used.

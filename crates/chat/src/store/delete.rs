@@ -1,27 +1,24 @@
 //! Deleting a session with everything that is stored of its turns.
 
 use common::{
-    clock,
     identity::Owner,
     store::{Check, Committed, Op, Read, StoreError, Txn},
 };
 
 use crate::{
-    domain::{Message, MessageId, OpenTurn, Role, SessionId},
+    domain::{MessageId, OpenTurn, SessionId},
     store::{
         ATTEMPTS, contended,
         keys::Keys,
-        sessions::{SessionStore, StoredSession, decode_messages},
-        turns::{forget, replayable_since},
+        message_sizes,
+        sessions::{SessionStore, StoredSession},
+        turns::forget,
     },
 };
 
-/// Most turns of a user whose events are considered when a session is deleted: more than a rate limit allows in the minutes that
-/// events are kept.
+/// Most ended turns of a session whose events are deleted with it: more than a rate limit allows in the minutes that events are
+/// kept.
 const RECENT_MAX: usize = 100_000;
-
-/// Messages read at a time.
-const PAGE: usize = 100;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Deleted {
@@ -42,7 +39,7 @@ impl SessionStore<'_> {
             let mut txn = Txn::durable()
                 .check(Check::Equals(keys.session(id), stored.clone()))
                 .op(Op::Delete(keys.session(id)))
-                .op(Op::Delete(keys.messages(id)))
+                .ops(message_sizes::delete(&keys, id))
                 .op(Op::Delete(keys.system_prompt(id)))
                 .op(Op::MemberDelete(keys.sessions(), id.to_string()));
             // One that cannot be read can still be deleted.
@@ -50,8 +47,7 @@ impl SessionStore<'_> {
             if let Some(session) = &session {
                 let incarnation = &session.incarnation;
                 txn.ops.push(Op::Delete(keys.incarnation(incarnation)));
-                txn.ops
-                    .extend(self.forget_events(&keys, id, incarnation).await?);
+                txn.ops.extend(self.forget_events(&keys, incarnation).await?);
             }
             // Its lease and reservation stay: its task, or whoever finds the lease lapsed, settles what it used.
             let open = session.and_then(|session| session.open);
@@ -65,65 +61,14 @@ impl SessionStore<'_> {
         Err(contended())
     }
 
-    /// What deletes the events of a session's ended turns, which contain its text for some minutes: of turns with an answer, and of
-    /// those that were noted because they have none.
-    async fn forget_events(
-        &self,
-        keys: &Keys,
-        id: &SessionId,
-        incarnation: &str,
-    ) -> Result<Vec<Op>, StoreError> {
-        let read = Read::Since {
-            key: keys.recent(),
-            score: 0,
-            limit: RECENT_MAX,
-        };
+    /// What deletes the events of a session's ended turns, which contain its text for some minutes.
+    async fn forget_events(&self, keys: &Keys, incarnation: &str) -> Result<Vec<Op>, StoreError> {
+        let recent = keys.recent(incarnation);
+        let read = Read::Since { key: recent.clone(), score: 0, limit: RECENT_MAX };
         let noted = self.context.store.read(vec![read]).await?.members(0);
-        let noted = noted
-            .into_iter()
-            .filter_map(|(id, _)| MessageId::parse(&id));
-        let noted = noted.filter(|id| id.incarnation() == incarnation);
-        let mut ops = Vec::new();
-        for id in noted {
-            ops.extend(forget(keys, &id));
-            ops.push(Op::MemberDelete(keys.recent(), id.to_string()));
-        }
-        for id in self.answered_lately(keys, id).await? {
-            ops.extend(forget(keys, &id));
-        }
+        let ids = noted.into_iter().filter_map(|(id, _)| MessageId::parse(&id));
+        let mut ops: Vec<Op> = ids.flat_map(|id| forget(keys, &id)).collect();
+        ops.push(Op::Delete(recent));
         Ok(ops)
-    }
-
-    /// The answers that were stored so recently that their events may still exist.
-    async fn answered_lately(
-        &self,
-        keys: &Keys,
-        id: &SessionId,
-    ) -> Result<Vec<MessageId>, StoreError> {
-        let since = replayable_since(clock::now_ms());
-        let page = i64::try_from(PAGE).unwrap_or(i64::MAX);
-        let (mut answers, mut stop) = (Vec::new(), -1);
-        loop {
-            let start = stop + 1 - page;
-            let read = Read::Items {
-                key: keys.messages(id),
-                start,
-                stop,
-            };
-            let items = self.context.store.read(vec![read]).await?.items(0);
-            let is_last = items.len() < PAGE;
-            let messages: Vec<Message> = decode_messages(items).collect();
-            let is_past = messages.first().is_some_and(|oldest| oldest.at < since);
-            answers.extend(
-                messages
-                    .into_iter()
-                    .filter(|message| message.role == Role::Assistant && message.at >= since)
-                    .map(|answer| answer.id),
-            );
-            if is_last || is_past {
-                return Ok(answers);
-            }
-            stop = start - 1;
-        }
     }
 }

@@ -4,10 +4,14 @@ use common::store::Bytes;
 
 use crate::domain::event::{End, Event, EventRef};
 
+/// Bytes at which a batch is full; the event that fills it still belongs to it.
+const BATCH_SIZE: usize = 16 * 1024;
+
 /// Events that are appended to a turn's stored log together.
 #[derive(Clone, Debug, Default)]
 pub struct EventBatch {
-    lines: String,
+    /// Items of the stored list, so small that a few of them can be read at a time.
+    batches: Vec<String>,
 }
 
 impl EventBatch {
@@ -20,40 +24,50 @@ impl EventBatch {
             EventRef::Thinking(text) => ("thinking", json(text)),
             EventRef::End(end) => ("end", json(end)),
         };
-        self.lines.push_str(itoa::Buffer::new().format(id));
-        for part in [" ", kind, " ", &json, "\n"] {
-            self.lines.push_str(part);
+        if self.batches.last().is_none_or(|last| last.len() >= BATCH_SIZE) {
+            self.batches.push(String::new());
+        }
+        if let Some(lines) = self.batches.last_mut() {
+            lines.push_str(itoa::Buffer::new().format(id));
+            for part in [" ", kind, " ", &json, "\n"] {
+                lines.push_str(part);
+            }
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.batches.is_empty()
     }
 
-    pub(super) fn bytes(&self) -> Bytes {
-        self.lines.clone().into()
+    /// How many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.batches.iter().map(String::len).sum()
+    }
+
+    pub(super) fn lines(&self) -> String {
+        self.batches.concat()
+    }
+
+    pub(super) fn items(&self) -> impl ExactSizeIterator<Item = Bytes> {
+        self.batches.iter().map(|lines| Bytes::from(lines.clone()))
     }
 }
 
 /// Events read from a turn's stored log.
 #[derive(Clone, Debug, Default)]
 pub struct StoredEvents {
-    /// How many batches were read.
     pub batches: usize,
     /// The events with their ids. A batch whose append was repeated occurs twice.
     pub events: Vec<(u64, Event)>,
+    /// Whether there may be more behind them.
+    pub more: bool,
 }
 
 impl StoredEvents {
     pub(super) fn decode(batches: &[Bytes]) -> Self {
-        let lines = batches
-            .iter()
-            .filter_map(|batch| std::str::from_utf8(batch).ok())
-            .flat_map(str::lines);
-        Self {
-            batches: batches.len(),
-            events: lines.filter_map(parse).collect(),
-        }
+        let lines =
+            batches.iter().filter_map(|batch| std::str::from_utf8(batch).ok()).flat_map(str::lines);
+        Self { batches: batches.len(), events: lines.filter_map(parse).collect(), more: false }
     }
 }
 
@@ -64,9 +78,7 @@ fn parse(line: &str) -> Option<(u64, Event)> {
     let (kind, json) = (parts.next()?, parts.next()?);
     let event = match kind {
         "start" => Event::Start(serde_json::from_str(json).ok()?),
-        "queued" => Event::Queued {
-            position: json.parse().ok()?,
-        },
+        "queued" => Event::Queued { position: json.parse().ok()? },
         "token" => Event::Token(serde_json::from_str(json).ok()?),
         "thinking" => Event::Thinking(serde_json::from_str(json).ok()?),
         "end" => Event::End(serde_json::from_str::<End>(json).ok()?),
@@ -90,12 +102,7 @@ mod tests {
         let texts = ["", "a b\nc", "\u{2028}data: x\r\n\n", "\"\\", "\u{1}\u{7f}"];
         let mut events: Vec<Event> = texts
             .iter()
-            .flat_map(|text| {
-                [
-                    Event::Token((*text).into()),
-                    Event::Thinking((*text).into()),
-                ]
-            })
+            .flat_map(|text| [Event::Token((*text).into()), Event::Thinking((*text).into())])
             .collect();
         events.push(Event::Queued { position: 3 });
         events.push(Event::end(Ending::interrupted(), &"r".into()));
@@ -103,7 +110,21 @@ mod tests {
         for (id, event) in (1..).zip(&events) {
             batch.push(id, event.as_ref());
         }
-        let read = StoredEvents::decode(&[batch.bytes()]);
+        let read = StoredEvents::decode(&batch.items().collect::<Vec<_>>());
         assert_eq!(read.events, (1..).zip(events).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn many_events_become_batches_of_bounded_size() {
+        let mut batch = EventBatch::default();
+        let text = "\u{1}".repeat(1000);
+        for id in 1..=100 {
+            batch.push(id, EventRef::Token(&text));
+        }
+        let items: Vec<Bytes> = batch.items().collect();
+        assert!(items.iter().all(|item| item.len() < BATCH_SIZE + 6100));
+        assert!(items.len() > 20, "{}", items.len());
+        assert_eq!(batch.size(), items.iter().map(Bytes::len).sum::<usize>());
+        assert_eq!(StoredEvents::decode(&items).events.len(), 100);
     }
 }

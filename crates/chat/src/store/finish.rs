@@ -1,6 +1,6 @@
 //! Finishing a turn: the answer, the ending and its usage, in one step that only the turn's own session takes.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use common::{
     clock,
@@ -19,12 +19,11 @@ use crate::{
         accept::KEY_TTL,
         codec::encode,
         contended,
-        counters::count,
         events::EventBatch,
         keys::Keys,
-        reservations::Reservation,
+        message_sizes::Record,
+        reservation::Reservation,
         sessions::StoredSession,
-        signed,
         turns::{
             LeaseHolder, REPLAY, TurnRecord, TurnState, TurnStore, forget, replayable_since,
             without_turn,
@@ -32,7 +31,6 @@ use crate::{
     },
 };
 
-/// Everything that finishing a turn changes.
 #[derive(Clone, Debug)]
 pub struct Finish {
     pub session_id: SessionId,
@@ -42,12 +40,13 @@ pub struct Finish {
     /// The answer, if there is one.
     pub answer: Option<Message>,
     pub ending: Ending,
-    /// What counts on the day's usage.
     pub usage: Usage,
     /// The events that are not stored yet, the last one included.
     pub events: EventBatch,
-    /// The id of the last of them.
     pub last_event_id: u64,
+    /// When its readers are told that it could not be stored, by the store's clock (Unix milliseconds): it must not be applied after
+    /// that.
+    pub until: Option<i64>,
     /// Whether it is finished for a dead instance: then its lease must be gone.
     pub for_dead_instance: bool,
 }
@@ -56,7 +55,6 @@ pub struct Finish {
 pub enum Finished {
     /// It is stored; with the session as it is stored now, unless that was changed by others meanwhile.
     Yes(Option<Box<StoredSession>>),
-    /// Another instance closed it, with this ending.
     Stale(Option<Ending>),
     SessionGone,
 }
@@ -71,12 +69,11 @@ impl TurnStore<'_> {
         let keys = Keys::of(owner);
         let (mut session, mut settles, mut is_first) = (finish.session.clone(), true, true);
         for _ in 0..ATTEMPTS {
-            let (txn, after, reservation_check) =
-                self.finish_txn(&keys, finish, &session, settles)?;
+            let (txn, after, settled) = self.finish_txn(&keys, finish, &session, settles)?;
             match self.context.store.commit(txn).await? {
                 Committed::Applied => return Ok(Finished::Yes(is_first.then(|| Box::new(after)))),
                 // Somebody took us for dead and settled the reservation.
-                Committed::Refused(check) if Some(check) == reservation_check => settles = false,
+                Committed::Refused(check) if settled.contains(&check) => settles = false,
                 Committed::Refused(_) => {
                     is_first = false;
                     session = match self.after_refusal(owner, finish).await? {
@@ -101,19 +98,11 @@ impl TurnStore<'_> {
         match (stored.state, stored.session) {
             (TurnState::Running { .. }, Some(session)) => {
                 let mut events = EventBatch::default();
-                let end = End {
-                    ending: ending.clone(),
-                    request_id: Arc::from(""),
-                    by_recovery: true,
-                };
+                let end =
+                    End { ending: ending.clone(), request_id: Arc::from(""), by_recovery: true };
                 events.push(finish.last_event_id, EventRef::End(&end));
-                let instead = Finish {
-                    session,
-                    answer,
-                    ending,
-                    events,
-                    ..finish.clone()
-                };
+                let instead =
+                    Finish { session, answer, ending, events, until: None, ..finish.clone() };
                 self.finish(owner, &instead).await.map(drop)
             }
             (TurnState::Ended(record), Some(session))
@@ -121,21 +110,16 @@ impl TurnStore<'_> {
             {
                 let (keys, id, open) = (Keys::of(owner), &finish.session_id, &finish.open);
                 let record = TurnRecord::new(id, open, Some(ending));
-                let mut txn = Txn::durable()
-                    .check(session.unchanged(&keys, id))
-                    .op(Op::Set {
-                        key: keys.turn(&open.id),
-                        value: encode(&record)?,
-                        ttl: Some(if open.keyed { KEY_TTL + REPLAY } else { REPLAY }),
-                    });
+                let mut txn = Txn::durable().check(session.unchanged(&keys, id)).op(Op::Set {
+                    key: keys.turn(&open.id),
+                    value: encode(&record)?,
+                    ttl: Some(if open.keyed { KEY_TTL + REPLAY } else { REPLAY }),
+                });
                 // The events end otherwise than readers were told: from now on the answer is read from the history.
                 txn.ops.push(Op::Delete(keys.events(&open.id)));
                 if let Some(answer) = answer {
-                    txn.ops.push(Op::ItemSet(
-                        keys.messages(id),
-                        signed(open.id.position()),
-                        encode(&answer)?,
-                    ));
+                    let record = Record::new(&answer)?;
+                    txn.ops.extend(record.replace(&keys, id, open.id.position()));
                 }
                 match self.context.store.commit(txn).await? {
                     Committed::Applied => Ok(()),
@@ -157,11 +141,7 @@ impl TurnStore<'_> {
             (TurnState::Ended(record), _) => {
                 let is_ours =
                     record.ending.as_ref() == Some(&finish.ending) && !finish.for_dead_instance;
-                Err(if is_ours {
-                    Finished::Yes(None)
-                } else {
-                    Finished::Stale(record.ending)
-                })
+                Err(if is_ours { Finished::Yes(None) } else { Finished::Stale(record.ending) })
             }
             (_, None) => Err(Finished::SessionGone),
             // A later turn replaced the answer that our own step stored, and forgot this turn.
@@ -186,63 +166,52 @@ impl TurnStore<'_> {
         finish: &Finish,
         before: &StoredSession,
         settles: bool,
-    ) -> Result<(Txn, StoredSession, Option<usize>), StoreError> {
-        let Finish {
-            session_id: id,
-            open,
-            ..
-        } = finish;
+    ) -> Result<(Txn, StoredSession, Range<usize>), StoreError> {
+        let Finish { session_id: id, open, .. } = finish;
         let reservation = Reservation::of_turn(open);
         let mut txn = Txn::durable().check(before.unchanged(keys, id));
-        let reservation_check = settles.then_some(txn.checks.len());
-        if settles {
-            txn.checks.push(reservation.is_held(keys)?);
+        if let Some(until) = finish.until {
+            txn.checks.push(Check::Before(keys.session(id), until));
         }
+        // First what frees: so a full store takes the answer to a question that it took.
+        let settled = if settles {
+            reservation.settle(keys, Some(finish.usage), &mut txn)?
+        } else {
+            txn.ops.extend(reservation.leave(keys));
+            0..0
+        };
         // On a store of our own a dead holder's lease may still exist; no other process can renew it.
         if finish.for_dead_instance && self.context.store.is_shared() {
             txn.checks.push(Check::Absent(keys.lease(open.id.as_str())));
         }
-        // First what frees: so a full store takes the answer to a question that it took.
-        txn.ops.extend(reservation.leave(keys));
         let mut after = without_turn(&before.session);
         if let Some(answer) = &finish.answer {
-            let record = encode(answer)?;
+            let record = Record::new(answer)?;
             match &open.replaces {
                 Some(old) => {
-                    txn.ops.push(Op::ItemSet(
-                        keys.messages(id),
-                        signed(old.position()),
-                        record,
-                    ));
+                    txn.ops.extend(record.replace(keys, id, old.position()));
                     txn.ops.extend(forget(keys, old));
                 }
                 None => {
-                    after.message_count += 1;
-                    txn.ops.push(Op::Push(keys.messages(id), record));
+                    let count = before.session.message_count;
+                    after.message_count = count + 1;
+                    txn.ops.extend(record.append(keys, id, count));
                 }
             }
         }
-        let after = self
-            .context
-            .keep(keys, id, before, after, Duration::ZERO, &mut txn)?;
+        let after = self.context.keep(keys, id, before, after, Duration::ZERO, &mut txn)?;
         let record = TurnRecord::new(id, open, Some(finish.ending.clone()));
-        txn.ops.extend([
-            Op::Set {
-                key: keys.turn(&open.id),
-                value: encode(&record)?,
-                ttl: Some(if open.keyed { KEY_TTL + REPLAY } else { REPLAY }),
-            },
-            Op::Push(keys.events(&open.id), finish.events.bytes()),
-            Op::Expire(keys.events(&open.id), Some(REPLAY)),
-        ]);
-        if finish.answer.is_none() {
-            txn.ops.extend(note_recent(keys, open));
-        }
-        if settles {
-            txn.ops
-                .extend(count(keys, &open.day, open.reserved, finish.usage));
-        }
-        Ok((txn, after, reservation_check))
+        txn.ops.push(Op::Set {
+            key: keys.turn(&open.id),
+            value: encode(&record)?,
+            ttl: Some(if open.keyed { KEY_TTL + REPLAY } else { REPLAY }),
+        });
+        let events = keys.events(&open.id);
+        let items = finish.events.items();
+        txn.ops.extend(items.map(|item| Op::Push(events.clone(), item)));
+        txn.ops.push(Op::Expire(events, Some(REPLAY)));
+        txn.ops.extend(note_recent(keys, open));
+        Ok((txn, after, settled))
     }
 }
 
@@ -255,10 +224,10 @@ fn interrupted(mut message: Message) -> Message {
     message
 }
 
-/// Notes a turn without an answer among those whose events are still stored: deleting its session or account deletes them too. A
-/// running turn is found through its session, an answered one through its answer.
+/// Notes a turn among those whose events are still stored: deleting its session deletes them too. A running turn is found
+/// through its session.
 fn note_recent(keys: &Keys, open: &OpenTurn) -> [Op; 3] {
-    let (key, now) = (keys.recent(), clock::now_ms());
+    let (key, now) = (keys.recent(open.id.incarnation()), clock::now_ms());
     [
         Op::MemberSet(key.clone(), open.id.to_string(), now),
         Op::MembersBelow(key.clone(), replayable_since(now)),

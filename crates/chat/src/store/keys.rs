@@ -1,22 +1,21 @@
 //! Every key of the `c:` family. All keys of a user share the hash tag `{user}`, so that one transaction can span them, and
 //! contain the account's generation, so that a new account with an old id sees nothing of the old one.
 
-use common::identity::Owner;
+use common::{
+    identity::{Owner, UserId},
+    store::{SHARDS, shard},
+};
 
 use crate::domain::{MessageId, SessionId};
 
-/// The keys of one account.
 #[derive(Clone)]
 pub(super) struct Keys {
     base: String,
 }
 
 impl Keys {
-    /// The keys of that account.
     pub(super) fn of(owner: &Owner) -> Self {
-        Self {
-            base: format!("c:{{{}}}:{}", owner.user, owner.generation),
-        }
+        Self { base: format!("c:{{{}}}:{}", owner.user, owner.generation) }
     }
 
     /// Index: session ids by the time of their last use.
@@ -24,12 +23,10 @@ impl Keys {
         format!("{}:sessions", self.base)
     }
 
-    /// Value: a session.
     pub(super) fn session(&self, id: &SessionId) -> String {
         format!("{}:s:{id}", self.base)
     }
 
-    /// Value: a session's system prompt.
     pub(super) fn system_prompt(&self, id: &SessionId) -> String {
         format!("{}:p:{id}", self.base)
     }
@@ -39,17 +36,21 @@ impl Keys {
         format!("{}:m:{id}", self.base)
     }
 
+    /// List: what each of a session's messages takes, in bytes, in the same order.
+    pub(super) fn message_sizes(&self, id: &SessionId) -> String {
+        format!("{}:z:{id}", self.base)
+    }
+
     /// Value: the session id that an incarnation belongs to.
     pub(super) fn incarnation(&self, incarnation: &str) -> String {
         format!("{}:r:{incarnation}", self.base)
     }
 
-    /// Index: turns whose events are still kept, by the time of their last step.
-    pub(super) fn recent(&self) -> String {
-        format!("{}:recent", self.base)
+    /// Index: turns of that incarnation of a session that have ended and whose events are still kept, by their end.
+    pub(super) fn recent(&self, incarnation: &str) -> String {
+        format!("{}:d:{incarnation}", self.base)
     }
 
-    /// Value: what is known of a turn.
     pub(super) fn turn(&self, id: &MessageId) -> String {
         format!("{}:t:{id}", self.base)
     }
@@ -60,14 +61,9 @@ impl Keys {
     }
 
     /// Value: the instance that runs a turn or a stateless completion, by the id of its reservation; expires when the
-    /// instance does not renew it. `withdrawn`: it must not begin.
+    /// instance does not renew it. `withdrawn` (completions only): it must not begin.
     pub(super) fn lease(&self, id: &str) -> String {
         format!("{}:l:{id}", self.base)
-    }
-
-    /// Value: somebody watches the turn from another instance.
-    pub(super) fn watched(&self, id: &MessageId) -> String {
-        format!("{}:w:{id}", self.base)
     }
 
     /// Value: what an idempotency key remembers; `digest` is the key's SHA-256.
@@ -89,4 +85,29 @@ impl Keys {
 /// List: requests of other instances to this one.
 pub(super) fn inbox(instance: &str) -> String {
     format!("c:{{{instance}}}:inbox")
+}
+
+/// Hash: what each instance runs and has waiting at a provider, where they share its `max_concurrency`. No user id holds a colon.
+pub(super) fn concurrency(provider: &str) -> String {
+    format!("c:{{llm:{provider}}}:concurrency")
+}
+
+/// Index: accounts that are erased and will be once more, by when that is due; the one that has that user.
+pub(super) fn erased_index(user: &UserId) -> String {
+    erased_index_of(shard(user.as_str()))
+}
+
+/// Every index of erased accounts.
+pub(super) fn erased_indexes() -> impl Iterator<Item = String> {
+    (0..SHARDS).map(erased_index_of)
+}
+
+fn erased_index_of(shard: u8) -> String {
+    format!("c:erased:{{{shard:02}}}")
+}
+
+/// Value: the instance that erases an account.
+pub(super) fn erasure_claim(owner: &Owner) -> String {
+    let shard = shard(owner.user.as_str());
+    format!("c:erasing:{{{shard:02}}}:{}:{}", owner.user, owner.generation)
 }

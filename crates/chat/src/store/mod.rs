@@ -1,4 +1,6 @@
 //! The `c:` keys and their encoding; docs/storage.md lists them. No other module spells a key or sees stored bytes.
+//!
+//! Every call fails with [`StoreError::Unavailable`] where the store does not answer; what else can go wrong is said with it.
 
 use std::{
     sync::Arc,
@@ -11,6 +13,7 @@ use crate::domain::random_text;
 
 pub mod accept;
 mod codec;
+pub mod concurrency;
 pub mod control;
 mod counters;
 pub mod delete;
@@ -18,19 +21,30 @@ pub mod erasure;
 pub mod events;
 pub mod finish;
 mod keys;
+mod message_sizes;
+pub mod messages;
+pub mod reservation;
 pub mod reservations;
+pub mod session_list;
 pub mod sessions;
 pub mod turns;
 pub mod usage;
 
+use concurrency::ConcurrencyStore;
 use control::ControlStore;
 use erasure::ErasureStore;
 use reservations::ReservationStore;
 use sessions::SessionStore;
 use turns::TurnStore;
 
+#[cfg(test)]
+mod turn_tests;
+
 /// How many times a change is tried against concurrent writers before it counts as unavailable.
 const ATTEMPTS: usize = 16;
+
+/// The first check of each step that begins something is of the caller's credential.
+const IDENTITY_CHECK: usize = 0;
 
 /// How long keys of a running turn outlive an instance that never came back to it.
 const RUNNING_TTL: Duration = Duration::from_secs(25 * 3600);
@@ -41,7 +55,6 @@ pub struct ChatStore {
     context: Context,
 }
 
-/// What the stores share.
 #[derive(Clone)]
 struct Context {
     store: Store,
@@ -56,31 +69,40 @@ impl ChatStore {
     /// last renewed it.
     pub fn new(store: Store, session_ttl: Option<Duration>, lease: Duration) -> Self {
         let instance = random_text(16).into();
-        Self {
-            context: Context {
-                store,
-                instance,
-                session_ttl,
-                lease,
-            },
-        }
+        Self { context: Context { store, instance, session_ttl, lease } }
     }
 
     /// The same store, whose calls end by that time.
     #[must_use]
     pub fn by(&self, deadline: Instant) -> Self {
         let store = self.context.store.by(deadline);
-        Self {
-            context: Context {
-                store,
-                ..self.context.clone()
-            },
-        }
+        Self { context: Context { store, ..self.context.clone() } }
+    }
+
+    /// When a call that begins now must have ended.
+    pub fn end(&self) -> Instant {
+        self.context.store.end()
     }
 
     /// This process among all that share the store.
     pub fn instance(&self) -> &str {
         &self.context.instance
+    }
+
+    /// The store's clock, as far as it is known: Unix milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.context.store.clock().now_ms()
+    }
+
+    /// Whether other instances may use it at the same time.
+    pub fn is_shared(&self) -> bool {
+        self.context.store.is_shared()
+    }
+
+    /// Whether the node with this instance's inbox was away so recently that what other instances had to write there may be missing.
+    pub fn inbox_was_away(&self, time: Duration) -> bool {
+        let inbox = keys::inbox(&self.context.instance);
+        self.context.store.was_away(&inbox, time)
     }
 
     /// How long a turn counts as alive after its instance last renewed its lease.
@@ -89,33 +111,27 @@ impl ChatStore {
     }
 
     pub fn sessions(&self) -> SessionStore<'_> {
-        SessionStore {
-            context: &self.context,
-        }
+        SessionStore { context: &self.context }
     }
 
     pub fn turns(&self) -> TurnStore<'_> {
-        TurnStore {
-            context: &self.context,
-        }
+        TurnStore { context: &self.context }
     }
 
     pub fn reservations(&self) -> ReservationStore<'_> {
-        ReservationStore {
-            context: &self.context,
-        }
+        ReservationStore { context: &self.context }
     }
 
     pub fn control(&self) -> ControlStore<'_> {
-        ControlStore {
-            context: &self.context,
-        }
+        ControlStore { context: &self.context }
+    }
+
+    pub fn concurrency(&self) -> ConcurrencyStore<'_> {
+        ConcurrencyStore { context: &self.context }
     }
 
     pub fn erasure(&self) -> ErasureStore<'_> {
-        ErasureStore {
-            context: &self.context,
-        }
+        ErasureStore { context: &self.context }
     }
 }
 

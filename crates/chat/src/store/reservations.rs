@@ -6,122 +6,33 @@
 use std::{collections::HashMap, time::Duration};
 
 use common::{
-    identity::Owner,
+    identity::{Identity, Owner},
     store::{Bytes, Check, Committed, Op, Read, StoreError, Txn},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::{OpenTurn, Usage},
+    domain::Usage,
     store::{
-        Context,
-        codec::{decode, encode},
-        counters::{count, hold, release},
+        ATTEMPTS, Context, IDENTITY_CHECK,
+        codec::decode,
         keys::Keys,
+        reservation::{Entry, Reservation},
+        turns::LeaseHolder,
     },
 };
-
-/// How long a user's entries are kept after the last one was made: longer than any day counts.
-const ENTRY_TTL: Duration = Duration::from_secs(48 * 3600);
 
 /// How long a withdrawn reservation is barred: longer than any store delays a command.
 const WITHDRAWN_TTL: Duration = Duration::from_secs(3600);
 
 const WITHDRAWN: Bytes = Bytes::from_static(b"withdrawn");
 
-/// Tokens held of a day's quota.
-#[derive(Clone, Debug)]
-pub struct Reservation {
-    /// Never used twice.
-    pub id: String,
-    /// The day on which it counts (`YYYYMMDD`, UTC).
-    pub day: String,
-    pub tokens: u64,
-    /// How many of them are the prompt's: what is counted if nobody is left to say what was used.
-    pub prompt: u64,
-}
-
-/// What is stored of a reservation.
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    day: String,
-    tokens: u64,
-    prompt: u64,
-}
-
-/// How a reservation is entered in a transaction: which of its checks guards the quota.
-pub(super) struct Entered {
-    pub(super) quota_check: Option<usize>,
-}
-
-impl Reservation {
-    /// The reservation of a turn.
-    pub fn of_turn(open: &OpenTurn) -> Self {
-        Self {
-            id: open.id.to_string(),
-            day: open.day.clone(),
-            tokens: open.reserved,
-            prompt: open.prompt,
-        }
-    }
-
-    fn entry(&self) -> Result<Bytes, StoreError> {
-        let Self {
-            day,
-            tokens,
-            prompt,
-            ..
-        } = self;
-        encode(&Entry {
-            day: day.clone(),
-            tokens: *tokens,
-            prompt: *prompt,
-        })
-    }
-
-    /// Adds what makes the entry and its lease.
-    pub(super) fn enter(
-        &self,
-        context: &Context,
-        keys: &Keys,
-        quota: Option<u64>,
-        txn: &mut Txn,
-    ) -> Result<Entered, StoreError> {
-        txn.ops.extend([
-            context.lease_op(keys, &self.id),
-            Op::FieldSet(keys.reservations(), self.id.clone(), self.entry()?),
-            Op::Expire(keys.reservations(), Some(ENTRY_TTL)),
-        ]);
-        let quota_check = hold(keys, &self.day, self.tokens, quota, txn);
-        Ok(Entered { quota_check })
-    }
-
-    /// That it is not settled yet.
-    pub(super) fn is_held(&self, keys: &Keys) -> Result<Check, StoreError> {
-        Ok(Check::FieldEquals(
-            keys.reservations(),
-            self.id.clone(),
-            self.entry()?,
-        ))
-    }
-
-    /// What removes the entry and its lease.
-    pub(super) fn leave(&self, keys: &Keys) -> [Op; 2] {
-        [
-            Op::Delete(keys.lease(&self.id)),
-            Op::FieldDelete(keys.reservations(), self.id.clone()),
-        ]
-    }
-}
-
-impl Context {
-    fn lease_op(&self, keys: &Keys, id: &str) -> Op {
-        Op::Set {
-            key: keys.lease(id),
-            value: Bytes::copy_from_slice(self.instance.as_bytes()),
-            ttl: Some(self.lease),
-        }
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    Yes,
+    /// Too little is left of the day's quota.
+    QuotaExceeded,
+    /// The account changed since the credential was checked: check it again.
+    AccountChanged,
 }
 
 /// Holds tokens for stateless completions, and settles reservations.
@@ -130,49 +41,64 @@ pub struct ReservationStore<'a> {
 }
 
 impl ReservationStore<'_> {
-    /// Holds a completion's tokens; `false` where the day's `quota` does not allow it, and then nothing is held. Safe to repeat.
+    /// Holds a completion's tokens, fewer where less is left of the day's `quota`; all or nothing. Safe to repeat.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: it may be held, now or later; see [`Self::withdraw`].
     pub async fn reserve(
         &self,
-        owner: &Owner,
-        reservation: &Reservation,
+        identity: &Identity,
+        reservation: &mut Reservation,
         quota: Option<u64>,
-    ) -> Result<bool, StoreError> {
-        if self.try_reserve(owner, reservation, quota).await? {
-            return Ok(true);
+    ) -> Result<Reserved, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let reserved = self.try_reserve(identity, reservation, quota).await?;
+            if reserved != Reserved::QuotaExceeded {
+                return Ok(reserved);
+            }
+            match self.fit(&identity.owner, reservation, quota).await? {
+                Some(fitted) => *reservation = fitted,
+                None => break,
+            }
         }
-        // Dead processes must not hold quota.
-        Ok(self.settle_dead(owner).await? > 0
-            && self.try_reserve(owner, reservation, quota).await?)
+        Ok(Reserved::QuotaExceeded)
     }
 
-    async fn try_reserve(
+    /// A reservation that the quota has refused, as far as it allows it now; `None` where too little is left. Reservations of dead
+    /// processes hold nothing.
+    pub async fn fit(
         &self,
         owner: &Owner,
         reservation: &Reservation,
         quota: Option<u64>,
-    ) -> Result<bool, StoreError> {
-        let keys = Keys::of(owner);
+    ) -> Result<Option<Reservation>, StoreError> {
+        let held = self.usage(owner, &reservation.day).await?.held;
+        Ok(reservation.fitted(quota.unwrap_or(u64::MAX).saturating_sub(held)))
+    }
+
+    async fn try_reserve(
+        &self,
+        identity: &Identity,
+        reservation: &Reservation,
+        quota: Option<u64>,
+    ) -> Result<Reserved, StoreError> {
+        let keys = Keys::of(&identity.owner);
         let mut txn = Txn::relaxed()
+            .check(identity.is_current())
             .check(Check::Absent(keys.lease(&reservation.id)))
-            .check(Check::FieldAbsent(
-                keys.reservations(),
-                reservation.id.clone(),
-            ));
+            .check(Check::FieldAbsent(keys.reservations(), reservation.id.clone()));
         let entered = reservation.enter(self.context, &keys, quota, &mut txn)?;
         Ok(match self.context.store.commit(txn).await? {
-            Committed::Applied => true,
-            // Otherwise it exists: this repeats what was done.
-            Committed::Refused(check) => Some(check) != entered.quota_check,
+            Committed::Refused(IDENTITY_CHECK) => Reserved::AccountChanged,
+            Committed::Refused(check) if Some(check) == entered.quota_check => {
+                Reserved::QuotaExceeded
+            }
+            // Where another check failed it exists: this repeats what was done.
+            Committed::Applied | Committed::Refused(_) => Reserved::Yes,
         })
     }
 
     /// Renews the lease of a completion. Safe to repeat.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
     pub async fn renew(&self, owner: &Owner, reservation: &Reservation) -> Result<(), StoreError> {
         let keys = Keys::of(owner);
         let txn = Txn::relaxed()
@@ -191,21 +117,11 @@ impl ReservationStore<'_> {
         reservation: &Reservation,
         usage: Usage,
     ) -> Result<(), StoreError> {
-        self.close(&Keys::of(owner), reservation, usage).await
+        self.close(&Keys::of(owner), reservation, Some(usage)).await
     }
 
     /// Settles the reservations of processes that died, with what is known of them; returns how many. Safe to repeat.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn settle_dead(&self, owner: &Owner) -> Result<usize, StoreError> {
-        let keys = Keys::of(owner);
-        let read = vec![Read::Fields(keys.reservations())];
-        let entries = self.context.store.read(read).await?.fields(0);
-        self.settle_dead_of(&keys, entries).await
-    }
-
-    pub(super) async fn settle_dead_of(
+    pub(super) async fn settle_dead(
         &self,
         keys: &Keys,
         entries: HashMap<String, Bytes>,
@@ -214,40 +130,22 @@ impl ReservationStore<'_> {
             return Ok(0);
         }
         let entries: Vec<_> = entries.into_iter().collect();
-        let leases = entries
-            .iter()
-            .map(|(id, _)| Read::Value(keys.lease(id)))
-            .collect();
+        let leases = entries.iter().map(|(id, _)| Read::Value(keys.lease(id))).collect();
         let mut leases = self.context.store.read(leases).await?;
         let mut dead = 0;
         for (at, (id, stored)) in entries.into_iter().enumerate() {
-            let Some(Entry {
-                day,
-                tokens,
-                prompt,
-            }) = decode(&stored)
-            else {
+            let Some(Entry { day, tokens, prompt }) = decode(&stored) else {
                 let gone = Op::FieldDelete(keys.reservations(), id);
                 self.context.store.apply(vec![gone]).await?;
                 continue;
             };
-            let holder = leases
-                .value(at)
-                .and_then(|holder| String::from_utf8(holder.to_vec()).ok());
-            if holder.is_some_and(|holder| self.context.may_live(&holder)) {
+            let lease = leases.value(at).and_then(|holder| String::from_utf8(holder.to_vec()).ok());
+            if self.context.holder(keys, lease) != LeaseHolder::Nobody {
                 continue;
             }
-            let usage = Usage {
-                prompt_tokens: prompt,
-                completion_tokens: 0,
-            };
-            let reservation = Reservation {
-                id,
-                day,
-                tokens,
-                prompt,
-            };
-            self.close(keys, &reservation, usage).await?;
+            let usage = Usage { prompt_tokens: prompt, completion_tokens: 0 };
+            let reservation = Reservation { id, day, tokens, prompt };
+            self.close(keys, &reservation, Some(usage)).await?;
             dead += 1;
         }
         Ok(dead)
@@ -257,24 +155,16 @@ impl ReservationStore<'_> {
         &self,
         keys: &Keys,
         reservation: &Reservation,
-        usage: Usage,
+        usage: Option<Usage>,
     ) -> Result<(), StoreError> {
-        let Reservation { day, tokens, .. } = reservation;
-        let mut txn = Txn::relaxed()
-            .check(reservation.is_held(keys)?)
-            // The usage of an erased account is gone, and stays so.
-            .check(Check::Exists(keys.usage(day)));
-        txn.ops.extend(reservation.leave(keys));
-        txn.ops.extend(count(keys, day, *tokens, usage));
+        let mut txn = Txn::relaxed();
+        reservation.settle(keys, usage, &mut txn)?;
         match self.context.store.commit(txn).await? {
             Committed::Applied => Ok(()),
             // It was settled by a try whose answer was lost, or there is nothing to settle.
-            Committed::Refused(_) => self
-                .context
-                .store
-                .apply(reservation.leave(keys).to_vec())
-                .await
-                .map(drop),
+            Committed::Refused(_) => {
+                self.context.store.apply(reservation.leave(keys).to_vec()).await.map(drop)
+            }
         }
     }
 
@@ -288,25 +178,15 @@ impl ReservationStore<'_> {
         reservation: &Reservation,
     ) -> Result<(), StoreError> {
         let keys = Keys::of(owner);
-        let id = &reservation.id;
-        let bar = Op::Set {
-            key: keys.lease(id),
-            value: WITHDRAWN,
-            ttl: Some(WITHDRAWN_TTL),
-        };
-        let mut undo = Txn::relaxed()
-            .check(reservation.is_held(&keys)?)
-            .op(Op::FieldDelete(keys.reservations(), id.clone()))
-            .op(bar.clone());
-        undo.ops
-            .extend(release(&keys, &reservation.day, reservation.tokens));
-        if self.context.store.commit(undo).await? == Committed::Applied {
-            return Ok(());
-        }
-        let txn = Txn::relaxed()
-            .check(Check::FieldAbsent(keys.reservations(), id.clone()))
-            .op(bar);
-        match self.context.store.commit(txn).await? {
+        self.close(&keys, reservation, None).await?;
+        let bar = Txn::relaxed()
+            .check(Check::FieldAbsent(keys.reservations(), reservation.id.clone()))
+            .op(Op::Set {
+                key: keys.lease(&reservation.id),
+                value: WITHDRAWN,
+                ttl: Some(WITHDRAWN_TTL),
+            });
+        match self.context.store.commit(bar).await? {
             Committed::Applied => Ok(()),
             // It came between the two: the next try takes it back.
             Committed::Refused(_) => Err(StoreError::Unavailable("a reservation came late".into())),

@@ -1,11 +1,11 @@
-//! Sessions and their messages: an index of sessions by last use, a value a session, a list of messages.
+//! Sessions: a value each, and its system prompt beside it.
 
 use std::{sync::Arc, time::Duration};
 
 use common::{
     clock,
     identity::Owner,
-    store::{Bytes, Check, Committed, Op, Read, StoreError, Txn},
+    store::{Bytes, Check, Committed, Op, Read, Snapshot, StoreError, Txn},
 };
 
 use crate::{
@@ -15,15 +15,9 @@ use crate::{
         codec::{decode, encode},
         contended,
         keys::Keys,
-        signed,
+        message_sizes,
     },
 };
-
-/// Messages read with a session for its next prompt, before the size of its messages is known.
-const FIRST_TAIL_READ: usize = 8;
-
-/// Text, in bytes, that one read of messages is to return, judged by the size of the messages before.
-const READ_SIZE: usize = 512 * 1024;
 
 /// A session as it was read, with the version that a change of it compares.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,10 +30,7 @@ pub struct StoredSession {
 impl StoredSession {
     /// A session that is not stored yet.
     pub fn begin(new: NewSession) -> Self {
-        Self {
-            session: Session::begin(new, clock::now_ms()),
-            version: Bytes::new(),
-        }
+        Self { session: Session::begin(new, clock::now_ms()), version: Bytes::new() }
     }
 
     pub fn is_new(&self) -> bool {
@@ -63,6 +54,15 @@ impl StoredSession {
         })
     }
 
+    /// What the reads of a session's record, its number of messages and its system prompt have found, in this order.
+    pub(super) fn found(found: &mut Snapshot) -> Result<Option<Self>, StoreError> {
+        let Some(record) = found.value(0) else {
+            return Ok(None);
+        };
+        let unreadable = || StoreError::Corrupt("a session cannot be read".into());
+        Self::decode(record, found.value(2), found.count(1)).map(Some).ok_or_else(unreadable)
+    }
+
     /// That nobody has changed the session since it was read; that there still is none, if it is new.
     pub(super) fn unchanged(&self, keys: &Keys, id: &SessionId) -> Check {
         if self.is_new() {
@@ -74,7 +74,7 @@ impl StoredSession {
 }
 
 /// A session and the newest of its messages.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SessionTail {
     /// `None` where there is no such session.
     pub session: Option<StoredSession>,
@@ -82,18 +82,6 @@ pub struct SessionTail {
     pub messages: Vec<Arc<Message>>,
 }
 
-/// How much of a session's history is read for a prompt: until one of the two is reached.
-#[derive(Clone, Copy, Debug)]
-pub struct TailLimit {
-    pub messages: usize,
-    /// Bytes of text.
-    pub bytes: usize,
-}
-
-/// A row of the list of sessions: its id, the time of its last use, and the session unless it has expired or cannot be read.
-pub type ListedSession = (SessionId, i64, Option<Session>);
-
-/// Reads and changes sessions.
 pub struct SessionStore<'a> {
     pub(super) context: &'a Context,
 }
@@ -108,108 +96,13 @@ impl SessionStore<'_> {
         owner: &Owner,
         id: &SessionId,
     ) -> Result<Option<StoredSession>, StoreError> {
-        Ok(self.read(owner, id, 0).await?.session)
-    }
-
-    /// A session with its newest messages, at least one if it has any. Reads in steps whose size follows from the messages
-    /// read before, so that long messages make no long reads.
-    pub async fn with_tail(
-        &self,
-        owner: &Owner,
-        id: &SessionId,
-        limit: TailLimit,
-    ) -> Result<SessionTail, StoreError> {
-        let mut tail = self
-            .read(owner, id, limit.messages.min(FIRST_TAIL_READ))
-            .await?;
-        let Some(count) = tail
-            .session
-            .as_ref()
-            .map(|stored| stored.session.message_count)
-        else {
-            return Ok(tail);
-        };
-        let mut start = count.saturating_sub(limit.messages.min(FIRST_TAIL_READ) as u64);
-        let oldest = count.saturating_sub(limit.messages as u64);
-        let mut size: usize = tail.messages.iter().map(|message| message.size()).sum();
-        while start > oldest && size < limit.bytes {
-            let average = size / tail.messages.len().max(1) + 1;
-            let step = ((limit.bytes - size).min(READ_SIZE) / average).max(1) as u64;
-            let (from, stop) = (start.saturating_sub(step).max(oldest), start - 1);
-            let older = self.messages(owner, id, from, stop).await?;
-            size += older.iter().map(Message::size).sum::<usize>();
-            tail.messages.splice(..0, older.into_iter().map(Arc::new));
-            start = from;
-        }
-        Ok(tail)
-    }
-
-    async fn read(
-        &self,
-        owner: &Owner,
-        id: &SessionId,
-        tail: usize,
-    ) -> Result<SessionTail, StoreError> {
         let keys = Keys::of(owner);
-        let mut reads = vec![
+        let reads = vec![
             Read::Value(keys.session(id)),
             Read::Length(keys.messages(id)),
             Read::Value(keys.system_prompt(id)),
         ];
-        if tail > 0 {
-            let start = i64::try_from(tail).map_or(i64::MIN + 1, |tail| -tail);
-            reads.push(Read::Items {
-                key: keys.messages(id),
-                start,
-                stop: -1,
-            });
-        }
-        let mut found = self.context.store.read(reads).await?;
-        let Some(record) = found.value(0) else {
-            return Ok(SessionTail {
-                session: None,
-                messages: Vec::new(),
-            });
-        };
-        let session = StoredSession::decode(record, found.value(2), found.count(1))
-            .ok_or_else(|| StoreError::Corrupt("a session cannot be read".into()))?;
-        let messages = if tail > 0 {
-            decode_messages(found.items(3)).map(Arc::new).collect()
-        } else {
-            Vec::new()
-        };
-        Ok(SessionTail {
-            session: Some(session),
-            messages,
-        })
-    }
-
-    /// Messages from position `start` to `stop`, both included.
-    pub async fn messages(
-        &self,
-        owner: &Owner,
-        id: &SessionId,
-        start: u64,
-        stop: u64,
-    ) -> Result<Vec<Message>, StoreError> {
-        let read = Read::Items {
-            key: Keys::of(owner).messages(id),
-            start: signed(start),
-            stop: signed(stop),
-        };
-        Ok(decode_messages(self.context.store.read(vec![read]).await?.items(0)).collect())
-    }
-
-    /// The message of that id; `None` where it is gone or was replaced.
-    pub async fn message(
-        &self,
-        owner: &Owner,
-        session: &SessionId,
-        id: &MessageId,
-    ) -> Result<Option<Message>, StoreError> {
-        let at = id.position();
-        let found = self.messages(owner, session, at, at).await?;
-        Ok(found.into_iter().find(|message| message.id == *id))
+        StoredSession::found(&mut self.context.store.read(reads).await?)
     }
 
     /// The session that a message's id belongs to; `None` where it is gone.
@@ -237,7 +130,7 @@ impl SessionStore<'_> {
             // First what grows: a full store refuses a transaction at its first operation, or not at all.
             .op(touch(&keys, id, &stored.session))
             // Remains of an expired session with this id must not be seen in the new one.
-            .op(Op::Delete(keys.messages(id)));
+            .ops(message_sizes::delete(&keys, id));
         set_system_prompt(&keys, id, &stored.session, &mut txn);
         let kept = self.context.keep(
             &keys,
@@ -248,63 +141,6 @@ impl SessionStore<'_> {
             &mut txn,
         )?;
         Ok((self.context.store.commit(txn).await? == Committed::Applied).then_some(kept.session))
-    }
-
-    /// Sessions by last use, newest first, after `before` (the time of last use and the id of the last row seen).
-    pub async fn list(
-        &self,
-        owner: &Owner,
-        before: Option<(i64, String)>,
-        limit: usize,
-    ) -> Result<Vec<ListedSession>, StoreError> {
-        let keys = Keys::of(owner);
-        let read = Read::Newest {
-            key: keys.sessions(),
-            before,
-            limit,
-        };
-        let members = self.context.store.read(vec![read]).await?.members(0);
-        let ids: Vec<(SessionId, i64)> = members
-            .into_iter()
-            .filter_map(|(id, score)| Some((SessionId::parse(&id)?, score)))
-            .collect();
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let reads = ids
-            .iter()
-            .flat_map(|(id, _)| {
-                [
-                    Read::Value(keys.session(id)),
-                    Read::Length(keys.messages(id)),
-                ]
-            })
-            .collect();
-        let mut found = self.context.store.read(reads).await?;
-        let mut session = |i: usize| {
-            let stored = StoredSession::decode(found.value(2 * i)?, None, found.count(2 * i + 1))?;
-            Some(stored.session)
-        };
-        let sessions: Vec<Option<Session>> = (0..ids.len()).map(&mut session).collect();
-        let listed: Vec<ListedSession> = ids
-            .into_iter()
-            .zip(sessions)
-            .map(|((id, at), session)| (id, at, session))
-            .collect();
-        self.forget_expired(&keys, &listed).await;
-        Ok(listed)
-    }
-
-    /// Removes expired sessions from the index; if that fails, the next listing tries again.
-    async fn forget_expired(&self, keys: &Keys, listed: &[ListedSession]) {
-        for (id, _, _) in listed.iter().filter(|(_, _, session)| session.is_none()) {
-            let txn = Txn::relaxed()
-                .check(Check::Absent(keys.session(id)))
-                .op(Op::MemberDelete(keys.sessions(), id.to_string()));
-            if self.context.store.commit(txn).await.is_err() {
-                return;
-            }
-        }
     }
 
     /// Changes a session's own values. `None`: there is no such session.
@@ -321,11 +157,7 @@ impl SessionStore<'_> {
             };
             let mut session = stored.session.clone();
             let mut txn = Txn::durable().check(stored.unchanged(&keys, id));
-            let SessionChange {
-                title,
-                model,
-                system,
-            } = change.clone();
+            let SessionChange { title, model, system } = change.clone();
             session.title = title.unwrap_or(session.title);
             session.model = model.unwrap_or(session.model);
             if let Some(system) = system {
@@ -333,13 +165,8 @@ impl SessionStore<'_> {
                 session.system_version += 1;
                 set_system_prompt(&keys, id, &session, &mut txn);
             }
-            let more = session
-                .open
-                .as_ref()
-                .map_or(Duration::ZERO, |_| RUNNING_TTL);
-            let kept = self
-                .context
-                .keep(&keys, id, &stored, session, more, &mut txn)?;
+            let more = session.open.as_ref().map_or(Duration::ZERO, |_| RUNNING_TTL);
+            let kept = self.context.keep(&keys, id, &stored, session, more, &mut txn)?;
             if self.context.store.commit(txn).await? == Committed::Applied {
                 return Ok(Some(kept.session));
             }
@@ -366,21 +193,17 @@ impl Context {
         let version = encode(&session)?;
         let incarnation = keys.incarnation(&session.incarnation);
         if before.is_new() {
-            txn.ops.push(Op::Set {
-                key: incarnation.clone(),
-                value: id.to_string().into(),
-                ttl,
-            });
+            txn.ops.push(Op::Set { key: incarnation.clone(), value: id.to_string().into(), ttl });
         }
-        txn.ops.push(Op::Set {
-            key: keys.session(id),
-            value: version.clone(),
-            ttl,
-        });
+        txn.ops.push(Op::Set { key: keys.session(id), value: version.clone(), ttl });
         // All at one moment: nobody may find one of them without the others.
         if session.expires || expired {
-            let keys = [keys.messages(id), incarnation, keys.system_prompt(id)];
-            txn.ops.extend(keys.map(|key| Op::Expire(key, ttl)));
+            let with_it =
+                [keys.messages(id), keys.message_sizes(id), incarnation, keys.system_prompt(id)];
+            txn.ops.extend(with_it.map(|key| Op::Expire(key, ttl)));
+            // The index outlives every session in it.
+            let ttl = ttl.map(|ttl| ttl.saturating_add(RUNNING_TTL));
+            txn.ops.push(Op::Expire(keys.sessions(), ttl));
         }
         Ok(StoredSession { session, version })
     }
@@ -394,24 +217,7 @@ pub(super) fn touch(keys: &Keys, id: &SessionId, session: &Session) -> Op {
 fn set_system_prompt(keys: &Keys, id: &SessionId, session: &Session, txn: &mut Txn) {
     let key = keys.system_prompt(id);
     txn.ops.push(match &session.system {
-        Some(system) => Op::Set {
-            key,
-            value: system.clone().into(),
-            ttl: None,
-        },
+        Some(system) => Op::Set { key, value: system.clone().into(), ttl: None },
         None => Op::Delete(key),
     });
-}
-
-/// The messages that can be read; one that cannot is counted and skipped, so that it hides nothing but itself.
-pub(super) fn decode_messages(items: Vec<Bytes>) -> impl Iterator<Item = Message> {
-    let parse = |item: Bytes| {
-        let message = decode(&item);
-        if message.is_none() {
-            metrics::counter!("history_records_skipped_total").increment(1);
-            tracing::warn!("skipped a stored message that cannot be read");
-        }
-        message
-    };
-    items.into_iter().filter_map(parse)
 }

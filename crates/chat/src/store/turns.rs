@@ -14,9 +14,11 @@ use crate::{
         ATTEMPTS, Context,
         codec::decode,
         contended,
+        control::{self, InboxRequest, TurnProgress},
         events::{EventBatch, StoredEvents},
         keys::Keys,
         sessions::{SessionStore, StoredSession},
+        signed,
     },
 };
 
@@ -26,11 +28,13 @@ pub const REPLAY: Duration = Duration::from_secs(5 * 60);
 /// For how long after the store was away a lapsed lease proves nothing: by then every living instance has renewed its own.
 const RETAKE: Duration = Duration::from_secs(3);
 
+/// Batches of events read at a time.
+const EVENTS_STEP: i64 = 16;
+
 /// What is stored of a turn that has ended or was withdrawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TurnRecord {
     pub session: SessionId,
-    /// The user's message.
     pub reply_to: MessageId,
     pub model: String,
     /// The provider that was tried first.
@@ -63,8 +67,10 @@ pub struct StoredTurn {
 #[derive(Clone, Debug, PartialEq)]
 pub enum TurnState {
     /// It is being answered, or was when its instance died.
-    Running { open: OpenTurn, holder: LeaseHolder },
-    /// It ended a short time ago.
+    Running {
+        open: OpenTurn,
+        holder: LeaseHolder,
+    },
     Ended(TurnRecord),
     /// It was never accepted, and never will be.
     Withdrawn,
@@ -75,13 +81,7 @@ pub enum TurnState {
 impl TurnState {
     /// Whether it is open and nobody runs it.
     pub fn is_dead(&self) -> bool {
-        matches!(
-            self,
-            Self::Running {
-                holder: LeaseHolder::Nobody,
-                ..
-            }
-        )
+        matches!(self, Self::Running { holder: LeaseHolder::Nobody, .. })
     }
 }
 
@@ -93,110 +93,57 @@ pub enum LeaseHolder {
     Nobody,
 }
 
-/// New events of a running turn and a renewal of its lease, for [`TurnStore::replicate`].
+/// New events of a running turn, a renewal of its lease, or news for those who watch it, for [`TurnStore::replicate`].
 #[derive(Debug)]
 pub enum Replication {
     Events(Owner, MessageId, EventBatch),
     Lease(Owner, MessageId),
+    Progress(String, Vec<TurnProgress>),
 }
 
-/// Reads turns and keeps them running.
 pub struct TurnStore<'a> {
     pub(super) context: &'a Context,
 }
 
 impl TurnStore<'_> {
     pub(super) fn sessions(&self) -> SessionStore<'_> {
-        SessionStore {
-            context: self.context,
-        }
+        SessionStore { context: self.context }
     }
 
     /// The state of a turn of that session.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
     pub async fn get(
         &self,
         owner: &Owner,
         session: &SessionId,
         id: &MessageId,
     ) -> Result<StoredTurn, StoreError> {
-        Ok(self.read(owner, session, id, false).await?.0)
-    }
-
-    /// The state of a turn together with its stored events.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn get_with_events(
-        &self,
-        owner: &Owner,
-        session: &SessionId,
-        id: &MessageId,
-    ) -> Result<(StoredTurn, StoredEvents), StoreError> {
-        self.read(owner, session, id, true).await
-    }
-
-    async fn read(
-        &self,
-        owner: &Owner,
-        session: &SessionId,
-        id: &MessageId,
-        with_events: bool,
-    ) -> Result<(StoredTurn, StoredEvents), StoreError> {
         let keys = Keys::of(owner);
-        let mut reads = vec![
+        let reads = vec![
             Read::Value(keys.session(session)),
             Read::Length(keys.messages(session)),
             Read::Value(keys.turn(id)),
             Read::Value(keys.lease(id.as_str())),
         ];
-        if with_events {
-            reads.push(Read::Items {
-                key: keys.events(id),
-                start: 0,
-                stop: -1,
-            });
-        }
         let mut found = self.context.store.read(reads).await?;
         let session = found
             .value(0)
             .and_then(|record| StoredSession::decode(record, None, found.count(1)))
             .filter(|stored| stored.session.incarnation == id.incarnation());
-        let open = session
-            .as_ref()
-            .and_then(|stored| stored.session.open.clone());
+        let open = session.as_ref().and_then(|stored| stored.session.open.clone());
         let record: Option<TurnRecord> = found.value(2).and_then(|value| decode(&value));
-        let instance = found
-            .value(3)
-            .and_then(|value| String::from_utf8(value.to_vec()).ok());
+        let instance = found.value(3).and_then(|value| String::from_utf8(value.to_vec()).ok());
         let state = match (open.filter(|open| open.id == *id), record) {
-            (Some(open), _) => TurnState::Running {
-                open,
-                holder: self.holder(instance),
-            },
+            (Some(open), _) => {
+                TurnState::Running { open, holder: self.context.holder(&keys, instance) }
+            }
             (None, Some(record)) if record.ending.is_some() => TurnState::Ended(record),
             (None, Some(_)) => TurnState::Withdrawn,
             (None, None) => TurnState::Forgotten,
         };
-        let events = StoredEvents::decode(&found.items(4));
-        Ok((StoredTurn { session, state }, events))
+        Ok(StoredTurn { session, state })
     }
 
-    fn holder(&self, instance: Option<String>) -> LeaseHolder {
-        let store = &self.context.store;
-        match instance.filter(|instance| self.context.may_live(instance)) {
-            Some(instance) => LeaseHolder::Instance(instance),
-            None if store.is_shared() && store.was_away(RETAKE) => LeaseHolder::Unknown,
-            None => LeaseHolder::Nobody,
-        }
-    }
-
-    /// The stored events of a turn from that batch on.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// The stored events of a turn from that batch on, as many as one read returns.
     pub async fn events(
         &self,
         owner: &Owner,
@@ -207,34 +154,50 @@ impl TurnStore<'_> {
         let read = Read::Items {
             key: Keys::of(owner).events(id),
             start,
-            stop: -1,
+            stop: start.saturating_add(EVENTS_STEP - 1),
         };
-        Ok(StoredEvents::decode(
-            &self.context.store.read(vec![read]).await?.items(0),
-        ))
+        let items = self.context.store.read(vec![read]).await?.items(0);
+        let more = signed(items.len() as u64) == EVENTS_STEP;
+        Ok(StoredEvents { more, ..StoredEvents::decode(&items) })
     }
 
-    /// Appends events and renews leases of running turns, all in one pipeline. Returns for each change whether its key
-    /// existed: otherwise the turn was closed, or its session deleted.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`]: any of them may have been applied.
-    pub async fn replicate(&self, changes: &[Replication]) -> Result<Vec<bool>, StoreError> {
-        let ops = changes.iter().map(|change| match change {
-            Replication::Events(owner, id, batch) => {
-                Op::PushExisting(Keys::of(owner).events(id), batch.bytes())
+    /// Appends events and renews leases of running turns, in one pipeline to each node. Returns for each change whether its key
+    /// existed: otherwise the turn was closed, or its session deleted. `None`: it may have been applied, or its key holds
+    /// something else.
+    pub async fn replicate(&self, changes: &[Replication]) -> Vec<Option<bool>> {
+        let (mut ops, mut counts) = (Vec::new(), Vec::with_capacity(changes.len()));
+        for change in changes {
+            let before = ops.len();
+            match change {
+                Replication::Events(owner, id, batch) => {
+                    let key = Keys::of(owner).events(id);
+                    ops.extend(batch.items().map(|item| Op::PushExisting(key.clone(), item)));
+                }
+                Replication::Lease(owner, id) => {
+                    let key = Keys::of(owner).lease(id.as_str());
+                    ops.push(Op::Expire(key, Some(self.context.lease)));
+                }
+                Replication::Progress(instance, turns) => {
+                    let turns = turns.clone();
+                    let progress = control::send(instance, &InboxRequest::Progress { turns });
+                    ops.extend(progress.into_iter().flatten());
+                }
             }
-            Replication::Lease(owner, id) => {
-                Op::Expire(Keys::of(owner).lease(id.as_str()), Some(self.context.lease))
-            }
-        });
-        self.context.store.apply(ops.collect()).await
+            counts.push(ops.len() - before);
+        }
+        let Ok(applied) = self.context.store.apply_each(ops).await else {
+            return vec![None; changes.len()];
+        };
+        let mut applied = applied.into_iter();
+        let all = |count: usize| {
+            // All of a change's own results are taken, also after a failure: the next ones are of the next change.
+            let own: Vec<Result<bool, StoreError>> = applied.by_ref().take(count).collect();
+            own.into_iter().try_fold(true, |all, own| own.ok().map(|own| all && own))
+        };
+        counts.into_iter().map(all).collect()
     }
 
     /// Takes a lapsed lease again; `false` if the turn was closed meanwhile.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
     pub async fn retake_lease(
         &self,
         owner: &Owner,
@@ -248,13 +211,11 @@ impl TurnStore<'_> {
             else {
                 return Ok(false);
             };
-            let txn = Txn::relaxed()
-                .check(stored.unchanged(&keys, id))
-                .op(Op::Set {
-                    key: keys.lease(open.id.as_str()),
-                    value: self.context.instance.to_string().into(),
-                    ttl: Some(self.context.lease),
-                });
+            let txn = Txn::relaxed().check(stored.unchanged(&keys, id)).op(Op::Set {
+                key: keys.lease(open.id.as_str()),
+                value: self.context.instance.to_string().into(),
+                ttl: Some(self.context.lease),
+            });
             if self.context.store.commit(txn).await? == Committed::Applied {
                 return Ok(true);
             }
@@ -281,6 +242,19 @@ impl TurnStore<'_> {
     }
 }
 
+impl Context {
+    /// Who holds a lease, by what it holds.
+    pub(super) fn holder(&self, keys: &Keys, lease: Option<String>) -> LeaseHolder {
+        match lease.filter(|instance| self.may_live(instance)) {
+            Some(instance) => LeaseHolder::Instance(instance),
+            None if self.store.is_shared() && self.store.was_away(&keys.sessions(), RETAKE) => {
+                LeaseHolder::Unknown
+            }
+            None => LeaseHolder::Nobody,
+        }
+    }
+}
+
 /// The time from which on ended turns are looked for to delete their events: twice as long as those are kept, since clocks
 /// may differ. Unix milliseconds.
 pub(super) fn replayable_since(now: i64) -> i64 {
@@ -294,8 +268,5 @@ pub(super) fn forget(keys: &Keys, id: &MessageId) -> [Op; 2] {
 
 /// A session with its open turn removed.
 pub(super) fn without_turn(session: &Session) -> Session {
-    Session {
-        open: None,
-        ..session.clone()
-    }
+    Session { open: None, ..session.clone() }
 }

@@ -12,11 +12,8 @@ use crate::store::{keys::Keys, reservations::ReservationStore};
 /// What a user used in a day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DayUsage {
-    /// Tokens read.
     pub prompt: u64,
-    /// Tokens generated.
     pub completion: u64,
-    /// Turns and completions that have ended.
     pub requests: u64,
     /// Tokens that count against the quota: used, or held by what is running.
     pub held: u64,
@@ -24,18 +21,12 @@ pub struct DayUsage {
 
 impl ReservationStore<'_> {
     /// What was used on that day (`YYYYMMDD`, UTC). Settles the reservations of dead processes first.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
     pub async fn usage(&self, owner: &Owner, day: &str) -> Result<DayUsage, StoreError> {
         let keys = Keys::of(owner);
-        let read = vec![
-            Read::Fields(keys.usage(day)),
-            Read::Fields(keys.reservations()),
-        ];
+        let read = vec![Read::Fields(keys.usage(day)), Read::Fields(keys.reservations())];
         let mut found = self.context.store.read(read.clone()).await?;
         let mut fields = found.fields(0);
-        if self.settle_dead_of(&keys, found.fields(1)).await? > 0 {
+        if self.settle_dead(&keys, found.fields(1)).await? > 0 {
             fields = self.context.store.read(read).await?.fields(0);
         }
         Ok(DayUsage {
@@ -49,9 +40,7 @@ impl ReservationStore<'_> {
 
 /// A counter; one below zero, which a withdrawn turn may cause for a moment, counts as zero.
 fn number(fields: &HashMap<String, Bytes>, name: &str) -> u64 {
-    let text = fields
-        .get(name)
-        .and_then(|value| std::str::from_utf8(value).ok());
+    let text = fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
     let number: i64 = text.and_then(|text| text.parse().ok()).unwrap_or_default();
     u64::try_from(number).unwrap_or_default()
 }

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use common::{
-    identity::Owner, rate_limiter::RateLimitTicket, shutdown::Shutdown, store::StoreError,
+    identity::{Authenticator, Owner},
+    otel::{Span, SpanKind},
+    shutdown::Shutdown,
+    store::StoreError,
 };
 use tokio::time::sleep;
 
@@ -24,12 +27,8 @@ use crate::{
     },
 };
 
-/// Pauses between the tries of an accept whose outcome is unknown.
-const RETRY_PAUSES: [Duration; 3] = [
-    Duration::from_millis(10),
-    Duration::from_millis(50),
-    Duration::ZERO,
-];
+/// Pauses before an accept whose outcome is unknown is tried again, as far as the request's deadline leaves time.
+const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(50)];
 
 /// A planned turn with everything that it needs to run.
 pub(super) struct ReadyTurn {
@@ -39,17 +38,16 @@ pub(super) struct ReadyTurn {
     pub(super) permit: SessionPermit,
 }
 
-/// The outcome of a commit.
 pub(super) enum Committed {
     Started(StartedTurn),
     /// What was read is old; the place in the session's queue comes back.
     Changed(SessionPermit),
 }
 
-/// Accepts turns.
 #[derive(Clone)]
 pub(super) struct Committer {
     store: ChatStore,
+    authenticator: Authenticator,
     runner: Arc<TurnRunner>,
     tokens_per_day: Option<u64>,
     shutdown: Shutdown,
@@ -58,16 +56,12 @@ pub(super) struct Committer {
 impl Committer {
     pub(super) fn new(
         store: ChatStore,
+        authenticator: Authenticator,
         runner: Arc<TurnRunner>,
         tokens_per_day: Option<u64>,
         shutdown: Shutdown,
     ) -> Self {
-        Self {
-            store,
-            runner,
-            tokens_per_day,
-            shutdown,
-        }
+        Self { store, authenticator, runner, tokens_per_day, shutdown }
     }
 
     /// Accepts the turn and starts its task. Runs detached, so a client disconnect cannot leave an accepted turn without a
@@ -78,80 +72,101 @@ impl Committer {
         request: &TurnRequest,
         ready: ReadyTurn,
     ) -> Result<Committed, ChatError> {
-        let (committer, store, request) = (self.clone(), store.clone(), request.clone());
-        let task = self.shutdown.spawn(async move {
-            let (owner, ticket) = (&request.owner, &request.ticket);
-            match committer
-                .accept(&store, owner, &ready.accept, ticket)
-                .await?
-            {
-                Accepted::Yes(session) => Ok(Committed::Started(
-                    committer.launch(&request, *session, ready),
-                )),
-                Accepted::Changed => Ok(Committed::Changed(ready.permit)),
-                Accepted::RateLimited => {
-                    ticket.result()?;
-                    Ok(Committed::Changed(ready.permit))
-                }
-                // Dead processes must not hold quota.
-                Accepted::QuotaExceeded if store.reservations().settle_dead(owner).await? > 0 => {
-                    Ok(Committed::Changed(ready.permit))
-                }
-                Accepted::QuotaExceeded => {
-                    let tokens_per_day = committer.tokens_per_day.unwrap_or_default();
-                    Err(ChatError::QuotaExceeded { tokens_per_day })
+        let (committer, store, mut request) = (self.clone(), store.clone(), request.clone());
+        let mut ready = ready;
+        let task = self.shutdown.spawn(Span::current().run(async move {
+            loop {
+                let accepted = committer.accept(&store, &request, &ready.accept);
+                match Span::child("accept", SpanKind::Internal).run(accepted).await? {
+                    Accepted::Yes(session) => {
+                        let started = committer.launch(&request, *session, ready);
+                        return Ok(Committed::Started(started));
+                    }
+                    Accepted::Changed => return Ok(Committed::Changed(ready.permit)),
+                    Accepted::AccountChanged => {
+                        let renewed =
+                            committer.authenticator.recheck(&request.identity, store.end());
+                        request.identity = renewed.await?;
+                    }
+                    Accepted::RateLimited => {
+                        request.ticket.result()?;
+                        return Ok(Committed::Changed(ready.permit));
+                    }
+                    Accepted::QuotaExceeded => {
+                        committer.fit_quota(&store, &request.identity.owner, &mut ready).await?;
+                    }
                 }
             }
-        });
+        }));
         task.await
             .map_err(|error| StoreError::Corrupt(format!("accepting a turn panicked: {error}")))?
+    }
+
+    /// Limits the answer to what is left of the day's quota.
+    async fn fit_quota(
+        &self,
+        store: &ChatStore,
+        owner: &Owner,
+        ready: &mut ReadyTurn,
+    ) -> Result<(), ChatError> {
+        let (asked, quota) = (ready.accept.reservation(), self.tokens_per_day);
+        let fitted = store.reservations().fit(owner, &asked, quota).await?;
+        let tokens_per_day = quota.unwrap_or_default();
+        let fitted = fitted.ok_or(ChatError::QuotaExceeded { tokens_per_day })?;
+        // Otherwise a dead process held what was missing.
+        if fitted.tokens < asked.tokens {
+            ready.accept.set_reserved(fitted.tokens);
+            let answer = fitted.tokens.saturating_sub(fitted.prompt);
+            ready.plan.prompt.limit_answer(answer);
+        }
+        Ok(())
     }
 
     /// Accepts; where the outcome stays unknown, makes sure in the background that the turn never runs.
     async fn accept(
         &self,
         store: &ChatStore,
-        owner: &Owner,
+        request: &TurnRequest,
         accept: &Accept,
-        ticket: &RateLimitTicket,
     ) -> Result<Accepted, ChatError> {
-        let mut unknown = false;
-        for pause in RETRY_PAUSES {
-            match try_accept(store, owner, accept, ticket, unknown).await {
+        let owner = &request.identity.owner;
+        let (mut unknown, mut pauses) = (false, RETRY_PAUSES.into_iter());
+        loop {
+            match try_accept(store, request, accept, unknown).await {
                 Ok(Accepted::Yes(session)) => return Ok(Accepted::Yes(session)),
                 Ok(refused) if !unknown => return Ok(refused),
                 // Refused because of the first try itself, or of another change; then the first may still be applied later.
-                Ok(refused) => match store.turns().was_accepted(owner, accept).await {
+                Ok(_) => match store.turns().was_accepted(owner, accept).await {
                     Ok(Some(session)) => {
-                        ticket.record_lost().await;
+                        request.ticket.record_lost().await;
                         return Ok(Accepted::Yes(Box::new(session)));
                     }
                     looked => {
+                        // Whatever refused it, this turn is not tried again: it is being withdrawn.
                         self.withdraw_later(owner, accept);
                         looked?;
-                        return Ok(refused);
+                        return Ok(Accepted::Changed);
                     }
                 },
-                Err(StoreError::Unavailable(_)) if pause > Duration::ZERO => {
-                    unknown = true;
-                    sleep(pause).await;
-                }
                 Err(error) => {
-                    if unknown || matches!(error, StoreError::Unavailable(_)) {
-                        self.withdraw_later(owner, accept);
+                    unknown |= matches!(error, StoreError::Unavailable(_));
+                    match pauses.next().filter(|_| matches!(error, StoreError::Unavailable(_))) {
+                        Some(pause) => sleep(pause).await,
+                        None => {
+                            if unknown {
+                                self.withdraw_later(owner, accept);
+                            }
+                            return Err(error.into());
+                        }
                     }
-                    return Err(error.into());
                 }
             }
         }
-        Ok(Accepted::Changed)
     }
 
     fn withdraw_later(&self, owner: &Owner, accept: &Accept) {
-        let (store, owner, accept) = (self.store.clone(), owner.clone(), accept.clone());
-        retry::in_background(&self.shutdown, move || {
-            let (store, owner, accept) = (store.clone(), owner.clone(), accept.clone());
-            Box::pin(async move { store.turns().withdraw(&owner, &accept).await })
+        retry::in_background(&self.shutdown, &self.store, owner, accept, |store, owner, accept| {
+            Box::pin(async move { store.turns().withdraw(owner, accept).await })
         });
     }
 
@@ -161,23 +176,19 @@ impl Committer {
         session: StoredSession,
         ready: ReadyTurn,
     ) -> StartedTurn {
-        let ReadyTurn {
-            plan,
-            accept,
-            generation,
-            permit,
-        } = ready;
+        let ReadyTurn { plan, accept, generation, permit } = ready;
         let id = accept.open.id.clone();
+        let span = generation.span(&plan.prompt);
         let task = TurnTask::new(request, accept, session, Arc::new(plan.prompt), permit);
         let events = task.turn().log().subscribe(0);
         self.runner.register(&task);
         let runner = Arc::clone(&self.runner);
         let work = self.shutdown.work();
-        self.shutdown.spawn(async move {
+        self.shutdown.spawn(span.run(async move {
             runner.run(task, generation).await;
             drop(work);
-        });
-        StartedTurn { id, events }
+        }));
+        StartedTurn { id, identity: request.identity.clone(), events }
     }
 }
 
@@ -185,18 +196,17 @@ impl Committer {
 /// whether that was accepted, since the request was then counted with it.
 async fn try_accept(
     store: &ChatStore,
-    owner: &Owner,
+    TurnRequest { identity, ticket, .. }: &TurnRequest,
     accept: &Accept,
-    ticket: &RateLimitTicket,
     unknown: bool,
 ) -> Result<Accepted, StoreError> {
     let turns = store.turns();
-    if unknown && let Some(session) = turns.was_accepted(owner, accept).await? {
+    if unknown && let Some(session) = turns.was_accepted(&identity.owner, accept).await? {
         ticket.record_lost().await;
         return Ok(Accepted::Yes(Box::new(session)));
     }
     let bucket = ticket.pending_bucket();
-    let (accepted, admission) = turns.accept(owner, accept, bucket.as_ref()).await?;
+    let (accepted, admission) = turns.accept(identity, accept, bucket.as_ref()).await?;
     // A refusal after an unknown outcome is not the last word: that outcome may have been a yes.
     if let Some(admission) = admission.filter(|admission| admission.allowed || !unknown) {
         ticket.record(admission);

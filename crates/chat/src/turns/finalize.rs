@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::{errors::Code, shutdown::Shutdown, store::StoreError};
+use common::{
+    errors::Code,
+    otel::{Span, SpanKind},
+    shutdown::Shutdown,
+    store::StoreError,
+};
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
@@ -14,12 +19,14 @@ use crate::{
         registry::RunningTurn,
         replicator::unstored,
     },
-    generation::{Outcome, answer::AnswerSource, count_tokens},
+    generation::{Outcome, answer::AnswerSource, record_end},
     retry,
     store::{
         ChatStore,
+        control::{InboxRequest, TurnProgress},
+        events::EventBatch,
         finish::{Finish, Finished},
-        reservations::Reservation,
+        reservation::Reservation,
         sessions::{SessionTail, StoredSession},
     },
     turns::{prompt::SessionPrompt, session_cache::SessionCache},
@@ -28,13 +35,15 @@ use crate::{
 /// How long a finish is repeated for a store that does not take it.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a finish may be applied: a second less, so that its outcome is known by then.
+const APPLIED_WITHIN_MS: i64 = 29_000;
+
 /// How long after a stop: connections have a second to end, and their readers must get the ending before.
 const STOP_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// How often a finish is tried again.
 const FINISH_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a turn's generation came to.
 pub(super) struct GeneratedAnswer {
     pub(super) text: AnswerText,
     pub(super) usage: Usage,
@@ -42,7 +51,6 @@ pub(super) struct GeneratedAnswer {
     pub(super) outcome: Outcome,
 }
 
-/// Ends turns.
 pub(super) struct Finalizer {
     store: ChatStore,
     cache: Arc<SessionCache>,
@@ -57,12 +65,7 @@ impl Finalizer {
         history_messages: usize,
         shutdown: Shutdown,
     ) -> Self {
-        Self {
-            store,
-            cache,
-            history_messages,
-            shutdown,
-        }
+        Self { store, cache, history_messages, shutdown }
     }
 
     /// Stores what there is, then tells the subscribers how it ended: in that order, so that what they were told is stored.
@@ -74,15 +77,10 @@ impl Finalizer {
         request_id: &Arc<str>,
         generated: GeneratedAnswer,
     ) {
-        let GeneratedAnswer {
-            text,
-            usage,
-            source,
-            outcome,
-        } = generated;
+        let GeneratedAnswer { text, usage, source, outcome } = generated;
         let source = source.unwrap_or_else(|| AnswerSource::requested(turn.open()));
         let ending = ending_of(&source, usage, &outcome);
-        let (mut events, last) = unstored(turn);
+        let (mut events, last) = unstored(turn, usize::MAX);
         events.push(last + 1, Event::end(ending.clone(), request_id).as_ref());
         let finish = Finish {
             session_id: turn.session_id().clone(),
@@ -93,6 +91,7 @@ impl Finalizer {
             usage,
             events,
             last_event_id: last + 1,
+            until: Some(self.store.now_ms().saturating_add(APPLIED_WITHIN_MS)),
             for_dead_instance: false,
         };
         let ending = match self.finish(turn, &finish).await {
@@ -109,7 +108,7 @@ impl Finalizer {
             Err(_) if finish.ending.is_interrupted() => finish.ending,
             Err(error) => {
                 tracing::error!(message_id = %turn.id(), %error, "an answer could not be stored");
-                self.close_as_interrupted(turn, finish);
+                self.close_as_interrupted(turn, &finish);
                 Ending::error(
                     Code::StoreUnavailable,
                     "The answer could not be stored; it will show as interrupted.",
@@ -118,15 +117,33 @@ impl Finalizer {
         };
         count(&ending, usage);
         turn.log().append([Event::end(ending, request_id)]);
+        self.tell_watchers(turn, last + 1).await;
+        if turn.open().fence == 1 {
+            // What is left is shed by the next session that begins.
+            let _ = self.store.sessions().shed_expired(turn.owner()).await;
+        }
+    }
+
+    /// Tells the instances that watch the turn that the store has its end; they would find out by themselves a little later.
+    async fn tell_watchers(&self, turn: &RunningTurn, last_event_id: u64) {
+        for instance in turn.watching_instances() {
+            let progress =
+                TurnProgress::new(turn.id().clone(), last_event_id, &EventBatch::default());
+            let turns = vec![progress];
+            let told =
+                self.store.control().send(&instance, &InboxRequest::Progress { turns }).await;
+            if let Err(error) = told {
+                tracing::debug!(%error, "another instance could not be told of a turn's end");
+            }
+        }
     }
 
     /// Closes a turn whose readers were told that its answer could not be stored, once the store is back: what they were told must
     /// stay true, also where the store still applies a finish that it had received before.
-    fn close_as_interrupted(&self, turn: &RunningTurn, finish: Finish) {
-        let (store, owner) = (self.store.clone(), turn.owner().clone());
-        retry::in_background(&self.shutdown, move || {
-            let (store, owner, finish) = (store.clone(), owner.clone(), finish.clone());
-            Box::pin(async move { store.turns().retract(&owner, &finish).await })
+    fn close_as_interrupted(&self, turn: &RunningTurn, finish: &Finish) {
+        let owner = turn.owner();
+        retry::in_background(&self.shutdown, &self.store, owner, finish, |store, owner, finish| {
+            Box::pin(async move { store.turns().retract(owner, finish).await })
         });
     }
 
@@ -146,10 +163,7 @@ impl Finalizer {
             messages.extend(answer.map(Arc::new));
             let more = messages.len().saturating_sub(self.history_messages);
             messages.drain(..more);
-            let tail = SessionTail {
-                session: Some(*session),
-                messages,
-            };
+            let tail = SessionTail { session: Some(*session), messages };
             self.cache.put(turn.owner(), turn.session_id(), tail);
         }
     }
@@ -158,9 +172,8 @@ impl Finalizer {
     async fn settle(&self, turn: &RunningTurn, usage: Usage) {
         let reservation = Reservation::of_turn(turn.open());
         let store = self.store.reservations();
-        let settled = self
-            .retry(|| Box::pin(store.settle(turn.owner(), &reservation, usage)))
-            .await;
+        let settled =
+            self.retry(|| Box::pin(store.settle(turn.owner(), &reservation, usage))).await;
         if let Err(error) = settled {
             tracing::warn!(message_id = %turn.id(), %error, "usage of a deleted session's turn will be settled when its lease has lapsed");
         }
@@ -168,8 +181,8 @@ impl Finalizer {
 
     async fn finish(&self, turn: &RunningTurn, finish: &Finish) -> Result<Finished, StoreError> {
         let store = self.store.turns();
-        self.retry(|| Box::pin(store.finish(turn.owner(), finish)))
-            .await
+        let finished = self.retry(|| Box::pin(store.finish(turn.owner(), finish)));
+        Span::child("finish", SpanKind::Internal).run(finished).await
     }
 
     /// Repeats a step until the store takes or refuses it, or the time is over.
@@ -229,17 +242,11 @@ fn ending_of(source: &AnswerSource, usage: Usage, outcome: &Outcome) -> Ending {
 
 fn count(ending: &Ending, usage: Usage) {
     let name = match ending {
-        Ending::Done {
-            finish_reason: FinishReason::Length,
-            ..
-        } => "length",
-        Ending::Done {
-            finish_reason: FinishReason::Cancelled,
-            ..
-        } => "cancelled",
+        Ending::Done { finish_reason: FinishReason::Length, .. } => "length",
+        Ending::Done { finish_reason: FinishReason::Cancelled, .. } => "cancelled",
         Ending::Done { .. } => "stop",
         Ending::Error { code, .. } => code.as_str(),
     };
     metrics::counter!("chat_turns_total", "ending" => name).increment(1);
-    count_tokens(usage);
+    record_end(name, usage);
 }

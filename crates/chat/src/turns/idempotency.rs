@@ -25,7 +25,6 @@ pub(super) enum KeyState {
     Unsettled,
 }
 
-/// Looks up idempotency keys.
 pub(super) struct Idempotency {
     registry: Arc<Registry>,
     recovery: Recovery,
@@ -49,7 +48,7 @@ impl Idempotency {
         let Some(key) = &request.key else {
             return Ok(KeyState::Unused);
         };
-        let owner = &request.owner;
+        let owner = &request.identity.owner;
         let Some(record) = store.turns().idempotency(owner, &key.digest).await? else {
             return Ok(KeyState::Unused);
         };
@@ -59,33 +58,24 @@ impl Idempotency {
         if self.registry.get(owner, &record.id).is_some() {
             return Ok(KeyState::Readable(record));
         }
-        let mut turn = store
-            .turns()
-            .get(owner, &record.session, &record.id)
-            .await?;
+        let mut turn = store.turns().get(owner, &record.session, &record.id).await?;
         if turn.state.is_dead() {
-            self.recovery
-                .close_dead(store, owner, &record.session, &record.id)
-                .await?;
-            turn = store
-                .turns()
-                .get(owner, &record.session, &record.id)
-                .await?;
+            self.recovery.close_dead(store, owner, &record.session, &record.id).await?;
+            turn = store.turns().get(owner, &record.session, &record.id).await?;
         }
         if turn.session.is_none() {
             return Err(ChatError::SessionNotFound);
         }
         Ok(match turn.state {
-            TurnState::Ended(TurnRecord {
-                ending: Some(Ending::Error { .. }),
-                ..
-            }) => KeyState::Failed(record),
+            TurnState::Ended(TurnRecord { ending: Some(Ending::Error { .. }), .. }) => {
+                KeyState::Failed(record)
+            }
             TurnState::Withdrawn => KeyState::Unsettled,
             // Accepted here, and about to be started or withdrawn.
-            TurnState::Running {
-                holder: LeaseHolder::Instance(instance),
-                ..
-            } if instance == store.instance() && self.registry.get(owner, &record.id).is_none() => {
+            TurnState::Running { holder: LeaseHolder::Instance(instance), .. }
+                if instance == store.instance()
+                    && self.registry.get(owner, &record.id).is_none() =>
+            {
                 KeyState::Unsettled
             }
             TurnState::Running { .. } | TurnState::Ended(_) | TurnState::Forgotten => {

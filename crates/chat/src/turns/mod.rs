@@ -10,4 +10,5 @@ mod resume;
 pub mod service;
 mod session_cache;
 pub mod session_queue;
+mod slot_waiter;
 mod task;

@@ -14,7 +14,8 @@ use crate::{
     llm::{LlmService, Route},
     store::{
         accept::{Accept, KeyChange},
-        sessions::{SessionTail, StoredSession, TailLimit},
+        messages::TailLimit,
+        sessions::{SessionTail, StoredSession},
     },
     turns::{
         prompt::{PromptBase, SessionPrompt},
@@ -25,18 +26,15 @@ use crate::{
 /// Bytes of text that are read for each token of the window: with less than that no window is left unfilled.
 const BYTES_PER_TOKEN: usize = 8;
 
-/// A turn that can be accepted.
 pub(super) struct TurnPlan {
     pub(super) session: StoredSession,
     pub(super) route: Route,
     pub(super) prompt: SessionPrompt,
     /// The user's message, unless it is stored already.
     pub(super) message: Option<Arc<Message>>,
-    /// The answer that is replaced.
     pub(super) replaces: Option<MessageId>,
 }
 
-/// Plans turns.
 pub(super) struct Planner {
     llm: LlmService,
     estimates: TokenEstimates,
@@ -45,10 +43,20 @@ pub(super) struct Planner {
 
 impl Planner {
     pub(super) fn new(llm: LlmService, estimates: TokenEstimates, limits: TurnLimits) -> Self {
-        Self {
-            llm,
-            estimates,
-            limits,
+        Self { llm, estimates, limits }
+    }
+
+    /// What can be said without reading anything.
+    ///
+    /// # Errors
+    /// [`ChatError::MessageTooLong`].
+    pub(super) fn check(&self, request: &TurnRequest) -> Result<(), ChatError> {
+        let most = self.limits.max_message_chars;
+        match &request.input {
+            TurnInput::Message(text) if text.chars().nth(most).is_some() => {
+                Err(ChatError::MessageTooLong(most))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -59,19 +67,17 @@ impl Planner {
         again: Option<&IdempotencyRecord>,
     ) -> TailLimit {
         // An answer that is to be replaced follows the message that it answered.
-        let messages = match (&request.input, again) {
-            (TurnInput::Message(_), None) => self.limits.history_messages,
-            _ => self.limits.history_messages.max(2),
+        let at_least = match (&request.input, again) {
+            (TurnInput::Message(_), None) => 0,
+            _ => 2,
         };
         // The session's own model is not known yet; every route has about the same window.
         let window = self
             .llm
             .resolve(request.model.as_deref())
             .map_or(u32::from(u16::MAX), |route| route.window);
-        let bytes = usize::try_from(window)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(BYTES_PER_TOKEN);
-        TailLimit { messages, bytes }
+        let bytes = usize::try_from(window).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_TOKEN);
+        TailLimit { messages: self.limits.history_messages.max(at_least), bytes, at_least }
     }
 
     /// What the turn will be; `None` where it should run again but is not the last of its session.
@@ -93,9 +99,7 @@ impl Planner {
         if again.is_some_and(|key| !is_last(key)) {
             return Ok(None);
         }
-        let route = self
-            .llm
-            .resolve(request.model.as_deref().or(session.model.as_deref()))?;
+        let route = self.llm.resolve(request.model.as_deref().or(session.model.as_deref()))?;
         let mut messages = tail.messages;
         let (mut replaces, mut message) = (None, None);
         match &request.input {
@@ -112,11 +116,7 @@ impl Planner {
                     .pop_if(|last| last.role == Role::Assistant)
                     .map(|answer| answer.id.clone());
                 if messages.last().is_none_or(|last| last.role != Role::User) {
-                    return if again.is_some() {
-                        Ok(None)
-                    } else {
-                        Err(ChatError::MessageNotFound)
-                    };
+                    return again.map_or(Err(ChatError::MessageNotFound), |_| Ok(None));
                 }
             }
         }
@@ -131,21 +131,13 @@ impl Planner {
         let base = PromptBase {
             options: request.options.clone(),
             request_id: Arc::clone(&request.request_id),
-            estimates: self.estimates.for_user(&request.owner.user),
+            estimates: self.estimates.for_user(&request.identity.owner.user),
         };
         let prompt = SessionPrompt::new(base, system, messages, older);
         if !prompt.message_fits(&route.model, route.window) {
-            return Err(ChatError::ContextTooLong {
-                window: route.window,
-            });
+            return Err(ChatError::ContextTooLong { window: route.window });
         }
-        Ok(Some(TurnPlan {
-            session: stored,
-            route,
-            prompt,
-            message,
-            replaces,
-        }))
+        Ok(Some(TurnPlan { session: stored, route, prompt, message, replaces }))
     }
 
     /// The step that accepts a planned turn. `again` is what its idempotency key refers to now.
@@ -158,19 +150,13 @@ impl Planner {
         let TurnPlan { route, prompt, .. } = plan;
         let session = &plan.session.session;
         let appended = u64::from(plan.message.is_some());
-        let position = plan
-            .replaces
-            .as_ref()
-            .map_or(session.message_count + appended, MessageId::position);
+        let position =
+            plan.replaces.as_ref().map_or(session.message_count + appended, MessageId::position);
         let id = MessageId::new(&session.incarnation, position);
         // A plan has at least the message that it answers.
-        let reply_to = prompt
-            .question()
-            .map_or_else(|| id.clone(), |message| message.id.clone());
-        let (prompt_tokens, answer_tokens) = match self.limits.tokens_per_day {
-            Some(_) => prompt.cost_estimate(&route.model, route.window),
-            None => (0, 0),
-        };
+        let reply_to = prompt.question().map_or_else(|| id.clone(), |message| message.id.clone());
+        let (prompt_tokens, answer_tokens) = prompt.cost_estimate(&route.model, route.window);
+        let reserved = self.limits.tokens_per_day.map_or(0, |_| prompt_tokens + answer_tokens);
         let open = OpenTurn {
             id: id.clone(),
             fence: session.fence + 1,
@@ -180,7 +166,7 @@ impl Planner {
             model: route.model.clone(),
             provider: route.provider.as_str().to_owned(),
             keyed: request.key.is_some(),
-            reserved: prompt_tokens + answer_tokens,
+            reserved,
             prompt: prompt_tokens,
             day: clock::utc_day(clock::now_ms()),
             window: route.window,
@@ -199,7 +185,7 @@ impl Planner {
             session_id: request.session.clone(),
             before: plan.session.clone(),
             after: opened(session.clone(), &open, plan.message.as_deref()),
-            start: start(&request.owner, request, &open),
+            start: start(&request.identity.owner, request, &open),
             message: plan.message.clone(),
             key,
             quota: self.limits.tokens_per_day,
@@ -240,9 +226,8 @@ fn opened(session: Session, open: &OpenTurn, message: Option<&Message>) -> Sessi
 fn title_of(message: &str) -> String {
     const LENGTH: usize = 60;
     let mut title = String::new();
-    for word in message
-        .split(|c: char| c.is_whitespace() || c.is_control())
-        .filter(|word| !word.is_empty())
+    for word in
+        message.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty())
     {
         if !title.is_empty() {
             title.push(' ');

@@ -7,11 +7,12 @@ use std::sync::{
 
 use crate::{
     domain::{Message, Options, Role},
-    generation::tokens::{MESSAGE_OVERHEAD, TextSize, TokenEstimates, default_room},
+    generation::tokens::{
+        MESSAGE_OVERHEAD, TextSize, TokenEstimates, default_room, longest_answer,
+    },
     llm::{ChatRequest, Prompt, PromptMessage},
 };
 
-/// What every prompt has.
 #[derive(Clone, Debug)]
 pub struct PromptBase {
     pub options: Options,
@@ -26,13 +27,23 @@ pub struct SessionPrompt {
     system: Option<String>,
     /// The newest messages, oldest first; the last is the one to answer.
     messages: Vec<Arc<Message>>,
-    /// How many older messages there are.
     older: u64,
     options: Options,
     request_id: Arc<str>,
     estimates: TokenEstimates,
+    /// Most tokens of the answer, where the quota leaves less than was asked for.
+    answer_limit: Option<u32>,
     /// The estimate of the last prompt made, in tokens.
     last_estimate: AtomicU32,
+}
+
+/// Which of the messages fit a window.
+struct PromptSelection {
+    /// Positions of answers and their questions, newest first.
+    turns: Vec<usize>,
+    dropped: u64,
+    /// Of the whole prompt, in tokens.
+    estimate: u32,
 }
 
 impl SessionPrompt {
@@ -42,11 +53,7 @@ impl SessionPrompt {
         messages: Vec<Arc<Message>>,
         older: u64,
     ) -> Self {
-        let PromptBase {
-            options,
-            request_id,
-            estimates,
-        } = base;
+        let PromptBase { options, request_id, estimates } = base;
         Self {
             system,
             messages,
@@ -54,6 +61,7 @@ impl SessionPrompt {
             options,
             request_id,
             estimates,
+            answer_limit: None,
             last_estimate: AtomicU32::new(0),
         }
     }
@@ -63,37 +71,24 @@ impl SessionPrompt {
         &self.messages
     }
 
-    /// The message that is answered.
     pub fn question(&self) -> Option<&Arc<Message>> {
         self.messages.last()
     }
 
     fn cost(&self, ratio: f64, text: &str) -> u32 {
-        TextSize::of(text)
-            .scaled(ratio)
-            .saturating_add(MESSAGE_OVERHEAD)
+        TextSize::of(text).scaled(ratio).saturating_add(MESSAGE_OVERHEAD)
     }
 
     /// What must be there in any case: the template, the system prompt and the message to answer.
     fn base_cost(&self, ratio: f64, template: u32) -> u32 {
-        let system = self
-            .system
-            .as_deref()
-            .map_or(0, |text| self.cost(ratio, text));
-        let last = self
-            .messages
-            .last()
-            .map_or(0, |message| self.cost(ratio, &message.content));
+        let system = self.system.as_deref().map_or(0, |text| self.cost(ratio, text));
+        let last = self.messages.last().map_or(0, |message| self.cost(ratio, &message.content));
         system.saturating_add(last).saturating_add(template)
     }
 
     /// Whether the message alone fits a window, with room for an answer.
     pub fn message_fits(&self, model: &str, window: u32) -> bool {
-        let room = self
-            .options
-            .max_tokens
-            .unwrap_or(u32::MAX)
-            .min(default_room(window));
+        let room = self.options.max_tokens.unwrap_or(u32::MAX).min(default_room(window));
         self.base_cost(self.estimates.ratio(model), self.estimates.template(model))
             .saturating_add(room)
             <= window
@@ -101,17 +96,37 @@ impl SessionPrompt {
 
     /// Our estimate of what the turn costs at most, for the reservation of the day's quota: tokens of the prompt and of the answer.
     pub fn cost_estimate(&self, model: &str, window: u32) -> (u64, u64) {
-        let room = self
-            .options
-            .max_tokens
-            .unwrap_or_else(|| default_room(window))
-            .min(window);
-        (self.fit(model, window).prompt_estimate.into(), room.into())
+        let prompt = self.select(model, window).estimate;
+        let answer = longest_answer(&self.options, prompt, window);
+        (prompt.into(), answer.into())
+    }
+
+    /// Limits the answer to what is left of the quota. The room for it in the window stays, and with it the prompt.
+    pub fn limit_answer(&mut self, tokens: u64) {
+        self.answer_limit = Some(u32::try_from(tokens).unwrap_or(u32::MAX));
     }
 
     /// The estimate of the last prompt that was made, in tokens.
     pub fn last_estimate(&self) -> u32 {
         self.last_estimate.load(Ordering::Relaxed)
+    }
+
+    /// The newest answered turns that fit the window beside the message to answer and the room for the answer.
+    fn select(&self, model: &str, window: u32) -> PromptSelection {
+        let ratio = self.estimates.ratio(model);
+        let base = self.base_cost(ratio, self.estimates.template(model));
+        let room = self.options.max_tokens.unwrap_or_else(|| default_room(window));
+        let available = window.saturating_sub(base).saturating_sub(room);
+        let (mut left, mut turns, mut dropped) = (available, Vec::new(), 0);
+        for (question, answer, cost) in self.answered_turns(ratio) {
+            if dropped > 0 || cost > left {
+                dropped += 2;
+            } else {
+                left -= cost;
+                turns.extend([answer, question]);
+            }
+        }
+        PromptSelection { turns, dropped, estimate: base.saturating_add(available - left) }
     }
 
     /// The turns that have an answer, newest first: positions of question and answer, and what both cost.
@@ -135,62 +150,31 @@ impl SessionPrompt {
 
 impl Prompt for SessionPrompt {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
-        let ratio = self.estimates.ratio(model);
-        let base = self.base_cost(ratio, self.estimates.template(model));
-        let room = self
-            .options
-            .max_tokens
-            .unwrap_or_else(|| default_room(window));
-        let mut left = window.saturating_sub(base).saturating_sub(room);
-        let (mut kept, mut dropped, mut full) = (Vec::new(), 0, false);
-        for (question, answer, cost) in self.answered_turns(ratio) {
-            full |= cost > left;
-            if full {
-                dropped += 2;
-            } else {
-                left -= cost;
-                kept.extend([answer, question]);
-            }
-        }
+        let PromptSelection { turns, dropped, estimate } = self.select(model, window);
         let message = |role: &str, content: &str| PromptMessage {
             role: role.to_owned(),
             content: content.to_owned(),
             extra: None,
         };
-        let estimate: u32 = window
-            .saturating_sub(base)
-            .saturating_sub(room)
-            .saturating_sub(left);
-        let mut messages: Vec<PromptMessage> = self
-            .system
-            .iter()
-            .map(|text| message("system", text))
-            .collect();
+        let system = self.system.iter().map(|text| message("system", text));
         let last = self.messages.len().checked_sub(1);
-        for record in kept
-            .into_iter()
-            .rev()
-            .chain(last)
-            .filter_map(|i| self.messages.get(i))
-        {
-            let role = if record.role == Role::Assistant {
-                "assistant"
-            } else {
-                "user"
-            };
-            messages.push(message(role, &record.content));
-        }
-        let prompt_estimate = base.saturating_add(estimate);
-        self.last_estimate.store(prompt_estimate, Ordering::Relaxed);
+        let history = turns.into_iter().rev().chain(last);
+        let history =
+            history.filter_map(|i| self.messages.get(i)).map(|record| match record.role {
+                Role::Assistant => message("assistant", &record.content),
+                _ => message("user", &record.content),
+            });
+        let messages: Vec<PromptMessage> = system.chain(history).collect();
+        self.last_estimate.store(estimate, Ordering::Relaxed);
         ChatRequest {
             model: model.to_owned(),
-            messages,
-            options: self.options.clone(),
+            messages: messages.into(),
+            options: self.options.limited(self.answer_limit),
             window,
-            prompt_estimate,
+            prompt_estimate: estimate,
             dropped: dropped + self.older,
             untrimmed: false,
-            extra: serde_json::Map::new(),
+            extra: Arc::default(),
             request_id: Arc::clone(&self.request_id),
         }
     }

@@ -2,22 +2,19 @@
 
 use std::sync::Arc;
 
-use common::{identity::Owner, rate_limiter::RateLimitTicket};
+use common::{identity::Identity, rate_limiter::RateLimitTicket};
 
 use crate::{
     domain::{IdempotencyKey, MessageId, OnDisconnect, Options, SessionId, TurnInput},
     events::log::Subscriber,
 };
 
-/// A validated request for a turn.
 #[derive(Clone, Debug)]
 pub struct TurnRequest {
-    pub owner: Owner,
+    pub identity: Identity,
     pub session: SessionId,
     pub input: TurnInput,
-    /// The model, for this turn.
     pub model: Option<String>,
-    /// The system prompt, for this turn.
     pub system: Option<String>,
     pub options: Options,
     pub on_disconnect: OnDisconnect,
@@ -31,17 +28,19 @@ pub struct TurnRequest {
 /// A turn that has started, or one that existed already under the same idempotency key.
 #[derive(Debug)]
 pub struct StartedTurn {
-    /// The answer's id.
     pub id: MessageId,
+    /// The caller's, as it was checked last.
+    pub identity: Identity,
     /// Its events from the first.
     pub events: Subscriber,
 }
 
-/// Limits of turns.
 #[derive(Clone, Debug)]
 pub struct TurnLimits {
     /// How many of the newest messages are considered for a prompt.
     pub history_messages: usize,
+    /// The longest message, in characters.
+    pub max_message_chars: usize,
     /// The largest number of messages in a session.
     pub max_session_messages: u64,
     /// The system prompt if neither request nor session has one.

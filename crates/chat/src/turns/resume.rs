@@ -11,8 +11,8 @@ use crate::{
         log::{EventLog, Subscriber},
         recovery::Recovery,
         registry::Registry,
-        remote_tail::RemoteTail,
-        replay::{append_stored, history_events},
+        remote_tail::{FollowStart, RemoteTail},
+        replay::{history_events, read_stored},
     },
     store::{
         ChatStore,
@@ -21,7 +21,6 @@ use crate::{
     },
 };
 
-/// Finds turns by their answers' ids.
 pub(super) struct TurnFinder {
     store: ChatStore,
     registry: Arc<Registry>,
@@ -36,12 +35,7 @@ impl TurnFinder {
         tail: Arc<RemoteTail>,
         recovery: Recovery,
     ) -> Self {
-        Self {
-            store,
-            registry,
-            tail,
-            recovery,
-        }
+        Self { store, registry, tail, recovery }
     }
 
     /// Subscribes to the events of an answer after that id: replayed, then live.
@@ -61,24 +55,22 @@ impl TurnFinder {
         if let Some(subscriber) = self.tail.subscribe(owner, id, after) {
             return Ok(subscriber);
         }
-        let session = store
-            .sessions()
-            .of_message(owner, id)
-            .await?
-            .ok_or(ChatError::MessageNotFound)?;
-        let (turn, events) = store.turns().get_with_events(owner, &session, id).await?;
+        let session =
+            store.sessions().of_message(owner, id).await?.ok_or(ChatError::MessageNotFound)?;
+        let turn = store.turns().get(owner, &session, id).await?;
         if turn.session.is_none() {
             return Err(ChatError::MessageNotFound);
         }
+        let (log, mut batches) = (EventLog::new(), 0);
+        read_stored(store, owner, id, &log, &mut batches).await?;
         let record = match turn.state {
-            TurnState::Running { .. } => {
-                return Ok(self.tail.follow(owner, &session, id, events, after));
+            TurnState::Running { holder, .. } => {
+                let start = FollowStart { session, log, batches, holder };
+                return Ok(self.tail.follow(owner, id, start, after));
             }
             TurnState::Ended(record) => Some(record),
             TurnState::Withdrawn | TurnState::Forgotten => None,
         };
-        let log = EventLog::new();
-        append_stored(&log, events);
         if log.has_ended() {
             return Ok(log.subscribe(after));
         }
@@ -103,11 +95,8 @@ impl TurnFinder {
             turn.stop(StopReason::Cancelled);
             return Ok(());
         }
-        let session = store
-            .sessions()
-            .of_message(owner, id)
-            .await?
-            .ok_or(ChatError::MessageNotFound)?;
+        let session =
+            store.sessions().of_message(owner, id).await?.ok_or(ChatError::MessageNotFound)?;
         let turn = store.turns().get(owner, &session, id).await?;
         if turn.session.is_none() {
             return Err(ChatError::MessageNotFound);
@@ -118,18 +107,11 @@ impl TurnFinder {
                 LeaseHolder::Instance(instance) => {
                     store
                         .control()
-                        .send(
-                            &instance,
-                            &InboxRequest::Cancel {
-                                message_id: id.clone(),
-                            },
-                        )
+                        .send(&instance, &InboxRequest::Cancel { message_id: id.clone() })
                         .await?;
                 }
                 LeaseHolder::Nobody => {
-                    self.recovery
-                        .close_dead(&self.store, owner, &session, id)
-                        .await?
+                    self.recovery.close_dead(&self.store, owner, &session, id).await?
                 }
                 LeaseHolder::Unknown => {
                     let unknown = "it is not known yet which instance runs the turn".into();

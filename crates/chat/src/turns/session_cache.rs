@@ -25,10 +25,7 @@ struct BySize;
 impl Weighter<Key, SessionTail> for BySize {
     fn weight(&self, _: &Key, tail: &SessionTail) -> u64 {
         let session = tail.session.as_ref().map_or(0, |session| session.size());
-        let messages = tail
-            .messages
-            .iter()
-            .map(|message| RECORD_SIZE + message.size());
+        let messages = tail.messages.iter().map(|message| RECORD_SIZE + message.size());
         (RECORD_SIZE + session + messages.sum::<usize>()) as u64
     }
 }
@@ -41,9 +38,7 @@ pub(super) struct SessionCache {
 
 impl Default for SessionCache {
     fn default() -> Self {
-        Self {
-            cache: Cache::with_weighter(EXPECTED, CAPACITY, BySize),
-        }
+        Self { cache: Cache::with_weighter(EXPECTED, CAPACITY, BySize) }
     }
 }
 
@@ -69,19 +64,11 @@ mod tests {
     #[test]
     fn the_cache_stays_within_its_capacity() {
         let cache = SessionCache::default();
-        let owner = Owner {
-            user: UserId::parse("alice").unwrap(),
-            generation: 0,
-        };
+        let owner = Owner { user: UserId::parse("alice").unwrap(), generation: 0 };
         for i in 0..2_000 {
-            let new = NewSession {
-                system: Some("x".repeat(64 * 1024)),
-                ..NewSession::default()
-            };
-            let tail = SessionTail {
-                session: Some(StoredSession::begin(new)),
-                messages: Vec::new(),
-            };
+            let new = NewSession { system: Some("x".repeat(64 * 1024)), ..NewSession::default() };
+            let tail =
+                SessionTail { session: Some(StoredSession::begin(new)), messages: Vec::new() };
             cache.put(&owner, &SessionId::parse(&format!("s{i}")).unwrap(), tail);
         }
         assert!(cache.cache.weight() <= CAPACITY);

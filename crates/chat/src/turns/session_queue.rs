@@ -37,21 +37,13 @@ impl SessionQueue {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next place of that session.
     pub fn enter(&self, owner: &Owner, session: &SessionId) -> SessionPermit {
         let key = (owner.clone(), session.clone());
         let turn = Arc::new(Notify::new());
         let mut queues = self.queues();
-        queues
-            .entry(key.clone())
-            .or_default()
-            .push_back(Arc::clone(&turn));
+        queues.entry(key.clone()).or_default().push_back(Arc::clone(&turn));
         drop(queues);
-        SessionPermit {
-            queue: self.clone(),
-            key,
-            turn,
-        }
+        SessionPermit { queue: self.clone(), key, turn }
     }
 }
 
@@ -96,10 +88,7 @@ mod tests {
     #[tokio::test]
     async fn places_come_in_order_of_arrival_even_when_one_leaves() {
         let queue = SessionQueue::default();
-        let owner = Owner {
-            user: UserId::parse("alice").expect("a user id"),
-            generation: 0,
-        };
+        let owner = Owner { user: UserId::parse("alice").expect("a user id"), generation: 0 };
         let session = SessionId::default_session();
         let permits: Vec<SessionPermit> = (0..3).map(|_| queue.enter(&owner, &session)).collect();
         let [first, second, third] = permits.try_into().expect("three permits");

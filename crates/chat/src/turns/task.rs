@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use common::shutdown::Shutdown;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     domain::{OnDisconnect, StopReason, event::Event},
@@ -27,6 +27,12 @@ use crate::{
 /// How often it is checked whether a turn without subscribers here has some on other instances.
 const WATCHED_INTERVAL: Duration = Duration::from_secs(1);
 
+/// For how long after the store was away other instances may not have been able to say what they watch.
+const WATCHED_SINCE: Duration = Duration::from_secs(3);
+
+/// Longest text of one event, in bytes: what is stored of a turn is read a few batches of events at a time.
+const EVENT_SIZE: usize = 4 * 1024;
+
 /// An accepted turn with what its task needs.
 pub(super) struct TurnTask {
     turn: Arc<RunningTurn>,
@@ -48,7 +54,7 @@ impl TurnTask {
         permit: SessionPermit,
     ) -> Self {
         let turn = Arc::new(RunningTurn::new(
-            request.owner.clone(),
+            request.identity.owner.clone(),
             accept.session_id,
             accept.open,
         ));
@@ -69,7 +75,6 @@ impl TurnTask {
     }
 }
 
-/// Runs accepted turns.
 pub(super) struct TurnRunner {
     store: ChatStore,
     registry: Arc<Registry>,
@@ -78,7 +83,6 @@ pub(super) struct TurnRunner {
     shutdown: Shutdown,
 }
 
-/// Appends chunks to the turn's log.
 struct LogSink<'a>(&'a EventLog);
 
 impl Sink for LogSink<'_> {
@@ -87,8 +91,10 @@ impl Sink for LogSink<'_> {
             for chunk in chunks {
                 match chunk {
                     Chunk::Queued { position } => writer.push(Event::Queued { position }),
-                    Chunk::Text(text) => writer.token(&text),
-                    Chunk::Thinking(text) => writer.thinking(&text),
+                    Chunk::Text(text) => pieces(&text).for_each(|piece| writer.token(piece)),
+                    Chunk::Thinking(text) => {
+                        pieces(&text).for_each(|piece| writer.thinking(piece));
+                    }
                     // Tools are only offered without a session.
                     Chunk::Started { .. } | Chunk::ToolCall(_) | Chunk::End { .. } => {}
                 }
@@ -96,6 +102,16 @@ impl Sink for LogSink<'_> {
         });
         Ok(())
     }
+}
+
+/// A chunk in pieces that make events of bounded size.
+fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let end = text.floor_char_boundary(EVENT_SIZE);
+        let (piece, rest) = text.split_at(end);
+        text = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 impl TurnRunner {
@@ -108,13 +124,7 @@ impl TurnRunner {
         shutdown: Shutdown,
     ) -> Self {
         let finalizer = Finalizer::new(store.clone(), cache, history_messages, shutdown.clone());
-        Self {
-            store,
-            registry,
-            estimates,
-            finalizer,
-            shutdown,
-        }
+        Self { store, registry, estimates, finalizer, shutdown }
     }
 
     /// Makes a turn known, so that it can be found and stopped.
@@ -122,16 +132,8 @@ impl TurnRunner {
         self.registry.add(&task.turn);
     }
 
-    /// Runs a turn to its end.
     pub(super) async fn run(&self, task: TurnTask, generation: Generation) {
-        let TurnTask {
-            turn,
-            session,
-            prompt,
-            on_disconnect,
-            request_id,
-            permit,
-        } = task;
+        let TurnTask { turn, session, prompt, on_disconnect, request_id, permit } = task;
         let mut answer = AnswerBuilder::default();
         let stop = async {
             tokio::select! {
@@ -142,14 +144,8 @@ impl TurnRunner {
             }
         };
         let shared: Arc<dyn Prompt> = Arc::clone(&prompt) as _;
-        let outcome = generation::run(
-            generation,
-            shared,
-            stop,
-            &mut answer,
-            &mut LogSink(turn.log()),
-        )
-        .await;
+        let outcome =
+            generation::run(generation, shared, stop, &mut answer, &mut LogSink(turn.log())).await;
         let prompt_estimate = prompt.last_estimate();
         let estimates = self.estimates.for_user(&turn.owner().user);
         if let (Some(counted), Outcome::Answered(_)) = (answer.counted(), &outcome) {
@@ -165,11 +161,7 @@ impl TurnRunner {
             outcome,
         };
         // Boxed, as is whatever a turn seldom waits for: most of its time it waits for the model.
-        Box::pin(
-            self.finalizer
-                .finalize(&turn, session, &prompt, &request_id, generated),
-        )
-        .await;
+        Box::pin(self.finalizer.finalize(&turn, session, &prompt, &request_id, generated)).await;
         self.registry.remove(turn.id());
         drop(permit);
     }
@@ -185,18 +177,21 @@ impl TurnRunner {
                 () = turn.log().until_subscribed(true) => continue,
                 () = sleep(grace) => {}
             }
-            // A store that cannot be asked does not prove that nobody is subscribed elsewhere: only its answer ends the turn.
-            let watched = Box::pin(self.is_watched_elsewhere(turn)).await;
-            if watched == Some(false) {
+            // Only what is known to be so ends the turn.
+            if self.is_watched_elsewhere(turn).await == Some(false) {
                 return;
             }
             sleep(WATCHED_INTERVAL).await;
         }
     }
 
-    /// `None` where that cannot be known now.
+    /// `None` where that cannot be known now: a store that is away, or was so recently, keeps other instances from saying it.
     async fn is_watched_elsewhere(&self, turn: &RunningTurn) -> Option<bool> {
-        let control = self.store.control();
-        control.is_watched(turn.owner(), turn.id()).await.ok()
+        if !self.store.is_shared() {
+            return Some(false);
+        }
+        timeout(WATCHED_INTERVAL, self.registry.inbox_current()).await.ok()?;
+        let is_watched = !turn.watching_instances().is_empty();
+        (is_watched || !self.store.inbox_was_away(WATCHED_SINCE)).then_some(is_watched)
     }
 }

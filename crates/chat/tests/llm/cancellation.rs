@@ -23,23 +23,14 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 async fn leaving_closes_the_connection_whatever_the_server_has_said() {
     for (what, actions) in [
         ("before the head", vec![Action::Hold]),
-        (
-            "before the first token",
-            vec![Action::Send(stream_head()), Action::Hold],
-        ),
+        ("before the first token", vec![Action::Send(stream_head()), Action::Hold]),
         (
             "inside a line",
-            vec![
-                Action::Send([stream_head(), piece("{\"mess")].concat()),
-                Action::Hold,
-            ],
+            vec![Action::Send([stream_head(), piece("{\"mess")].concat()), Action::Hold],
         ),
         (
             "in mid-stream",
-            vec![
-                Action::Send([stream_head(), piece(&line("one"))].concat()),
-                Action::Hold,
-            ],
+            vec![Action::Send([stream_head(), piece(&line("one"))].concat()), Action::Hold],
         ),
     ] {
         for kind in [Ollama, OpenAi] {
@@ -67,35 +58,18 @@ async fn leaving_closes_the_connection_whatever_the_server_has_said() {
 
 #[tokio::test]
 async fn leaving_the_queue_asks_nothing_and_lets_the_next_one_move_up() {
-    let server = Server::chatting(|before| {
-        if before == 0 {
-            vec![Action::Hold]
-        } else {
-            hello()
-        }
-    })
-    .await;
+    let server =
+        Server::chatting(|before| if before == 0 { vec![Action::Hold] } else { hello() }).await;
     let mut settings = settings(&[(Ollama, &server.url)]);
     settings.ollama.max_concurrency = 1.try_into().unwrap();
     let service = Service::probed(&settings).await;
     let mut running = service.enqueue("alice").unwrap();
-    let (mut leaving, mut staying) = (
-        service.enqueue("bob").unwrap(),
-        service.enqueue("carol").unwrap(),
-    );
-    assert_eq!(
-        leaving.next().await.unwrap(),
-        [Chunk::Queued { position: 0 }]
-    );
-    assert_eq!(
-        staying.next().await.unwrap(),
-        [Chunk::Queued { position: 1 }]
-    );
+    let (mut leaving, mut staying) =
+        (service.enqueue("bob").unwrap(), service.enqueue("carol").unwrap());
+    assert_eq!(leaving.next().await.unwrap(), [Chunk::Queued { position: 0 }]);
+    assert_eq!(staying.next().await.unwrap(), [Chunk::Queued { position: 1 }]);
     drop(leaving);
-    assert_eq!(
-        staying.next().await.unwrap(),
-        [Chunk::Queued { position: 0 }]
-    );
+    assert_eq!(staying.next().await.unwrap(), [Chunk::Queued { position: 0 }]);
     tokio::select! {
         _ = running.next() => panic!("the server says nothing"),
         () = server.got_chats(1) => {}
@@ -128,10 +102,7 @@ async fn a_hundred_answers_dropped_at_any_moment_leave_no_place_taken() {
     let server = Server::chatting(|before| match before % 4 {
         0 => vec![Action::Hold],
         1 => vec![Action::Send(stream_head()), Action::Hold],
-        2 => vec![
-            Action::Send([stream_head(), piece(&line("x"))].concat()),
-            Action::Hold,
-        ],
+        2 => vec![Action::Send([stream_head(), piece(&line("x"))].concat()), Action::Hold],
         _ => hello(),
     })
     .await;
@@ -158,11 +129,8 @@ async fn a_panic_on_the_way_gives_the_place_back() {
     let server = Server::chatting(|_| hello()).await;
     let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
     let route = service.llm.resolve(None).unwrap();
-    let mut generation = service
-        .llm
-        .enqueue(&route, &UserId::parse("alice").unwrap())
-        .unwrap();
-    generation.begin(Arc::new(Impossible));
+    let generation = service.llm.enqueue(&route, &UserId::parse("alice").unwrap()).unwrap();
+    let mut generation = generation.begin(Arc::new(Impossible));
     let turn = Shutdown::new().spawn(async move { generation.next().await });
     assert!(turn.await.unwrap_err().is_panic());
     service.idle().await;

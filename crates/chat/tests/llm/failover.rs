@@ -18,15 +18,9 @@ async fn an_answer_is_asked_for_once_and_streamed_with_the_models_own_window() {
     assert_eq!(answer.summary(), "text=\"Hello\" Stop 3+2");
     let [chat] = server.chats().try_into().unwrap();
     assert_eq!(chat.path, "/api/chat");
+    assert_eq!((&chat.body["stream"], &chat.body["model"]), (&true.into(), &"tiny".into()));
     assert_eq!(
-        (&chat.body["stream"], &chat.body["model"]),
-        (&true.into(), &"tiny".into())
-    );
-    assert_eq!(
-        (
-            &chat.body["options"]["num_ctx"],
-            &chat.body["options"]["num_predict"]
-        ),
+        (&chat.body["options"]["num_ctx"], &chat.body["options"]["num_predict"]),
         (&4096.into(), &4086.into())
     );
     service.idle().await;
@@ -40,26 +34,15 @@ async fn what_may_have_passed_is_tried_once_more() {
         "503 Service Unavailable",
         "504 Gateway Timeout",
     ] {
-        let server = Server::chatting(move |before| {
-            if before == 0 {
-                status(first, "")
-            } else {
-                hello()
-            }
-        })
-        .await;
+        let server =
+            Server::chatting(move |before| if before == 0 { status(first, "") } else { hello() })
+                .await;
         let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
         assert_eq!(service.ask().await.text, "Hello", "{first}");
         assert_eq!(server.chats().len(), 2);
     }
-    let server = Server::chatting(|before| {
-        if before == 0 {
-            vec![Action::Reset]
-        } else {
-            hello()
-        }
-    })
-    .await;
+    let server =
+        Server::chatting(|before| if before == 0 { vec![Action::Reset] } else { hello() }).await;
     let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
     assert_eq!(service.ask().await.text, "Hello");
 }
@@ -68,11 +51,7 @@ async fn what_may_have_passed_is_tried_once_more() {
 async fn a_runner_that_died_is_asked_once_more() {
     let died = "{\"error\":\"llama-server process no longer running: unknown \"}";
     let server = Server::chatting(move |before| match before {
-        0 => vec![Action::Send(response(
-            "500 Internal Server Error",
-            "",
-            died,
-        ))],
+        0 => vec![Action::Send(response("500 Internal Server Error", "", died))],
         _ => hello(),
     })
     .await;
@@ -87,18 +66,11 @@ async fn a_runner_that_died_is_asked_once_more() {
     let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
     assert_eq!(service.ask().await.text, "Hello");
     let server = Server::chatting(move |_| {
-        vec![Action::Send(response(
-            "500 Internal Server Error",
-            "",
-            died,
-        ))]
+        vec![Action::Send(response("500 Internal Server Error", "", died))]
     })
     .await;
     let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
-    assert_eq!(
-        (service.ask().await.summary().as_str(), server.chats().len()),
-        ("Failed", 2)
-    );
+    assert_eq!((service.ask().await.summary().as_str(), server.chats().len()), ("Failed", 2));
 }
 
 #[tokio::test]
@@ -147,16 +119,9 @@ async fn nothing_is_tried_more_than_twice_and_nothing_else_is_tried_again() {
         .await;
         let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
         let error = service.ask().await.error.unwrap();
-        assert_eq!(
-            (kind(&error), server.chats().len()),
-            (means, tries),
-            "{said}: {error}"
-        );
+        assert_eq!((kind(&error), server.chats().len()), (means, tries), "{said}: {error}");
         if let ModelError::NotFound(text) = error {
-            assert_eq!(
-                text,
-                "The model `tiny` is not there yet; `ollama pull tiny` gets it."
-            );
+            assert_eq!(text, "The model `tiny` is not there yet; `ollama pull tiny` gets it.");
         }
         service.idle().await;
     }
@@ -169,14 +134,9 @@ async fn a_failure_before_the_first_token_goes_on_to_the_next_provider() {
         ("an outage", status("503 Service Unavailable", "")),
         (
             "an error in the stream",
-            vec![Action::Send(
-                [stream_head(), piece("{\"error\":\"x\"}\n"), piece("")].concat(),
-            )],
+            vec![Action::Send([stream_head(), piece("{\"error\":\"x\"}\n"), piece("")].concat())],
         ),
-        (
-            "an empty stream",
-            vec![Action::Send([stream_head(), piece("")].concat())],
-        ),
+        ("an empty stream", vec![Action::Send([stream_head(), piece("")].concat())]),
         (
             "a page",
             vec![Action::Send(response(
@@ -217,36 +177,20 @@ async fn a_failure_after_the_first_token_ends_the_answer() {
     let begun = [stream_head(), piece(&line("one "))].concat();
     for (what, then) in [
         ("a reset", vec![Action::Reset]),
-        (
-            "a clean end without done",
-            vec![Action::Send(piece("")), Action::Close],
-        ),
-        (
-            "an end inside a line",
-            vec![Action::Send([piece("{\"mess"), piece("")].concat())],
-        ),
+        ("a clean end without done", vec![Action::Send(piece("")), Action::Close]),
+        ("an end inside a line", vec![Action::Send([piece("{\"mess"), piece("")].concat())]),
         (
             "an error line",
-            vec![Action::Send(
-                [piece("{\"error\":{\"message\":\"x\"}}\n"), piece("")].concat(),
-            )],
+            vec![Action::Send([piece("{\"error\":{\"message\":\"x\"}}\n"), piece("")].concat())],
         ),
-        (
-            "garbage",
-            vec![Action::Send(
-                [piece("\u{0}\u{1}garbage\n"), piece("")].concat(),
-            )],
-        ),
+        ("garbage", vec![Action::Send([piece("\u{0}\u{1}garbage\n"), piece("")].concat())]),
         (
             "bytes that are no text",
             vec![Action::Send(
                 b"1b\r\n{\"message\":{\"content\":\"\xff\"}}\n\r\n0\r\n\r\n".to_vec(),
             )],
         ),
-        (
-            "load",
-            vec![Action::Send(piece(&DONE.replace("stop", "load")))],
-        ),
+        ("load", vec![Action::Send(piece(&DONE.replace("stop", "load")))]),
     ] {
         let actions = [vec![Action::Send(begun.clone())], then].concat();
         let server = Server::chatting(move |_| actions.clone()).await;
@@ -259,11 +203,7 @@ async fn a_failure_after_the_first_token_ends_the_answer() {
         .await;
         let answer = service.ask().await;
         assert_eq!(answer.summary(), "text=\"one \" Failed", "{what}");
-        assert_eq!(
-            (server.chats().len(), other.chats().len()),
-            (1, 0),
-            "{what}"
-        );
+        assert_eq!((server.chats().len(), other.chats().len()), (1, 0), "{what}");
         service.idle().await;
     }
 }
@@ -273,10 +213,7 @@ async fn the_demo_answers_where_nobody_is_there_and_only_there() {
     let nowhere = nobody().await;
     let service = Service::probed(&settings(&[(Ollama, &nowhere), (Demo, &nowhere)])).await;
     let answer = service.ask().await;
-    assert_eq!(
-        (answer.provider, answer.model.as_deref()),
-        (Some(Demo), Some("demo"))
-    );
+    assert_eq!((answer.provider, answer.model.as_deref()), (Some(Demo), Some("demo")));
     assert!(
         answer.text.contains("not a language model") && answer.text.contains("ollama pull tiny")
     );
@@ -292,11 +229,9 @@ async fn the_demo_answers_too_when_nobody_is_found_while_asking() {
     let service = Service::unprobed(&settings(&[(Ollama, &nowhere), (Demo, &nowhere)]));
     let route = service.llm.resolve(None).unwrap();
     assert_eq!(route.provider, Ollama);
-    let mut generation = service
-        .llm
-        .enqueue(&route, &common::identity::UserId::parse("a").unwrap())
-        .unwrap();
-    generation.begin(Arc::new(crate::support::Say("Hi")));
+    let generation =
+        service.llm.enqueue(&route, &common::identity::UserId::parse("a").unwrap()).unwrap();
+    let generation = generation.begin(Arc::new(crate::support::Say("Hi")));
     assert_eq!(Answer::read(generation).await.provider, Some(Demo));
 }
 
@@ -331,8 +266,6 @@ async fn dropping_the_wait_for_the_next_progress_loses_nothing() {
             }
         }
     };
-    tokio::time::timeout(crate::support::TEST_TIMEOUT, listening)
-        .await
-        .unwrap();
+    tokio::time::timeout(crate::support::TEST_TIMEOUT, listening).await.unwrap();
     assert_eq!((text.as_str(), server.chats().len()), ("abc", 1));
 }

@@ -14,9 +14,7 @@ use crate::{
 const HASTE: u64 = 100;
 
 fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/fixtures")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
 }
 
 /// The recorded answer, with the waits of its plan; one that stops before its end drops the connection there.
@@ -32,9 +30,8 @@ pub fn recorded(path: &str) -> Vec<Action> {
             actions.push(Action::Send(bytes[sent..end].to_vec()));
             sent = end;
         }
-        actions.push(Action::Wait(Duration::from_millis(
-            step["wait_ms"].as_u64().unwrap() / HASTE,
-        )));
+        actions
+            .push(Action::Wait(Duration::from_millis(step["wait_ms"].as_u64().unwrap() / HASTE)));
     }
     actions.push(Action::Send(bytes[sent..].to_vec()));
     actions.push(Action::Close);
@@ -44,10 +41,7 @@ pub fn recorded(path: &str) -> Vec<Action> {
 /// Where that many HTTP chunks have ended.
 fn end_of_chunk(bytes: &[u8], count: u64) -> usize {
     let find = |from: usize, what: &[u8]| {
-        from + bytes[from..]
-            .windows(what.len())
-            .position(|w| w == what)
-            .unwrap()
+        from + bytes[from..].windows(what.len()).position(|w| w == what).unwrap()
     };
     let mut at = find(0, b"\r\n\r\n") + 4;
     for _ in 0..count {

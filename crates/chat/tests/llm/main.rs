@@ -1,12 +1,9 @@
 //! Tests of the model layer against fake model servers that send recorded and faulty bytes.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a helper that fails fails its test"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 
 mod cancellation;
+mod embeddings;
 mod failover;
 mod fixtures;
 mod models;

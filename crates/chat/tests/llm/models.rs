@@ -47,7 +47,7 @@ impl Prompt for Picture {
         };
         ChatRequest {
             model: model.to_owned(),
-            messages: vec![message],
+            messages: vec![message].into(),
             options: Options::default(),
             window,
             untrimmed: true,
@@ -59,29 +59,21 @@ impl Prompt for Picture {
 async fn ask_about_a_picture(service: &Service) -> Answer {
     let route = service.llm.resolve(None).unwrap();
     let user = UserId::parse("alice").unwrap();
-    let mut generation = service.llm.enqueue(&route, &user).unwrap();
-    generation.begin(Arc::new(Picture));
-    Answer::read(generation).await
+    let generation = service.llm.enqueue(&route, &user).unwrap();
+    Answer::read(generation.begin(Arc::new(Picture))).await
 }
 
 #[tokio::test]
 async fn an_image_for_a_model_that_cannot_see_is_refused_before_and_after_asking() {
     let blind = ollama("", json!(["completion"])).await;
     let service = Service::probed(&settings(&[(Ollama, &blind.url)])).await;
-    assert_eq!(
-        ask_about_a_picture(&service).await.summary(),
-        "UnsupportedByModel"
-    );
+    assert_eq!(ask_about_a_picture(&service).await.summary(), "UnsupportedByModel");
     assert!(blind.chats().is_empty());
     for file in ["12-image-native.http", "13-image-rendered.http"] {
         let actions = recorded(&format!("ollama-real/{file}"));
         let server = Server::chatting(move |_| actions.clone()).await;
         let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
-        assert_eq!(
-            ask_about_a_picture(&service).await.summary(),
-            "UnsupportedByModel",
-            "{file}"
-        );
+        assert_eq!(ask_about_a_picture(&service).await.summary(), "UnsupportedByModel", "{file}");
     }
     let seeing = ollama("", json!(["completion", "vision"])).await;
     let service = Service::probed(&settings(&[(Ollama, &seeing.url)])).await;
@@ -91,12 +83,7 @@ async fn an_image_for_a_model_that_cannot_see_is_refused_before_and_after_asking
 #[tokio::test]
 async fn the_models_own_window_is_used_and_not_sent() {
     for (parameters, configured, window, sent) in [
-        (
-            "num_ctx                        2048",
-            None,
-            2048,
-            Value::Null,
-        ),
+        ("num_ctx                        2048", None, 2048, Value::Null),
         ("num_ctx 2048", Some(4096), 4096, json!(4096)),
         ("temperature 1", None, 8192, json!(8192)),
         ("", Some(100_000), 32_768, json!(32_768)),
@@ -108,14 +95,8 @@ async fn the_models_own_window_is_used_and_not_sent() {
         assert_eq!(service.llm.resolve(Some("tiny")).unwrap().window, window);
         assert_eq!(service.ask().await.text, "Hello");
         let [chat] = server.chats().try_into().unwrap();
-        assert_eq!(
-            chat.body["options"]["num_ctx"], sent,
-            "{parameters} {configured:?}"
-        );
-        assert_eq!(
-            (&chat.body["shift"], &chat.body["truncate"]),
-            (&json!(false), &json!(false))
-        );
+        assert_eq!(chat.body["options"]["num_ctx"], sent, "{parameters} {configured:?}");
+        assert_eq!((&chat.body["shift"], &chat.body["truncate"]), (&json!(false), &json!(false)));
     }
 }
 
@@ -124,15 +105,9 @@ async fn models_are_told_apart_by_what_they_do_and_named_as_ollama_names_them() 
     let server = ollama("", json!(["completion"])).await;
     let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
     let models = service.llm.models();
-    let chat: Vec<_> = models
-        .iter()
-        .map(|model| (model.id.as_str(), model.can_chat))
-        .collect();
+    let chat: Vec<_> = models.iter().map(|model| (model.id.as_str(), model.can_chat())).collect();
     assert_eq!(chat, [("tiny:latest", true), ("embed:latest", false)]);
-    assert!(matches!(
-        service.llm.resolve(Some("embed")),
-        Err(ModelError::UnsupportedByModel(_))
-    ));
+    assert!(matches!(service.llm.resolve(Some("embed")), Err(ModelError::UnsupportedByModel(_))));
     for name in ["TINY", "tiny:LATEST", "library/tiny"] {
         assert!(service.llm.resolve(Some(name)).is_ok(), "{name}");
     }
@@ -147,23 +122,12 @@ async fn models_are_told_apart_by_what_they_do_and_named_as_ollama_names_them() 
 #[tokio::test]
 async fn what_is_wrong_with_a_server_is_told_with_what_to_do() {
     let refused = recorded("ollama-real/21-foreign-host.http");
-    let not_found = vec![Action::Send(response(
-        "404 Not Found",
-        "",
-        "404 page not found",
-    ))];
-    let page = vec![Action::Send(response(
-        "200 OK",
-        "Content-Type: text/html\r\n",
-        "<html>Hi</html>",
-    ))];
+    let not_found = vec![Action::Send(response("404 Not Found", "", "404 page not found"))];
+    let page =
+        vec![Action::Send(response("200 OK", "Content-Type: text/html\r\n", "<html>Hi</html>"))];
     for (actions, path, parts) in [
         (refused, "", ["/api/tags answered 403", "OLLAMA_HOST"]),
-        (
-            not_found,
-            "api",
-            ["/api/api/tags answered 404", "llm.ollama.base_url"],
-        ),
+        (not_found, "api", ["/api/api/tags answered 404", "llm.ollama.base_url"]),
         (page, "", ["/api/tags answered 200", "llm.ollama.base_url"]),
     ] {
         let server = Server::start(move |_, _| actions.clone()).await;
@@ -185,15 +149,12 @@ struct Conversation;
 
 impl Prompt for Conversation {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
-        let message = PromptMessage {
-            role: "user".to_owned(),
-            content: "Hi".to_owned(),
-            extra: None,
-        };
+        let message =
+            PromptMessage { role: "user".to_owned(), content: "Hi".to_owned(), extra: None };
         let kept = (window / 2048) as usize;
         ChatRequest {
             model: model.to_owned(),
-            messages: vec![message; kept],
+            messages: vec![message; kept].into(),
             window,
             dropped: 4 - kept as u64,
             ..ChatRequest::default()
@@ -207,20 +168,13 @@ async fn a_conversation_that_does_not_fit_by_the_servers_count_is_cut_and_counte
     let server = Server::start(move |request, _| match request.path.as_str() {
         "/api/chat" if request.body["messages"].as_array().unwrap().len() > 3 => too_long.clone(),
         "/api/chat" => hello(),
-        _ => vec![Action::Send(response(
-            "200 OK",
-            "",
-            "{\"models\":[{\"name\":\"tiny\"}]}",
-        ))],
+        _ => vec![Action::Send(response("200 OK", "", "{\"models\":[{\"name\":\"tiny\"}]}"))],
     })
     .await;
     let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
     let route = service.llm.resolve(None).unwrap();
-    let mut generation = service
-        .llm
-        .enqueue(&route, &UserId::parse("a").unwrap())
-        .unwrap();
-    generation.begin(Arc::new(Conversation));
+    let generation = service.llm.enqueue(&route, &UserId::parse("a").unwrap()).unwrap();
+    let generation = generation.begin(Arc::new(Conversation));
     let answer = Answer::read(generation).await;
     assert_eq!((answer.text.as_str(), answer.dropped), ("Hello", Some(1)));
     assert_eq!(server.chats()[1].body["options"]["num_ctx"], 8192);

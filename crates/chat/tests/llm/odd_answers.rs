@@ -79,10 +79,7 @@ async fn arguments_that_stream_are_output_and_have_a_limit() {
     let first = delta(r#"{"tool_calls":[{"index":0,"function":{"name":"f","arguments":"{"}}]}"#);
     let mut actions = vec![Action::Send([stream_head(), piece(&first)].concat())];
     for _ in 0..12 {
-        actions.extend([
-            Action::Wait(Duration::from_millis(50)),
-            Action::Send(piece(&part(" "))),
-        ]);
+        actions.extend([Action::Wait(Duration::from_millis(50)), Action::Send(piece(&part(" ")))]);
     }
     let last = part("}") + "data: [DONE]\n\n";
     actions.push(Action::Send([piece(&last), piece("")].concat()));
@@ -90,10 +87,7 @@ async fn arguments_that_stream_are_output_and_have_a_limit() {
     let mut settings = settings(&[(OpenAi, &server.url)]);
     settings.openai.first_token_timeout = Duration::from_millis(300);
     let answer = Service::probed(&settings).await.ask().await;
-    assert_eq!(
-        answer.summary(),
-        format!("f({{{}}}) ToolCalls ?", " ".repeat(12))
-    );
+    assert_eq!(answer.summary(), format!("f({{{}}}) ToolCalls ?", " ".repeat(12)));
 
     let endless = vec![
         Action::Send([stream_head(), piece(&first)].concat()),
@@ -109,29 +103,19 @@ async fn arguments_that_stream_are_output_and_have_a_limit() {
 #[tokio::test]
 async fn an_error_that_quotes_the_key_and_the_prompt_is_masked() {
     let body = r#"{"error":{"message":"bad key sesame-42 for the prompt 'Hi there my friend'","input":"Hi there my friend"}}"#;
-    for status in [
-        "400 Bad Request",
-        "401 Unauthorized",
-        "500 Internal Server Error",
-        "502 Bad Gateway",
-    ] {
+    for status in
+        ["400 Bad Request", "401 Unauthorized", "500 Internal Server Error", "502 Bad Gateway"]
+    {
         let in_stream = format!("data: {body}\n\n");
         for actions in [
             vec![Action::Send(response(status, "", body))],
-            vec![Action::Send(
-                [stream_head(), piece(&in_stream), piece("")].concat(),
-            )],
+            vec![Action::Send([stream_head(), piece(&in_stream), piece("")].concat())],
         ] {
             let server = Server::chatting(move |_| actions.clone()).await;
             let mut settings = settings(&[(OpenAi, &server.url)]);
             settings.openai.api_key = Some("sesame-42".to_owned().into());
             let service = Service::probed(&settings).await;
-            let error = service
-                .ask_for("Hi there my friend")
-                .await
-                .error
-                .unwrap()
-                .to_string();
+            let error = service.ask_for("Hi there my friend").await.error.unwrap().to_string();
             for secret in ["sesame", "friend"] {
                 assert!(!error.contains(secret), "{status}: {error}");
             }

@@ -26,10 +26,7 @@ async fn a_model_that_the_servers_lack_is_told_with_the_command_that_gets_it() {
     }
     missing("../../x");
     missing("http://elsewhere/x");
-    assert_eq!(
-        service.llm.resolve(Some("tiny:latest")).unwrap().window,
-        4096
-    );
+    assert_eq!(service.llm.resolve(Some("tiny:latest")).unwrap().window, 4096);
     assert_eq!(service.llm.resolve(Some("tiny")).unwrap().provider, Ollama);
     assert!(server.chats().is_empty());
     assert!(
@@ -42,10 +39,8 @@ async fn a_model_that_the_servers_lack_is_told_with_the_command_that_gets_it() {
 
 #[tokio::test]
 async fn the_first_provider_that_is_up_and_has_the_model_is_chosen() {
-    let (ollama, openai) = (
-        Server::chatting(|_| hello()).await,
-        Server::chatting(|_| hello()).await,
-    );
+    let (ollama, openai) =
+        (Server::chatting(|_| hello()).await, Server::chatting(|_| hello()).await);
     let mut settings = settings(&[(Ollama, &ollama.url), (OpenAi, &openai.url)]);
     settings.openai.context_window = Some(1000.try_into().unwrap());
     let service = Service::probed(&settings).await;
@@ -62,11 +57,7 @@ async fn the_first_provider_that_is_up_and_has_the_model_is_chosen() {
     let listed = service.llm.models();
     assert_eq!(listed.len(), 1);
     assert!(
-        (
-            listed[0].id.as_str(),
-            listed[0].window,
-            listed[0].is_default
-        ) == ("tiny", 1000, true)
+        (listed[0].id.as_str(), listed[0].window, listed[0].is_default) == ("tiny", 1000, true)
     );
 }
 
@@ -74,26 +65,15 @@ async fn the_first_provider_that_is_up_and_has_the_model_is_chosen() {
 async fn a_server_that_is_down_is_unavailable_at_once_and_back_within_two_seconds() {
     let nowhere = nobody().await;
     let service = Service::probed(&settings(&[(Ollama, &nowhere)])).await;
-    assert!(matches!(
-        service.llm.resolve(None),
-        Err(ModelError::Unavailable(_))
-    ));
+    assert!(matches!(service.llm.resolve(None), Err(ModelError::Unavailable(_))));
     assert!(service.llm.models().is_empty());
-    let listener = TcpListener::bind(nowhere.socket_addrs(|| None).unwrap()[0])
-        .await
-        .unwrap();
+    let listener = TcpListener::bind(nowhere.socket_addrs(|| None).unwrap()[0]).await.unwrap();
     let _server = Server::on(listener, |request, _| match request.path.as_str() {
         "/api/chat" => hello(),
-        _ => vec![Action::Send(response(
-            "200 OK",
-            "",
-            "{\"models\":[{\"name\":\"tiny\"}]}",
-        ))],
+        _ => vec![Action::Send(response("200 OK", "", "{\"models\":[{\"name\":\"tiny\"}]}"))],
     });
     let back = service.until(|llm| llm.resolve(None).is_ok());
-    tokio::time::timeout(Duration::from_secs(3), back)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(3), back).await.unwrap();
     assert_eq!(service.ask().await.text, "Hello");
 }
 
@@ -111,9 +91,8 @@ async fn windows_come_from_the_list_or_the_model_itself_and_are_asked_for_once()
     })
     .await;
     let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
-    let windows: Vec<_> = ["a:1", "b:1", "c:1"]
-        .map(|name| service.llm.resolve(Some(name)).unwrap().window)
-        .into();
+    let windows: Vec<_> =
+        ["a:1", "b:1", "c:1"].map(|name| service.llm.resolve(Some(name)).unwrap().window).into();
     assert_eq!(windows, [2048, 1024, 8192]);
 }
 

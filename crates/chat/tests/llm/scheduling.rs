@@ -18,9 +18,8 @@ async fn a_user_with_many_requests_delays_another_by_one_a_slot() {
     settings.ollama.max_concurrency = 2.try_into().unwrap();
     let service = Service::probed(&settings).await;
     let order = Arc::new(Mutex::new(Vec::new()));
-    let mut turns: Vec<_> = (0..40)
-        .map(|_| ("greedy", service.enqueue("greedy").unwrap()))
-        .collect();
+    let mut turns: Vec<_> =
+        (0..40).map(|_| ("greedy", service.enqueue("greedy").unwrap())).collect();
     turns.push(("modest", service.enqueue("modest").unwrap()));
     let told = turns.into_iter().map(|(user, generation)| {
         let order = order.clone();
@@ -45,25 +44,16 @@ async fn concurrency_and_queue_are_bounded_for_all_and_for_each_user() {
     settings.ollama.queue = 3;
     let service = Service::probed(&settings).await;
     let mut held: Vec<_> = (0..4).map(|_| service.enqueue("alice").unwrap()).collect();
-    assert!(matches!(
-        service.enqueue("alice"),
-        Err(ModelError::QueueFull)
-    ));
+    assert!(matches!(service.enqueue("alice"), Err(ModelError::QueueFull)));
     held.push(service.enqueue("bob").unwrap());
-    assert!(matches!(
-        service.enqueue("carol"),
-        Err(ModelError::QueueFull)
-    ));
+    assert!(matches!(service.enqueue("carol"), Err(ModelError::QueueFull)));
     let asking = join_all(held.iter_mut().take(2).map(|generation| generation.next()));
     tokio::select! {
         _ = asking => panic!("the server says nothing"),
         () = server.got_chats(2) => {}
     }
     let status = service.llm.status()[0];
-    assert_eq!(
-        (status.running, status.waiting, server.chats().len()),
-        (2, 3, 2)
-    );
+    assert_eq!((status.running, status.waiting, server.chats().len()), (2, 3, 2));
     held.pop();
     assert!(service.enqueue("carol").is_ok());
     drop(held);

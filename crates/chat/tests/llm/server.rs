@@ -119,11 +119,7 @@ impl Server {
     /// The bodies that were sent to the chat paths so far.
     pub fn chats(&self) -> Vec<Request> {
         let requests = self.seen.requests.lock().unwrap();
-        requests
-            .iter()
-            .filter(|request| request.path.contains("chat"))
-            .cloned()
-            .collect()
+        requests.iter().filter(|request| request.path.contains("chat")).cloned().collect()
     }
 
     pub fn requests(&self) -> Vec<Request> {
@@ -134,10 +130,7 @@ impl Server {
     pub async fn got_chats(&self, count: usize) {
         let mut arrived = self.seen.arrived.subscribe();
         let enough = arrived.wait_for(|_| self.chats().len() >= count);
-        tokio::time::timeout(TEST_TIMEOUT, enough)
-            .await
-            .expect("the request arrives")
-            .unwrap();
+        tokio::time::timeout(TEST_TIMEOUT, enough).await.expect("the request arrives").unwrap();
     }
 
     /// Waits until clients have closed so many connections that were held.
@@ -157,11 +150,7 @@ async fn converse(mut stream: TcpStream, seen: &Seen, script: &Script) -> std::i
         let before = {
             let mut requests = seen.requests.lock().unwrap();
             requests.push(request.clone());
-            requests
-                .iter()
-                .filter(|other| other.path == request.path)
-                .count()
-                - 1
+            requests.iter().filter(|other| other.path == request.path).count() - 1
         };
         seen.arrived.send_modify(|count| *count += 1);
         for act in script(&request, before) {
@@ -239,11 +228,8 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<Request>
 
 /// An answer with a body of known length.
 pub fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
-    format!(
-        "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
 }
 
 /// The head of a stream, and pieces of it.
@@ -269,18 +255,12 @@ pub const DONE: &str = "{\"message\":{\"content\":\"\"},\"done\":true,\"done_rea
 /// A whole good answer of Ollama.
 pub fn hello() -> Vec<Action> {
     let body = format!("{}{}{DONE}", line("Hel"), line("lo"));
-    vec![Action::Send(
-        [stream_head(), piece(&body), piece("")].concat(),
-    )]
+    vec![Action::Send([stream_head(), piece(&body), piece("")].concat())]
 }
 
 /// A bad status.
 pub fn status(status: &str, headers: &str) -> Vec<Action> {
-    vec![Action::Send(response(
-        status,
-        headers,
-        "{\"error\":\"secret words of the server\"}",
-    ))]
+    vec![Action::Send(response(status, headers, "{\"error\":\"secret words of the server\"}"))]
 }
 
 pub fn model_list(request: &Request) -> Vec<Action> {
@@ -290,11 +270,7 @@ pub fn model_list(request: &Request) -> Vec<Action> {
         }
         "/v1/models" => json!({ "data": [{ "id": "tiny", "max_model_len": 2048 }] }),
         _ => {
-            return vec![Action::Send(response(
-                "404 Not Found",
-                "",
-                "404 page not found",
-            ))];
+            return vec![Action::Send(response("404 Not Found", "", "404 page not found"))];
         }
     };
     vec![Action::Send(response("200 OK", "", &body.to_string()))]

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use chat::{
     domain::{FinishReason, Usage},
     llm::{
-        ChatRequest, Chunk, Generation, LlmService, ModelError, Prompt, PromptMessage, ToolCall,
+        ChatRequest, Chunk, GenerationStream, LlmService, ModelError, Prompt, PromptMessage,
+        ToolCall,
     },
 };
 use common::{
@@ -33,17 +34,20 @@ pub fn settings(servers: &[(ProviderKind, &Url)]) -> config::Llm {
             model: None,
             context_window: None,
             max_concurrency: 4.try_into().unwrap(),
+            concurrency_scope: config::ConcurrencyScope::Instance,
             queue: 256,
             connect_timeout: Duration::from_secs(2),
             first_token_timeout: TEST_TIMEOUT,
             idle_timeout: TEST_TIMEOUT,
             total_timeout: 2 * TEST_TIMEOUT,
+            think_tags: true,
             breaker_failures: 0,
         }
     };
     config::Llm {
         providers: servers.iter().map(|(kind, _)| *kind).collect(),
         model: "tiny".to_owned(),
+        aliases: std::collections::BTreeMap::new(),
         ollama: at(ProviderKind::Ollama),
         openai: at(ProviderKind::OpenAi),
         huggingface: at(ProviderKind::HuggingFace),
@@ -72,18 +76,13 @@ impl Service {
     /// Waits for the first look at every provider.
     pub async fn probed(settings: &config::Llm) -> Self {
         let service = Self::unprobed(settings);
-        service
-            .until(|llm| llm.status().iter().all(|status| status.up.is_some()))
-            .await;
+        service.until(|llm| llm.status().iter().all(|status| status.up.is_some())).await;
         service
     }
 
     pub fn unprobed(settings: &config::Llm) -> Self {
         let stop = Shutdown::new();
-        Self {
-            llm: LlmService::new(settings, &stop).unwrap(),
-            stop,
-        }
+        Self { llm: LlmService::new(settings, &stop).unwrap(), stop }
     }
 
     /// Waits until it is so.
@@ -93,21 +92,22 @@ impl Service {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(TEST_TIMEOUT, watching)
-            .await
-            .expect("it is so in time");
+        tokio::time::timeout(TEST_TIMEOUT, watching).await.expect("it is so in time");
     }
 
     /// Joins the queue for that user, with a prompt.
-    pub fn enqueue(&self, user: &str) -> Result<Generation, ModelError> {
+    pub fn enqueue(&self, user: &str) -> Result<GenerationStream, ModelError> {
         self.enqueue_prompt(user, "Hi")
     }
 
-    fn enqueue_prompt(&self, user: &str, prompt: &'static str) -> Result<Generation, ModelError> {
+    fn enqueue_prompt(
+        &self,
+        user: &str,
+        prompt: &'static str,
+    ) -> Result<GenerationStream, ModelError> {
         let route = self.llm.resolve(None)?;
-        let mut generation = self.llm.enqueue(&route, &UserId::parse(user).unwrap())?;
-        generation.begin(Arc::new(Say(prompt)));
-        Ok(generation)
+        let generation = self.llm.enqueue(&route, &UserId::parse(user).unwrap())?;
+        Ok(generation.begin(Arc::new(Say(prompt))))
     }
 
     /// Reads an answer to its end.
@@ -118,19 +118,14 @@ impl Service {
     pub async fn ask_for(&self, prompt: &'static str) -> Answer {
         match self.enqueue_prompt("alice", prompt) {
             Ok(generation) => Answer::read(generation).await,
-            Err(error) => Answer {
-                error: Some(error),
-                ..Answer::default()
-            },
+            Err(error) => Answer { error: Some(error), ..Answer::default() },
         }
     }
 
     /// Waits until no place is taken.
     pub async fn idle(&self) {
         self.until(|llm| {
-            llm.status()
-                .iter()
-                .all(|status| (status.running, status.waiting) == (0, 0))
+            llm.status().iter().all(|status| (status.running, status.waiting) == (0, 0))
         })
         .await;
     }
@@ -141,14 +136,11 @@ pub struct Say(pub &'static str);
 
 impl Prompt for Say {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
-        let said = PromptMessage {
-            role: "user".to_owned(),
-            content: self.0.to_owned(),
-            extra: None,
-        };
+        let said =
+            PromptMessage { role: "user".to_owned(), content: self.0.to_owned(), extra: None };
         ChatRequest {
             model: model.to_owned(),
-            messages: vec![said],
+            messages: vec![said].into(),
             window,
             prompt_estimate: 10,
             ..ChatRequest::default()
@@ -170,7 +162,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub async fn read(mut generation: Generation) -> Self {
+    pub async fn read(mut generation: GenerationStream) -> Self {
         let mut answer = Self::default();
         let listening = async {
             while answer.end.is_none() && answer.error.is_none() {
@@ -183,21 +175,14 @@ impl Answer {
                 }
             }
         };
-        tokio::time::timeout(3 * TEST_TIMEOUT, listening)
-            .await
-            .expect("it ends");
+        tokio::time::timeout(3 * TEST_TIMEOUT, listening).await.expect("it ends");
         answer
     }
 
     fn take(&mut self, progress: Chunk) {
         match progress {
             Chunk::Queued { .. } => {}
-            Chunk::Started {
-                provider,
-                model,
-                dropped,
-                ..
-            } => {
+            Chunk::Started { provider, model, dropped, .. } => {
                 assert_eq!(self.provider, None, "told once");
                 (self.provider, self.model) = (Some(provider), Some(model));
                 self.dropped = Some(dropped);
@@ -205,7 +190,7 @@ impl Answer {
             Chunk::Thinking(text) => self.thinking.push_str(&text),
             Chunk::Text(text) => self.text.push_str(&text),
             Chunk::ToolCall(call) => self.calls.push(call),
-            Chunk::End { finish, usage } => self.end = Some((finish, usage)),
+            Chunk::End { finish, usage, .. } => self.end = Some((finish, usage)),
         }
     }
 

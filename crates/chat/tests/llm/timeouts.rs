@@ -102,24 +102,11 @@ async fn each_wait_has_its_own_patience() {
     let idle: Change = |ollama| ollama.idle_timeout = SHORT;
     let total: Change = |ollama| ollama.total_timeout = 2 * SHORT;
     let begun = Action::Send([stream_head(), piece(&line("one "))].concat());
-    let endless = vec![
-        Action::Send(stream_head()),
-        Action::Flood(piece(&line("x"))),
-    ];
+    let endless = vec![Action::Send(stream_head()), Action::Flood(piece(&line("x")))];
     for (what, change, actions, truncate) in [
         ("nothing comes", first, vec![Action::Hold], "Timeout"),
-        (
-            "only the head comes",
-            first,
-            vec![Action::Send(stream_head()), Action::Hold],
-            "Timeout",
-        ),
-        (
-            "it falls silent",
-            idle,
-            vec![begun, Action::Hold],
-            "text=\"one \" Timeout",
-        ),
+        ("only the head comes", first, vec![Action::Send(stream_head()), Action::Hold], "Timeout"),
+        ("it falls silent", idle, vec![begun, Action::Hold], "text=\"one \" Timeout"),
         ("it never ends", total, endless, "Timeout"),
     ] {
         let server = Server::chatting(move |_| actions.clone()).await;
@@ -131,10 +118,7 @@ async fn each_wait_has_its_own_patience() {
             answer.text.clear();
         }
         assert_eq!(answer.summary(), truncate, "{what}");
-        assert!(
-            start.elapsed() >= SHORT && start.elapsed() < Duration::from_secs(5),
-            "{what}"
-        );
+        assert!(start.elapsed() >= SHORT && start.elapsed() < Duration::from_secs(5), "{what}");
         server.saw_closed(1, Duration::from_secs(1)).await;
         assert_eq!(server.chats().len(), 1);
         service.idle().await;
@@ -143,10 +127,7 @@ async fn each_wait_has_its_own_patience() {
 
 #[tokio::test]
 async fn a_line_without_an_end_is_given_up_at_its_cap() {
-    let endless = vec![
-        Action::Send(stream_head()),
-        Action::Flood(piece(&"x".repeat(1 << 16))),
-    ];
+    let endless = vec![Action::Send(stream_head()), Action::Flood(piece(&"x".repeat(1 << 16)))];
     let server = Server::chatting(move |_| endless.clone()).await;
     let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
     assert_eq!(service.ask().await.summary(), "Failed");
@@ -164,10 +145,7 @@ async fn the_breaker_opens_on_outages_in_a_row_and_says_so_before_anything_is_as
     }
     assert_eq!(server.chats().len(), 4);
     assert!(service.llm.status()[0].breaker_open);
-    assert!(matches!(
-        service.llm.resolve(None),
-        Err(ModelError::Unavailable(_))
-    ));
+    assert!(matches!(service.llm.resolve(None), Err(ModelError::Unavailable(_))));
     service.until(|llm| llm.resolve(None).is_ok()).await;
     assert_eq!(service.ask().await.summary(), "Unavailable");
     assert_eq!(server.chats().len(), 5, "one probe");
@@ -191,10 +169,7 @@ async fn a_finished_answer_does_not_wait_for_ever_for_its_end_mark() {
     let frame =
         "data: {\"choices\":[{\"delta\":{\"content\":\"Yo\"},\"finish_reason\":\"length\"}]}\n\n";
     let server = Server::chatting(move |_| {
-        vec![
-            Action::Send([stream_head(), piece(frame)].concat()),
-            Action::Hold,
-        ]
+        vec![Action::Send([stream_head(), piece(frame)].concat()), Action::Hold]
     })
     .await;
     let service = Service::probed(&settings(&[(OpenAi, &server.url)])).await;

@@ -20,51 +20,54 @@ const MAX_ANSWER: u64 = 16 * 1024;
 
 /// Asks `/readyz` of every service in this binary, on the admin listener, over loopback where it listens everywhere.
 pub(super) fn healthcheck(binary: Binary, settings: &Settings) -> anyhow::Result<()> {
-    let mut listeners = Vec::new();
-    if binary != Binary::Chat {
-        listeners.push(settings.auth.admin_listen);
-    }
-    if binary != Binary::Auth {
-        listeners.push(settings.chat.admin_listen);
-    }
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let all = async {
-            for listener in listeners {
-                ready(reachable(listener)).await?;
+            for (setting, listener) in settings.listeners(binary) {
+                if setting.ends_with(".admin_listen") {
+                    ready(reachable(listener)).await?;
+                }
             }
             Ok(())
         };
-        tokio::time::timeout(TIMEOUT, all)
-            .await
-            .context("no answer within 2 s")?
+        tokio::time::timeout(TIMEOUT, all).await.context("no answer within 2 s")?
     })
 }
 
+pub(super) async fn answers_health(address: SocketAddr) -> bool {
+    let asked = async {
+        let answer = get(address, "/health").await?;
+        anyhow::Ok(answer.contains("service is running!"))
+    };
+    let answered = tokio::time::timeout(TIMEOUT, asked).await;
+    matches!(answered, Ok(Ok(true)))
+}
+
 async fn ready(address: SocketAddr) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect(address)
-        .await
-        .with_context(|| format!("cannot connect to {address}"))?;
-    let request = format!(
-        "GET /readyz HTTP/1.1\r\nHost: {address}\r\nUser-Agent: healthcheck\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
+    let answer = get(address, "/readyz").await?;
     let status = answer.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) == Some("200") {
         return Ok(());
     }
-    let body = answer
-        .split_once("\r\n\r\n")
-        .map_or("", |(_, body)| body)
-        .trim();
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
     anyhow::bail!("{address} is not ready: {status} {body}")
 }
 
+async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("cannot connect to {address}"))?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: healthcheck\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
 /// The address of a listener as seen from its own machine.
-fn reachable(listener: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listener: SocketAddr) -> SocketAddr {
     let ip = match listener.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -19,24 +19,12 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A client for a model server, without a timeout for the answer: the turn has its own. Fails where the system has no certificate store that can be read.
 pub fn model_server(connect_timeout: Duration) -> Result<PerThread, reqwest::Error> {
-    let make = move || {
-        plain()
-            .connect_timeout(connect_timeout)
-            .pool_idle_timeout(MODEL_IDLE)
-            .build()
-    };
-    let unpooled = plain()
-        .connect_timeout(connect_timeout)
-        .pool_max_idle_per_host(0)
-        .build()?;
+    let make =
+        move || plain().connect_timeout(connect_timeout).pool_idle_timeout(MODEL_IDLE).build();
+    let unpooled = plain().connect_timeout(connect_timeout).pool_max_idle_per_host(0).build()?;
     let (first, own) = (make()?, ThreadLocal::new());
     own.get_or(|| first.clone());
-    Ok(PerThread(Arc::new(Clients {
-        first,
-        unpooled,
-        own,
-        make: Box::new(make),
-    })))
+    Ok(PerThread(Arc::new(Clients { first, unpooled, own, make: Box::new(make) })))
 }
 
 /// One client for each thread that uses it. A connection is driven by the thread that opened it; with its own connections
@@ -52,11 +40,8 @@ struct Clients {
 }
 
 impl PerThread {
-    /// This thread's client.
     pub fn here(&self) -> &Client {
-        let Clients {
-            first, own, make, ..
-        } = &*self.0;
+        let Clients { first, own, make, .. } = &*self.0;
         // Building the same client again fails only without memory or certificates; the first one still has both.
         own.get_or(|| make().unwrap_or_else(|_| first.clone()))
     }
@@ -70,19 +55,17 @@ impl PerThread {
 /// A client for `auth`. A whole call takes 20 s at most; a caller may ask for less.
 /// Fails where the system has no certificate store that can be read.
 pub fn auth() -> Result<Client, reqwest::Error> {
-    plain()
-        .connect_timeout(AUTH_CONNECT)
-        .timeout(AUTH_TOTAL)
-        .pool_idle_timeout(AUTH_IDLE)
-        .build()
+    plain().connect_timeout(AUTH_CONNECT).timeout(AUTH_TOTAL).pool_idle_timeout(AUTH_IDLE).build()
+}
+
+/// A client for a collector of traces. A whole call takes `timeout` at most. Fails as [`auth`] does.
+pub(crate) fn collector(timeout: Duration) -> Result<Client, reqwest::Error> {
+    plain().timeout(timeout).pool_idle_timeout(AUTH_IDLE).build()
 }
 
 /// Clients connect where the settings say and nowhere else: they follow no redirect, which would carry a prompt or a key
 /// elsewhere, and ignore proxy variables.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the home of HTTP clients"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the home of HTTP clients")]
 fn plain() -> ClientBuilder {
     Client::builder()
         .user_agent(USER_AGENT)

@@ -1,4 +1,4 @@
-//! InvalidSettings with settings: each has the name, the origin of the value, and what is allowed.
+//! Problems with settings: each has the name, the origin of the value, and what is allowed.
 
 use std::fmt;
 
@@ -9,7 +9,6 @@ pub struct InvalidSetting {
     pub setting: String,
     /// The file or variable that it came from; `None` where nothing sets it.
     pub origin: Option<String>,
-    /// What is wrong and what is allowed.
     pub wrong: String,
 }
 
@@ -19,33 +18,21 @@ impl InvalidSetting {
         origin: Option<&str>,
         wrong: impl Into<String>,
     ) -> Self {
-        Self {
-            setting: setting.into(),
-            origin: origin.map(str::to_owned),
-            wrong: wrong.into(),
-        }
+        Self { setting: setting.into(), origin: origin.map(str::to_owned), wrong: wrong.into() }
     }
 }
 
 impl fmt::Display for InvalidSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = self.setting.clone();
-        if let Some(origin) = self
-            .origin
-            .as_deref()
-            .filter(|origin| *origin != self.setting)
-        {
+        if let Some(origin) = self.origin.as_deref().filter(|origin| *origin != self.setting) {
             line.push_str(&format!(" (from {origin})"));
         }
         line.push_str(": ");
         line.push_str(&self.wrong);
         // One line a problem, whatever a file or a variable put into it.
         for c in line.chars() {
-            if c.is_control() {
-                write!(f, "{}", c.escape_default())?
-            } else {
-                write!(f, "{c}")?
-            }
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
         }
         Ok(())
     }
@@ -57,13 +44,8 @@ pub struct InvalidSettings(pub Vec<InvalidSetting>);
 
 impl fmt::Display for InvalidSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, problem) in self.0.iter().enumerate() {
-            if n > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{problem}")?;
-        }
-        Ok(())
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 

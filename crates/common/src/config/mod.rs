@@ -12,7 +12,7 @@ mod variables;
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::reader::Reader;
 pub use self::{
@@ -48,10 +48,8 @@ impl fmt::Display for Environment {
     }
 }
 
-/// Which set of defaults holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Environment {
-    /// One person's machine: loopback, open login.
     Dev,
     /// A test deployment by compose.
     Stg,
@@ -59,19 +57,37 @@ pub enum Environment {
     Prod,
 }
 
+/// When a write counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Once the server that took it has it.
+    Local,
+    /// Once every replica that is connected, at least one, has it.
+    Replicated,
+}
+
+/// What `max_concurrency` of a provider limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConcurrencyScope {
+    Instance,
+    /// All instances that use the same store together.
+    Shared,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LoginMode {
-    /// It does, unless that account has a password.
+    /// A user id alone logs in, unless that account has a password.
     Open,
     Password,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Registration {
     Open,
-    /// Nobody but the operator.
     Closed,
 }
 
@@ -97,7 +113,6 @@ pub enum ProviderKind {
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Text,
-    /// One JSON object a line.
     Json,
 }
 
@@ -121,7 +136,7 @@ pub struct Loaded {
     printed: String,
 }
 
-impl Settings {
+impl Loaded {
     /// The settings of a binary in this environment (the process's variables, by value), or every problem they have.
     ///
     /// Reads the files that the variables name (`CONFIG_DIR`, `NAME_FILE`) and, in production, the modes of the signing keys.
@@ -129,37 +144,24 @@ impl Settings {
         binary: Binary,
         variables: &BTreeMap<String, String>,
     ) -> Result<Self, InvalidSettings> {
-        Loaded::load(binary, variables).map(|loaded| loaded.settings)
-    }
-}
-
-impl Loaded {
-    /// As [`Settings::load`], keeping where each value came from.
-    pub fn load(
-        binary: Binary,
-        variables: &BTreeMap<String, String>,
-    ) -> Result<Self, InvalidSettings> {
         let mut problems = Vec::new();
         let layered = layers::collect(binary, variables, &mut problems);
-        let mut reader = Reader::new(&layered.values, &layered.fallback, &mut problems);
+        let mut reader = Reader::new(&layered, &mut problems);
         let settings = Settings::read(&mut reader, layered.environment);
         let printed = reader.printed;
+        fields::check_otel(variables, &mut problems);
         let Some(settings) = settings else {
             return Err(InvalidSettings(problems));
         };
         for (setting, wrong) in rules::broken(&settings, binary) {
             // Another value stands in for one that is wrong by itself: no rule can be checked on it.
             if !problems.iter().any(|problem| problem.setting == setting) {
-                let origin = layered.values.get(setting).and_then(|value| value.origin());
+                let origin = layers::find(&layered.values, setting).and_then(config::Value::origin);
                 problems.push(InvalidSetting::new(setting, origin, wrong));
             }
         }
         match problems.is_empty() {
-            true => Ok(Self {
-                settings,
-                overridden: layered.overridden,
-                printed,
-            }),
+            true => Ok(Self { settings, overridden: layered.overridden, printed }),
             false => Err(InvalidSettings(problems)),
         }
     }
@@ -168,11 +170,7 @@ impl Loaded {
 /// The effective settings as TOML, secrets masked, with where each value that is not a default came from.
 impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "# ENVIRONMENT = {}\n{}",
-            self.settings.environment, self.printed
-        )?;
+        write!(f, "# ENVIRONMENT = {}\n{}", self.settings.environment, self.printed)?;
         for (unused, used) in &self.overridden {
             writeln!(f, "\n# {unused} is not used: {used} sets the same setting.")?;
         }

@@ -19,14 +19,9 @@ pub(super) fn base_url(text: &str) -> Option<String> {
     };
     let (host, port) = split(host_port);
     // As Ollama does, a port that is none falls back to the default.
-    let port = port
-        .and_then(|port| port.parse::<u16>().ok())
-        .unwrap_or(default_port);
+    let port = port.and_then(|port| port.parse::<u16>().ok()).unwrap_or(default_port);
     let path = path.trim_end_matches('/');
-    Some(format!(
-        "{scheme}://{user}{}:{port}/{path}",
-        reachable(host)
-    ))
+    Some(format!("{scheme}://{user}{}:{port}/{path}", reachable(host)))
 }
 
 /// Host and port; an IPv6 address without brackets has no port.
@@ -70,14 +65,8 @@ mod tests {
             ("example.com:1234/ollama/", "http://example.com:1234/ollama"),
             ("http://example.com", "http://example.com:80/"),
             ("https://example.com", "https://example.com:443/"),
-            (
-                "https://example.com:8443/a/b",
-                "https://example.com:8443/a/b",
-            ),
-            (
-                "https://me:pw@example.com/x",
-                "https://me:pw@example.com:443/x",
-            ),
+            ("https://example.com:8443/a/b", "https://example.com:8443/a/b"),
+            ("https://me:pw@example.com/x", "https://me:pw@example.com:443/x"),
             ("[::1]", "http://[::1]:11434/"),
             ("::1", "http://[::1]:11434/"),
             ("[::]:1234", "http://[::1]:1234/"),

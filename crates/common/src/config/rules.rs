@@ -1,19 +1,17 @@
 //! Rules between settings: what a binary needs, and what production refuses.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret;
-use url::Url;
 
-use super::{Binary, Environment, LoginMode, Provider, ProviderKind, Settings, StoreUrl};
+use super::{
+    Binary, Durability, Environment, LoginMode, Provider, ProviderKind, Settings, StoreUrl,
+};
+use crate::clients::redis::address::RedisAddress;
 
 /// A setting and what is wrong with it.
 pub(super) type Broken = (&'static str, String);
 
-/// Every rule that these settings break.
 pub(super) fn broken(settings: &Settings, binary: Binary) -> Vec<Broken> {
     let mut broken = Vec::new();
     needs(settings, binary, &mut broken);
@@ -30,15 +28,17 @@ pub(super) fn broken(settings: &Settings, binary: Binary) -> Vec<Broken> {
 
 fn needs(settings: &Settings, binary: Binary, broken: &mut Vec<Broken>) {
     if binary == Binary::Chat && settings.chat.auth_url.is_none() {
-        broken.push((
-            "chat.auth_url",
-            "it must be set; allowed: a URL such as http://auth:9001".to_owned(),
-        ));
+        let wrong = "it must be set; allowed: a URL such as http://auth:9001";
+        broken.push(("chat.auth_url", wrong.to_owned()));
     }
     let own_store = !matches!(settings.store.url, StoreUrl::Redis(_));
     if own_store && binary != Binary::Chatbot {
-        let wrong = "embedded: and memory: are for chatbot alone, since services share their store; allowed: redis://host:port/database, rediss://…";
+        let wrong = "embedded: and memory: are for chatbot alone, since services share their store; allowed: redis://host:port/database, redis+cluster://…, redis+sentinel://…";
         broken.push(("store.url", wrong.to_owned()));
+    }
+    if own_store && settings.store.durability == Durability::Replicated {
+        let wrong = "the embedded store has no replicas; allowed with it: local";
+        broken.push(("store.durability", wrong.to_owned()));
     }
 }
 
@@ -65,28 +65,12 @@ fn paths_of_providers(settings: &Settings, broken: &mut Vec<Broken>) {
     let ollama = "Ollama's address without the path of an API, such as http://127.0.0.1:11434";
     let compatible =
         "the URL that clients of OpenAI's API are given, such as https://api.example.com/v1";
-    let of_ollama = [
-        "/api",
-        "/v1",
-        "/api/chat",
-        "/api/generate",
-        "/chat/completions",
-    ];
+    let of_ollama = ["/api", "/v1", "/api/chat", "/api/generate", "/chat/completions"];
     let of_openai = ["/chat/completions", "/completions", "/responses"];
     for (name, provider, ends, allowed) in [
         ("llm.ollama.base_url", &llm.ollama, &of_ollama[..], ollama),
-        (
-            "llm.openai.base_url",
-            &llm.openai,
-            &of_openai[..],
-            compatible,
-        ),
-        (
-            "llm.huggingface.base_url",
-            &llm.huggingface,
-            &of_openai[..],
-            compatible,
-        ),
+        ("llm.openai.base_url", &llm.openai, &of_openai[..], compatible),
+        ("llm.huggingface.base_url", &llm.huggingface, &of_openai[..], compatible),
     ] {
         let path = provider.base_url.path();
         if let Some(end) = ends.iter().find(|end| path.ends_with(*end)) {
@@ -96,44 +80,25 @@ fn paths_of_providers(settings: &Settings, broken: &mut Vec<Broken>) {
 }
 
 fn listeners(settings: &Settings, binary: Binary, broken: &mut Vec<Broken>) {
-    let (auth, chat) = (&settings.auth, &settings.chat);
-    let mut all: Vec<(&'static str, SocketAddr)> = Vec::new();
-    if binary != Binary::Chat {
-        all.extend([
-            ("auth.listen", auth.listen),
-            ("auth.admin_listen", auth.admin_listen),
-        ]);
-    }
-    if binary != Binary::Auth {
-        all.extend([
-            ("chat.listen", chat.listen),
-            ("chat.admin_listen", chat.admin_listen),
-        ]);
-    }
+    let all = settings.listeners(binary);
     for (n, (name, address)) in all.iter().enumerate() {
-        let twin = all
-            .iter()
-            .take(n)
-            .find(|(_, earlier)| earlier == address && address.port() != 0);
-        if let Some((earlier, _)) = twin {
-            broken.push((
-                name,
-                format!("{address} is also {earlier}; each listener needs its own port"),
-            ));
+        let mut earlier = all.iter().take(n).filter(|_| address.port() != 0);
+        if let Some((twin, _)) = earlier.find(|(_, other)| other == address) {
+            let wrong = format!("{address} is also {twin}; each listener needs its own port");
+            broken.push((name, wrong));
         }
     }
 }
 
 fn production(settings: &Settings, binary: Binary, broken: &mut Vec<Broken>) {
     if settings.auth.login == LoginMode::Open {
-        broken.push((
-            "auth.login",
-            "open login is refused in prod, since a name alone would log in; allowed: password"
-                .to_owned(),
-        ));
+        let wrong =
+            "open login is refused in prod, since a name alone would log in; allowed: password";
+        broken.push(("auth.login", wrong.to_owned()));
     }
     if let StoreUrl::Redis(url) = &settings.store.url
-        && Url::parse(url.expose_secret()).is_ok_and(|url| url.password().is_some_and(is_guessable))
+        && RedisAddress::parse(url.expose_secret())
+            .is_ok_and(|address| address.password().is_some_and(is_guessable))
     {
         broken.push(("store.url", "its password is an example or too simple; allowed in prod: one of at least 8 characters that is made at random".to_owned()));
     }

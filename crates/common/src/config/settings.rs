@@ -1,18 +1,20 @@
 //! Every section of the settings: its fields, their types, and how each is parsed. `config/default.toml` says what a field
 //! means and in which unit.
 
-use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration,
+};
 
 use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
 use super::{
-    Environment, LogFormat, LoginMode, ProviderKind, Registration, StoreUrl, fields as field,
-    reader::Reader,
+    Binary, ConcurrencyScope, Durability, Environment, LogFormat, LoginMode, ProviderKind,
+    Registration, StoreUrl, fields as field, reader::Reader,
 };
 
-/// Declares a section. `read` parses every field before it gives up, so that each wrong one is reported.
+/// Declares a section. `read` is `None` only where not even the fallback of a wrong value is good.
 macro_rules! section {
     ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])* $field:ident: $type:ty = $parser:expr,)* }) => {
         $(#[$meta])*
@@ -20,8 +22,7 @@ macro_rules! section {
 
         impl $name {
             fn read(reader: &mut Reader<'_>, section: &str) -> Option<Self> {
-                $(let $field = reader.get(section, stringify!($field), $parser);)*
-                Some(Self { $($field: $field?),* })
+                Some(Self { $($field: reader.get(section, stringify!($field), $parser)?),* })
             }
         }
     };
@@ -40,24 +41,29 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads every section; `None` only where nothing good stands in for a wrong value.
     pub(super) fn read(reader: &mut Reader<'_>, environment: Environment) -> Option<Self> {
-        let (auth, chat) = (Auth::read(reader, "auth"), Chat::read(reader, "chat"));
-        let store = StoreSettings::read(reader, "store");
-        let llm = Llm::read(reader);
-        let rate_limit = RateLimit::read(reader, "rate_limit");
-        let server = Server::read(reader, "server");
-        let telemetry = Telemetry::read(reader, "telemetry");
         Some(Self {
             environment,
-            auth: auth?,
-            chat: chat?,
-            store: store?,
-            llm: llm?,
-            rate_limit: rate_limit?,
-            server: server?,
-            telemetry: telemetry?,
+            auth: Auth::read(reader, "auth")?,
+            chat: Chat::read(reader, "chat")?,
+            store: StoreSettings::read(reader, "store")?,
+            llm: Llm::read(reader)?,
+            rate_limit: RateLimit::read(reader, "rate_limit")?,
+            server: Server::read(reader, "server")?,
+            telemetry: Telemetry::read(reader, "telemetry")?,
         })
+    }
+
+    /// Where a binary listens, each with the name of its setting.
+    pub(crate) fn listeners(&self, binary: Binary) -> Vec<(&'static str, SocketAddr)> {
+        let (auth, chat) = (&self.auth, &self.chat);
+        let auth = [("auth.listen", auth.listen), ("auth.admin_listen", auth.admin_listen)];
+        let chat = [("chat.listen", chat.listen), ("chat.admin_listen", chat.admin_listen)];
+        match binary {
+            Binary::Auth => auth.to_vec(),
+            Binary::Chat => chat.to_vec(),
+            Binary::Chatbot => [auth, chat].concat(),
+        }
     }
 }
 
@@ -77,6 +83,9 @@ section! {
     }
 }
 
+/// As many characters as a request body can hold.
+const MESSAGE_CHARS_MOST: u64 = 1024 * 1024;
+
 section! {
     #[derive(Clone, Debug)]
     Chat {
@@ -88,10 +97,12 @@ section! {
         disconnect_grace: Duration = field::duration(),
         lease: Duration = field::lease(),
         history_messages: usize = field::count(),
+        max_message_chars: usize = field::number(1, MESSAGE_CHARS_MOST),
         max_session_messages: u64 = field::number(2, field::MOST),
         session_ttl: Option<Duration> = field::positive_duration().or_none(),
         system_prompt: Option<String> = field::prose().or_none(),
         sockets_per_user: usize = field::count(),
+        ollama_api: bool = field::flag(),
     }
 }
 
@@ -99,6 +110,7 @@ section! {
     #[derive(Clone, Debug)]
     StoreSettings {
         url: StoreUrl = field::store_url(),
+        durability: Durability = field::choice("local, replicated"),
     }
 }
 
@@ -106,6 +118,8 @@ section! {
 pub struct Llm {
     pub providers: Vec<ProviderKind>,
     pub model: String,
+    /// The model that each alias stands for.
+    pub aliases: BTreeMap<String, String>,
     pub ollama: Provider,
     pub openai: Provider,
     pub huggingface: Provider,
@@ -113,18 +127,24 @@ pub struct Llm {
 
 impl Llm {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let providers = reader.get("llm", "providers", field::providers());
-        let model = reader.get("llm", "model", field::text());
-        let ollama = Provider::read(reader, "llm.ollama");
-        let openai = Provider::read(reader, "llm.openai");
-        let huggingface = Provider::read(reader, "llm.huggingface");
         Some(Self {
-            providers: providers?,
-            model: model?,
-            ollama: ollama?,
-            openai: openai?,
-            huggingface: huggingface?,
+            providers: reader.get("llm", "providers", field::providers())?,
+            model: reader.get("llm", "model", field::text())?,
+            aliases: reader.get("llm", "aliases", field::aliases())?,
+            ollama: Provider::read(reader, "llm.ollama")?,
+            openai: Provider::read(reader, "llm.openai")?,
+            huggingface: Provider::read(reader, "llm.huggingface")?,
         })
+    }
+
+    /// The settings of a provider; the demo has none.
+    pub fn provider(&self, kind: ProviderKind) -> Option<&Provider> {
+        match kind {
+            ProviderKind::Ollama => Some(&self.ollama),
+            ProviderKind::OpenAi => Some(&self.openai),
+            ProviderKind::HuggingFace => Some(&self.huggingface),
+            ProviderKind::Demo => None,
+        }
     }
 }
 
@@ -136,12 +156,14 @@ section! {
         model: Option<String> = field::text().or_none(),
         context_window: Option<NonZeroU32> = field::non_zero().or_none(),
         max_concurrency: NonZeroU32 = field::non_zero(),
+        concurrency_scope: ConcurrencyScope = field::choice("instance, shared"),
         queue: u32 = field::number(0, field::MOST),
         connect_timeout: Duration = field::positive_duration(),
         first_token_timeout: Duration = field::positive_duration(),
         idle_timeout: Duration = field::positive_duration(),
         total_timeout: Duration = field::positive_duration(),
         breaker_failures: u32 = field::number(0, field::MOST),
+        think_tags: bool = field::flag(),
     }
 }
 
@@ -173,6 +195,8 @@ section! {
         trusted_proxies: Vec<IpNet> = field::networks(),
         allowed_hosts: Vec<String> = field::hosts(),
         drain_timeout: Duration = field::duration(),
+        inference_body_limit: usize = field::size(),
+        body_memory: usize = field::size(),
     }
 }
 
@@ -181,5 +205,6 @@ section! {
     Telemetry {
         log_format: LogFormat = field::choice("text, json"),
         log_filter: String = field::log_filter(),
+        capture_content: bool = field::flag(),
     }
 }

@@ -7,12 +7,18 @@ use std::{
     path::Path,
 };
 
-use config::{Map, Value};
+use config::{Map, Value, ValueKind};
 
 use super::{
     invalid_setting::{InvalidSetting, nearest},
     ollama_host,
 };
+
+/// The environment of the process, by value.
+pub(super) type Variables = BTreeMap<String, String>;
+
+/// The settings that one layer gives, by their dotted names.
+pub(super) type Layer = Map<String, Value>;
 
 const PREFIX: &str = "CHATBOT__";
 const FILE: &str = "_FILE";
@@ -30,111 +36,85 @@ const WELL_KNOWN: [(&str, &str); 6] = [
     ("RUST_LOG", "telemetry.log_filter"),
 ];
 
-/// A variable's text, and the name under which it was given.
-pub(super) struct Given {
-    pub(super) text: String,
-    pub(super) origin: String,
-}
-
-impl Given {
-    fn value(self) -> Value {
-        Value::new(Some(&self.origin), self.text)
+/// What a variable holds, which is always a text.
+pub(super) fn text(given: &Value) -> &str {
+    match &given.kind {
+        ValueKind::String(text) => text,
+        _ => "",
     }
 }
 
-/// The environment of the process, by value.
-pub(super) struct Variables<'a> {
-    all: &'a BTreeMap<String, String>,
-}
-
-impl<'a> Variables<'a> {
-    pub(super) fn new(all: &'a BTreeMap<String, String>) -> Self {
-        Self { all }
-    }
-
-    /// The variable, from itself or from the file that `NAME_FILE` names. InvalidSettings speak of `setting`.
-    pub(super) fn get(
-        &self,
-        name: &str,
-        setting: &str,
-        problems: &mut Vec<InvalidSetting>,
-    ) -> Option<Given> {
-        let file_name = format!("{name}{FILE}");
-        let text = self.all.get(name);
-        let file = self.all.get(&file_name).filter(|path| !path.is_empty());
-        match (text, file) {
-            (Some(text), Some(_)) if !text.is_empty() => {
-                let wrong = format!("{name} and {file_name} are both set; set one of them");
-                problems.push(InvalidSetting::new(setting, Some(name), wrong));
+/// The variable, from itself or from the file that `NAME_FILE` names. Problems name `setting`.
+pub(super) fn get(
+    all: &Variables,
+    name: &str,
+    setting: &str,
+    problems: &mut Vec<InvalidSetting>,
+) -> Option<Value> {
+    let file_name = format!("{name}{FILE}");
+    let text = all.get(name);
+    let file = all.get(&file_name).filter(|path| !path.is_empty());
+    match (text, file) {
+        (Some(text), Some(_)) if !text.is_empty() => {
+            let wrong = format!("{name} and {file_name} are both set; set one of them");
+            problems.push(InvalidSetting::new(setting, Some(name), wrong));
+            None
+        }
+        (_, Some(path)) => match content(Path::new(path)) {
+            Ok(text) => Some(Value::new(Some(&file_name), text)),
+            Err(error) => {
+                let wrong = format!("cannot read the file {path:?}: {error}");
+                problems.push(InvalidSetting::new(setting, Some(&file_name), wrong));
                 None
             }
-            (_, Some(path)) => match content(Path::new(path)) {
-                Ok(text) => Some(Given {
-                    text,
-                    origin: file_name,
-                }),
-                Err(error) => {
-                    problems.push(InvalidSetting::new(
-                        setting,
-                        Some(&file_name),
-                        format!("cannot read the file {path:?}: {error}"),
-                    ));
-                    None
-                }
-            },
-            (text, None) => text.map(|text| Given {
-                text: text.clone(),
-                origin: name.to_owned(),
-            }),
-        }
-    }
-
-    /// What the well-known names set. An empty one sets nothing.
-    pub(super) fn well_known(&self, problems: &mut Vec<InvalidSetting>) -> Map<String, Value> {
-        let mut values = Vec::new();
-        for (name, key) in WELL_KNOWN {
-            let given = self.get(name, key, problems);
-            let Some(mut given) = given.filter(|given| !given.text.trim().is_empty()) else {
-                continue;
-            };
-            if name == "OLLAMA_HOST" {
-                let Some(url) = ollama_host::base_url(&given.text) else {
-                    let wrong = "not an address of Ollama; allowed: host, host:port, http://host:port/path or https://…";
-                    problems.push(InvalidSetting::new(key, Some(name), wrong));
-                    continue;
-                };
-                given.text = url;
-            }
-            values.push((key.to_owned(), given.value()));
-        }
-        values.into_iter().collect()
-    }
-
-    /// What `CHATBOT__SECTION__KEY` sets; names of that look which mean no setting are problems.
-    pub(super) fn prefixed(
-        &self,
-        known: &BTreeSet<String>,
-        problems: &mut Vec<InvalidSetting>,
-    ) -> Map<String, Value> {
-        let names: BTreeMap<String, &String> =
-            known.iter().map(|key| (variable(key), key)).collect();
-        let mut values = Vec::new();
-        for (name, key) in &names {
-            if let Some(given) = self.get(name, key, problems) {
-                values.push(((*key).clone(), given.value()));
-            }
-        }
-        for name in self.all.keys() {
-            let plain = name.strip_suffix(FILE).unwrap_or(name);
-            if looks_like_ours(plain, &names) && !names.contains_key(plain) {
-                problems.push(unknown(name, plain, &names));
-            }
-        }
-        values.into_iter().collect()
+        },
+        (text, None) => text.map(|text| Value::new(Some(&name.to_owned()), text.as_str())),
     }
 }
 
-/// The variable that sets a setting.
+/// What the well-known names set. An empty one sets nothing.
+pub(super) fn well_known(all: &Variables, problems: &mut Vec<InvalidSetting>) -> Layer {
+    let mut layer = Layer::new();
+    for (name, key) in WELL_KNOWN {
+        let given = get(all, name, key, problems);
+        let Some(mut given) = given.filter(|given| !text(given).trim().is_empty()) else {
+            continue;
+        };
+        if name == "OLLAMA_HOST" {
+            let Some(url) = ollama_host::base_url(text(&given)) else {
+                let wrong = "not an address of Ollama; allowed: host, host:port, http://host:port/path or https://…";
+                problems.push(InvalidSetting::new(key, Some(name), wrong));
+                continue;
+            };
+            given.kind = url.into();
+        }
+        layer.insert(key.to_owned(), given);
+    }
+    layer
+}
+
+/// What `CHATBOT__SECTION__KEY` sets; names of that look which mean no setting are problems.
+pub(super) fn prefixed(
+    all: &Variables,
+    known: &BTreeSet<String>,
+    problems: &mut Vec<InvalidSetting>,
+) -> Layer {
+    let names: BTreeMap<String, &String> = known.iter().map(|key| (variable(key), key)).collect();
+    let mut layer = Layer::new();
+    for (name, key) in &names {
+        if let Some(given) = get(all, name, key, problems) {
+            layer.insert((*key).clone(), given);
+        }
+    }
+    for name in all.keys() {
+        let plain = name.strip_suffix(FILE).unwrap_or(name);
+        if looks_like_ours(plain, &names) && !names.contains_key(plain) {
+            problems.push(unknown(name, plain, &names));
+        }
+    }
+    layer
+}
+
 fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
@@ -145,18 +125,12 @@ fn looks_like_ours(name: &str, known: &BTreeMap<String, &String>) -> bool {
     let upper = name.to_ascii_uppercase();
     let squeezed = |name: &str| name.replace('_', "");
     upper.starts_with("CHATBOT_")
-        && (upper.contains("__")
-            || known
-                .keys()
-                .any(|known| squeezed(known) == squeezed(&upper)))
+        && (upper.contains("__") || known.keys().any(|known| squeezed(known) == squeezed(&upper)))
 }
 
 fn unknown(name: &str, plain: &str, known: &BTreeMap<String, &String>) -> InvalidSetting {
     let mut wrong = "no setting has this name".to_owned();
-    if let Some(near) = nearest(
-        &plain.to_ascii_uppercase(),
-        known.keys().map(String::as_str),
-    ) {
+    if let Some(near) = nearest(&plain.to_ascii_uppercase(), known.keys().map(String::as_str)) {
         let file = if name == plain { "" } else { FILE };
         wrong.push_str(&format!("; did you mean {near}{file}?"));
     }
@@ -166,9 +140,7 @@ fn unknown(name: &str, plain: &str, known: &BTreeMap<String, &String>) -> Invali
 /// A file's text without one trailing newline: what a secret mounted as a file means.
 fn content(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let read = File::open(path)?
-        .take(MAX_FILE + 1)
-        .read_to_string(&mut text)?;
+    let read = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
     if read as u64 > MAX_FILE {
         let wrong = format!("it has more than {MAX_FILE} bytes");
         return Err(io::Error::new(ErrorKind::FileTooLarge, wrong));

@@ -1,11 +1,11 @@
-//! The closed list of error codes, without HTTP: a domain may name a code, its status is decided at the edge.
+//! The closed list of error codes, each with all that is fixed about it. A domain may name a code; only the edge asks for its status.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Declares the codes: variant, name, title.
+/// Declares the codes: variant, HTTP status, name, title, whether the same request may succeed later.
 macro_rules! codes {
-    ($($variant:ident $name:literal $title:literal),* $(,)?) => {
+    ($($variant:ident $status:literal $name:literal $title:literal $retryable:literal),* $(,)?) => {
         /// Every code that an answer may carry. The list is closed: a new cause takes one of these or extends the contract.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(rename_all = "snake_case")]
@@ -14,6 +14,10 @@ macro_rules! codes {
         impl Code {
             /// All codes, in the order of the contract.
             pub const ALL: &'static [Code] = &[$(Code::$variant),*];
+
+            pub fn status(self) -> u16 {
+                match self { $(Code::$variant => $status),* }
+            }
 
             /// The code as it stands in answers, logs and the event log.
             pub fn as_str(self) -> &'static str {
@@ -25,6 +29,11 @@ macro_rules! codes {
                 match self { $(Code::$variant => $title),* }
             }
 
+            /// Whether the same request may succeed later without being changed: what `retryable` says in an `error` event.
+            pub fn retryable(self) -> bool {
+                match self { $(Code::$variant => $retryable),* }
+            }
+
             /// The code of that name, for records read back from the store.
             pub fn parse(name: &str) -> Option<Code> {
                 match name { $($name => Some(Code::$variant),)* _ => None }
@@ -34,71 +43,48 @@ macro_rules! codes {
 }
 
 codes! {
-    InvalidJson "invalid_json" "The body is not valid JSON",
-    InvalidRequest "invalid_request" "The request is malformed",
-    UnsupportedByModel "unsupported_by_model" "The model cannot do this",
-    MissingToken "missing_token" "A token is needed",
-    InvalidToken "invalid_token" "The token is not valid",
-    TokenExpired "token_expired" "The token has expired",
-    TokenRevoked "token_revoked" "The token has been revoked",
-    TokenReused "token_reused" "The refresh token was used before",
-    InvalidCredentials "invalid_credentials" "User id or password is wrong",
-    UserMismatch "user_mismatch" "The user id is not the token's",
-    OriginRefused "origin_refused" "Requests from this origin are refused",
-    PasswordRequired "password_required" "This account has a password",
-    RegistrationClosed "registration_closed" "Registration is closed",
-    Forbidden "forbidden" "Not allowed",
-    NotFound "not_found" "There is nothing here",
-    SessionNotFound "session_not_found" "No such session",
-    MessageNotFound "message_not_found" "No such message",
-    ModelNotFound "model_not_found" "No such model",
-    MethodNotAllowed "method_not_allowed" "This method is not allowed here",
-    RequestTimeout "request_timeout" "The request took too long to arrive",
-    PayloadTooLarge "payload_too_large" "The body is too large",
-    UriTooLong "uri_too_long" "The address is too long",
-    UnsupportedMediaType "unsupported_media_type" "The body must be application/json",
-    HeadersTooLarge "headers_too_large" "The headers are too large",
-    UserExists "user_exists" "The user id is taken",
-    SessionExists "session_exists" "The session exists already",
-    SessionBusy "session_busy" "The session is answering another message",
-    ValidationFailed "validation_failed" "A value is not allowed",
-    ContextTooLong "context_too_long" "The message does not fit the model's window",
-    IdempotencyMismatch "idempotency_mismatch" "The idempotency key was used with another body",
-    RateLimited "rate_limited" "Too many requests",
-    QuotaExceeded "quota_exceeded" "The day's quota is used up",
-    TooManyAttempts "too_many_attempts" "Too many failed attempts",
-    Internal "internal" "Something went wrong here",
-    LlmFailed "llm_failed" "The model server failed",
-    LlmTimeout "llm_timeout" "The model server took too long",
-    LlmUnavailable "llm_unavailable" "The model server cannot be reached",
-    StoreUnavailable "store_unavailable" "The store cannot be reached",
-    StoreFull "store_full" "The store is full",
-    QueueFull "queue_full" "The queue is full",
-    Overloaded "overloaded" "The service is overloaded",
-    Interrupted "interrupted" "The answer was interrupted",
-    ShuttingDown "shutting_down" "The service is stopping",
-}
-
-impl Code {
-    /// Whether the same request may succeed later without being changed: what `retryable` says in an `error` event.
-    pub fn retryable(self) -> bool {
-        use Code::*;
-        matches!(
-            self,
-            RequestTimeout
-                | SessionBusy
-                | RateLimited
-                | TooManyAttempts
-                | Internal
-                | LlmFailed
-                | LlmTimeout
-                | LlmUnavailable
-                | StoreUnavailable
-                | StoreFull
-                | QueueFull
-                | Overloaded
-                | Interrupted
-                | ShuttingDown
-        )
-    }
+    InvalidJson 400 "invalid_json" "The body is not valid JSON" false,
+    InvalidRequest 400 "invalid_request" "The request is malformed" false,
+    PreviousResponseNotFound 400 "previous_response_not_found" "No such response" false,
+    UnsupportedByModel 400 "unsupported_by_model" "The model cannot do this" false,
+    MissingToken 401 "missing_token" "A token is needed" false,
+    InvalidToken 401 "invalid_token" "The token is not valid" false,
+    TokenExpired 401 "token_expired" "The token has expired" false,
+    TokenRevoked 401 "token_revoked" "The token has been revoked" false,
+    TokenReused 401 "token_reused" "The refresh token was used before" false,
+    InvalidCredentials 401 "invalid_credentials" "User id or password is wrong" false,
+    UserMismatch 403 "user_mismatch" "The user id is not the token's" false,
+    OriginRefused 403 "origin_refused" "Requests from this origin are refused" false,
+    PasswordRequired 403 "password_required" "This account has a password" false,
+    RegistrationClosed 403 "registration_closed" "Registration is closed" false,
+    Forbidden 403 "forbidden" "Not allowed" false,
+    NotFound 404 "not_found" "There is nothing here" false,
+    SessionNotFound 404 "session_not_found" "No such session" false,
+    MessageNotFound 404 "message_not_found" "No such message" false,
+    ModelNotFound 404 "model_not_found" "No such model" false,
+    MethodNotAllowed 405 "method_not_allowed" "This method is not allowed here" false,
+    RequestTimeout 408 "request_timeout" "The request took too long to arrive" true,
+    PayloadTooLarge 413 "payload_too_large" "The body is too large" false,
+    UriTooLong 414 "uri_too_long" "The address is too long" false,
+    UnsupportedMediaType 415 "unsupported_media_type" "The body must be application/json" false,
+    HeadersTooLarge 431 "headers_too_large" "The headers are too large" false,
+    UserExists 409 "user_exists" "The user id is taken" false,
+    SessionExists 409 "session_exists" "The session exists already" false,
+    SessionBusy 409 "session_busy" "The session is answering another message" true,
+    ValidationFailed 422 "validation_failed" "A value is not allowed" false,
+    ContextTooLong 422 "context_too_long" "The message does not fit the model's window" false,
+    IdempotencyMismatch 422 "idempotency_mismatch" "The idempotency key was used with another body" false,
+    RateLimited 429 "rate_limited" "Too many requests" true,
+    QuotaExceeded 429 "quota_exceeded" "The day's quota is used up" false,
+    TooManyAttempts 429 "too_many_attempts" "Too many failed attempts" true,
+    Internal 500 "internal" "Something went wrong here" true,
+    LlmFailed 502 "llm_failed" "The model server failed" true,
+    LlmTimeout 504 "llm_timeout" "The model server took too long" true,
+    LlmUnavailable 503 "llm_unavailable" "The model server cannot be reached" true,
+    StoreUnavailable 503 "store_unavailable" "The store cannot be reached" true,
+    StoreFull 503 "store_full" "The store is full" true,
+    QueueFull 503 "queue_full" "The queue is full" true,
+    Overloaded 503 "overloaded" "The service is overloaded" true,
+    Interrupted 503 "interrupted" "The answer was interrupted" true,
+    ShuttingDown 503 "shutting_down" "The service is stopping" true,
 }

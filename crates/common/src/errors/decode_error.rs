@@ -11,12 +11,17 @@ use super::{ApiError, Code};
 const MAX_DETAIL: usize = 300;
 
 /// Why a value is not what was asked for. It never holds the value itself, which may be long, or secret.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum DecodeError {
+    #[error("This field is missing.")]
     Missing(&'static str),
+    #[error("This field is not known here; known: {}.", .0.join(", "))]
     Unknown(&'static [&'static str]),
+    #[error("Expected {0}.")]
     Expected(String),
+    #[error("A flag is either true or false.")]
     Flag,
+    #[error("{0}")]
     Other(String),
 }
 
@@ -25,10 +30,7 @@ impl DecodeError {
     pub(super) fn at(&self, prefix: &str, path: &Path) -> ApiError {
         let mut pointer = format!("{prefix}{}", pointer(path));
         if let DecodeError::Flag = self {
-            return ApiError::new(
-                Code::InvalidRequest,
-                format!("{path} is either true or false."),
-            );
+            return ApiError::new(Code::InvalidRequest, format!("{path} is either true or false."));
         }
         if let DecodeError::Missing(name) = self {
             push(&mut pointer, name);
@@ -36,26 +38,6 @@ impl DecodeError {
         ApiError::invalid(pointer, shorten(&self.to_string()))
     }
 }
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DecodeError::Missing(_) => f.write_str("This field is missing."),
-            DecodeError::Unknown(known) => {
-                write!(
-                    f,
-                    "This field is not known here; known: {}.",
-                    known.join(", ")
-                )
-            }
-            DecodeError::Expected(what) => write!(f, "Expected {what}."),
-            DecodeError::Flag => f.write_str("A flag is either true or false."),
-            DecodeError::Other(message) => f.write_str(message),
-        }
-    }
-}
-
-impl std::error::Error for DecodeError {}
 
 impl de::Error for DecodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {

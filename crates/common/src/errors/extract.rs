@@ -71,64 +71,43 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match AxumPath::from_request_parts(parts, state).await {
             Ok(AxumPath(value)) => Ok(Self(value)),
-            Err(_) => Err(ApiError::new(
-                Code::NotFound,
-                "There is nothing at this address.",
-            )),
+            Err(_) => Err(ApiError::new(Code::NotFound, "There is nothing at this address.")),
         }
     }
 }
 
 async fn read(body: HttpBody) -> Result<Bytes, ApiError> {
-    match body.collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) => Err(BodyError::answer(&error)),
-    }
+    let collected = body.collect().await.map_err(|error| BodyError::answer(&error))?;
+    Ok(collected.to_bytes())
 }
 
 /// Lets pass exactly one `Content-Type: application/json`, with no `charset` but UTF-8 and no coding to be taken off.
-fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
+pub fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let is_coded =
         |coding: &header::HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
-    if headers
-        .get_all(header::CONTENT_ENCODING)
-        .iter()
-        .any(is_coded)
-    {
-        return Err(ApiError::new(
-            Code::UnsupportedMediaType,
-            "Send the body as it is, without a Content-Encoding.",
-        ));
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(is_coded) {
+        let detail = "Send the body as it is, without a Content-Encoding.";
+        return Err(ApiError::new(Code::UnsupportedMediaType, detail));
     }
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
-    let is_json = match (
-        kinds.next().and_then(|kind| kind.to_str().ok()),
-        kinds.next(),
-    ) {
+    let is_json = match (kinds.next().and_then(|kind| kind.to_str().ok()), kinds.next()) {
         (Some(kind), None) => is_json(kind),
         _ => false,
     };
     if is_json {
         return Ok(());
     }
-    Err(ApiError::new(
-        Code::UnsupportedMediaType,
-        "Send the body as application/json in UTF-8.",
-    ))
+    Err(ApiError::new(Code::UnsupportedMediaType, "Send the body as application/json in UTF-8."))
 }
 
 fn is_json(kind: &str) -> bool {
     let mut parts = kind.split(';').map(str::trim);
-    parts
-        .next()
-        .is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
-        && parts
-            .filter(|parameter| !parameter.is_empty())
-            .all(|parameter| {
-                let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-                !name.trim().eq_ignore_ascii_case("charset")
-                    || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-            })
+    parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
+        && parts.filter(|parameter| !parameter.is_empty()).all(|parameter| {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            !name.trim().eq_ignore_ascii_case("charset")
+                || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        })
 }
 
 #[cfg(test)]

@@ -3,16 +3,11 @@
 use std::fmt;
 
 use serde::de::{
-    self, Deserialize, DeserializeOwned, Deserializer, Error as _, IntoDeserializer, MapAccess,
-    SeqAccess, Visitor,
-    value::{MapDeserializer, SeqDeserializer},
+    self, Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
 };
 use serde_json::{Map, Value};
 
-use super::{
-    ApiError, Code,
-    decode_error::{DecodeError, shorten},
-};
+use super::{ApiError, Code, decode_error::shorten, typed::Typed};
 
 /// The value of a JSON text.
 ///
@@ -26,7 +21,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let reason = shorten(&error.to_string());
         invalid(format!("The body is not valid JSON: {reason}."))
     })?;
-    serde_path_to_error::deserialize(Typed(value))
+    serde_path_to_error::deserialize(Typed::Json(value))
         .map_err(|error| error.inner().at("", error.path()))
 }
 
@@ -81,88 +76,6 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 }
 
-/// A value to be read as a type. A struct is an object and nothing else: serde's derived structs also take arrays,
-/// member by member, so that `["hello"]` would pass for `{"message": "hello"}`.
-struct Typed(Value);
-
-impl IntoDeserializer<'_, DecodeError> for Typed {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
-impl<'de> Deserializer<'de> for Typed {
-    type Error = DecodeError;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        match self.0 {
-            Value::Null => visitor.visit_unit(),
-            Value::Bool(yes) => visitor.visit_bool(yes),
-            Value::String(text) => visitor.visit_string(text),
-            Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
-                (Some(number), _, _) => visitor.visit_u64(number),
-                (_, Some(number), _) => visitor.visit_i64(number),
-                (_, _, number) => visitor.visit_f64(number.unwrap_or(f64::NAN)),
-            },
-            Value::Array(items) => {
-                visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Typed)))
-            }
-            Value::Object(members) => {
-                let members = members
-                    .into_iter()
-                    .map(|(name, value)| (name, Typed(value)));
-                visitor.visit_map(MapDeserializer::new(members))
-            }
-        }
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        match self.0 {
-            Value::Null => visitor.visit_none(),
-            _ => visitor.visit_some(self),
-        }
-    }
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        _fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, DecodeError> {
-        match self.0 {
-            Value::Object(_) => self.deserialize_any(visitor),
-            _ => Err(DecodeError::Expected("an object".to_owned())),
-        }
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, DecodeError> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        known: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, DecodeError> {
-        match self.0 {
-            Value::String(name) => visitor.visit_enum(name.into_deserializer()),
-            _ => Err(DecodeError::Expected(known.join(" or "))),
-        }
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map identifier ignored_any
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::HashMap, time::Instant};
@@ -199,29 +112,19 @@ mod tests {
     }
 
     fn code(text: &str) -> Option<Code> {
-        parse::<Message>(text.as_bytes())
-            .err()
-            .map(|error| error.code)
+        parse::<Message>(text.as_bytes()).err().map(|error| error.code)
     }
 
     fn wrong(text: &str) -> (String, String) {
         let error = parse::<Message>(text.as_bytes()).unwrap_err();
         assert_eq!(error.code, Code::ValidationFailed, "{text}: {error:?}");
-        (
-            error.errors[0].pointer.clone(),
-            error.errors[0].detail.clone(),
-        )
+        (error.errors[0].pointer.clone(), error.errors[0].detail.clone())
     }
 
     #[test]
     fn what_is_no_json_is_told_as_such() {
-        let nested = |depth: usize| {
-            format!(
-                r#"{{"message":{}{}}}"#,
-                "[".repeat(depth),
-                "]".repeat(depth)
-            )
-        };
+        let nested =
+            |depth: usize| format!(r#"{{"message":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
         for text in [
             "",
             " ",
@@ -246,12 +149,7 @@ mod tests {
             &"[".repeat(1_000_000),
             &r#"{"a":"#.repeat(200_000),
         ] {
-            assert_eq!(
-                code(text),
-                Some(Code::InvalidJson),
-                "{}",
-                text.get(..60).unwrap_or(text)
-            );
+            assert_eq!(code(text), Some(Code::InvalidJson), "{}", text.get(..60).unwrap_or(text));
         }
         for bytes in [
             &b"{\"message\":\"\x80\"}"[..],
@@ -265,24 +163,11 @@ mod tests {
 
     #[test]
     fn what_is_json_and_something_else_is_pointed_at() {
-        for text in [
-            "null",
-            "[]",
-            r#""x""#,
-            "5",
-            r#"["hello"]"#,
-            r#"["a",null,null,[],null]"#,
-        ] {
+        for text in ["null", "[]", r#""x""#, "5", r#"["hello"]"#, r#"["a",null,null,[],null]"#] {
             assert_eq!(wrong(text).0, "", "{text}");
         }
-        assert_eq!(
-            wrong("{}"),
-            ("/message".into(), "This field is missing.".into())
-        );
-        assert_eq!(
-            wrong(r#"{"message":5}"#),
-            ("/message".into(), "Expected a string.".into())
-        );
+        assert_eq!(wrong("{}"), ("/message".into(), "This field is missing.".into()));
+        assert_eq!(wrong(r#"{"message":5}"#), ("/message".into(), "Expected a string.".into()));
         assert_eq!(wrong(r#"{"message":null}"#).0, "/message");
         assert_eq!(
             wrong(r#"{"message":"a","options":{"temperature":"hot"}}"#).0,
@@ -299,10 +184,7 @@ mod tests {
         assert_eq!(wrong(r#"{"message":"a","stop":["x",1]}"#).0, "/stop/1");
         assert_eq!(
             wrong(r#"{"message":"a","options":{"max_tokens":-1}}"#),
-            (
-                "/options/max_tokens".into(),
-                "Expected a whole number from 0 up.".into()
-            )
+            ("/options/max_tokens".into(), "Expected a whole number from 0 up.".into())
         );
         assert_eq!(
             wrong(r#"{"message":"a","kind":"odd"}"#),
@@ -320,19 +202,10 @@ mod tests {
         for (text, detail) in [
             ("null", "Expected an object."),
             (r#"{"message":"a","options":7}"#, "Expected an object."),
-            (
-                r#"{"message":"a","options":{"seeds":[]}}"#,
-                "Expected an object.",
-            ),
+            (r#"{"message":"a","options":{"seeds":[]}}"#, "Expected an object."),
             (r#"{"message":"a","stop":"x"}"#, "Expected a list."),
-            (
-                r#"{"message":"a","options":{"temperature":"hot"}}"#,
-                "Expected a number.",
-            ),
-            (
-                r#"{"message":"a","options":{"seeds":{"x":"y"}}}"#,
-                "Expected a whole number.",
-            ),
+            (r#"{"message":"a","options":{"temperature":"hot"}}"#, "Expected a number."),
+            (r#"{"message":"a","options":{"seeds":{"x":"y"}}}"#, "Expected a whole number."),
         ] {
             assert_eq!(wrong(text).1, detail, "{text}");
         }
@@ -357,15 +230,10 @@ mod tests {
     fn hostile_bodies_are_refused_quickly() {
         let begun = Instant::now();
         let many: String = (0..20_000).map(|i| format!(r#""k{i}":1,"#)).collect();
-        assert_eq!(
-            code(&format!(r#"{{{many}"message":"a"}}"#)),
-            Some(Code::ValidationFailed)
-        );
+        assert_eq!(code(&format!(r#"{{{many}"message":"a"}}"#)), Some(Code::ValidationFailed));
         assert_eq!(
             code(&"[".repeat(1_000_000)),
-            Some(Code::ValidationFailed)
-                .filter(|_| false)
-                .or(Some(Code::InvalidJson))
+            Some(Code::ValidationFailed).filter(|_| false).or(Some(Code::InvalidJson))
         );
         assert!(begun.elapsed().as_millis() < 2000, "{:?}", begun.elapsed());
     }

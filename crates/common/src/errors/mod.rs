@@ -6,6 +6,7 @@ pub mod extract;
 pub mod json;
 mod query;
 mod response;
+mod typed;
 
 pub use self::{
     code::Code,

@@ -1,13 +1,8 @@
 //! Parses query strings strictly: each parameter once, flags `true` or `false`, unknown names refused.
 
-use std::borrow::Cow;
+use serde::de::{DeserializeOwned, value::MapDeserializer};
 
-use serde::de::{
-    DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor,
-    value::MapDeserializer,
-};
-
-use super::{ApiError, Code, decode_error::DecodeError};
+use super::{ApiError, Code, decode_error::DecodeError, typed::Typed};
 
 /// The value of a query string (without its `?`).
 ///
@@ -15,32 +10,21 @@ use super::{ApiError, Code, decode_error::DecodeError};
 /// `invalid_request` for what cannot be decoded, a parameter that comes twice, or a flag other than `true` and `false`;
 /// `validation_failed` with `/query/<name>` for an unknown or missing parameter or a wrong value.
 pub fn parse<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
-    let pairs = decode(query)?;
-    let fields = pairs
-        .iter()
-        .map(|(name, value)| (name.as_ref(), Value(value.as_ref())));
-    let map: MapDeserializer<'_, _, DecodeError> = MapDeserializer::new(fields);
+    let parameters = decode(query)?.into_iter().map(|(name, text)| (name, Typed::Parameter(text)));
+    let map: MapDeserializer<'_, _, DecodeError> = MapDeserializer::new(parameters);
     serde_path_to_error::deserialize(map).map_err(|error| error.inner().at("/query", error.path()))
 }
 
-/// A name and its value.
-type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
-
-fn decode(query: &str) -> Result<Vec<Pair<'_>>, ApiError> {
-    let mut pairs: Vec<Pair<'_>> = Vec::new();
+fn decode(query: &str) -> Result<Vec<(String, String)>, ApiError> {
+    let malformed = |detail| ApiError::new(Code::InvalidRequest, detail);
+    let mut pairs: Vec<(String, String)> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Some(name), Some(value)) = (percent_decode(name), percent_decode(value)) else {
-            return Err(ApiError::new(
-                Code::InvalidRequest,
-                "The query is not percent-encoded UTF-8.",
-            ));
+            return Err(malformed("The query is not percent-encoded UTF-8."));
         };
         if pairs.iter().any(|(other, _)| *other == name) {
-            return Err(ApiError::new(
-                Code::InvalidRequest,
-                "A query parameter may come once.",
-            ));
+            return Err(malformed("A query parameter may come once."));
         }
         pairs.push((name, value));
     }
@@ -48,10 +32,7 @@ fn decode(query: &str) -> Result<Vec<Pair<'_>>, ApiError> {
 }
 
 /// The text, with `+` as a blank; `None` for a broken escape or what is not UTF-8.
-fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
-        return Some(Cow::Borrowed(text));
-    }
+fn percent_decode(text: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -61,79 +42,11 @@ fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
             other => other,
         });
     }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
+    String::from_utf8(decoded).ok()
 }
 
 fn hex(digit: u8) -> Option<u8> {
     u8::try_from(char::from(digit).to_digit(16)?).ok()
-}
-
-/// One parameter's text, read as whatever is asked for.
-#[derive(Clone, Copy)]
-struct Value<'a>(&'a str);
-
-impl<'de> IntoDeserializer<'de, DecodeError> for Value<'de> {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
-macro_rules! numbers {
-    ($($method:ident)* => $visit:ident $kind:ty) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-            match self.0.parse::<$kind>() {
-                Ok(number) => visitor.$visit(number),
-                Err(_) => Err(DecodeError::invalid_type(Unexpected::Str(self.0), &visitor)),
-            }
-        }
-    )*};
-}
-
-impl<'de> Deserializer<'de> for Value<'de> {
-    type Error = DecodeError;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        visitor.visit_borrowed_str(self.0)
-    }
-
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        match self.0 {
-            "true" => visitor.visit_bool(true),
-            "false" => visitor.visit_bool(false),
-            _ => Err(DecodeError::Flag),
-        }
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, DecodeError> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        _variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, DecodeError> {
-        visitor.visit_enum(self.0.into_deserializer())
-    }
-
-    numbers! { deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 => visit_u64 u64 }
-    numbers! { deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 => visit_i64 i64 }
-    numbers! { deserialize_f32 deserialize_f64 => visit_f64 f64 }
-
-    serde::forward_to_deserialize_any! {
-        char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
-    }
 }
 
 #[cfg(test)]
@@ -157,14 +70,7 @@ mod tests {
     #[test]
     fn parameters_are_read_decoded() {
         let page: Page = parse("stream=true&limit=20&cursor=a%20b%2Bc+d%C3%A4").unwrap();
-        assert_eq!(
-            page,
-            Page {
-                stream: true,
-                limit: Some(20),
-                cursor: Some("a b+c dä".into())
-            }
-        );
+        assert_eq!(page, Page { stream: true, limit: Some(20), cursor: Some("a b+c dä".into()) });
         assert_eq!(parse::<Page>("").unwrap(), Page::default());
         assert_eq!(parse::<Page>("&stream=false&").unwrap(), Page::default());
     }
@@ -186,14 +92,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_decoded_is_malformed() {
-        for query in [
-            "cursor=%",
-            "cursor=%4",
-            "cursor=%zz",
-            "cursor=%ff",
-            "%ff=1",
-            "cursor=%+1",
-        ] {
+        for query in ["cursor=%", "cursor=%4", "cursor=%zz", "cursor=%ff", "%ff=1", "cursor=%+1"] {
             assert_eq!(code(query), Code::InvalidRequest, "{query}");
         }
     }

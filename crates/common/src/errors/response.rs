@@ -15,32 +15,8 @@ use crate::store::StoreError;
 /// The `Retry-After` of a 429 or 503 that names no other.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The HTTP status of a code.
 pub fn status_of(code: Code) -> StatusCode {
-    use Code::*;
-    match code {
-        InvalidJson | InvalidRequest | UnsupportedByModel => StatusCode::BAD_REQUEST,
-        MissingToken | InvalidToken | TokenExpired | TokenRevoked | TokenReused
-        | InvalidCredentials => StatusCode::UNAUTHORIZED,
-        UserMismatch | OriginRefused | PasswordRequired | RegistrationClosed | Forbidden => {
-            StatusCode::FORBIDDEN
-        }
-        NotFound | SessionNotFound | MessageNotFound | ModelNotFound => StatusCode::NOT_FOUND,
-        MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        UserExists | SessionExists | SessionBusy => StatusCode::CONFLICT,
-        PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        UriTooLong => StatusCode::URI_TOO_LONG,
-        UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        ValidationFailed | ContextTooLong | IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
-        RateLimited | QuotaExceeded | TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-        HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        LlmFailed => StatusCode::BAD_GATEWAY,
-        LlmUnavailable | StoreUnavailable | StoreFull | QueueFull | Overloaded | Interrupted
-        | ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-        LlmTimeout => StatusCode::GATEWAY_TIMEOUT,
-    }
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// One wrong value of a request.
@@ -60,7 +36,6 @@ pub struct Problem {
     pub kind: &'static str,
     /// The code's title, the same for every occurrence.
     pub title: &'static str,
-    /// The HTTP status.
     pub status: u16,
     /// What happened and what to do.
     pub detail: String,
@@ -68,6 +43,9 @@ pub struct Problem {
     pub code: Code,
     /// The request's id, as in the `X-Request-Id` header and in the logs. Empty only where no request is at hand.
     pub request_id: String,
+    /// What the model cannot do, on `unsupported_by_model` only: a JSON pointer (RFC 6901) to the member that asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
     /// The wrong values, on 422 only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
@@ -80,7 +58,7 @@ pub struct ApiError {
     pub code: Code,
     /// A sentence that the caller can act on.
     pub detail: String,
-    /// The wrong values, for `validation_failed`.
+    /// The wrong values, for `validation_failed`; for `unsupported_by_model` the member that asks for too much.
     pub errors: Vec<FieldError>,
     /// When to come back; rounded up to whole seconds.
     pub retry_after: Option<Duration>,
@@ -91,7 +69,6 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// An error with that code and a sentence for the caller.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             code,
@@ -106,40 +83,28 @@ impl ApiError {
     /// A 422 that names one wrong value.
     pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        let error = FieldError {
-            pointer: pointer.into(),
-            detail: detail.clone(),
-        };
-        Self {
-            errors: vec![error],
-            ..Self::new(Code::ValidationFailed, detail)
-        }
+        let error = FieldError { pointer: pointer.into(), detail: detail.clone() };
+        Self { errors: vec![error], ..Self::new(Code::ValidationFailed, detail) }
     }
 
     /// A 500 whose cause goes to the log.
     pub fn internal(source: impl StdError + Send + Sync + 'static) -> Self {
-        Self::new(
-            Code::Internal,
-            "Something went wrong here; the request id finds it in the log.",
-        )
-        .caused_by(source)
+        Self::new(Code::Internal, "Something went wrong here; the request id finds it in the log.")
+            .caused_by(source)
     }
 
-    /// Adds the cause, for the log.
     #[must_use]
     pub fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
 
-    /// Says when to come back.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
     }
 
-    /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -156,6 +121,7 @@ impl ApiError {
 
     /// The problem object, with the id of the request that it answers.
     pub fn problem(&self, request_id: &str) -> Problem {
+        let unsupported = self.errors.first().filter(|_| self.code == Code::UnsupportedByModel);
         Problem {
             kind: "about:blank",
             title: self.code.title(),
@@ -163,6 +129,7 @@ impl ApiError {
             detail: self.detail.clone(),
             code: self.code,
             request_id: request_id.to_owned(),
+            pointer: unsupported.map(|error| error.pointer.clone()),
             errors: self.errors.clone(),
         }
     }
@@ -192,14 +159,12 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let (code, detail) = match &error {
-            StoreError::Unavailable(_) => (
-                Code::StoreUnavailable,
-                "The store cannot be reached; try again in a moment.",
-            ),
-            StoreError::Full(_) => (
-                Code::StoreFull,
-                "The store is full; reading still works. Try again later.",
-            ),
+            StoreError::Unavailable(_) => {
+                (Code::StoreUnavailable, "The store cannot be reached; try again in a moment.")
+            }
+            StoreError::Full(_) => {
+                (Code::StoreFull, "The store is full; reading still works. Try again later.")
+            }
             StoreError::Corrupt(_) => (
                 Code::Internal,
                 "A stored record cannot be read; the request id finds it in the log.",

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Method, Uri},
+    http::{HeaderMap, Method, Uri},
     response::Response,
 };
 
-use super::RequestId;
-use crate::{errors::ApiError, identity::UserId};
+use super::{RequestId, metrics};
+use crate::{errors::ApiError, identity::UserId, otel::Span};
 
 /// The status in the log where the client disconnected before there was an answer.
 const CLIENT_DISCONNECTED: u16 = 499;
@@ -30,6 +30,7 @@ pub(super) struct RequestLog {
     uri: Uri,
     route: Option<MatchedPath>,
     id: RequestId,
+    span: Span,
     written: bool,
 }
 
@@ -48,31 +49,54 @@ impl RequestLog {
             uri: request.uri().clone(),
             route: request.extensions().get().cloned(),
             id: id.clone(),
+            span: Span::default(),
             written: false,
         }
+    }
+
+    /// Opens the span of the request. A query is no part of it: callers may put anything there.
+    pub(super) fn trace(&mut self, headers: &HeaderMap) {
+        let (method, route) = (method_label(&self.method), self.route());
+        let span = Span::server(|| format!("{method} {route}"), headers);
+        span.set_all(|| {
+            [
+                ("http.request.method", method.into()),
+                ("http.route", route.to_owned().into()),
+                ("url.scheme", "http".into()),
+                ("url.path", self.path().to_owned().into()),
+                ("request_id", self.id.to_string().into()),
+            ]
+        });
+        self.span = span;
+    }
+
+    pub(super) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
     }
 
     pub(super) fn path(&self) -> &str {
         self.uri.path()
     }
 
-    /// Writes the line of an answered request.
     pub(super) fn answered(mut self, response: &Response, error: Option<&ApiError>) {
-        self.write(
-            response.status().as_u16(),
-            response.extensions().get(),
-            error,
-        );
+        self.write(response.status().as_u16(), response.extensions().get(), error);
     }
 
     fn write(&mut self, status: u16, user: Option<&UserId>, error: Option<&ApiError>) {
         self.written = true;
         let elapsed = self.started.elapsed();
-        let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
+        let route = self.route();
+        self.span.set("http.response.status_code", i64::from(status));
+        if status >= 500 {
+            self.span.fail(status.to_string());
+        }
         self.count(route, status, elapsed.as_secs_f64());
         if let Some(error) = error {
-            ::metrics::counter!("http_problems_total", "service" => self.service, "code" => error.code.as_str())
-                .increment(1);
+            metrics::count_problem(self.service, error.code);
         }
         macro_rules! line {
             ($level:ident) => {
@@ -86,6 +110,7 @@ impl RequestLog {
                     pointer = error.and_then(|error| error.errors.first()).map(|wrong| wrong.pointer.as_str()),
                     duration_ms = elapsed.as_secs_f64() * 1000.0,
                     request_id = self.id.as_str(),
+                    trace_id = self.span.trace_id(),
                     user = user.map(UserId::as_str),
                     error = error.and_then(|error| error.source.as_deref()).map(error_chain),
                     "request"
@@ -101,22 +126,17 @@ impl RequestLog {
     }
 
     fn count(&self, route: &str, status: u16, seconds: f64) {
-        let method = method_label(&self.method);
-        let route = route.to_owned();
-        let labels = [
-            ::metrics::Label::from_static_parts("service", self.service),
-            ::metrics::Label::from_static_parts("method", method),
-            ::metrics::Label::new("route", route),
-        ];
-        ::metrics::histogram!("http_request_duration_seconds", labels.iter()).record(seconds);
-        let [service, method, route] = labels;
-        let labels = vec![
-            service,
-            method,
-            route,
-            ::metrics::Label::new("status", status.to_string()),
-        ];
-        ::metrics::counter!("http_requests_total", labels).increment(1);
+        let (service, method) = (self.service, method_label(&self.method));
+        ::metrics::histogram!(
+            "http_request_duration_seconds",
+            "service" => service, "method" => method, "route" => route.to_owned()
+        )
+        .record(seconds);
+        ::metrics::counter!(
+            "http_requests_total",
+            "service" => service, "method" => method, "route" => route.to_owned(), "status" => status.to_string()
+        )
+        .increment(1);
     }
 }
 

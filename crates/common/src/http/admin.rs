@@ -13,10 +13,7 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn router(health: Health, metrics: PrometheusHandle, shutdown: &Shutdown) -> Router {
     let process = Collector::default();
     process.describe();
-    ::metrics::describe_gauge!(
-        "tokio_tasks_alive",
-        "Tasks of the runtime that have not ended"
-    );
+    ::metrics::describe_gauge!("tokio_tasks_alive", "Tasks of the runtime that have not ended");
     Router::new()
         .route("/metrics", get(render))
         .with_state((metrics, process, shutdown.clone()))

@@ -1,21 +1,56 @@
 //! Why a health check failed: in public words for `/readyz`, with the reason for the log.
 
-use crate::store::StoreError;
+use std::time::{Duration, Instant};
+
+use crate::store::{Store, StoreError, StoreHealth, fsync_problem};
+
+/// Less than a check may take, so that the reason is told.
+const STORE_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// What a store's error says, and what it is called in public. The first that fits holds.
+const REFUSALS: [(&[&str], &str); 12] = [
+    (
+        &["WRONGPASS", "NOAUTH", "AuthenticationFailed", "Password authentication"],
+        "it refuses our user name or password",
+    ),
+    (&["NOPERM"], "it does not permit our user what is needed"),
+    (&["DB index", "database number"], "it has no database of that number"),
+    (
+        &["certificate", "UnknownIssuer", "InvalidContentType", "tls", "TLS"],
+        "the TLS connection fails",
+    ),
+    (&["READONLY"], "it is a replica and takes no writes"),
+    (&["LOADING"], "it is loading its data"),
+    (
+        &["redis+cluster://"],
+        "it is a node of a Redis Cluster: store.url must begin with redis+cluster://",
+    ),
+    (
+        &["redis+sentinel://host"],
+        "it is a Sentinel: store.url must be redis+sentinel://host:port/SERVICE/DB",
+    ),
+    (&["use redis://"], "store.url names another kind of server than there is: see the log"),
+    (&["No such master"], "the Sentinels know no service of that name"),
+    (
+        &["no replica is connected"],
+        "no replica is connected, and store.durability is \"replicated\"",
+    ),
+    (&["CLUSTERDOWN"], "the Redis Cluster is down"),
+];
 
 /// The public words name no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckFailure {
-    pub(super) shown: String,
+    pub shown: String,
     pub(super) reason: String,
+    /// Part of it works: the service is ready all the same.
+    pub(super) is_partial: bool,
 }
 
 impl<T: Into<String>> From<T> for CheckFailure {
     fn from(shown: T) -> Self {
         let shown = shown.into();
-        Self {
-            reason: shown.clone(),
-            shown,
-        }
+        Self { reason: shown.clone(), shown, is_partial: false }
     }
 }
 
@@ -25,36 +60,41 @@ impl CheckFailure {
     pub fn of_store(error: &StoreError) -> Self {
         let reason = error.to_string();
         let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
-        let shown = if says(&[
-            "WRONGPASS",
-            "NOAUTH",
-            "AuthenticationFailed",
-            "Password authentication",
-        ]) {
-            "it refuses our user name or password"
-        } else if says(&["NOPERM"]) {
-            "it does not permit our user what is needed"
-        } else if says(&["DB index", "database number"]) {
-            "it has no database of that number"
-        } else if says(&[
-            "certificate",
-            "UnknownIssuer",
-            "InvalidContentType",
-            "tls",
-            "TLS",
-        ]) {
-            "the TLS connection fails"
-        } else if says(&["READONLY"]) {
-            "it is a replica and takes no writes"
-        } else if says(&["LOADING"]) {
-            "it is loading its data"
-        } else {
-            "it cannot be reached"
-        };
-        Self {
-            shown: shown.to_owned(),
-            reason,
+        let known = REFUSALS.iter().find(|(words, _)| says(words));
+        let shown = known.map_or("it cannot be reached", |(_, shown)| shown);
+        Self { shown: shown.to_owned(), reason, is_partial: false }
+    }
+
+    fn degraded(reason: String) -> Self {
+        Self { shown: "degraded".to_owned(), reason, is_partial: true }
+    }
+}
+
+/// The check that every service makes of its store.
+///
+/// # Errors
+/// Where no node answers, or only some do.
+pub async fn check_store(store: Store) -> Result<(), CheckFailure> {
+    let store = store.by(Instant::now() + STORE_TIMEOUT);
+    match store.ping().await {
+        Ok(StoreHealth::Whole) => Ok(()),
+        Ok(StoreHealth::Degraded(reason)) => Err(CheckFailure::degraded(reason)),
+        Err(error) => Err(CheckFailure::of_store(&error)),
+    }
+}
+
+/// Whether each server writes to its disk before it answers, where `store.durability` needs it.
+///
+/// # Errors
+/// Which does not, or does not tell.
+pub async fn check_durability(store: Store) -> Result<(), CheckFailure> {
+    let store = store.by(Instant::now() + STORE_TIMEOUT);
+    match fsync_problem(&store).await {
+        Ok(Some((node, shown))) => {
+            Err(CheckFailure { reason: format!("{node}: {shown}"), shown, is_partial: false })
         }
+        // A store that is away is said by its own check.
+        Ok(None) | Err(_) => Ok(()),
     }
 }
 
@@ -67,12 +107,14 @@ mod tests {
     fn a_store_that_refuses_us_says_so_without_an_address() {
         for (said, shown) in [
             ("WRONGPASS invalid username-password pair", "password"),
-            (
-                "An error was signalled by the server: DB index is out of range",
-                "database",
-            ),
+            ("An error was signalled by the server: DB index is out of range", "database"),
             ("invalid peer certificate: UnknownIssuer", "TLS"),
             ("Connection refused 10.0.0.1:6379", "cannot be reached"),
+            (
+                "it is a node of a Redis Cluster: use redis+cluster://host:port",
+                "must begin with redis+cluster://",
+            ),
+            ("it is a Sentinel: use redis+sentinel://host:port/SERVICE/DB", "redis+sentinel://"),
         ] {
             let failure = CheckFailure::of_store(&StoreError::Unavailable(said.to_owned()));
             assert!(failure.shown.contains(shown), "{failure:?}");

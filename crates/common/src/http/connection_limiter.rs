@@ -2,13 +2,12 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::ConnectionLimits;
+use super::{ConnectionLimits, network};
 
-/// Counts open connections against the caps of [`ConnectionLimits`].
 #[derive(Debug)]
 pub(super) struct ConnectionLimiter {
     limits: ConnectionLimits,
@@ -24,19 +23,12 @@ struct OpenConnections {
 
 impl ConnectionLimiter {
     pub(super) fn new(limits: ConnectionLimits) -> Arc<Self> {
-        Arc::new(Self {
-            limits,
-            open_connections: Mutex::default(),
-        })
+        Arc::new(Self { limits, open_connections: Mutex::default() })
     }
 
     /// A permit for one more connection; `None` where a cap is reached.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
-        let trusted = self
-            .limits
-            .trusted_proxies
-            .iter()
-            .any(|net| net.contains(&address));
+        let trusted = self.limits.trusted_proxies.iter().any(|net| net.contains(&address));
         let counted = (!trusted).then(|| network(address));
         let mut open_connections = self.open_connections();
         if open_connections.open >= self.limits.max_connections {
@@ -51,16 +43,11 @@ impl ConnectionLimiter {
         }
         open_connections.open += 1;
         metrics::gauge!("http_connections_open").increment(1.0);
-        Some(ConnectionPermit {
-            limiter: self.clone(),
-            counted,
-        })
+        Some(ConnectionPermit { limiter: self.clone(), counted })
     }
 
     fn open_connections(&self) -> MutexGuard<'_, OpenConnections> {
-        self.open_connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.open_connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,17 +70,6 @@ impl Drop for ConnectionPermit {
                 open_connections.by_network.remove(&network);
             }
         }
-    }
-}
-
-/// What counts as one address: an IPv4 address, or an IPv6 /64, since whoever has one address of it has them all.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) if !v6.is_loopback() => {
-            let bits = v6.to_bits() & (u128::MAX << 64);
-            IpAddr::V6(Ipv6Addr::from_bits(bits))
-        }
-        other => other,
     }
 }
 
@@ -128,9 +104,7 @@ mod tests {
     #[test]
     fn a_trusted_proxy_is_held_by_the_cap_of_all_alone() {
         let limiter = limiter(3, 1, &["10.0.0.0/8"]);
-        let permits: Vec<_> = (0..3)
-            .map(|_| limiter.admit(ip("10.1.2.3")).unwrap())
-            .collect();
+        let permits: Vec<_> = (0..3).map(|_| limiter.admit(ip("10.1.2.3")).unwrap()).collect();
         assert!(limiter.admit(ip("10.1.2.3")).is_none());
         drop(permits);
         assert!(limiter.open_connections().by_network.is_empty());

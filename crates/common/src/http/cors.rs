@@ -21,7 +21,6 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 /// How long a browser may remember a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// The browser origins that may call from elsewhere.
 #[derive(Clone, Debug)]
 pub(super) struct Cors {
     allowed: Vec<HeaderValue>,
@@ -38,16 +37,12 @@ impl Cors {
         }
     }
 
-    /// The request's origin, if it is allowed.
     pub(super) fn origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         if self.allowed.is_empty() {
             return None;
         }
         let origin = headers.get(header::ORIGIN)?;
-        self.allowed
-            .iter()
-            .find(|allowed| *allowed == origin)
-            .cloned()
+        self.allowed.iter().find(|allowed| *allowed == origin).cloned()
     }
 
     /// The answer to a preflight; `None` where the request is anything else.
@@ -88,10 +83,7 @@ impl Cors {
 
 /// Names the setting, for the developer who looks at the answer and for the operator who looks at the log.
 fn refuse(origin: &HeaderValue) -> ApiError {
-    let shown: String = String::from_utf8_lossy(origin.as_bytes())
-        .chars()
-        .take(200)
-        .collect();
+    let shown: String = String::from_utf8_lossy(origin.as_bytes()).chars().take(200).collect();
     ApiError::new(
         Code::OriginRefused,
         "Browsers may not call this service from pages of this origin; its operator can add the origin to \

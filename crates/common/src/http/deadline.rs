@@ -26,10 +26,6 @@ impl<S: Sync> FromRequestParts<S> for Deadline {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(parts
-            .extensions
-            .get()
-            .copied()
-            .unwrap_or_else(Self::from_now))
+        Ok(parts.extensions.get().copied().unwrap_or_else(Self::from_now))
     }
 }

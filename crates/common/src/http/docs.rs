@@ -18,7 +18,6 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// `/openapi.json` and `/docs`.
 pub fn routes<S: Clone + Send + Sync + 'static>(mut openapi: OpenApi) -> Router<S> {
     openapi.servers = Some(vec![Server::new(".")]);
     // Only its text is kept: the description is thousands of small values, and always the same.
@@ -27,9 +26,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(mut openapi: OpenApi) -> Router<
     let json = [(header::CONTENT_TYPE, "application/json")];
     let description = get(move || std::future::ready((json, text.clone())));
     // The page would otherwise ask a validator elsewhere for its badge.
-    let config = Config::new(["../openapi.json"])
-        .validator_url("none")
-        .try_it_out_enabled(true);
+    let config = Config::new(["../openapi.json"]).validator_url("none").try_it_out_enabled(true);
     Router::from(SwaggerUi::new("/docs").config(config))
         .route("/openapi.json", description)
         .layer(map_response(add_policy))
@@ -42,10 +39,7 @@ async fn add_policy(mut response: Response) -> Response {
         headers.insert(header::LOCATION, HeaderValue::from_static("docs/"));
     }
     headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
-    if headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind == "text/html")
-    {
+    if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/html") {
         let kind = HeaderValue::from_static("text/html; charset=utf-8");
         headers.insert(header::CONTENT_TYPE, kind);
     }

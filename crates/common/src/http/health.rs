@@ -1,9 +1,7 @@
 //! Liveness and readiness: `/health`, `/livez`, `/readyz`.
 
 use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
+    future::{Future, ready},
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use tokio::{
     sync::Mutex,
@@ -23,14 +21,20 @@ use tokio::{
 };
 use utoipa::{OpenApi, ToSchema};
 
-use super::CheckFailure;
-use crate::shutdown::Shutdown;
+use super::{
+    CheckFailure,
+    check_failure::{check_durability, check_store},
+};
+use crate::{
+    scheduling_delay,
+    shutdown::Shutdown,
+    store::{Eviction, Store},
+};
 
 /// How long a result is reused: however many probes ask, the checks run twice a second at most.
 const READY_REUSED: Duration = Duration::from_millis(500);
 /// The same while something is missing, so that a start or the store's return is seen soon.
 const UNREADY_REUSED: Duration = Duration::from_millis(50);
-/// A check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How often the checks run although nobody probes, so that the log says what fails.
@@ -38,33 +42,29 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// A failure is logged once it has lasted that long: at a start some checks fail for a moment.
 const LOGGED_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a success holds while checks fail and this process is short of CPU.
+const PASSED_HOLDS: Duration = Duration::from_secs(5);
+
 type CheckResult = Result<(), CheckFailure>;
-type CheckFuture = Pin<Box<dyn Future<Output = CheckResult> + Send>>;
 
 struct HealthCheck {
     name: &'static str,
     is_gating: bool,
-    run: Box<dyn Fn() -> CheckFuture + Send + Sync>,
-    /// Since when it fails, and whether that is in the log.
-    failing: std::sync::Mutex<Option<(Instant, bool)>>,
+    run: Box<dyn Fn() -> BoxFuture<'static, CheckResult> + Send + Sync>,
+    /// Since when it fails, and what is in the log of it: that it fails in part, or wholly.
+    failing: std::sync::Mutex<Option<(Instant, Option<bool>)>>,
+    passed: std::sync::Mutex<Option<Instant>>,
 }
 
 /// The readiness of one service. Cheap to clone; all clones share one result.
 #[derive(Clone)]
 pub struct Health(Arc<HealthBuilder>);
 
-/// A [`Health`] that still takes checks.
 pub struct HealthBuilder {
     display_name: &'static str,
     shutdown: Shutdown,
     checks: Vec<HealthCheck>,
     last: Mutex<Option<(Instant, Ready)>>,
-}
-
-impl fmt::Debug for Health {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Health").field(&self.0.display_name).finish()
-    }
 }
 
 /// What `/readyz` answers.
@@ -98,17 +98,8 @@ pub struct Live {
 
 impl Health {
     /// A service without any check yet, by the name that people know it by ("Auth", "Chat").
-    #[expect(
-        clippy::new_ret_no_self,
-        reason = "checks are added one by one, then `build` ends the list"
-    )]
-    pub fn new(display_name: &'static str, shutdown: Shutdown) -> HealthBuilder {
-        HealthBuilder {
-            display_name,
-            shutdown,
-            checks: Vec::new(),
-            last: Mutex::new(None),
-        }
+    pub fn builder(display_name: &'static str, shutdown: Shutdown) -> HealthBuilder {
+        HealthBuilder { display_name, shutdown, checks: Vec::new(), last: Mutex::new(None) }
     }
 
     /// The result of every check, at most half a second old; never ready while draining.
@@ -123,6 +114,15 @@ impl Health {
 }
 
 impl HealthBuilder {
+    /// Adds what every service asks of its store: that it answers, which gates, and whether it may lose data, which does not.
+    #[must_use]
+    pub fn store(self, store: Store) -> Self {
+        let (durable, eviction) = (store.clone(), Eviction::watch(store.clone(), &self.shutdown));
+        self.gate("store", move || check_store(store.clone()))
+            .report("durability", move || check_durability(durable.clone()))
+            .report("eviction", move || ready(eviction.check().map_err(Into::into)))
+    }
+
     /// Adds a check without which the service is not ready. Its error is shown: a few words, no addresses.
     #[must_use]
     pub fn gate<F>(self, name: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Self
@@ -159,6 +159,7 @@ impl HealthBuilder {
             is_gating,
             run: Box::new(move || Box::pin(check())),
             failing: std::sync::Mutex::default(),
+            passed: std::sync::Mutex::default(),
         });
         self
     }
@@ -201,12 +202,15 @@ impl HealthBuilder {
 
     async fn check(&self) -> Ready {
         let results = join_all(self.checks.iter().map(|check| async move {
+            let begun = Instant::now();
             let result = timeout(CHECK_TIMEOUT, (check.run)()).await;
-            (check, result.unwrap_or_else(|_| Err("timed out".into())))
+            let result = result.unwrap_or_else(|_| Err("timed out".into()));
+            (check, check.judge(result, scheduling_delay::late_since(begun)))
         }));
         let (mut missing, mut checks) = (Vec::new(), serde_json::Map::new());
         for (check, result) in results.await {
-            if check.is_gating && result.is_err() {
+            let is_missing = result.as_ref().is_err_and(|failure| !failure.is_partial);
+            if check.is_gating && is_missing {
                 missing.push(check.name);
             }
             if check.is_gating {
@@ -215,38 +219,42 @@ impl HealthBuilder {
             let text = result.map_or_else(|failure| failure.shown, |()| "ok".to_owned());
             checks.insert(check.name.to_owned(), text.into());
         }
-        Ready {
-            status: if missing.is_empty() {
-                "ready"
-            } else {
-                "unavailable"
-            },
-            missing,
-            checks,
-        }
+        Ready { status: if missing.is_empty() { "ready" } else { "unavailable" }, missing, checks }
     }
 }
 
 impl HealthCheck {
+    /// A failure while this process was short of CPU may be its own: for a while the last success holds.
+    fn judge(&self, result: CheckResult, is_late: bool) -> CheckResult {
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        if result.is_ok() {
+            *passed = Some(Instant::now());
+        } else if is_late && passed.is_some_and(|at| at.elapsed() < PASSED_HOLDS) {
+            return Ok(());
+        }
+        result
+    }
+
     /// Logs when a failure has lasted, and when it is over.
     fn log(&self, service: &str, failure: Option<&CheckFailure>) {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         let check = self.name;
         match (failure, &mut *failing) {
-            (Some(_), None) => *failing = Some((Instant::now(), false)),
-            (Some(failure), Some((since, is_logged))) => {
-                if !*is_logged && since.elapsed() >= LOGGED_AFTER {
-                    *is_logged = true;
-                    tracing::warn!(
-                        service,
-                        check,
-                        reason = failure.reason,
-                        "not ready: a check fails"
-                    );
+            (Some(_), None) => *failing = Some((Instant::now(), None)),
+            (Some(failure), Some((since, logged))) => {
+                let is_partial = failure.is_partial;
+                if *logged != Some(is_partial) && since.elapsed() >= LOGGED_AFTER {
+                    *logged = Some(is_partial);
+                    let reason = &failure.reason;
+                    if is_partial {
+                        tracing::warn!(service, check, reason, "a check fails in part");
+                    } else {
+                        tracing::warn!(service, check, reason, "not ready: a check fails");
+                    }
                 }
             }
             (None, _) => {
-                if let Some((since, true)) = failing.take() {
+                if let Some((since, Some(_))) = failing.take() {
                     let seconds = since.elapsed().as_secs();
                     tracing::info!(service, check, seconds, "a check passes again");
                 }
@@ -255,7 +263,6 @@ impl HealthCheck {
     }
 }
 
-/// `/health`, `/livez` and `/readyz`.
 pub fn routes<S: Clone + Send + Sync + 'static>(health: Health) -> Router<S> {
     Router::new()
         .route("/health", get(service_health))
@@ -272,10 +279,7 @@ pub(super) struct Document;
 #[utoipa::path(get, path = "/health", operation_id = "say_health", tag = "health", responses((status = 200, body = Healthy)))]
 async fn service_health(State(Health(health)): State<Health>) -> Json<Healthy> {
     let message = format!("{} service is running!", health.display_name);
-    Json(Healthy {
-        status: "ok",
-        message,
-    })
+    Json(Healthy { status: "ok", message })
 }
 
 /// Says that the process is alive: asks nobody.
@@ -299,4 +303,25 @@ async fn readiness(State(health): State<Health>) -> Response {
     }
     let retry_after = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
     (StatusCode::SERVICE_UNAVAILABLE, retry_after, Json(ready)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_our_own_takes_nothing_out_of_service() {
+        let check = HealthCheck {
+            name: "store",
+            is_gating: true,
+            run: Box::new(|| Box::pin(std::future::ready(Ok(())))),
+            failing: std::sync::Mutex::default(),
+            passed: std::sync::Mutex::default(),
+        };
+        let failed = || Err("timed out".into());
+        assert!(check.judge(failed(), true).is_err(), "it never passed");
+        assert!(check.judge(Ok(()), false).is_ok());
+        assert!(check.judge(failed(), true).is_ok());
+        assert!(check.judge(failed(), false).is_err());
+    }
 }

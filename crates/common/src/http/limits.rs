@@ -1,10 +1,11 @@
 //! Limits of a request: its size, and how long its body may take to arrive.
 
 use std::{
+    collections::HashSet,
     error::Error as StdError,
-    fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,18 +20,27 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::errors::{ApiError, Code};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RequestLimits {
     /// The URI, in bytes.
     pub uri: usize,
     /// All header lines together, in bytes.
     pub header_bytes: usize,
     pub header_count: usize,
-    /// In bytes.
-    pub body: usize,
-    /// From the request's head to the last byte of its body.
-    pub body_time: Duration,
+    pub body: BodyLimit,
+    /// Of bodies on `large_body_paths`.
+    pub large_body: BodyLimit,
+    pub large_body_paths: Arc<HashSet<String>>,
 }
+
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimit {
+    pub bytes: usize,
+    /// From the request's head to the last byte of its body.
+    pub time: Duration,
+}
+
+const BODY: BodyLimit = BodyLimit { bytes: 1024 * 1024, time: Duration::from_secs(15) };
 
 impl Default for RequestLimits {
     fn default() -> Self {
@@ -38,8 +48,9 @@ impl Default for RequestLimits {
             uri: 8 * 1024,
             header_bytes: 32 * 1024,
             header_count: 64,
-            body: 1024 * 1024,
-            body_time: Duration::from_secs(15),
+            body: BODY,
+            large_body: BODY,
+            large_body_paths: Arc::default(),
         }
     }
 }
@@ -51,10 +62,8 @@ impl RequestLimits {
     /// `uri_too_long`, `headers_too_large`, `invalid_request`, `payload_too_large`; all but the first end the connection.
     pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
         if uri_length(request) > self.uri {
-            return Err(ApiError::new(
-                Code::UriTooLong,
-                format!("The address may have {} bytes.", self.uri),
-            ));
+            let allowed = format!("The address may have {} bytes.", self.uri);
+            return Err(ApiError::new(Code::UriTooLong, allowed));
         }
         let headers = request.headers();
         if headers.len() > self.header_count || header_bytes(headers) > self.header_bytes {
@@ -68,41 +77,45 @@ impl RequestLimits {
             let detail = "Say the body's length with Content-Length, or send it with Transfer-Encoding: chunked and no other.";
             return Err(closing(ApiError::new(Code::InvalidRequest, detail)));
         }
-        if request.body().size_hint().lower() > self.body as u64 {
-            return Err(closing(too_large(self.body)));
+        let limit = self.body_limit(request.uri().path()).bytes;
+        if request.body().size_hint().lower() > limit as u64 {
+            return Err(closing(too_large(limit)));
         }
         Ok(())
     }
 
+    fn body_limit(&self, path: &str) -> BodyLimit {
+        if self.large_body_paths.contains(path) { self.large_body } else { self.body }
+    }
+
     /// Limits the body: past the limit of size or time it fails with a [`BodyError`].
-    pub(super) fn bound(&self, body: Body) -> Body {
-        if body.is_end_stream() {
-            return body;
+    pub(super) fn bound(&self, request: Request) -> Request {
+        if request.body().is_end_stream() {
+            return request;
         }
-        Body::new(Bounded {
-            body,
-            left: self.body,
-            limit: self.body,
-            deadline: Instant::now() + self.body_time,
-            timer: None,
+        let limit = self.body_limit(request.uri().path());
+        request.map(|body| {
+            Body::new(Bounded {
+                body,
+                left: limit.bytes,
+                limit: limit.bytes,
+                deadline: Instant::now() + limit.time,
+                timer: None,
+            })
         })
     }
 }
 
 fn uri_length(request: &Request) -> usize {
     let uri = request.uri();
-    let authority = uri
-        .authority()
-        .map_or(0, |authority| authority.as_str().len() + "https://".len());
+    let authority =
+        uri.authority().map_or(0, |authority| authority.as_str().len() + "https://".len());
     authority + uri.path_and_query().map_or(0, |rest| rest.as_str().len())
 }
 
 /// The size of the header block as it was sent: each line with its colon, blank and line end.
 fn header_bytes(headers: &HeaderMap) -> usize {
-    headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum()
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
 /// Whether hyper decodes all of the transfer coding. Another one below `chunked` would reach handlers, and a proxy might
@@ -117,10 +130,7 @@ fn framing_is_known(headers: &HeaderMap) -> bool {
 }
 
 fn too_large(limit: usize) -> ApiError {
-    ApiError::new(
-        Code::PayloadTooLarge,
-        format!("The body may have {limit} bytes."),
-    )
+    ApiError::new(Code::PayloadTooLarge, format!("The body may have {limit} bytes."))
 }
 
 /// Closes the connection with this answer: the rest of the request is not read.
@@ -129,11 +139,11 @@ fn closing(error: ApiError) -> ApiError {
 }
 
 /// Why a body could not be read to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// It has more bytes than this.
+    #[error("the body has more than {0} bytes")]
     TooLarge(usize),
-    /// It did not arrive in time.
+    #[error("the body took too long to arrive")]
     TooSlow,
 }
 
@@ -145,31 +155,16 @@ impl BodyError {
             match this.downcast_ref::<BodyError>() {
                 Some(BodyError::TooLarge(limit)) => return closing(too_large(*limit)),
                 Some(BodyError::TooSlow) => {
-                    return closing(ApiError::new(
-                        Code::RequestTimeout,
-                        "The body took too long to arrive.",
-                    ));
+                    let detail = "The body took too long to arrive.";
+                    return closing(ApiError::new(Code::RequestTimeout, detail));
                 }
                 None => cause = this.source(),
             }
         }
-        closing(ApiError::new(
-            Code::InvalidRequest,
-            "The body broke off or is not framed as HTTP asks.",
-        ))
+        let detail = "The body broke off or is not framed as HTTP asks.";
+        closing(ApiError::new(Code::InvalidRequest, detail))
     }
 }
-
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BodyError::TooLarge(limit) => write!(f, "the body has more than {limit} bytes"),
-            BodyError::TooSlow => f.write_str("the body took too long to arrive"),
-        }
-    }
-}
-
-impl StdError for BodyError {}
 
 struct Bounded {
     body: Body,
@@ -200,9 +195,7 @@ impl http_body::Body for Bounded {
             Poll::Ready(other) => Poll::Ready(other.map(|result| result.map_err(Into::into))),
             Poll::Pending => {
                 let deadline = this.deadline;
-                let timer = this
-                    .timer
-                    .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
                 if timer.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Some(Err(BodyError::TooSlow.into())));
                 }

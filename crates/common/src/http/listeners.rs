@@ -23,14 +23,9 @@ pub async fn serve_public_and_admin(
         let address = listener.local_addr()?;
         tracing::info!(service, %address, admin = is_admin, "listening");
     }
-    tokio::try_join!(
+    tokio::join!(
         serve(public.0, public.1, server.into(), shutdown.clone()),
-        serve(
-            admin.0,
-            admin.1,
-            ConnectionLimits::default(),
-            shutdown.clone()
-        ),
-    )?;
+        serve(admin.0, admin.1, ConnectionLimits::default(), shutdown.clone()),
+    );
     Ok(())
 }

@@ -5,7 +5,12 @@ use std::time::Duration;
 pub use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
-use crate::{errors::Code, shutdown::Shutdown, telemetry::DROPPED_LINES};
+use crate::{
+    errors::Code,
+    otel::{DROPPED_SPANS, SENT_SPANS},
+    shutdown::Shutdown,
+    telemetry::DROPPED_LINES,
+};
 
 /// How often the recorder drops old samples of its histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -31,16 +36,14 @@ pub fn install(shutdown: &Shutdown) -> PrometheusHandle {
         tracing::debug!("metrics are recorded by an earlier recorder");
     }
     describe();
-    let (upkeep, stop) = (handle.clone(), shutdown.stop_token());
-    drop(shutdown.spawn(async move {
+    let upkeep = handle.clone();
+    shutdown.spawn_until_stop(async move {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => upkeep.run_upkeep(),
-            }
+            ticks.tick().await;
+            upkeep.run_upkeep();
         }
-    }));
+    });
     handle
 }
 
@@ -50,6 +53,11 @@ pub(super) fn init_problem_counters(service: &'static str) {
         ::metrics::counter!("http_problems_total", "service" => service, "code" => code.as_str())
             .absolute(0);
     }
+}
+
+pub(super) fn count_problem(service: &'static str, code: Code) {
+    ::metrics::counter!("http_problems_total", "service" => service, "code" => code.as_str())
+        .increment(1);
 }
 
 fn describe() {
@@ -65,26 +73,19 @@ fn describe() {
         "From a request's head to its answer's head, in seconds"
     );
     counter!("http_problems_total", "Refusals and failures by their code");
-    gauge!(
-        "http_connections_open",
-        "Open connections, sockets among them"
-    );
+    gauge!("http_connections_open", "Open connections, sockets among them");
     counter!(
         "http_connections_refused_total",
         "Connections closed at once because a cap was reached"
     );
     ::metrics::counter!("http_connections_refused_total").absolute(0);
-    counter!(
-        DROPPED_LINES,
-        "Log lines that were not written, since stderr took no more"
-    );
+    counter!(DROPPED_LINES, "Log lines that were not written, since stderr took no more");
     ::metrics::counter!(DROPPED_LINES).absolute(0);
+    counter!(SENT_SPANS, "Spans that the collector of traces took");
     counter!(
-        "store_calls_total",
-        "Calls to the store by operation and result"
+        DROPPED_SPANS,
+        "Spans that it never gets, by reason: queue_full, not_sent (it was not there, or refused)"
     );
-    histogram!(
-        "store_call_duration_seconds",
-        "How long a call to the store took, in seconds"
-    );
+    counter!("store_calls_total", "Calls to the store by operation and result");
+    histogram!("store_call_duration_seconds", "How long a call to the store took, in seconds");
 }

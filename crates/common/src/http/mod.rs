@@ -2,7 +2,7 @@
 //!
 //! A service makes a router, [`wrap`]s it in the common layers and [`serve`]s it:
 //! * `serve`, `connection_limiter`, `timeout_io`, `request_body`, `request_boundary`: connections, their caps and their time limits;
-//! * `layers` and its rules: `request_id`, `client_ip`, `deadline`, `access_log`, `limits`, `hosts`, `cors`, `problem`;
+//! * `layers` and its rules: `load_shedder`, `request_id`, `client_ip`, `deadline`, `access_log`, `limits`, `hosts`, `cors`, `problem`;
 //! * [`health`], [`admin`], [`docs`], [`metrics`]: routes and metrics that both services have.
 
 mod access_log;
@@ -18,6 +18,7 @@ mod hosts;
 mod layers;
 mod limits;
 mod listeners;
+mod load_shedder;
 pub mod metrics;
 mod openapi;
 mod problem;
@@ -28,15 +29,15 @@ mod serve;
 mod timeout_io;
 
 pub use check_failure::CheckFailure;
-pub use client_ip::ClientIp;
-pub(crate) use connection_limiter::network;
+pub use client_ip::{ClientIp, network};
 pub use cors::is_same_origin;
 pub use deadline::Deadline;
 pub use hosts::HostPolicy;
 pub use layers::{Layers, wrap};
-pub use limits::{BodyError, RequestLimits};
+pub use limits::{BodyError, BodyLimit, RequestLimits};
 pub use listeners::serve_public_and_admin;
-pub use openapi::complete_openapi;
-pub use problem::ErrorShape;
+pub use load_shedder::{CallerHash, LoadShedder, RequestPermit};
+pub use openapi::{complete_openapi, operations};
+pub use problem::{ErrorShape, ShapedError};
 pub use request_id::{RequestId, X_REQUEST_ID};
 pub use serve::{ConnectionLimits, serve};

@@ -1,6 +1,8 @@
 //! Completes an OpenAPI document with the errors that every call of its kind may return, so that no handler lists them.
 
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, path::Operation, schema::Schema};
+use utoipa::openapi::{
+    Content, OpenApi, PathItem, Ref, RefOr, Response, path::Operation, schema::Schema,
+};
 
 use super::health;
 use crate::errors::{Code, status_of};
@@ -22,21 +24,20 @@ const WITH_BODY: &[u16] = &[408, 413, 415, 422];
 #[must_use]
 pub fn complete_openapi(mut openapi: OpenApi) -> OpenApi {
     openapi.merge(<health::Document as utoipa::OpenApi>::openapi());
-    for item in openapi.paths.paths.values_mut() {
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-            &mut item.patch,
-        ];
-        for operation in operations.into_iter().flatten() {
-            if !operation.responses.responses.contains_key("default") {
-                complete_operation(operation);
-            }
+    for operation in operations(&mut openapi) {
+        if !operation.responses.responses.contains_key("default") {
+            complete_operation(operation);
         }
     }
     openapi
+}
+
+/// Every operation of a document.
+pub fn operations(openapi: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
+    openapi.paths.paths.values_mut().flat_map(|item| {
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        [get, put, post, delete, patch].into_iter().flatten()
+    })
 }
 
 fn complete_operation(operation: &mut Operation) {
@@ -47,29 +48,19 @@ fn complete_operation(operation: &mut Operation) {
     if operation.request_body.is_some() {
         statuses.extend(WITH_BODY);
     }
-    if operation
-        .parameters
-        .as_ref()
-        .is_some_and(|list| !list.is_empty())
-    {
+    if operation.parameters.as_ref().is_some_and(|list| !list.is_empty()) {
         statuses.push(422);
     }
     let responses = &mut operation.responses.responses;
     for status in statuses {
-        responses
-            .entry(status.to_string())
-            .or_insert_with(|| RefOr::T(problem()));
+        responses.entry(status.to_string()).or_insert_with(|| RefOr::T(problem()));
     }
     for (status, response) in responses {
         let RefOr::T(response) = response else {
             continue;
         };
         if let Some(content) = response.content.shift_remove("application/json") {
-            let kind = if is_problem(&content) {
-                PROBLEM_JSON
-            } else {
-                "application/json"
-            };
+            let kind = if is_problem(&content) { PROBLEM_JSON } else { "application/json" };
             response.content.insert(kind.to_owned(), content);
         }
         if response.description.is_empty() && response.content.contains_key(PROBLEM_JSON) {
@@ -80,10 +71,7 @@ fn complete_operation(operation: &mut Operation) {
 
 fn problem() -> Response {
     let mut response = Response::new("");
-    response.content.insert(
-        PROBLEM_JSON.to_owned(),
-        Content::new(Some(Ref::new(PROBLEM))).into(),
-    );
+    response.content.insert(PROBLEM_JSON.to_owned(), Content::new(Some(Ref::new(PROBLEM))).into());
     response
 }
 
@@ -106,7 +94,7 @@ fn codes_of(status: &str) -> String {
 #[cfg(test)]
 mod tests {
     use utoipa::openapi::{
-        ContentBuilder, HttpMethod, PathItem, PathsBuilder, ResponseBuilder, path::OperationBuilder,
+        ContentBuilder, HttpMethod, PathsBuilder, ResponseBuilder, path::OperationBuilder,
     };
 
     use super::*;
@@ -122,9 +110,7 @@ mod tests {
     fn a_problem_is_said_to_be_one_and_names_its_codes() {
         let response = ResponseBuilder::new().content(
             "application/json",
-            ContentBuilder::new()
-                .schema(Some(Ref::new(PROBLEM)))
-                .build(),
+            ContentBuilder::new().schema(Some(Ref::new(PROBLEM))).build(),
         );
         let operation =
             described_operation(OperationBuilder::new().response("404", response.build()));

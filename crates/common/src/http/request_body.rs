@@ -5,7 +5,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,7 +22,6 @@ const MAX_REST: u64 = 64 * 1024;
 /// How long the rest may take: clients often send head and body in two packets, one right after the other.
 const REST_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// The body that a handler gets.
 pub(super) struct RequestBody(Arc<Mutex<Incoming>>);
 
 /// What is left of a body when the handler is done with it.
@@ -35,11 +34,13 @@ pub(super) struct Rest {
 impl RequestBody {
     pub(super) fn new(body: Incoming, awaits_continue: bool) -> (Self, Rest) {
         let body = Arc::new(Mutex::new(body));
-        let rest = Rest {
-            body: body.clone(),
-            awaits_continue,
-        };
+        let rest = Rest { body: body.clone(), awaits_continue };
         (Self(body), rest)
+    }
+
+    fn body(&self) -> MutexGuard<'_, Incoming> {
+        // Never contended: the rest is read only after this was dropped.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,19 +52,15 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // Never contended: the rest is read only after this was dropped.
-        let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Pin::new(&mut *body).poll_frame(cx)
+        Pin::new(&mut *self.body()).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        body.is_end_stream()
+        self.body().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        body.size_hint()
+        self.body().size_hint()
     }
 }
 

@@ -12,7 +12,6 @@ pub(super) struct RequestBoundary {
     line_empty: bool,
     /// Bytes after the head; `None` where its end was not among what was read for it.
     beyond: Option<u64>,
-    /// The last read ended with a line's end.
     ends_line: bool,
     /// The last read ended with an empty line: what ends a head, or a chunked body.
     ends_empty: bool,
@@ -20,13 +19,7 @@ pub(super) struct RequestBoundary {
 
 impl Default for RequestBoundary {
     fn default() -> Self {
-        Self {
-            begun: false,
-            line_empty: true,
-            beyond: None,
-            ends_line: true,
-            ends_empty: true,
-        }
+        Self { begun: false, line_empty: true, beyond: None, ends_line: true, ends_empty: true }
     }
 }
 
@@ -39,15 +32,12 @@ impl RequestBoundary {
         if let Some(beyond) = &mut self.beyond {
             *beyond += bytes.len() as u64;
         } else if head_awaited {
-            self.beyond = self
-                .end_of_head(bytes)
-                .map(|end| (bytes.len() - end) as u64);
+            self.beyond = self.end_of_head(bytes).map(|end| (bytes.len() - end) as u64);
         }
         self.ends_line = bytes.ends_with(b"\n");
         self.ends_empty = bytes.ends_with(b"\n\r\n") || bytes.ends_with(b"\n\n");
     }
 
-    /// Whether anything of a head has come.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
     }

@@ -10,7 +10,6 @@ use axum::{
 };
 use uuid::Uuid;
 
-/// The header that carries the id, both ways.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const MAX_LENGTH: usize = 64;
@@ -22,18 +21,13 @@ pub struct RequestId(pub Arc<str>);
 impl RequestId {
     pub fn random() -> Self {
         let mut buffer = Uuid::encode_buffer();
-        Self(Arc::from(
-            &*Uuid::new_v4().hyphenated().encode_lower(&mut buffer),
-        ))
+        Self(Arc::from(&*Uuid::new_v4().hyphenated().encode_lower(&mut buffer)))
     }
 
     /// The caller's id, or a new one where the caller sent none that is allowed.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(X_REQUEST_ID).iter();
-        match (
-            values.next().and_then(|value| value.to_str().ok()),
-            values.next(),
-        ) {
+        match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
             (Some(text), None) if is_allowed(text) => Self(text.into()),
             _ => Self::random(),
         }
@@ -43,7 +37,7 @@ impl RequestId {
         &self.0
     }
 
-    pub(super) fn header_value(&self) -> Option<HeaderValue> {
+    pub fn header_value(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.0).ok()
     }
 }

@@ -47,7 +47,6 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// The pause of the accept loop when the process is out of file descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// What one listener allows its connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
     /// Open connections in all; one too many is closed at once.
@@ -93,16 +92,14 @@ impl From<&config::Server> for ConnectionLimits {
 /// Serves the router on that listener until [`Shutdown::stopping`].
 ///
 /// While draining it still accepts and answers, since a probe must see the 503; each answer closes its connection.
-/// At the stop, connections have `limits.close_timeout` to end, then they are dropped.
-///
-/// # Errors
-/// None: an error of `accept` is logged, and the loop goes on.
+/// At the stop, connections have `limits.close_timeout` to end, then they are dropped. An error of `accept` is logged, and the
+/// loop goes on.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: ConnectionLimits,
     shutdown: Shutdown,
-) -> io::Result<()> {
+) {
     let close_timeout = limits.close_timeout;
     let shared = Listener {
         router,
@@ -138,7 +135,6 @@ pub async fn serve(
     connections.close();
     // Each connection ends by itself in that time; the rest is for the last of them to be dropped.
     let _all_ended = timeout(close_timeout + ACCEPT_BACKOFF, connections.wait()).await;
-    Ok(())
 }
 
 /// Whether an error of `accept` concerns one client and not this process.
@@ -183,28 +179,12 @@ impl Listener {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         set_socket_options(&socket, &self.limits);
         let state = ConnState::new();
-        let io = TokioIo::new(TimeoutIo::new(
-            socket,
-            state.clone(),
-            self.limits.clone(),
-            permit,
-        ));
-        let Listener {
-            router,
-            limits,
-            shutdown,
-            ..
-        } = self;
+        let io = TokioIo::new(TimeoutIo::new(socket, state.clone(), self.limits.clone(), permit));
+        let Listener { router, limits, shutdown, .. } = self;
         let stop = shutdown.stop_token();
         let conn_state = state.clone();
         let service = service_fn(move |request| {
-            answer(
-                router.clone(),
-                request,
-                address,
-                conn_state.clone(),
-                shutdown.is_draining(),
-            )
+            answer(router.clone(), request, address, conn_state.clone(), shutdown.is_draining())
         });
         let connection = http1::Builder::new()
             .header_read_timeout(None) // `TimeoutIo` tells a head from an idle wait; hyper's own cannot
@@ -229,9 +209,7 @@ impl Listener {
 /// many stalled readers cost little memory.
 fn set_socket_options(socket: &TcpStream, limits: &ConnectionLimits) {
     let options = socket2::SockRef::from(socket);
-    let tuned = socket
-        .set_nodelay(true)
-        .and_then(|()| options.set_send_buffer_size(SEND_BUFFER));
+    let tuned = socket.set_nodelay(true).and_then(|()| options.set_send_buffer_size(SEND_BUFFER));
     // A peer that vanished acknowledges nothing, and the little that is written to it fits the buffers: it would never
     // count as stalled.
     #[cfg(target_os = "linux")]
@@ -265,15 +243,10 @@ async fn answer(
     if status == StatusCode::SWITCHING_PROTOCOLS {
         guard = guard.upgraded();
     } else if !rest.discard().await || draining {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     state.discard_rest(status.as_u16() >= 400);
-    Ok(response.map(|body| GuardedBody {
-        body,
-        _guard: guard,
-    }))
+    Ok(response.map(|body| GuardedBody { body, _guard: guard }))
 }
 
 /// A response body that ends its request when it is dropped.

@@ -34,7 +34,6 @@ pub(super) struct ConnState {
     phase: AtomicU32,
     discard_rest: AtomicBool,
     upgraded: AtomicBool,
-    /// The length of the last request's body.
     body: AtomicU64,
     /// When the last response was handed over, in milliseconds after `opened`.
     ended: AtomicU64,
@@ -61,13 +60,9 @@ impl ConnState {
         self.body.store(body.unwrap_or(CHUNKED), Ordering::Relaxed);
         let phase = self.phase.load(Ordering::Acquire) | 1;
         self.phase.store(phase, Ordering::Release);
-        ResponseGuard {
-            state: self.clone(),
-            phase,
-        }
+        ResponseGuard { state: self.clone(), phase }
     }
 
-    /// When the wait for the next head began.
     fn waiting_since(&self) -> Instant {
         self.opened + Duration::from_millis(self.ended.load(Ordering::Relaxed))
     }
@@ -176,11 +171,7 @@ impl TimeoutIo {
     fn await_head(&mut self, phase: u32) {
         self.phase = phase;
         self.head_begun = phase == 0 || self.boundary.next_request(self.state.body());
-        let timeout = if self.head_begun {
-            self.limits.head
-        } else {
-            self.limits.idle
-        };
+        let timeout = if self.head_begun { self.limits.head } else { self.limits.idle };
         self.head_due = self.state.waiting_since() + timeout;
     }
 
@@ -209,10 +200,8 @@ impl TimeoutIo {
         let stall = self.limits.write_stall;
         let due = *self.write_due.get_or_insert_with(|| Instant::now() + stall);
         if self.write_timer.passed(due, cx) {
-            return Poll::Ready(Err(io::Error::new(
-                ErrorKind::TimedOut,
-                "the client does not read",
-            )));
+            let stalled = io::Error::new(ErrorKind::TimedOut, "the client does not read");
+            return Poll::Ready(Err(stalled));
         }
         Poll::Pending
     }
@@ -245,10 +234,7 @@ impl AsyncRead for TimeoutIo {
         }
         let due = self.head_due;
         if self.read_timer.passed(due, cx) {
-            return Poll::Ready(Err(io::Error::new(
-                ErrorKind::TimedOut,
-                "no request arrived",
-            )));
+            return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "no request arrived")));
         }
         Poll::Pending
     }

@@ -57,10 +57,7 @@ fn erase_index_of(shard: u8) -> Key {
 
 /// The epoch in which a login began: the number before the first `-` of its id.
 pub fn login_epoch(login: &str) -> u64 {
-    login
-        .split_once('-')
-        .and_then(|(epoch, _)| epoch.parse().ok())
-        .unwrap_or(0)
+    login.split_once('-').and_then(|(epoch, _)| epoch.parse().ok()).unwrap_or(0)
 }
 
 /// Holds while the state is at that revision; 0 stands for a state that was never written.
@@ -80,12 +77,9 @@ pub struct AccountState {
     /// Whether there is an account now.
     pub live: bool,
     pub has_password: bool,
-    /// Logins of an earlier epoch have ended.
     pub epoch: u64,
     /// The one login of an earlier epoch that has not.
     pub kept: Option<String>,
-    /// API keys of an earlier epoch are revoked.
-    pub key_epoch: u64,
     /// Grows with every change of the account. A credential that counted at a revision counts while the revision stands.
     pub revision: u64,
 }
@@ -101,13 +95,11 @@ impl AccountState {
             has_password: number("password") == 1,
             epoch: number("epoch"),
             kept: text("kept").filter(|it| !it.is_empty()).map(str::to_owned),
-            key_epoch: number("key_epoch"),
             revision: number("revision"),
         }
     }
 
-    /// The fields of the hash.
-    pub fn fields(&self) -> [(&'static str, Bytes); 8] {
+    pub fn fields(&self) -> [(&'static str, Bytes); 7] {
         let number = |value: u64| Bytes::from(value.to_string());
         [
             ("v", number(1)),
@@ -116,7 +108,6 @@ impl AccountState {
             ("password", number(self.has_password.into())),
             ("epoch", number(self.epoch)),
             ("kept", self.kept.clone().unwrap_or_default().into()),
-            ("key_epoch", number(self.key_epoch)),
             ("revision", number(self.revision)),
         ]
     }
@@ -156,13 +147,9 @@ impl AccountState {
             Credential::ApiKey { .. } => match evidence {
                 None => Err(IdentityError::Invalid("no such API key")),
                 Some(record) if *record == REVOKED_KEY || !self.live => Err(IdentityError::Revoked),
-                Some(record) => match ApiKeyRecord::decode(record) {
-                    Some(record) if record.key_epoch < self.key_epoch => {
-                        Err(IdentityError::Revoked)
-                    }
-                    Some(_) => Ok(()),
-                    None => Err(IdentityError::Invalid("unreadable record")),
-                },
+                Some(record) => ApiKeyRecord::decode(record)
+                    .map(drop)
+                    .ok_or(IdentityError::Invalid("unreadable record")),
             },
             Credential::Open if self.has_password => Err(IdentityError::PasswordRequired),
             Credential::Open => Ok(()),
@@ -191,8 +178,6 @@ pub struct ApiKeyRecord {
     pub created_at: i64,
     /// Unix seconds; `None` for never.
     pub expires_at: Option<i64>,
-    /// The account's key epoch when the key was made.
-    pub key_epoch: u64,
 }
 
 impl ApiKeyRecord {
@@ -207,17 +192,11 @@ mod tests {
     use super::*;
 
     fn owner(generation: u64) -> Owner {
-        Owner {
-            user: UserId::parse("al.ice@x-y_z").unwrap(),
-            generation,
-        }
+        Owner { user: UserId::parse("al.ice@x-y_z").unwrap(), generation }
     }
 
     fn token(login: &str) -> Credential {
-        Credential::Token {
-            login: login.into(),
-            expires_at: 0,
-        }
+        Credential::Token { login: login.into(), expires_at: 0 }
     }
 
     #[test]
@@ -228,12 +207,9 @@ mod tests {
             has_password: true,
             epoch: 2,
             kept: Some("1-x".into()),
-            key_epoch: 4,
             revision: 9,
         };
-        let fields = written
-            .fields()
-            .map(|(name, value)| (name.to_owned(), value));
+        let fields = written.fields().map(|(name, value)| (name.to_owned(), value));
         assert_eq!(AccountState::read(&HashMap::from(fields)), written);
         assert_eq!(AccountState::read(&HashMap::new()), AccountState::default());
     }
@@ -255,47 +231,27 @@ mod tests {
     }
 
     #[test]
-    fn an_api_key_counts_while_its_epoch_and_its_account_do() {
-        let key = Credential::ApiKey {
-            id: "k".into(),
+    fn an_api_key_counts_until_it_or_its_account_ends() {
+        let key = Credential::ApiKey { id: "k".into(), expires_at: None };
+        let record = ApiKeyRecord {
+            v: 1,
+            digest: String::new(),
+            name: String::new(),
+            created_at: 0,
             expires_at: None,
         };
-        let record = |key_epoch| {
-            let record = ApiKeyRecord {
-                v: 1,
-                digest: String::new(),
-                name: String::new(),
-                created_at: 0,
-                expires_at: None,
-                key_epoch,
-            };
-            Bytes::from(serde_json::to_vec(&record).unwrap())
-        };
-        let mut state = AccountState {
-            live: true,
-            key_epoch: 1,
-            ..AccountState::default()
-        };
+        let record = Some(Bytes::from(serde_json::to_vec(&record).unwrap()));
+        let mut state = AccountState { live: true, ..AccountState::default() };
         let verify = |state: &AccountState, found: Option<Bytes>| {
             state.verify(&owner(0), &key, found.as_ref())
         };
-        assert!(verify(&state, Some(record(1))).is_ok());
-        for revoked in [Some(record(0)), Some(REVOKED_KEY)] {
-            assert!(matches!(
-                verify(&state, revoked),
-                Err(IdentityError::Revoked)
-            ));
-        }
+        assert!(verify(&state, record.clone()).is_ok());
+        let revoked = verify(&state, Some(REVOKED_KEY));
+        assert!(matches!(revoked, Err(IdentityError::Revoked)));
         for invalid in [None, Some(Bytes::from_static(b"{}"))] {
-            assert!(matches!(
-                verify(&state, invalid),
-                Err(IdentityError::Invalid(_))
-            ));
+            assert!(matches!(verify(&state, invalid), Err(IdentityError::Invalid(_))));
         }
         state.live = false;
-        assert!(matches!(
-            verify(&state, Some(record(1))),
-            Err(IdentityError::Revoked)
-        ));
+        assert!(matches!(verify(&state, record), Err(IdentityError::Revoked)));
     }
 }

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
@@ -18,7 +17,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     Credential, Identity, KeySet, Owner, UserId,
-    account::{self, API_KEY_PREFIX, AccountState, ApiKeyRecord},
+    account::{API_KEY_PREFIX, ApiKeyRecord},
+    account_states::AccountStates,
     error::IdentityError,
     opaque::{Opaque, digest},
     token::{self, TokenRules, Validity},
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::LoginMode,
     shutdown::Shutdown,
-    store::{CALL_LIMIT, Read, Store, StoreError},
+    store::{CALL_LIMIT, Store},
 };
 
 /// Oldest state that decides by itself. With [`REVIEW_INTERVAL`] and a store call it must stay below the 5 s within which
@@ -35,9 +35,8 @@ use crate::{
 const MAX_AGE: Duration = Duration::from_secs(2);
 /// Between two reads of the states that running streams and sockets depend on.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(2);
-/// Reads in flight in one review.
+/// Credentials of changed accounts that are checked at the same time.
 const REVIEW_CONCURRENCY: usize = 32;
-const CACHED_ACCOUNTS: usize = 20_000;
 const CACHED_CREDENTIALS: usize = 20_000;
 
 /// Checks credentials. Cheap to clone; clones share their caches.
@@ -47,8 +46,7 @@ pub struct Authenticator(Arc<Inner>);
 struct Inner {
     rules: TokenRules,
     keys: KeySet,
-    store: Store,
-    states: Cache<UserId, (Instant, Arc<AccountState>)>,
+    states: AccountStates,
     /// By SHA-256 of the credential.
     verified: Cache<[u8; 32], Verified>,
     watches: Watches,
@@ -69,14 +67,6 @@ enum Pending<'a> {
     Nothing,
 }
 
-/// What one read found.
-struct Found {
-    state: Arc<AccountState>,
-    evidence: Option<Bytes>,
-    /// Unix seconds, by the store's clock.
-    now: i64,
-}
-
 impl Authenticator {
     /// Accepts tokens that satisfy `rules` and are signed by a key of `keys`. Watches the accounts that streams and sockets
     /// depend on until the shutdown's second stage.
@@ -84,8 +74,7 @@ impl Authenticator {
         let this = Self(Arc::new(Inner {
             rules,
             keys,
-            store,
-            states: Cache::new(CACHED_ACCOUNTS),
+            states: AccountStates::new(store),
             verified: Cache::new(CACHED_CREDENTIALS),
             watches: Watches::default(),
         }));
@@ -118,11 +107,11 @@ impl Authenticator {
             kid.is_none_or(|kid| self.0.keys.get(kid).is_some())
         });
         if let Some(Verified { identity, .. }) = &known
-            && let Some(state) = self.cached_state(identity.user(), MAX_AGE)
+            && let Some(state) = self.0.states.cached(identity.user(), MAX_AGE)
             && state.revision == identity.revision
         {
             // By the store's clock: this machine's may be wrong.
-            check_expiry(&identity.credential, self.0.store.clock().now_s())?;
+            check_expiry(&identity.credential, self.0.states.clock().now_s())?;
             return Ok(identity.clone());
         }
         let (verified, pending) = match known {
@@ -141,17 +130,10 @@ impl Authenticator {
         if self.login_mode() != LoginMode::Open {
             return Err(IdentityError::LoginNotOpen);
         }
-        let state = self.read_state(&user, deadline).await?;
-        let owner = Owner {
-            user,
-            generation: state.generation,
-        };
+        let state = self.0.states.read_alone(&user, deadline).await?;
+        let owner = Owner { user, generation: state.generation };
         state.verify(&owner, &Credential::Open, None)?;
-        Ok(Identity {
-            owner,
-            credential: Credential::Open,
-            revision: state.revision,
-        })
+        Ok(Identity { owner, credential: Credential::Open, revision: state.revision })
     }
 
     /// Decides again on an identity by what the store says now. Expiry is not looked at: what runs may finish.
@@ -163,17 +145,10 @@ impl Authenticator {
         identity: &Identity,
         deadline: Instant,
     ) -> Result<Identity, IdentityError> {
-        let Identity {
-            owner, credential, ..
-        } = identity;
-        let found = self.read(owner, credential, deadline).await?;
-        found
-            .state
-            .verify(owner, credential, found.evidence.as_ref())?;
-        Ok(Identity {
-            revision: found.state.revision,
-            ..identity.clone()
-        })
+        let Identity { owner, credential, .. } = identity;
+        let found = self.0.states.read(owner, credential, deadline).await?;
+        found.state.verify(owner, credential, found.evidence.as_ref())?;
+        Ok(Identity { revision: found.state.revision, ..identity.clone() })
     }
 
     /// Resolves once that identity is revoked, within 5 s of its ending. Expiry does not count.
@@ -199,9 +174,7 @@ impl Authenticator {
         deadline: Instant,
     ) -> Result<Identity, IdentityError> {
         let identity = &mut verified.identity;
-        let found = self
-            .read(&identity.owner, &identity.credential, deadline)
-            .await?;
+        let found = self.0.states.read(&identity.owner, &identity.credential, deadline).await?;
         let evidence = found.evidence.as_ref();
         let record = evidence.and_then(|it| ApiKeyRecord::decode(it));
         match (pending, record) {
@@ -217,9 +190,7 @@ impl Authenticator {
             }
             (Pending::ApiKey(_) | Pending::Nothing, _) => {}
         }
-        found
-            .state
-            .verify(&identity.owner, &identity.credential, evidence)?;
+        found.state.verify(&identity.owner, &identity.credential, evidence)?;
         check_expiry(&identity.credential, found.now)?;
         identity.revision = found.state.revision;
         let identity = identity.clone();
@@ -243,62 +214,10 @@ impl Authenticator {
         let claims = unverified.verify(&key)?;
         let (owner, credential, validity) = claims.check(&self.0.rules)?;
         let verified = Verified {
-            identity: Identity {
-                owner,
-                credential,
-                revision: 0,
-            },
+            identity: Identity { owner, credential, revision: 0 },
             kid: Some(unverified.kid),
         };
         Ok((verified, Pending::Token(validity)))
-    }
-
-    fn cached_state(&self, user: &UserId, max_age: Duration) -> Option<Arc<AccountState>> {
-        let (read_at, state) = self.0.states.get(user)?;
-        (read_at.elapsed() < max_age).then_some(state)
-    }
-
-    async fn read_state(
-        &self,
-        user: &UserId,
-        deadline: Instant,
-    ) -> Result<Arc<AccountState>, StoreError> {
-        let owner = Owner {
-            user: user.clone(),
-            generation: 0,
-        };
-        let found = self.read(&owner, &Credential::Open, deadline).await?;
-        Ok(found.state)
-    }
-
-    /// The account's state and what else decides on the credential, at one moment.
-    async fn read(
-        &self,
-        owner: &Owner,
-        credential: &Credential,
-        deadline: Instant,
-    ) -> Result<Found, StoreError> {
-        let mut reads = vec![Read::Fields(account::state(&owner.user))];
-        reads.extend(account::evidence(owner, credential));
-        // The age counts from before the read: what is changed while it runs may be missing in it.
-        let read_at = Instant::now();
-        let mut snapshot = self.0.store.by(deadline).read(reads).await?;
-        let state = Arc::new(AccountState::read(&snapshot.fields(0)));
-        self.cache_state(&owner.user, read_at, &state);
-        Ok(Found {
-            state,
-            evidence: snapshot.value(1),
-            now: snapshot.now.div_euclid(1000),
-        })
-    }
-
-    /// Of two reads that overlap, the one that began later stays.
-    fn cache_state(&self, user: &UserId, read_at: Instant, state: &Arc<AccountState>) {
-        let newer = self.0.states.get(user).is_some_and(|(at, _)| at > read_at);
-        if !newer {
-            let entry = (read_at, Arc::clone(state));
-            self.0.states.insert(user.clone(), entry);
-        }
     }
 
     async fn review_watches(&self) {
@@ -306,31 +225,27 @@ impl Authenticator {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            stream::iter(self.0.watches.by_user())
-                .for_each_concurrent(REVIEW_CONCURRENCY, |(user, watched)| async move {
-                    // What cannot be decided now is looked at again in the next round.
-                    if let Err(error) = self.review(&user, watched).await {
-                        tracing::debug!(error = %error, "account state not read");
-                    }
-                })
+            let mut watched = self.0.watches.all();
+            let users = watched.iter().map(|(_, identity)| identity.user().clone()).collect();
+            let states = self.0.states.read_each(users).await;
+            let has_changed = |identity: &Identity| {
+                let state = states.get(identity.user());
+                state.is_some_and(|state| state.revision != identity.revision)
+            };
+            watched.retain(|(_, identity)| has_changed(identity));
+            stream::iter(watched)
+                .for_each_concurrent(REVIEW_CONCURRENCY, |(id, identity)| self.review(id, identity))
                 .await;
         }
     }
 
-    async fn review(&self, user: &UserId, watched: Vec<(u64, Identity)>) -> Result<(), StoreError> {
-        let deadline = || Instant::now() + CALL_LIMIT;
-        let state = self.read_state(user, deadline()).await?;
-        for (id, identity) in watched {
-            if identity.revision == state.revision {
-                continue;
-            }
-            match self.recheck(&identity, deadline()).await {
-                Ok(renewed) => self.0.watches.renew(id, renewed),
-                Err(IdentityError::Store(error)) => return Err(error),
-                Err(error) => self.0.watches.end(id, error),
-            }
+    async fn review(&self, id: u64, identity: Identity) {
+        match self.recheck(&identity, Instant::now() + CALL_LIMIT).await {
+            Ok(renewed) => self.0.watches.renew(id, renewed),
+            // What cannot be decided now is looked at again in the next round.
+            Err(IdentityError::Store(error)) => tracing::debug!(%error, "account state not read"),
+            Err(error) => self.0.watches.end(id, error),
         }
-        Ok(())
     }
 }
 
@@ -338,16 +253,10 @@ fn parse_api_key(text: &str) -> Result<(Verified, Pending<'_>), IdentityError> {
     let key = Opaque::decode(API_KEY_PREFIX, text).ok_or(IdentityError::Invalid("API key"))?;
     let identity = Identity {
         owner: key.owner,
-        credential: Credential::ApiKey {
-            id: key.id,
-            expires_at: None,
-        },
+        credential: Credential::ApiKey { id: key.id, expires_at: None },
         revision: 0,
     };
-    let verified = Verified {
-        identity,
-        kid: None,
-    };
+    let verified = Verified { identity, kid: None };
     Ok((verified, Pending::ApiKey(text)))
 }
 

@@ -1,8 +1,8 @@
 //! The HTTP side of identity: reads the credential of a request, and hands [`Identity`] to handlers.
 //!
 //! The middleware [`identify`] never refuses: it stores an [`Identity`] or the reason why there is none, so that the rate
-//! limit inside it counts everybody; the extractor then refuses. A credential is read from the one `Authorization` header
-//! and from nowhere else.
+//! limit inside it counts everybody; the extractor then refuses. A credential is read from the one `Authorization` header,
+//! or under `/v1/` from `x-api-key`, and from nowhere else.
 
 use std::time::Instant;
 
@@ -21,6 +21,7 @@ use super::{Authenticator, Identity, IdentityError};
 use crate::{
     errors::{ApiError, Code},
     http::Deadline,
+    otel::{Span, SpanKind},
 };
 
 /// Why a request has no identity: an extension that [`identify`] leaves.
@@ -42,10 +43,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
         ));
     }
     let malformed = || {
-        ApiError::new(
-            Code::InvalidToken,
-            "The header must read `Authorization: Bearer <token>`.",
-        )
+        ApiError::new(Code::InvalidToken, "The header must read `Authorization: Bearer <token>`.")
     };
     let value = value.to_str().map_err(|_| malformed())?;
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
@@ -63,15 +61,32 @@ pub async fn identify(
     next: Next,
 ) -> Response {
     let mut deadline = deadline_of(&request);
-    let found = match bearer(request.headers()) {
-        Ok(token) => authenticator
-            .authenticate(token, &mut deadline)
-            .await
-            .map_err(ApiError::from),
+    let found = match credential(&request) {
+        Ok(token) => {
+            let authenticated = authenticator.authenticate(token, &mut deadline);
+            let span = Span::child("authenticate", SpanKind::Internal);
+            span.run(authenticated).await.map_err(ApiError::from)
+        }
         Err(refusal) => Err(refusal),
     };
     store_identity(&mut request, deadline, found);
     next.run(request).await
+}
+
+/// The credential of a request; for the APIs under `/v1/` also from `x-api-key`, where there is no `Authorization`.
+fn credential(request: &Request) -> Result<&str, ApiError> {
+    let headers = request.headers();
+    let has_bearer = headers.contains_key(AUTHORIZATION);
+    match headers.get("x-api-key") {
+        Some(key) if !has_bearer && request.uri().path().starts_with("/v1/") => {
+            let key = key.to_str().unwrap_or_default();
+            let is_plain = !key.is_empty() && key.bytes().all(|c| c.is_ascii_graphic());
+            is_plain.then_some(key).ok_or_else(|| {
+                ApiError::new(Code::InvalidToken, "The header must read `x-api-key: <key>`.")
+            })
+        }
+        _ => bearer(headers),
+    }
 }
 
 fn deadline_of(request: &Request) -> Instant {
@@ -96,19 +111,16 @@ impl From<IdentityError> for ApiError {
             ApiError::new(code, detail).header(WWW_AUTHENTICATE, value)
         };
         match error {
-            IdentityError::Expired => challenge(
-                Code::TokenExpired,
-                "The token has expired: refresh it, or log in again.",
-            ),
-            IdentityError::Invalid(_) => challenge(
-                Code::InvalidToken,
-                "The token is not valid: log in for a new one.",
-            )
-            .caused_by(error),
-            IdentityError::Revoked => challenge(
-                Code::TokenRevoked,
-                "The token has been revoked: log in again.",
-            ),
+            IdentityError::Expired => {
+                challenge(Code::TokenExpired, "The token has expired: refresh it, or log in again.")
+            }
+            IdentityError::Invalid(_) => {
+                challenge(Code::InvalidToken, "The token is not valid: log in for a new one.")
+                    .caused_by(error)
+            }
+            IdentityError::Revoked => {
+                challenge(Code::TokenRevoked, "The token has been revoked: log in again.")
+            }
             IdentityError::PasswordRequired => ApiError::new(
                 Code::PasswordRequired,
                 "This account has a password: log in and send its token.",
@@ -134,10 +146,7 @@ fn found(parts: &Parts) -> Result<Identity, ApiError> {
     if let Some(identity) = parts.extensions.get::<Identity>() {
         return Ok(identity.clone());
     }
-    Err(parts
-        .extensions
-        .get::<Unidentified>()
-        .map_or_else(missing, |why| why.0.clone()))
+    Err(parts.extensions.get::<Unidentified>().map_or_else(missing, |why| why.0.clone()))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Identity {
@@ -170,9 +179,7 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, http::HeaderValue::from_static(value));
         }
-        bearer(&headers)
-            .map(str::to_owned)
-            .map_err(|error| error.code)
+        bearer(&headers).map(str::to_owned).map_err(|error| error.code)
     }
 
     #[test]
@@ -187,14 +194,8 @@ mod tests {
         assert_eq!(code(&[]), Err(Code::MissingToken));
         assert_eq!(code(&["Basic abc"]), Err(Code::MissingToken));
         assert_eq!(code(&["Bearerabc"]), Err(Code::MissingToken));
-        for bad in [
-            "Bearer",
-            "Bearer ",
-            "Bearer  abc",
-            "Bearer a b",
-            "Bearer\tabc",
-            "Bearer a\tb",
-        ] {
+        for bad in ["Bearer", "Bearer ", "Bearer  abc", "Bearer a b", "Bearer\tabc", "Bearer a\tb"]
+        {
             assert!(
                 matches!(code(&[bad]), Err(Code::InvalidToken | Code::MissingToken)),
                 "{bad:?}"

@@ -16,10 +16,7 @@ pub fn credential(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = token::parse(text);
     }
-    let expected = TokenRules {
-        issuer: "chatbot".to_owned(),
-        audience: "chatbot".to_owned(),
-    };
+    let expected = TokenRules { issuer: "chatbot".to_owned(), audience: "chatbot".to_owned() };
     if let Ok(claims) = token::parse_claims(bytes)
         && let Ok((_, _, validity)) = claims.check(&expected)
     {

@@ -53,17 +53,10 @@ impl Jwk {
         let ours = self.kty == "OKP"
             && self.crv == "Ed25519"
             && !self.kid.is_empty()
-            && self
-                .alg
-                .as_deref()
-                .is_none_or(|alg| alg == "EdDSA" || alg == "Ed25519")
+            && self.alg.as_deref().is_none_or(|alg| alg == "EdDSA" || alg == "Ed25519")
             && self.usage.as_deref().is_none_or(|usage| usage == "sig");
-        let key = DecodingKey::from_ed_components(&self.x)
-            .ok()
-            .filter(|_| ours)?;
-        key.try_get_as_bytes()
-            .is_ok_and(|bytes| bytes.len() == 32)
-            .then_some(key)
+        let key = DecodingKey::from_ed_components(&self.x).ok().filter(|_| ours)?;
+        key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == 32).then_some(key)
     }
 }
 
@@ -73,10 +66,7 @@ impl JwkSet {
             LoginMode::Open => "open",
             LoginMode::Password => "password",
         };
-        Self {
-            keys,
-            login: Some(login.into()),
-        }
+        Self { keys, login: Some(login.into()) }
     }
 
     /// The keys that can verify our tokens, by `kid`.

@@ -83,13 +83,8 @@ impl JwksClient {
     }
 
     async fn fetch(&self, set: &KeySet) -> Result<(), FetchError> {
-        let mut response = self
-            .client
-            .get(&self.url)
-            .timeout(FETCH_TIMEOUT)
-            .send()
-            .await?
-            .error_for_status()?;
+        let mut response =
+            self.client.get(&self.url).timeout(FETCH_TIMEOUT).send().await?.error_for_status()?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > MAX_ANSWER {
@@ -125,19 +120,12 @@ mod tests {
 
     fn jwks(kids: &[&str]) -> JwkSet {
         let x = URL_SAFE_NO_PAD.encode([9_u8; 32]);
-        let keys = kids
-            .iter()
-            .map(|kid| Jwk::ed25519(x.clone(), (*kid).to_owned()));
+        let keys = kids.iter().map(|kid| Jwk::ed25519(x.clone(), (*kid).to_owned()));
         JwkSet::new(keys.collect(), LoginMode::Open)
     }
 
     /// An `auth` that answers what stands in `answer` (`None`: 500) and counts how often it is asked.
-    async fn auth() -> (
-        url::Url,
-        watch::Sender<Option<JwkSet>>,
-        Arc<AtomicU32>,
-        Shutdown,
-    ) {
+    async fn auth() -> (url::Url, watch::Sender<Option<JwkSet>>, Arc<AtomicU32>, Shutdown) {
         let (answer, asked) = (watch::Sender::new(None), Arc::new(AtomicU32::new(0)));
         let shutdown = Shutdown::new();
         let handler = {
@@ -152,9 +140,7 @@ mod tests {
         };
         let router = Router::new().route("/.well-known/jwks.json", get(handler));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         shutdown.spawn(async move { axum::serve(listener, router).await });
         (url, answer, asked, shutdown)
     }
@@ -202,21 +188,13 @@ mod tests {
             .collect();
         answer.send_replace(Some(jwks(&[FIRST, SECOND])));
         assert!(set.find(FIRST).await.is_some());
-        assert!(
-            began.elapsed() < Duration::from_millis(500),
-            "a known key never waits"
-        );
-        assert!(
-            set.find(SECOND).await.is_some(),
-            "a new key is found, flood or not"
-        );
+        assert!(began.elapsed() < Duration::from_millis(500), "a known key never waits");
+        assert!(set.find(SECOND).await.is_some(), "a new key is found, flood or not");
         for refused in flood {
             assert!(refused.await.unwrap());
         }
-        let (elapsed, fetches) = (
-            began.elapsed().as_secs(),
-            u64::from(asked.load(Ordering::SeqCst)),
-        );
+        let (elapsed, fetches) =
+            (began.elapsed().as_secs(), u64::from(asked.load(Ordering::SeqCst)));
         assert!(fetches <= 2 + elapsed / 5, "{fetches} in {elapsed} s");
         assert!(set.find("no-thumbprint").await.is_none());
         shutdown.stop();

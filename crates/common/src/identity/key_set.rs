@@ -57,11 +57,7 @@ impl KeySet {
     }
 
     fn new(refresh: Option<RefreshRequests>) -> Self {
-        Self {
-            keys: Arc::default(),
-            ready: watch::Sender::new(false),
-            refresh,
-        }
+        Self { keys: Arc::default(), ready: watch::Sender::new(false), refresh }
     }
 
     /// Replaces the keys. Returns false, and changes nothing, if none of the new ones is usable.
@@ -76,18 +72,13 @@ impl KeySet {
         true
     }
 
-    /// Whether there is any key.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()
     }
 
     /// Whether a user id alone logs in, as `auth` says; [`LoginMode::Password`] until that is known.
     pub fn login_mode(&self) -> LoginMode {
-        if self.keys.load().open_login {
-            LoginMode::Open
-        } else {
-            LoginMode::Password
-        }
+        if self.keys.load().open_login { LoginMode::Open } else { LoginMode::Password }
     }
 
     pub(super) fn get(&self, kid: &str) -> Option<Arc<DecodingKey>> {
@@ -108,10 +99,7 @@ impl KeySet {
 
 /// Whether a `kid` has the form of a SHA-256 thumbprint in base64url. Others are not worth a request.
 fn is_thumbprint(kid: &str) -> bool {
-    kid.len() == 43
-        && kid
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
+    kid.len() == 43 && kid.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
 }
 
 /// How verifiers ask the fetching task for newer keys.

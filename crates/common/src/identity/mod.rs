@@ -8,7 +8,10 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
+use crate::store::Check;
+
 mod account;
+mod account_states;
 mod authenticator;
 mod bearer;
 mod error;
@@ -88,8 +91,7 @@ impl PartialSchema for UserId {
             .min_length(Some(1))
             .max_length(Some(Self::MAX_LENGTH))
             .pattern(Some("^[A-Za-z0-9._@-]{1,64}$"));
-        text.description(Some("A user's id, compared exactly."))
-            .into()
+        text.description(Some("A user's id, compared exactly.")).into()
     }
 }
 
@@ -104,10 +106,8 @@ pub struct Owner {
     pub generation: u64,
 }
 
-/// What proved an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// An access token.
     Token {
         /// The login that it was issued for (`sid`).
         login: String,
@@ -136,14 +136,15 @@ pub struct Identity {
 impl Identity {
     /// An identity that was checked at `revision` of the account's state.
     pub fn new(owner: Owner, credential: Credential, revision: u64) -> Self {
-        Self {
-            owner,
-            credential,
-            revision,
-        }
+        Self { owner, credential, revision }
     }
 
     pub fn user(&self) -> &UserId {
         &self.owner.user
+    }
+
+    /// Holds while the account's state has the revision at which the credential was checked.
+    pub fn is_current(&self) -> Check {
+        account::revision_is(self.user(), self.revision)
     }
 }

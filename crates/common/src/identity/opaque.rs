@@ -20,11 +20,8 @@ const MAX_TEXT: usize = 512;
 /// The parts of an opaque credential.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Opaque {
-    /// Whose record it points to.
     pub owner: Owner,
-    /// Which record.
     pub id: String,
-    /// What proves it.
     pub secret: Vec<u8>,
 }
 
@@ -52,9 +49,7 @@ impl Opaque {
 
     /// The parts of a credential; `None` for whatever this module did not write.
     pub fn decode(prefix: &str, text: &str) -> Option<Self> {
-        let encoded = text
-            .strip_prefix(prefix)
-            .filter(|_| text.len() <= MAX_TEXT)?;
+        let encoded = text.strip_prefix(prefix).filter(|_| text.len() <= MAX_TEXT)?;
         let bytes = URL_SAFE_NO_PAD.decode(encoded).ok()?;
         let (&version, rest) = bytes.split_first()?;
         let (user, rest) = split_short(rest)?;
@@ -63,18 +58,13 @@ impl Opaque {
         let fits = version == VERSION
             && (1..=MAX_ID).contains(&id.len())
             && (16..=MAX_SECRET).contains(&secret.len());
-        let printable = id
-            .iter()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
+        let printable = id.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
         if !fits || !printable {
             return None;
         }
         let user = UserId::parse(std::str::from_utf8(user).ok()?)?;
         Some(Self {
-            owner: Owner {
-                user,
-                generation: u64::from_be_bytes(*generation),
-            },
+            owner: Owner { user, generation: u64::from_be_bytes(*generation) },
             id: String::from_utf8(id.to_vec()).ok()?,
             secret: secret.to_vec(),
         })
@@ -102,15 +92,8 @@ mod tests {
     use super::*;
 
     fn sample() -> Opaque {
-        let owner = Owner {
-            user: UserId::parse("alice@example.org").unwrap(),
-            generation: 3,
-        };
-        Opaque {
-            owner,
-            id: "k-1_2".into(),
-            secret: vec![7; 32],
-        }
+        let owner = Owner { user: UserId::parse("alice@example.org").unwrap(), generation: 3 };
+        Opaque { owner, id: "k-1_2".into(), secret: vec![7; 32] }
     }
 
     #[test]
@@ -131,11 +114,7 @@ mod tests {
                 }
                 bytes[at] = other;
                 let changed = String::from_utf8(bytes).unwrap();
-                assert_ne!(
-                    Opaque::decode("cbk_", &changed),
-                    Some(sample()),
-                    "{changed}"
-                );
+                assert_ne!(Opaque::decode("cbk_", &changed), Some(sample()), "{changed}");
             }
         }
     }
@@ -146,9 +125,6 @@ mod tests {
         for end in 0..text.len() - 32 {
             assert_eq!(Opaque::decode("cbk_", &text[..end]), None);
         }
-        assert_eq!(
-            Opaque::decode("cbk_", &format!("cbk_{}", "A".repeat(1 << 20))),
-            None
-        );
+        assert_eq!(Opaque::decode("cbk_", &format!("cbk_{}", "A".repeat(1 << 20))), None);
     }
 }

@@ -53,18 +53,12 @@ pub(super) fn parse(token: &str) -> Result<UnverifiedToken<'_>, IdentityError> {
     if token.len() > MAX_LENGTH {
         return Err(IdentityError::Invalid("too long"));
     }
-    let (message, signature) = token
-        .rsplit_once('.')
-        .ok_or(IdentityError::Invalid("not a JWT"))?;
-    let (header, payload) = message
-        .split_once('.')
-        .ok_or(IdentityError::Invalid("not a JWT"))?;
+    let (message, signature) = token.rsplit_once('.').ok_or(IdentityError::Invalid("not a JWT"))?;
+    let (header, payload) = message.split_once('.').ok_or(IdentityError::Invalid("not a JWT"))?;
     if payload.contains('.') {
         return Err(IdentityError::Invalid("not a JWT"));
     }
-    let header = URL_SAFE_NO_PAD
-        .decode(header)
-        .map_err(|_| IdentityError::Invalid("header"))?;
+    let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| IdentityError::Invalid("header"))?;
     let header: Header =
         serde_json::from_slice(&header).map_err(|_| IdentityError::Invalid("header"))?;
     if header.alg != "EdDSA" {
@@ -73,29 +67,17 @@ pub(super) fn parse(token: &str) -> Result<UnverifiedToken<'_>, IdentityError> {
     if header.typ != TOKEN_TYPE {
         return Err(IdentityError::Invalid("type"));
     }
-    Ok(UnverifiedToken {
-        kid: header.kid,
-        message,
-        payload,
-        signature,
-    })
+    Ok(UnverifiedToken { kid: header.kid, message, payload, signature })
 }
 
 impl UnverifiedToken<'_> {
-    /// Verifies the signature, then parses the claims.
     pub fn verify(&self, key: &DecodingKey) -> Result<Claims, IdentityError> {
-        let good = crypto::verify(
-            self.signature,
-            self.message.as_bytes(),
-            key,
-            Algorithm::EdDSA,
-        );
+        let good = crypto::verify(self.signature, self.message.as_bytes(), key, Algorithm::EdDSA);
         if !good.unwrap_or(false) {
             return Err(IdentityError::Invalid("signature"));
         }
-        let payload = URL_SAFE_NO_PAD
-            .decode(self.payload)
-            .map_err(|_| IdentityError::Invalid("payload"))?;
+        let payload =
+            URL_SAFE_NO_PAD.decode(self.payload).map_err(|_| IdentityError::Invalid("payload"))?;
         parse_claims(&payload)
     }
 }
@@ -115,9 +97,7 @@ struct Seconds(f64);
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let seconds = serde_json::Number::deserialize(deserializer)?
-            .as_f64()
-            .unwrap_or(f64::NAN);
+        let seconds = serde_json::Number::deserialize(deserializer)?.as_f64().unwrap_or(f64::NAN);
         if (0.0..=LATEST_S).contains(&seconds) {
             Ok(Self(seconds))
         } else {
@@ -199,18 +179,9 @@ impl Claims {
             return Err(IdentityError::Invalid("sid or jti"));
         }
         let expires_at = self.exp.floor();
-        let owner = Owner {
-            user,
-            generation: self.generation,
-        };
-        let credential = Credential::Token {
-            login: self.sid,
-            expires_at,
-        };
-        let validity = Validity {
-            not_before: self.nbf.floor().max(self.iat.floor()),
-            expires_at,
-        };
+        let owner = Owner { user, generation: self.generation };
+        let credential = Credential::Token { login: self.sid, expires_at };
+        let validity = Validity { not_before: self.nbf.floor().max(self.iat.floor()), expires_at };
         Ok((owner, credential, validity))
     }
 }

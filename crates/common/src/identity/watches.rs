@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Identity, UserId, error::IdentityError};
+use super::{Identity, error::IdentityError};
 
 #[derive(Default)]
 pub(super) struct Watches(Mutex<Entries>);
@@ -39,10 +39,7 @@ impl Watches {
     /// Resolves once [`Self::end`] is called for that identity.
     pub async fn wait(&self, identity: &Identity) -> IdentityError {
         let (ended, receiver) = oneshot::channel();
-        let watch = Watch {
-            identity: identity.clone(),
-            ended,
-        };
+        let watch = Watch { identity: identity.clone(), ended };
         let registration = {
             let mut entries = self.lock();
             entries.last_id += 1;
@@ -58,14 +55,10 @@ impl Watches {
         }
     }
 
-    /// Every watched identity, by user.
-    pub fn by_user(&self) -> HashMap<UserId, Vec<(u64, Identity)>> {
-        let mut users: HashMap<UserId, Vec<_>> = HashMap::new();
-        for (id, Watch { identity, .. }) in &self.lock().by_id {
-            let of_user = users.entry(identity.user().clone()).or_default();
-            of_user.push((*id, identity.clone()));
-        }
-        users
+    /// Every watched identity.
+    pub fn all(&self) -> Vec<(u64, Identity)> {
+        let entries = self.lock();
+        entries.by_id.iter().map(|(id, watch)| (*id, watch.identity.clone())).collect()
     }
 
     /// The identity was checked again and still holds.

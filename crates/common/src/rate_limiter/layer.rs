@@ -10,7 +10,7 @@ use super::{Caller, RateLimitTicket, RateLimiter};
 use crate::{
     errors::ApiError,
     http::{ClientIp, Deadline},
-    identity::{Identity, UserId},
+    identity::Identity,
 };
 
 /// Counts the request by its user, or by its address without identity, before its handler runs; every response carries
@@ -56,9 +56,7 @@ fn ticket_of(limiter: &RateLimiter, request: &Request) -> RateLimitTicket {
         None => Caller::Address(
             extensions
                 .get()
-                .map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer: &ClientIp| {
-                    peer.0
-                }),
+                .map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer: &ClientIp| peer.0),
         ),
     };
     limiter.ticket(caller)
@@ -73,8 +71,7 @@ impl RateLimiter {
             }
         }
         if let Caller::User(owner) = ticket.caller() {
-            let user: UserId = owner.user.clone();
-            response.extensions_mut().insert(user);
+            response.extensions_mut().insert(owner.user.clone());
         }
         response
     }

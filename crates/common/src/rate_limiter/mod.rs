@@ -6,6 +6,8 @@
 //! | --- | --- |
 //! | `{scope}:{user}:<generation>:rate` | one account's calls and socket messages |
 //! | `{scope}:{addr:<address>}:rate` | calls without identity from one address (IPv6: one /64) |
+//!
+//! [`RateLimiter::of`] counts under another last part.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -27,20 +29,19 @@ pub use ticket::{RateLimitError, RateLimitTicket};
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Who is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// An account, from whatever address.
     User(Owner),
-    /// A caller without identity.
     Address(IpAddr),
 }
 
 impl Caller {
-    fn key(&self, scope: &str) -> String {
+    fn key(&self, scope: &str, what: &str) -> String {
         match self {
-            Caller::User(owner) => format!("{scope}:{{{}}}:{}:rate", owner.user, owner.generation),
-            Caller::Address(address) => format!("{scope}:{{addr:{}}}:rate", network(*address)),
+            Caller::User(owner) => {
+                format!("{scope}:{{{}}}:{}:{what}", owner.user, owner.generation)
+            }
+            Caller::Address(address) => format!("{scope}:{{addr:{}}}:{what}", network(*address)),
         }
     }
 
@@ -53,22 +54,15 @@ impl Caller {
 }
 
 /// The rate limit of one service. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RateLimiter {
     store: Store,
     quota: Quota,
     scope: &'static str,
+    /// What is counted: the last part of the key.
+    what: &'static str,
     user_policy: Arc<HeaderValue>,
     address_policy: Arc<HeaderValue>,
-}
-
-impl std::fmt::Debug for RateLimiter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RateLimiter")
-            .field("scope", &self.scope)
-            .field("quota", &self.quota)
-            .finish_non_exhaustive()
-    }
 }
 
 impl RateLimiter {
@@ -79,9 +73,16 @@ impl RateLimiter {
             store,
             quota,
             scope,
+            what: "rate",
             user_policy: policy("user"),
             address_policy: policy("address"),
         }
+    }
+
+    /// Counts in a bucket of its own, for calls that cost nothing of the usual one.
+    #[must_use]
+    pub fn of(self, what: &'static str) -> Self {
+        Self { what, ..self }
     }
 
     /// A ticket for one request of `caller`, not counted yet.
@@ -90,10 +91,7 @@ impl RateLimiter {
     }
 
     fn bucket(&self, who: &Caller) -> Bucket {
-        Bucket {
-            key: who.key(self.scope),
-            quota: self.quota,
-        }
+        Bucket { key: who.key(self.scope, self.what), quota: self.quota }
     }
 
     fn headers(&self, who: &Caller, admission: &Admission) -> [(HeaderName, HeaderValue); 2] {
@@ -102,26 +100,16 @@ impl RateLimiter {
             Caller::Address(_) => &self.address_policy,
         };
         let reset = admission.reset_after.as_millis().div_ceil(1000);
-        let left = format!(
-            "\"{}\";r={};t={reset}",
-            who.policy_name(),
-            admission.remaining
-        );
+        let left = format!("\"{}\";r={};t={reset}", who.policy_name(), admission.remaining);
         let left = HeaderValue::from_str(&left).unwrap_or(HeaderValue::from_static(""));
-        [
-            (RATELIMIT_POLICY, HeaderValue::clone(policy)),
-            (RATELIMIT, left),
-        ]
+        [(RATELIMIT_POLICY, HeaderValue::clone(policy)), (RATELIMIT, left)]
     }
 }
 
 impl From<RateLimitError> for ApiError {
     fn from(error: RateLimitError) -> Self {
         match error {
-            RateLimitError::Limited {
-                by_address,
-                retry_after,
-            } => {
+            RateLimitError::Limited { by_address, retry_after } => {
                 let detail = if by_address {
                     "Too many requests without a token came from this address; wait for Retry-After."
                 } else {
@@ -148,33 +136,27 @@ mod tests {
     #[test]
     fn each_caller_has_a_key_of_its_own() {
         let user = |generation| {
-            Caller::User(Owner {
-                user: UserId::parse("1.2.3.4").unwrap(),
-                generation,
-            })
+            Caller::User(Owner { user: UserId::parse("1.2.3.4").unwrap(), generation })
         };
-        assert_eq!(user(0).key("c"), "c:{1.2.3.4}:0:rate");
-        assert_eq!(user(1).key("a"), "a:{1.2.3.4}:1:rate");
+        assert_eq!(user(0).key("c", "rate"), "c:{1.2.3.4}:0:rate");
+        assert_eq!(user(1).key("a", "rate"), "a:{1.2.3.4}:1:rate");
         assert_eq!(
-            Caller::Address("1.2.3.4".parse().unwrap()).key("c"),
+            Caller::Address("1.2.3.4".parse().unwrap()).key("c", "rate"),
             "c:{addr:1.2.3.4}:rate"
         );
         assert_eq!(
-            Caller::Address("2001:db8::7".parse().unwrap()).key("c"),
+            Caller::Address("2001:db8::7".parse().unwrap()).key("c", "rate"),
             "c:{addr:2001:db8::}:rate"
         );
         assert_eq!(
-            Caller::Address("::ffff:1.2.3.4".parse().unwrap()).key("c"),
+            Caller::Address("::ffff:1.2.3.4".parse().unwrap()).key("c", "rate"),
             "c:{addr:1.2.3.4}:rate"
         );
     }
 
     #[test]
     fn a_window_is_at_least_a_second() {
-        let quota = |millis| Quota {
-            burst: 10,
-            period: std::time::Duration::from_millis(millis),
-        };
+        let quota = |millis| Quota { burst: 10, period: std::time::Duration::from_millis(millis) };
         assert_eq!(policy("user", quota(1000)), "\"user\";q=10;w=1");
         assert_eq!(policy("user", quota(100)), "\"user\";q=10;w=1");
         assert_eq!(policy("address", quota(1500)), "\"address\";q=10;w=2");

@@ -6,12 +6,13 @@ use std::{
 };
 
 use super::{Caller, RateLimiter};
-use crate::store::{Admission, Bucket, StoreError};
+use crate::store::{Admission, Bucket, Quota, StoreError};
 
-/// Why a request may not pass.
+/// How many replays are free for each request that the limit allows.
+const REPLAYS_PER_REQUEST: u32 = 10;
+
 #[derive(Debug, thiserror::Error)]
 pub enum RateLimitError {
-    /// The caller's bucket is empty.
     #[error("too many requests")]
     Limited {
         /// Whether the caller is an address without identity, not a user.
@@ -37,11 +38,7 @@ struct Inner {
 
 impl RateLimitTicket {
     pub(super) fn new(limiter: RateLimiter, caller: Caller) -> Self {
-        Self(Arc::new(Inner {
-            limiter,
-            caller,
-            admission: OnceLock::new(),
-        }))
+        Self(Arc::new(Inner { limiter, caller, admission: OnceLock::new() }))
     }
 
     /// Counts the request by `deadline`, unless it has been counted already.
@@ -66,19 +63,12 @@ impl RateLimitTicket {
     /// The bucket, if the request has not been counted yet: for a caller that counts it together with its first write
     /// ([`crate::store::Store::admit_and_commit`]) and then calls [`Self::record`].
     pub fn pending_bucket(&self) -> Option<Bucket> {
-        let Inner {
-            limiter, caller, ..
-        } = &*self.0;
-        self.0
-            .admission
-            .get()
-            .is_none()
-            .then(|| limiter.bucket(caller))
+        let Inner { limiter, caller, .. } = &*self.0;
+        self.0.admission.get().is_none().then(|| limiter.bucket(caller))
     }
 
-    /// Records that the request was counted, with this answer.
     pub fn record(&self, admission: Admission) {
-        // If it was counted twice, the first answer holds: it is the one that was acted upon.
+        // If it was counted twice, the first result stands: the request was already decided by it.
         let _ = self.0.admission.set(admission);
     }
 
@@ -94,10 +84,7 @@ impl RateLimitTicket {
             retry_after: Duration::ZERO,
         };
         let left = self.0.limiter.store.admit(&key, quota, 0).await;
-        self.record(Admission {
-            allowed: true,
-            ..left.unwrap_or(empty)
-        });
+        self.record(Admission { allowed: true, ..left.unwrap_or(empty) });
     }
 
     /// The decision so far; `Ok` also where the request has not been counted yet.
@@ -111,20 +98,23 @@ impl RateLimitTicket {
         }
     }
 
-    /// Gives back what counting took, for a replay, which is no new work. If the store fails, the request stays counted.
-    pub async fn refund(&self) {
-        let Inner {
-            limiter, caller, ..
-        } = &*self.0;
+    /// Gives back what counting took, for a replay, which is no new work: as long as there are no more than ten times as many
+    /// replays as the limit allows requests, since each costs what it reads and sends. If the store fails, the request stays
+    /// counted.
+    pub async fn refund_replay(&self) {
+        let Inner { limiter, caller, .. } = &*self.0;
         let Bucket { key, quota } = limiter.bucket(caller);
-        let _ = limiter.store.refund(&key, quota, 1).await;
+        let replays = Quota { burst: quota.burst.saturating_mul(REPLAYS_PER_REQUEST), ..quota };
+        let admitted = limiter.store.admit(&format!("{key}:replays"), replays, 1).await;
+        if admitted.is_ok_and(|admission| admission.allowed) {
+            let _ = limiter.store.refund(&key, quota, 1).await;
+        }
     }
 
     pub(super) fn caller(&self) -> &Caller {
         &self.0.caller
     }
 
-    /// The decision, for the headers of the response.
     pub(super) fn admission(&self) -> Option<&Admission> {
         self.0.admission.get()
     }

@@ -12,9 +12,13 @@ local function admit(key, burst, step, cost)
 
   local held = redis.call('GET', key)
   local full = held and tonumber(held) or now
-  -- A clock set back, or a quota made smaller, must not lock anybody out for longer than an empty bucket would.
-  if full > limit then full = limit end
   if full < now then full = now end
+  -- After the clock was set back, or the quota was made smaller, nobody waits longer than an empty bucket takes. This is stored
+  -- even if the request is refused; otherwise each one would start that wait again until the old time is reached.
+  if full > limit then
+    full = limit
+    redis.call('SET', key, string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
+  end
 
   local next_full = full + cost * step
   local allowed = next_full <= limit

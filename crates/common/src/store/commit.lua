@@ -1,7 +1,8 @@
 -- 'Compare, then apply': all checks, then all guards, then all operations, as one.
 --
 -- Takes one key for each check, guard and operation, in that order (repeated where used twice), and as arguments how
--- many checks, how many guards, then what belongs to each of them, flat.
+-- many checks, how many guards, then what belongs to each of them, flat. 'other' before a check has its key behind it: one that the
+-- caller may only read.
 -- Answers -1 if everything was done, else the position (from 0) of the first check that did not hold.
 --
 -- A script is not rolled back when a command fails halfway. So nothing that can fail for the state it finds may come
@@ -24,8 +25,14 @@ local function commit(keys, args)
   local k, a = 0, 3
 
   for i = 0, args[1] - 1 do
-    k = k + 1
-    local key, check, holds = keys[k], args[a]
+    local key, check, holds
+    if args[a] == 'other' then
+      key, a = args[a + 1], a + 2
+    else
+      k = k + 1
+      key = keys[k]
+    end
+    check = args[a]
     if check == 'absent' then
       holds = call('EXISTS', key) == 0
       a = a + 1
@@ -46,6 +53,10 @@ local function commit(keys, args)
       if not whole(held) then return corrupt() end
       holds = tonumber(held) <= tonumber(args[a + 2])
       a = a + 3
+    elseif check == 'before' then
+      local time = call('TIME')
+      holds = time[1] * 1000 + math.floor(time[2] / 1000) < tonumber(args[a + 1])
+      a = a + 2
     else
       holds = call('LLEN', key) == tonumber(args[a + 1])
       a = a + 2

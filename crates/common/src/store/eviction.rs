@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 
-use super::Store;
+use super::{Backend, Store, StoreError, call::call};
 use crate::shutdown::Shutdown;
 
 /// Between two looks: an operator's change is seen soon enough.
@@ -15,46 +15,63 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the last look found. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Eviction(Arc<ArcSwapOption<String>>);
+pub struct Eviction(Arc<ArcSwap<Policy>>);
+
+#[derive(Debug, Default, PartialEq)]
+enum Policy {
+    /// It keeps everything, or was not asked yet.
+    #[default]
+    Keeps,
+    Evicts(String),
+    /// It does not tell us, for this reason.
+    Unknown(String),
+}
 
 impl Eviction {
     /// Starts looking, until the stop. Each change for the worse is one line in the log.
     pub fn watch(store: Store, shutdown: &Shutdown) -> Self {
         let found = Self::default();
-        let (here, stop) = (found.clone(), shutdown.stop_token());
-        drop(shutdown.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = here.look(&store) => {}
-            }
-        }));
+        let here = found.clone();
+        shutdown.spawn_until_stop(async move { here.look(&store).await });
         found
     }
 
     async fn look(&self, store: &Store) {
         loop {
-            let pause = match store.eviction_policy().await {
-                Ok(policy) => {
-                    self.note(policy);
-                    LOOK_EVERY
+            let found = match eviction_policy(store).await {
+                Ok(Some(policy)) if policy == "noeviction" => Some(Policy::Keeps),
+                Ok(Some(policy)) => Some(Policy::Evicts(policy)),
+                Ok(None) if !store.is_shared() => Some(Policy::Keeps),
+                Ok(None) => Some(Policy::Unknown("INFO does not hold it".to_owned())),
+                Err(StoreError::Unavailable(why)) if why.starts_with("NOPERM") => {
+                    Some(Policy::Unknown(why))
                 }
-                Err(_) => LOOK_AGAIN,
+                Err(_) => None,
             };
+            let pause = if found.is_some() { LOOK_EVERY } else { LOOK_AGAIN };
+            if let Some(found) = found {
+                self.note(found);
+            }
             tokio::time::sleep(pause).await;
         }
     }
 
-    fn note(&self, policy: Option<String>) {
-        let evicts = policy.filter(|policy| policy != "noeviction");
-        if let Some(policy) = &evicts
-            && self.0.load().as_deref() != Some(policy)
-        {
-            tracing::warn!(
+    fn note(&self, found: Policy) {
+        if **self.0.load() == found {
+            return;
+        }
+        match &found {
+            Policy::Keeps => {}
+            Policy::Evicts(policy) => tracing::warn!(
                 maxmemory_policy = policy,
                 "Redis may throw away conversations and accounts to make room: set maxmemory-policy to noeviction"
-            );
+            ),
+            Policy::Unknown(reason) => tracing::warn!(
+                reason,
+                "whether Redis may throw away data to make room is unknown: allow INFO, and see that maxmemory-policy is noeviction"
+            ),
         }
-        self.0.store(evicts.map(Arc::new));
+        self.0.store(Arc::new(found));
     }
 
     /// For a readiness report that gates nothing.
@@ -62,11 +79,32 @@ impl Eviction {
     /// # Errors
     /// The policy, where it may lose data.
     pub fn check(&self) -> Result<(), String> {
-        match &*self.0.load() {
-            Some(policy) => Err(format!(
-                "maxmemory-policy is {policy}: data may be lost, set it to noeviction"
-            )),
-            None => Ok(()),
+        match &**self.0.load() {
+            Policy::Evicts(policy) => {
+                Err(format!("maxmemory-policy is {policy}: data may be lost, set it to noeviction"))
+            }
+            Policy::Unknown(_) => {
+                Err("unknown: Redis does not tell its maxmemory-policy".to_owned())
+            }
+            Policy::Keeps => Ok(()),
         }
     }
+}
+
+/// What the store does when it is full, as Redis names it; `None` where it has no such policy.
+async fn eviction_policy(store: &Store) -> Result<Option<String>, StoreError> {
+    let end = store.end();
+    match &store.backend {
+        Backend::Redis(redis) => call("info", end, Box::pin(redis.eviction_policy(end))).await,
+        Backend::Embedded(..) => Ok(None),
+    }
+}
+
+/// A sentence if the store may throw data away to make room (Redis' `maxmemory-policy`); `None` also where it cannot be
+/// asked.
+pub async fn eviction_warning(store: &Store) -> Option<String> {
+    let policy = eviction_policy(store).await.ok()??;
+    (policy != "noeviction").then(|| {
+        format!("Redis may throw away conversations to make room: maxmemory-policy is {policy}, set it to noeviction")
+    })
 }

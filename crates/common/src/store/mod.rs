@@ -12,12 +12,16 @@
 //! * Numbers in hash fields ([`Op::FieldAdd`], [`Check::FieldAtMost`]) are whole and of at most 15 digits; anything else there is
 //!   [`StoreError::Corrupt`]. Scores are exact within ±2^53. A transaction uses one key as one type, unless it is
 //!   deleted or set in between. A time to live counts in whole milliseconds, at least 1.
-//! * After one time-out, calls fail at once for 250 ms at a time, so that a frozen store costs no caller a full wait.
+//! * After one time-out of a node, calls to it fail at once for 250 ms at a time, so that a frozen one costs no caller a full wait.
+//!   Calls to other nodes go on.
 
+mod call;
 mod circuit_breaker;
+mod durability;
 mod embedded;
+mod error;
 mod eviction;
-
+mod format;
 mod plan;
 mod quota;
 mod redis;
@@ -26,57 +30,66 @@ mod snapshot;
 mod txn;
 
 use std::{
-    future::Future,
-    pin::Pin,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 pub use bytes::Bytes;
 
-use self::{circuit_breaker::CircuitBreaker, embedded::Embedded, redis::Redis};
+use self::{
+    call::{Call, any_of, call, one_slot},
+    circuit_breaker::CircuitBreaker,
+    embedded::Embedded,
+    redis::Redis,
+};
 pub use self::{
-    eviction::Eviction,
+    durability::fsync_problem,
+    error::StoreError,
+    eviction::{Eviction, eviction_warning},
+    format::{FormatError, NewStore, check_format, start},
     quota::{Admission, Bucket, Quota},
     shard::{SHARDS, shard},
     snapshot::{Found, Read, Snapshot},
     txn::{Check, Committed, Op, Txn},
 };
-use crate::{clock::Clock, config::StoreUrl, shutdown::Shutdown};
+use crate::{
+    clock::Clock,
+    config::{Durability, StoreUrl},
+    shutdown::Shutdown,
+};
 
 /// A key as it stands in the store: `family:{tag}:…`. Only repositories spell one.
 pub type Key = String;
 
-/// What a store call can fail with.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It could not be reached, did not answer in time, is loading, read-only, or refuses us. For a write: unknown.
-    #[error("the store is unavailable: {0}")]
-    Unavailable(String),
-    /// It refuses writes for want of memory or disk; nothing was applied.
-    #[error("the store is full: {0}")]
-    Full(String),
-    /// A value has another type or shape than ours (somebody else wrote it).
-    #[error("a stored value cannot be read: {0}")]
-    Corrupt(String),
-}
-
 /// How long a call may take, unless [`Store::by`] says less.
 pub const CALL_LIMIT: Duration = Duration::from_secs(1);
 
-/// The store. Cheap to clone; all clones share one connection or one file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreHealth {
+    Whole,
+    /// Some nodes do not answer: which, and why.
+    Degraded(String),
+}
+
+/// The store. Cheap to clone; all clones share their connections or one file.
+#[derive(Clone)]
 pub struct Store {
     backend: Backend,
-    breaker: Arc<CircuitBreaker>,
     clock: Clock,
     deadline: Option<Instant>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Backend {
     Redis(Redis),
-    Embedded(Embedded),
+    Embedded(Embedded, Arc<CircuitBreaker>),
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store")
+    }
 }
 
 impl Store {
@@ -88,27 +101,27 @@ impl Store {
     /// A Redis address that is none; an embedded file that cannot be made, is damaged, or is held by another process.
     /// No error text holds a password.
     pub fn open(url: &StoreUrl, shutdown: &Shutdown) -> Result<Self, StoreError> {
-        Self::open_with_clock(url, Clock::system(), shutdown)
+        Self::open_with(url, Durability::Local, Clock::system(), shutdown)
     }
 
     /// As [`Self::open`], by that clock: the embedded store goes by it; where Redis is used, it is set by Redis' time.
-    pub fn open_with_clock(
+    /// [`Durability`] says when a durable transaction counts.
+    pub fn open_with(
         url: &StoreUrl,
+        durability: Durability,
         clock: Clock,
         shutdown: &Shutdown,
     ) -> Result<Self, StoreError> {
-        let breaker = Arc::new(CircuitBreaker::new(Instant::now()));
-        let backend = match url {
-            StoreUrl::Redis(url) => Backend::Redis(Redis::open(url, breaker.clone(), shutdown)?),
-            StoreUrl::Embedded(dir) => Backend::Embedded(Embedded::open(dir, clock.clone())?),
-            StoreUrl::Memory => Backend::Embedded(Embedded::memory(clock.clone())?),
+        let embedded = |embedded| {
+            let breaker = CircuitBreaker::new(Instant::now());
+            Backend::Embedded(embedded, Arc::new(breaker))
         };
-        Ok(Self {
-            backend,
-            breaker,
-            clock,
-            deadline: None,
-        })
+        let backend = match url {
+            StoreUrl::Redis(url) => Backend::Redis(Redis::open(url, durability, shutdown)?),
+            StoreUrl::Embedded(dir) => embedded(Embedded::open(dir, clock.clone())?),
+            StoreUrl::Memory => embedded(Embedded::memory(clock.clone())?),
+        };
+        Ok(Self { backend, clock, deadline: None })
     }
 
     /// Whether other processes may use it at the same time: Redis; never the embedded store.
@@ -116,10 +129,13 @@ impl Store {
         matches!(self.backend, Backend::Redis(_))
     }
 
-    /// Whether the store was away within that time, as far as was seen from here: what others had to write meanwhile may be
-    /// missing.
-    pub fn was_away(&self, time: Duration) -> bool {
-        self.breaker.unreachable_within(time, Instant::now())
+    /// Whether the node that holds the key was away within that time, as far as was seen from here, or took over from another one: what
+    /// others had to write meanwhile may be missing.
+    pub fn was_away(&self, key: &str, time: Duration) -> bool {
+        match &self.backend {
+            Backend::Redis(redis) => redis.was_away(key, time),
+            Backend::Embedded(..) => false,
+        }
     }
 
     /// The same store; calls through this handle end by then (and after 1 s at the latest).
@@ -141,40 +157,62 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`]; [`StoreError::Corrupt`] where a key has another type than is read.
     pub async fn read(&self, reads: Vec<Read>) -> Result<Snapshot, StoreError> {
-        let call = async {
-            match &self.backend {
-                Backend::Redis(redis) => redis.read(&reads, true).await,
-                Backend::Embedded(embedded) => embedded.read(reads).await,
-            }
-        };
-        self.call_read("read", Box::pin(call)).await
+        self.read_as("read", reads, false).await
     }
 
-    /// Independent reads in one round trip, each at a moment of its own; their keys may lie in any slot.
+    /// As [`Self::read`], for a large answer: it comes over a connection of its own, so that no small call waits behind it.
     ///
     /// # Errors
-    /// As of [`Self::read`]; the first that there was.
-    pub async fn read_each(&self, reads: Vec<Read>) -> Result<Snapshot, StoreError> {
-        let call = async {
-            match &self.backend {
-                Backend::Redis(redis) => redis.read(&reads, false).await,
-                Backend::Embedded(embedded) => embedded.read(reads).await,
-            }
-        };
-        self.call_read("read_each", Box::pin(call)).await
+    /// As of [`Self::read`].
+    pub async fn read_bulk(&self, reads: Vec<Read>) -> Result<Snapshot, StoreError> {
+        self.read_as("read_bulk", reads, true).await
     }
 
-    async fn call_read(
+    async fn read_as(
         &self,
         op: &'static str,
-        call: Pin<Box<dyn Future<Output = Result<Snapshot, StoreError>> + Send + '_>>,
+        reads: Vec<Read>,
+        is_large: bool,
     ) -> Result<Snapshot, StoreError> {
-        let asked = self.clock.elapsed();
-        let snapshot = self.call(op, call).await?;
+        one_slot(reads.iter().map(Read::key))?;
+        let (asked, end) = (self.clock.elapsed(), self.end());
+        let future: Call<'_, _> = match &self.backend {
+            Backend::Redis(redis) => {
+                Box::pin(async move { redis.read(&reads, is_large, end).await })
+            }
+            Backend::Embedded(store, breaker) => {
+                Box::pin(breaker.guard(end, async move { store.read(reads).await }))
+            }
+        };
+        let snapshot = call(op, end, future).await?;
         if self.is_shared() {
             self.clock.follow(snapshot.now, asked);
         }
         Ok(snapshot)
+    }
+
+    /// Independent reads, in one round trip to each node; their keys may lie in any slot. One snapshot for each, at a moment of its
+    /// own: what one node does not answer spoils nothing of the others.
+    ///
+    /// # Errors
+    /// As of [`Self::read`], where nothing could be read.
+    pub async fn read_each(
+        &self,
+        reads: Vec<Read>,
+    ) -> Result<Vec<Result<Snapshot, StoreError>>, StoreError> {
+        let end = self.end();
+        let future: Call<'_, _> = match &self.backend {
+            Backend::Redis(redis) => {
+                Box::pin(async move { any_of(redis.read_each(&reads, end).await) })
+            }
+            Backend::Embedded(store, breaker) => Box::pin(breaker.guard(end, async move {
+                let all = store.read(reads).await?;
+                let now = all.now;
+                let each = all.found.into_iter();
+                Ok(each.map(|found| Ok(Snapshot { now, found: vec![found] })).collect())
+            })),
+        };
+        call("read_each", end, future).await
     }
 
     /// Applies a transaction whole, or not at all.
@@ -183,13 +221,15 @@ impl Store {
     /// [`StoreError::Unavailable`]: whether it was or will be applied is unknown. [`StoreError::Full`] and
     /// [`StoreError::Corrupt`] (a key of another type, a field that is no number): nothing was applied.
     pub async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
-        let call = async {
-            match &self.backend {
-                Backend::Redis(redis) => redis.commit(&txn).await,
-                Backend::Embedded(embedded) => embedded.commit(txn).await,
+        one_slot(txn.keys())?;
+        let end = self.end();
+        let future: Call<'_, _> = match &self.backend {
+            Backend::Redis(redis) => Box::pin(async move { redis.commit(&txn, end).await }),
+            Backend::Embedded(store, breaker) => {
+                Box::pin(breaker.guard(end, async move { store.commit(txn).await }))
             }
         };
-        self.call("commit", Box::pin(call)).await
+        call("commit", end, future).await
     }
 
     /// Does independent operations in one round trip, in order but not as one; their keys may be anywhere. One bool
@@ -198,13 +238,27 @@ impl Store {
     /// # Errors
     /// The first that there was; the other operations may have been applied.
     pub async fn apply(&self, ops: Vec<Op>) -> Result<Vec<bool>, StoreError> {
-        let call = async {
-            match &self.backend {
-                Backend::Redis(redis) => redis.apply(&ops).await,
-                Backend::Embedded(embedded) => embedded.apply(ops).await,
+        self.apply_each(ops).await?.into_iter().collect()
+    }
+
+    /// As [`Self::apply`], with a result for each: what one node does not answer, or one key refuses, spoils nothing of the others.
+    ///
+    /// # Errors
+    /// The first, where none could be applied.
+    pub async fn apply_each(
+        &self,
+        ops: Vec<Op>,
+    ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
+        let end = self.end();
+        let future: Call<'_, _> = match &self.backend {
+            Backend::Redis(redis) => {
+                Box::pin(async move { any_of(redis.apply_each(&ops, end).await) })
+            }
+            Backend::Embedded(store, breaker) => {
+                Box::pin(breaker.guard(end, async move { any_of(store.apply_each(ops).await?) }))
             }
         };
-        self.call("apply", Box::pin(call)).await
+        call("apply", end, future).await
     }
 
     /// Lets one request of that cost through the bucket `key`, or not; a refused one takes nothing. A cost of 0 only
@@ -221,9 +275,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`]: it may have been given back; not to be repeated.
     pub async fn refund(&self, key: &str, quota: Quota, cost: u32) -> Result<(), StoreError> {
-        self.take("refund", key, quota, -quota.cost(cost))
-            .await
-            .map(|_| ())
+        self.take("refund", key, quota, -quota.cost(cost)).await.map(|_| ())
     }
 
     /// Lets one request through the bucket, as [`Self::admit`] does with a cost of 1, and applies the transaction if it passes:
@@ -237,13 +289,17 @@ impl Store {
         bucket: &Bucket,
         txn: Txn,
     ) -> Result<(Admission, Option<Committed>), StoreError> {
-        let call = async {
-            match &self.backend {
-                Backend::Redis(redis) => redis.admit_and_commit(bucket, &txn).await,
-                Backend::Embedded(embedded) => embedded.admit_and_commit(bucket, txn).await,
+        one_slot(txn.keys().chain([bucket.key.as_str()]))?;
+        let end = self.end();
+        let future: Call<'_, _> = match &self.backend {
+            Backend::Redis(redis) => {
+                Box::pin(async move { redis.admit_and_commit(bucket, &txn, end).await })
             }
+            Backend::Embedded(store, breaker) => Box::pin(
+                breaker.guard(end, async move { store.admit_and_commit(bucket, txn).await }),
+            ),
         };
-        self.call("admit_and_commit", Box::pin(call)).await
+        call("admit_and_commit", end, future).await
     }
 
     async fn take(
@@ -253,89 +309,34 @@ impl Store {
         quota: Quota,
         cost: i64,
     ) -> Result<Admission, StoreError> {
-        let call = async {
-            match &self.backend {
-                Backend::Redis(redis) => redis.admit(key, quota, cost).await,
-                Backend::Embedded(embedded) => Ok(embedded.admit(key, quota, cost)),
+        let end = self.end();
+        let future: Call<'_, _> = match &self.backend {
+            Backend::Redis(redis) => Box::pin(redis.admit(key, quota, cost, end)),
+            Backend::Embedded(store, _) => {
+                Box::pin(async move { Ok(store.admit(key, quota, cost)) })
             }
         };
-        self.call(op, Box::pin(call)).await
+        call(op, end, future).await
     }
 
-    /// Asks for a sign of life.
+    /// Asks every node for a sign of life.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] with the reason.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        let call = async {
-            match &self.backend {
-                Backend::Redis(redis) => redis.ping().await,
-                Backend::Embedded(embedded) => embedded.ping().await,
-            }
+    /// [`StoreError::Unavailable`] with the reason, where none answers.
+    pub async fn ping(&self) -> Result<StoreHealth, StoreError> {
+        let end = self.end();
+        let future: Call<'_, _> = match &self.backend {
+            Backend::Redis(redis) => Box::pin(redis.ping(end)),
+            Backend::Embedded(store, breaker) => Box::pin(
+                breaker.guard(end, async move { store.ping().await.map(|()| StoreHealth::Whole) }),
+            ),
         };
-        self.call("ping", Box::pin(call)).await
+        call("ping", end, future).await
     }
 
-    /// A sentence for the log if the store may throw data away to make room (Redis' `maxmemory-policy`); `None` also
-    /// where it cannot be asked.
-    pub async fn eviction_warning(&self) -> Option<String> {
-        let policy = self.eviction_policy().await.ok()??;
-        (policy != "noeviction").then(|| {
-            format!("Redis may throw away conversations to make room: maxmemory-policy is {policy}, set it to noeviction")
-        })
-    }
-
-    /// What the store does when it is full, as Redis names it; `None` where it has no such policy.
-    async fn eviction_policy(&self) -> Result<Option<String>, StoreError> {
-        match &self.backend {
-            Backend::Redis(redis) => self.call("info", Box::pin(redis.eviction_policy())).await,
-            Backend::Embedded(_) => Ok(None),
-        }
-    }
-
-    /// The frame round every call: the breaker, one deadline over everything that it does, and the metrics. The call is boxed:
-    /// every future that waits for the store would otherwise have room for it, twice over for each one that it is passed
-    /// through, and most of them wait for something else most of the time.
-    async fn call<T>(
-        &self,
-        op: &'static str,
-        call: Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + '_>>,
-    ) -> Result<T, StoreError> {
-        let begun = Instant::now();
-        let end = self
-            .deadline
-            .map_or(begun + CALL_LIMIT, |end| end.min(begun + CALL_LIMIT));
-        let result = if end <= begun {
-            // Nothing may go out for a caller who has no time left to hear of it.
-            Err(StoreError::Unavailable("no time was left".into()))
-        } else if self.breaker.allow(begun) {
-            match tokio::time::timeout_at(end.into(), call).await {
-                Ok(result) => {
-                    self.breaker.record_reply();
-                    result
-                }
-                Err(_) => {
-                    self.breaker.record_timeout(begun, Instant::now());
-                    Err(StoreError::Unavailable("no answer in time".into()))
-                }
-            }
-        } else {
-            Err(StoreError::Unavailable("it did not answer lately".into()))
-        };
-        metrics::counter!("store_calls_total", "op" => op, "result" => outcome(&result))
-            .increment(1);
-        metrics::histogram!("store_call_duration_seconds", "op" => op)
-            .record(begun.elapsed().as_secs_f64());
-        result
-    }
-}
-
-/// The `result` label of a call.
-fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
-    match result {
-        Ok(_) => "ok",
-        Err(StoreError::Unavailable(_)) => "unavailable",
-        Err(StoreError::Full(_)) => "full",
-        Err(StoreError::Corrupt(_)) => "corrupt",
+    /// When a call that begins now must have ended.
+    pub fn end(&self) -> Instant {
+        let limit = Instant::now() + CALL_LIMIT;
+        self.deadline.map_or(limit, |deadline| deadline.min(limit))
     }
 }

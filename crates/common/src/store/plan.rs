@@ -7,7 +7,6 @@ use super::{Check, Op, StoreError, Txn};
 /// Numbers in hash fields stay below this in size, so that every backend computes them exactly.
 pub(super) const NUMBER_LIMIT: i64 = 1_000_000_000_000_000;
 
-/// What a key can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyType {
     Value,
@@ -33,7 +32,6 @@ struct KeyState<'a> {
     fresh: bool,
     /// Fields written by this transaction: what each holds.
     fields: HashMap<&'a str, Option<&'a [u8]>>,
-    /// Which guard looks at its numbers.
     numbers: Option<usize>,
 }
 
@@ -52,12 +50,11 @@ pub(super) fn corrupt(key: &str) -> StoreError {
 }
 
 /// A key without what follows its first part: errors are logged, and keys hold user ids.
-fn family(key: &str) -> &str {
+pub(super) fn family(key: &str) -> &str {
     key.split(':').next().unwrap_or_default()
 }
 
 impl Op {
-    /// The key it changes.
     pub(super) fn key(&self) -> &str {
         match self {
             Op::Set { key, .. }
@@ -94,7 +91,7 @@ impl Check {
     fn proves(&self) -> Option<(&str, KeyState<'_>)> {
         let (key, kind) = match self {
             Check::Absent(key) => return Some((key, KeyState::of(None, true))),
-            Check::Exists(_) => return None,
+            Check::Exists(_) | Check::Before(..) => return None,
             Check::Equals(key, _) => (key, KeyType::Value),
             Check::FieldEquals(key, ..)
             | Check::FieldAbsent(key, _)
@@ -141,12 +138,7 @@ pub(super) fn guards(txn: &Txn) -> Result<Vec<Precondition<'_>>, StoreError> {
 
 impl<'a> KeyState<'a> {
     fn of(kind: Option<KeyType>, fresh: bool) -> Self {
-        Self {
-            kind,
-            fresh,
-            fields: HashMap::new(),
-            numbers: None,
-        }
+        Self { kind, fresh, fields: HashMap::new(), numbers: None }
     }
 
     fn look_at(&mut self, key: &'a str, field: &'a str, guards: &mut Vec<Precondition<'a>>) {

@@ -16,9 +16,7 @@ pub struct Quota {
 /// What counts the requests of one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// Where it is kept.
     pub key: Key,
-    /// What it holds.
     pub quota: Quota,
 }
 
@@ -27,9 +25,7 @@ pub struct Bucket {
 pub struct Admission {
     /// Whether it may pass; if not, nothing was taken.
     pub allowed: bool,
-    /// How many more would pass now.
     pub remaining: u32,
-    /// When the bucket is full again.
     pub reset_after: Duration,
     /// When the next one of the same cost would pass; zero where it would pass now.
     pub retry_after: Duration,
@@ -39,7 +35,6 @@ pub struct Admission {
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 impl Quota {
-    /// How many at once: at least 1.
     pub(super) fn burst(&self) -> i64 {
         i64::from(self.burst.max(1))
     }
@@ -66,15 +61,8 @@ impl Quota {
         if allowed {
             full = next;
         }
-        (
-            full,
-            admission(
-                allowed,
-                (limit - full) / step,
-                full - now,
-                full + cost.max(1) * step - limit,
-            ),
-        )
+        let retry_after = full + cost.max(1) * step - limit;
+        (full, admission(allowed, (limit - full) / step, full - now, retry_after))
     }
 }
 

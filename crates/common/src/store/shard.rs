@@ -7,9 +7,7 @@ pub const SHARDS: u8 = 64;
 pub fn shard(user: &str) -> u8 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let hash = user.bytes().fold(OFFSET, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
-    });
+    let hash = user.bytes().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
     u8::try_from(hash % u64::from(SHARDS)).unwrap_or_default()
 }
 

@@ -12,34 +12,31 @@ pub enum Read {
     /// All fields of a hash: [`Snapshot::fields`].
     Fields(Key),
     /// Items of a list from `start` to `stop`, both included; negative counts from the end (-1 is the last): [`Snapshot::items`].
-    Items {
-        /// The list.
-        key: Key,
-        /// First position.
-        start: i64,
-        /// Last position.
-        stop: i64,
-    },
+    Items { key: Key, start: i64, stop: i64 },
     /// How many items a list has: [`Snapshot::count`].
     Length(Key),
     /// Members of an index by falling score (then falling member), below `before` if given: [`Snapshot::members`].
     Newest {
-        /// The index.
         key: Key,
         /// Only members that come after this (score, member) in that order: the last of the page before.
         before: Option<(i64, String)>,
-        /// At most that many.
         limit: usize,
     },
     /// Members of an index with a score of at least `score`, by rising score: [`Snapshot::members`].
-    Since {
-        /// The index.
-        key: Key,
-        /// Lowest score.
-        score: i64,
-        /// At most that many.
-        limit: usize,
-    },
+    Since { key: Key, score: i64, limit: usize },
+}
+
+impl Read {
+    pub fn key(&self) -> &str {
+        match self {
+            Read::Value(key)
+            | Read::Fields(key)
+            | Read::Length(key)
+            | Read::Items { key, .. }
+            | Read::Newest { key, .. }
+            | Read::Since { key, .. } => key,
+        }
+    }
 }
 
 /// What one [`Read`] found.
@@ -83,7 +80,6 @@ impl Snapshot {
         }
     }
 
-    /// The list items at position `i` of the reads.
     pub fn items(&mut self, i: usize) -> Vec<Bytes> {
         match self.found.get_mut(i) {
             Some(Found::Items(items)) => std::mem::take(items),
@@ -91,7 +87,6 @@ impl Snapshot {
         }
     }
 
-    /// The list length at position `i` of the reads.
     pub fn count(&self, i: usize) -> u64 {
         match self.found.get(i) {
             Some(Found::Count(count)) => *count,
@@ -99,7 +94,6 @@ impl Snapshot {
         }
     }
 
-    /// The index members at position `i` of the reads.
     pub fn members(&mut self, i: usize) -> Vec<(String, i64)> {
         match self.found.get_mut(i) {
             Some(Found::Members(members)) => std::mem::take(members),

@@ -9,11 +9,8 @@ use super::{Bytes, Key};
 pub enum Check {
     /// The key, of any type, is absent (or expired).
     Absent(Key),
-    /// The key, of any type, exists.
     Exists(Key),
-    /// The plain value is exactly this.
     Equals(Key, Bytes),
-    /// The hash field is exactly this.
     FieldEquals(Key, String, Bytes),
     /// The hash, or that field of it, is absent.
     FieldAbsent(Key, String),
@@ -21,6 +18,9 @@ pub enum Check {
     FieldAtMost(Key, String, i64),
     /// The list has exactly that many items; an absent one has 0.
     LengthIs(Key, u64),
+    /// The store's clock is before this time (Unix milliseconds): a transaction that waited for a frozen store until its caller
+    /// had given it up is not applied any more. The key only says where.
+    Before(Key, i64),
 }
 
 /// One change. Each is total: it cannot fail halfway through a transaction for the state that it finds.
@@ -28,18 +28,13 @@ pub enum Check {
 pub enum Op {
     /// Sets a plain value; it lives for `ttl`, or for ever. Replaces whatever the key held.
     Set {
-        /// The key.
         key: Key,
-        /// Its new value.
         value: Bytes,
-        /// How long it lives.
         ttl: Option<Duration>,
     },
-    /// Removes a key of any type.
     Delete(Key),
     /// Sets how long an existing key lives from now on; `None` for ever. Applied: whether the key existed.
     Expire(Key, Option<Duration>),
-    /// Sets a hash field.
     FieldSet(Key, String, Bytes),
     /// Removes a hash field; a hash without fields is absent.
     FieldDelete(Key, String),
@@ -55,7 +50,6 @@ pub enum Op {
     Pop(Key),
     /// Puts a member into an index, or gives it a new score.
     MemberSet(Key, String, i64),
-    /// Takes a member out of an index.
     MemberDelete(Key, String),
     /// Takes all members with a score below this out of an index.
     MembersBelow(Key, i64),
@@ -67,21 +61,37 @@ pub enum Op {
 /// so what begins something new says that first, and what ends something begins with what it takes away.
 #[derive(Clone, Debug, Default)]
 pub struct Txn {
-    /// What must hold.
     pub checks: Vec<Check>,
-    /// What is then done, in order.
     pub ops: Vec<Op>,
-    /// Whether the embedded store must have it on disk before it answers. Redis decides by its `appendfsync`.
+    /// Whether the embedded store must have it on disk before it answers, and with `store.durability = "replicated"` every replica.
+    /// Redis decides by its `appendfsync`.
     pub durable: bool,
 }
 
+impl Check {
+    pub(super) fn key(&self) -> &str {
+        match self {
+            Self::Absent(key)
+            | Self::Exists(key)
+            | Self::Equals(key, _)
+            | Self::FieldEquals(key, ..)
+            | Self::FieldAbsent(key, _)
+            | Self::FieldAtMost(key, ..)
+            | Self::LengthIs(key, _)
+            | Self::Before(key, _) => key,
+        }
+    }
+}
+
 impl Txn {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let checks = self.checks.iter().map(Check::key);
+        checks.chain(self.ops.iter().map(Op::key))
+    }
+
     /// An empty transaction that is on disk before it is answered.
     pub fn durable() -> Self {
-        Self {
-            durable: true,
-            ..Self::default()
-        }
+        Self { durable: true, ..Self::default() }
     }
 
     /// An empty transaction that a crash of the machine may lose: for what can be found out again.
@@ -89,14 +99,18 @@ impl Txn {
         Self::default()
     }
 
-    /// Adds a condition.
     #[must_use]
     pub fn check(mut self, check: Check) -> Self {
         self.checks.push(check);
         self
     }
 
-    /// Adds a change.
+    #[must_use]
+    pub fn ops(mut self, ops: impl IntoIterator<Item = Op>) -> Self {
+        self.ops.extend(ops);
+        self
+    }
+
     #[must_use]
     pub fn op(mut self, op: Op) -> Self {
         self.ops.push(op);
@@ -104,7 +118,6 @@ impl Txn {
     }
 }
 
-/// How a [`Txn`] went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
     /// Every check held; every operation is done.

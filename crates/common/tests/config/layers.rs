@@ -19,19 +19,10 @@ fn nothing_set_gives_the_defaults_of_one_persons_machine() {
     assert_eq!(settings.auth.login, LoginMode::Open);
     assert_eq!(settings.auth.registration, Registration::Open);
     assert_eq!(settings.auth.access_ttl, Duration::from_secs(3600));
-    assert_eq!(
-        settings.chat.auth_url.unwrap().as_str(),
-        "http://127.0.0.1:9001/"
-    );
+    assert_eq!(settings.chat.auth_url.unwrap().as_str(), "http://127.0.0.1:9001/");
     assert_eq!(settings.chat.session_ttl, None);
-    assert_eq!(
-        settings.llm.providers,
-        [ProviderKind::Ollama, ProviderKind::Demo]
-    );
-    assert_eq!(
-        settings.llm.huggingface.base_url.as_str(),
-        "https://router.huggingface.co/v1"
-    );
+    assert_eq!(settings.llm.providers, [ProviderKind::Ollama, ProviderKind::Demo]);
+    assert_eq!(settings.llm.huggingface.base_url.as_str(), "https://router.huggingface.co/v1");
     assert_eq!(settings.rate_limit.requests.get(), 10);
     assert_eq!(settings.telemetry.log_format, LogFormat::Text);
 }
@@ -43,10 +34,7 @@ fn each_environment_has_its_own_defaults() {
     assert_eq!(staging.auth.login, LoginMode::Open);
     assert_eq!(staging.auth.access_ttl, Duration::from_secs(900));
     assert_eq!(staging.auth.keys_dir, Path::new("/data/keys"));
-    assert_eq!(
-        staging.chat.session_ttl,
-        Some(Duration::from_secs(30 * 86_400))
-    );
+    assert_eq!(staging.chat.session_ttl, Some(Duration::from_secs(30 * 86_400)));
     assert_eq!(redis(&staging), "redis://redis:6379/0");
     assert_eq!(staging.llm.ollama.base_url.as_str(), "http://ollama:11434/");
     assert_eq!(staging.llm.providers, [ProviderKind::Ollama]);
@@ -75,15 +63,9 @@ fn later_layers_win() {
     )
     .unwrap();
     let folder = ("CONFIG_DIR", folder.path().to_str().unwrap());
-    assert_eq!(
-        redis(&good(Binary::Chat, &[folder, AUTH_URL])),
-        "redis://file"
-    );
+    assert_eq!(redis(&good(Binary::Chat, &[folder, AUTH_URL])), "redis://file");
     let known_name = ("REDIS_URL", "redis://known");
-    assert_eq!(
-        redis(&good(Binary::Chat, &[folder, AUTH_URL, known_name])),
-        "redis://known"
-    );
+    assert_eq!(redis(&good(Binary::Chat, &[folder, AUTH_URL, known_name])), "redis://known");
     let own_name = ("CHATBOT__STORE__URL", "redis://own");
     let settings = good(Binary::Chat, &[folder, AUTH_URL, known_name, own_name]);
     assert_eq!(redis(&settings), "redis://own");
@@ -93,17 +75,10 @@ fn later_layers_win() {
 #[test]
 fn a_file_in_config_dir_replaces_the_compiled_in_one_of_its_name() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(
-        folder.path().join("dev.toml"),
-        "[llm]\nproviders = ['demo']\n",
-    )
-    .unwrap();
+    fs::write(folder.path().join("dev.toml"), "[llm]\nproviders = ['demo']\n").unwrap();
     let settings = good(
         Binary::Auth,
-        &[
-            ("CONFIG_DIR", folder.path().to_str().unwrap()),
-            ("REDIS_URL", "redis://r"),
-        ],
+        &[("CONFIG_DIR", folder.path().to_str().unwrap()), ("REDIS_URL", "redis://r")],
     );
     assert_eq!(settings.llm.providers, [ProviderKind::Demo]);
     assert_eq!(
@@ -125,20 +100,14 @@ fn well_known_names_set_their_settings() {
             ("RUST_LOG", "warn,chat=debug"),
         ],
     );
-    assert_eq!(
-        settings.llm.ollama.base_url.as_str(),
-        "http://127.0.0.1:8080/"
-    );
+    assert_eq!(settings.llm.ollama.base_url.as_str(), "http://127.0.0.1:8080/");
     assert_eq!(settings.llm.openai.base_url.as_str(), "http://vllm:8000/v1");
     assert_eq!(
         settings.llm.openai.api_key.unwrap().expose_secret(),
         "007",
         "a key is a text, not a number"
     );
-    assert_eq!(
-        settings.llm.huggingface.api_key.unwrap().expose_secret(),
-        "1e5"
-    );
+    assert_eq!(settings.llm.huggingface.api_key.unwrap().expose_secret(), "1e5");
     assert_eq!(settings.telemetry.log_filter, "warn,chat=debug");
 }
 
@@ -146,12 +115,7 @@ fn well_known_names_set_their_settings() {
 fn an_empty_well_known_name_sets_nothing() {
     let settings = good(
         Binary::Chat,
-        &[
-            ("REDIS_URL", ""),
-            ("OLLAMA_HOST", " "),
-            ("RUST_LOG", ""),
-            ("HF_TOKEN", ""),
-        ],
+        &[("REDIS_URL", ""), ("OLLAMA_HOST", " "), ("RUST_LOG", ""), ("HF_TOKEN", "")],
     );
     assert_eq!(redis(&settings), "redis://127.0.0.1:6379/0");
     assert!(settings.llm.huggingface.api_key.is_none());
@@ -163,10 +127,7 @@ fn lists_are_comma_separated_and_durations_have_units() {
         Binary::Chat,
         &[
             ("CHATBOT__LLM__PROVIDERS", "demo, ollama"),
-            (
-                "CHATBOT__SERVER__TRUSTED_PROXIES",
-                "10.0.0.5,192.168.0.0/16,::1",
-            ),
+            ("CHATBOT__SERVER__TRUSTED_PROXIES", "10.0.0.5,192.168.0.0/16,::1"),
             ("CHATBOT__SERVER__ALLOWED_HOSTS", "Chat.Example.com"),
             (
                 "CHATBOT__CHAT__ALLOWED_ORIGINS",
@@ -179,16 +140,9 @@ fn lists_are_comma_separated_and_durations_have_units() {
             ("CHATBOT__RATE_LIMIT__TOKENS_PER_DAY", "50000"),
         ],
     );
-    assert_eq!(
-        settings.llm.providers,
-        [ProviderKind::Demo, ProviderKind::Ollama]
-    );
-    let proxies: Vec<String> = settings
-        .server
-        .trusted_proxies
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    assert_eq!(settings.llm.providers, [ProviderKind::Demo, ProviderKind::Ollama]);
+    let proxies: Vec<String> =
+        settings.server.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(proxies, ["10.0.0.5/32", "192.168.0.0/16", "::1/128"]);
     assert_eq!(settings.server.allowed_hosts, ["chat.example.com"]);
     assert_eq!(
@@ -235,14 +189,8 @@ fn any_variable_can_be_given_as_a_file_and_loses_one_newline() {
         Binary::Chat,
         &[
             ("REDIS_URL_FILE", &file("redis", "redis://:a@store/1\n")),
-            (
-                "CHATBOT__LLM__OPENAI__API_KEY_FILE",
-                &file("key", "007\r\n"),
-            ),
-            (
-                "CHATBOT__CHAT__SYSTEM_PROMPT_FILE",
-                &file("prompt", "Be brief.\n\n"),
-            ),
+            ("CHATBOT__LLM__OPENAI__API_KEY_FILE", &file("key", "007\r\n")),
+            ("CHATBOT__CHAT__SYSTEM_PROMPT_FILE", &file("prompt", "Be brief.\n\n")),
             ("ENVIRONMENT_FILE", &file("environment", "stg\n")),
             ("OPENAI_API_KEY", ""),
         ],

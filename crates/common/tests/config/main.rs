@@ -12,14 +12,11 @@ use common::config::{Binary, InvalidSettings, Loaded, Settings, StoreUrl};
 use secrecy::ExposeSecret;
 
 fn variables(given: &[(&str, &str)]) -> BTreeMap<String, String> {
-    given
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn load(binary: Binary, given: &[(&str, &str)]) -> Result<Settings, InvalidSettings> {
-    Settings::load(binary, &variables(given))
+    Loaded::load(binary, &variables(given)).map(|loaded| loaded.settings)
 }
 
 fn good(binary: Binary, given: &[(&str, &str)]) -> Settings {
@@ -31,9 +28,7 @@ fn bad(binary: Binary, given: &[(&str, &str)]) -> String {
 }
 
 fn shown(binary: Binary, given: &[(&str, &str)]) -> String {
-    Loaded::load(binary, &variables(given))
-        .map(|loaded| loaded.to_string())
-        .unwrap()
+    Loaded::load(binary, &variables(given)).map(|loaded| loaded.to_string()).unwrap()
 }
 
 fn redis(settings: &Settings) -> &str {

@@ -15,20 +15,15 @@ fn chatbot_keeps_its_own_store_in_every_environment_unless_told_otherwise() {
             "{environment}"
         );
         assert!(settings.chat.auth_url.is_none());
-        let told = good(
-            Binary::Chatbot,
-            &[("ENVIRONMENT", environment), ("REDIS_URL", "redis://r")],
-        );
+        let told =
+            good(Binary::Chatbot, &[("ENVIRONMENT", environment), ("REDIS_URL", "redis://r")]);
         assert_eq!(redis(&told), "redis://r");
     }
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("stg.toml"), "[store]\nurl = 'memory:'\n").unwrap();
     let told = good(
         Binary::Chatbot,
-        &[
-            ("ENVIRONMENT", "stg"),
-            ("CONFIG_DIR", folder.path().to_str().unwrap()),
-        ],
+        &[("ENVIRONMENT", "stg"), ("CONFIG_DIR", folder.path().to_str().unwrap())],
     );
     assert!(matches!(told.store.url, StoreUrl::Memory));
 }
@@ -51,56 +46,30 @@ fn only_chatbot_has_a_store_of_its_own() {
 #[test]
 fn production_wants_what_the_binary_uses() {
     let names = |binary, given: &[(&str, &str)]| -> Vec<String> {
-        load(binary, given)
-            .unwrap_err()
-            .0
-            .into_iter()
-            .map(|problem| problem.setting)
-            .collect()
+        load(binary, given).unwrap_err().0.into_iter().map(|problem| problem.setting).collect()
     };
-    assert_eq!(
-        names(Binary::Auth, &[("ENVIRONMENT", "prod")]),
-        ["store.url"]
-    );
-    assert_eq!(
-        names(Binary::Chat, &[("ENVIRONMENT", "prod")]),
-        ["store.url", "chat.auth_url"]
-    );
-    good(
-        Binary::Auth,
-        &[("ENVIRONMENT", "prod"), ("REDIS_URL", "redis://r")],
-    );
+    assert_eq!(names(Binary::Auth, &[("ENVIRONMENT", "prod")]), ["store.url"]);
+    assert_eq!(names(Binary::Chat, &[("ENVIRONMENT", "prod")]), ["store.url", "chat.auth_url"]);
+    good(Binary::Auth, &[("ENVIRONMENT", "prod"), ("REDIS_URL", "redis://r")]);
     good(Binary::Chatbot, &[("ENVIRONMENT", "prod")]);
 }
 
 #[test]
 fn production_refuses_open_login_and_easy_passwords_of_the_store() {
-    let login = bad(
-        Binary::Chatbot,
-        &[("ENVIRONMENT", "prod"), ("CHATBOT__AUTH__LOGIN", "open")],
-    );
+    let login = bad(Binary::Chatbot, &[("ENVIRONMENT", "prod"), ("CHATBOT__AUTH__LOGIN", "open")]);
     assert!(
         login.starts_with("auth.login (from CHATBOT__AUTH__LOGIN): open login is refused in prod"),
         "{login}"
     );
     for password in ["changeme", "canary", "aaaaaaaaaaaaaaaa"] {
         let url = format!("redis://:{password}@r");
-        let problem = bad(
-            Binary::Auth,
-            &[("ENVIRONMENT", "prod"), ("REDIS_URL", &url)],
-        );
+        let problem = bad(Binary::Auth, &[("ENVIRONMENT", "prod"), ("REDIS_URL", &url)]);
         assert!(
             problem.starts_with("store.url (from REDIS_URL)") && !problem.contains(password),
             "{problem}"
         );
     }
-    good(
-        Binary::Auth,
-        &[
-            ("ENVIRONMENT", "prod"),
-            ("REDIS_URL", "redis://:x8Jd0-qLw3mZ@r"),
-        ],
-    );
+    good(Binary::Auth, &[("ENVIRONMENT", "prod"), ("REDIS_URL", "redis://:x8Jd0-qLw3mZ@r")]);
 }
 
 #[test]
@@ -142,30 +111,17 @@ fn a_listed_provider_that_needs_a_key_says_so_at_the_start() {
     good(Binary::Auth, &[listed]);
     good(
         Binary::Chat,
-        &[
-            listed,
-            ("HF_TOKEN", "k"),
-            ("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1"),
-        ],
+        &[listed, ("HF_TOKEN", "k"), ("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")],
     );
 }
 
 #[test]
 fn two_listeners_of_a_process_cannot_share_a_port() {
-    let problem = bad(
-        Binary::Chatbot,
-        &[("CHATBOT__CHAT__ADMIN_LISTEN", "127.0.0.1:9001")],
-    );
+    let problem = bad(Binary::Chatbot, &[("CHATBOT__CHAT__ADMIN_LISTEN", "127.0.0.1:9001")]);
     assert!(problem.starts_with("chat.admin_listen (from CHATBOT__CHAT__ADMIN_LISTEN): 127.0.0.1:9001 is also auth.listen"), "{problem}");
-    good(
-        Binary::Chat,
-        &[("CHATBOT__CHAT__ADMIN_LISTEN", "127.0.0.1:9001")],
-    );
+    good(Binary::Chat, &[("CHATBOT__CHAT__ADMIN_LISTEN", "127.0.0.1:9001")]);
     good(
         Binary::Chatbot,
-        &[
-            ("CHATBOT__CHAT__LISTEN", "127.0.0.1:0"),
-            ("CHATBOT__AUTH__LISTEN", "127.0.0.1:0"),
-        ],
+        &[("CHATBOT__CHAT__LISTEN", "127.0.0.1:0"), ("CHATBOT__AUTH__LISTEN", "127.0.0.1:0")],
     );
 }

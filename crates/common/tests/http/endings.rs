@@ -21,11 +21,9 @@ use crate::{
 #[tokio::test]
 async fn while_draining_it_answers_and_closes_and_then_it_ends() {
     let shutdown = Shutdown::new();
-    let health = health::Health::new("Chat", shutdown.clone()).build();
-    let router = wrap(
-        health::routes(health),
-        Layers::new("test", HostPolicy::any(), &server_settings()),
-    );
+    let health = health::Health::builder("Chat", shutdown.clone()).build();
+    let router =
+        wrap(health::routes(health), Layers::new("test", HostPolicy::any(), &server_settings()));
     let site = Site::serving(router, ConnectionLimits::default(), shutdown).await;
     let mut kept = site.connect().await;
     kept.send(b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -35,10 +33,7 @@ async fn while_draining_it_answers_and_closes_and_then_it_ends() {
     for raw in [&mut kept, &mut site.connect().await] {
         raw.send(b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n").await;
         let answer = raw.answer_then_end().await;
-        assert_eq!(
-            (answer.status, answer.header("connection")),
-            (503, Some("close"))
-        );
+        assert_eq!((answer.status, answer.header("connection")), (503, Some("close")));
         assert_eq!(answer.json()["missing"][0], "draining");
     }
 
@@ -46,11 +41,7 @@ async fn while_draining_it_answers_and_closes_and_then_it_ends() {
     let begun = Instant::now();
     site.shutdown.stop();
     site.shutdown.finished().await;
-    assert!(
-        begun.elapsed() < Duration::from_millis(1500),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
     drop(idle);
 }
 
@@ -64,11 +55,7 @@ async fn an_answer_without_end_is_ended_by_the_stop() {
     let begun = Instant::now();
     site.shutdown.stop();
     site.shutdown.finished().await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -81,11 +68,7 @@ async fn a_websocket_is_held_to_no_limit_of_requests_and_keeps_its_place() {
             while let Some(Ok(_)) = socket.recv().await {}
         })
     });
-    let limits = ConnectionLimits {
-        idle: HEAD,
-        max_connections: 1,
-        ..short()
-    };
+    let limits = ConnectionLimits { idle: HEAD, max_connections: 1, ..short() };
     let router = wrap(
         Router::new().route("/ws", socket),
         Layers::new("test", HostPolicy::any(), &server_settings()),
@@ -105,10 +88,7 @@ async fn a_websocket_is_held_to_no_limit_of_requests_and_keeps_its_place() {
         got.extend_from_slice(&buffer[..n]);
     }
     assert!(got.starts_with(b"HTTP/1.1 101 "));
-    assert!(
-        site.connect().await.read_to_end().await.is_empty(),
-        "the socket counts as open"
-    );
+    assert!(site.connect().await.read_to_end().await.is_empty(), "the socket counts as open");
     drop(raw);
     for _ in 0..200 {
         if site.ask("GET /nowhere", &[]).await.status == 404 {
@@ -132,18 +112,11 @@ async fn a_client_that_leaves_ends_its_handler() {
         let _ended = Ended(told);
         std::future::pending::<&'static str>().await
     });
-    let site = Site::serving(
-        Router::new().route("/wait", waiting),
-        short(),
-        Shutdown::new(),
-    )
-    .await;
+    let site = Site::serving(Router::new().route("/wait", waiting), short(), Shutdown::new()).await;
     let mut raw = site.connect().await;
     raw.send(b"GET /wait HTTP/1.1\r\nhost: a\r\n\r\n").await;
     sleep(HEAD).await;
     assert!(ended.try_recv().is_err());
     drop(raw);
-    tokio::time::timeout(Duration::from_secs(2), ended.recv())
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(2), ended.recv()).await.unwrap();
 }

@@ -22,24 +22,16 @@ async fn an_allowed_request_id_comes_back_and_any_other_is_replaced() {
 #[tokio::test]
 async fn an_unknown_path_and_a_wrong_method_are_problems() {
     let site = Site::open().await;
-    site.ask("GET /nowhere", &[])
-        .await
-        .is_problem(404, "not_found");
-    for method in [
-        "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "MADEUP", "post",
-    ] {
-        let answer = site
-            .ask(&format!("{method} /who"), &[("x-secret", "s3cret")])
-            .await;
+    site.ask("GET /nowhere", &[]).await.is_problem(404, "not_found");
+    for method in ["PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "MADEUP", "post"] {
+        let answer = site.ask(&format!("{method} /who"), &[("x-secret", "s3cret")]).await;
         answer.is_problem(405, "method_not_allowed");
         assert_eq!(answer.header("allow"), Some("GET,HEAD"), "{method}");
         assert!(!answer.body.contains("s3cret"));
     }
     let head = site.ask("HEAD /who", &[]).await;
     assert_eq!((head.status, head.body.as_str()), (200, ""));
-    site.ask("GET /echo", &[])
-        .await
-        .is_problem(405, "method_not_allowed");
+    site.ask("GET /echo", &[]).await.is_problem(405, "method_not_allowed");
 }
 
 #[tokio::test]
@@ -51,19 +43,13 @@ async fn every_answer_has_the_security_headers() {
             ("x-content-type-options", "nosniff"),
             ("cache-control", "no-store"),
             ("referrer-policy", "no-referrer"),
-            (
-                "content-security-policy",
-                "default-src 'none'; frame-ancestors 'none'",
-            ),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
         ] {
             assert_eq!(answer.header(name), Some(value), "{path}");
         }
         assert_eq!(answer.header("server"), None);
     }
-    assert_eq!(
-        site.ask("GET /cached", &[]).await.header("cache-control"),
-        Some("max-age=60")
-    );
+    assert_eq!(site.ask("GET /cached", &[]).await.header("cache-control"), Some("max-age=60"));
 }
 
 #[tokio::test]
@@ -88,21 +74,10 @@ async fn a_failure_says_what_to_do_and_not_what_broke() {
 async fn too_much_of_an_address_or_of_headers_is_refused() {
     let site = Site::open().await;
     let path = |length: usize| format!("GET /{}", "x".repeat(length - 1));
-    site.ask(&path(8 * 1024), &[])
-        .await
-        .is_problem(404, "not_found");
-    site.ask(&path(8 * 1024 + 1), &[])
-        .await
-        .is_problem(414, "uri_too_long");
-    site.ask(&path(40 * 1024), &[])
-        .await
-        .is_problem(414, "uri_too_long");
-    assert_eq!(
-        site.ask("GET /who", &[("x-large", &"y".repeat(31 * 1024))])
-            .await
-            .status,
-        200
-    );
+    site.ask(&path(8 * 1024), &[]).await.is_problem(404, "not_found");
+    site.ask(&path(8 * 1024 + 1), &[]).await.is_problem(414, "uri_too_long");
+    site.ask(&path(40 * 1024), &[]).await.is_problem(414, "uri_too_long");
+    assert_eq!(site.ask("GET /who", &[("x-large", &"y".repeat(31 * 1024))]).await.status, 200);
     for length in [32 * 1024, 64 * 1024] {
         site.ask("GET /who", &[("x-large", &"y".repeat(length))])
             .await
@@ -110,20 +85,11 @@ async fn too_much_of_an_address_or_of_headers_is_refused() {
     }
     let many = |count: usize| vec![("x-many", "1"); count - 2];
     assert_eq!(site.ask("GET /who", &many(64)).await.status, 200);
-    site.ask("GET /who", &many(65))
-        .await
-        .is_problem(431, "headers_too_large");
-    site.ask("GET /who", &many(256))
-        .await
-        .is_problem(431, "headers_too_large");
+    site.ask("GET /who", &many(65)).await.is_problem(431, "headers_too_large");
+    site.ask("GET /who", &many(256)).await.is_problem(431, "headers_too_large");
     // Past what the parser has room for it refuses by itself.
     assert_eq!(site.ask("GET /who", &many(257)).await.status, 431);
-    assert_eq!(
-        site.ask("GET /who", &[("x-large", &"y".repeat(400 * 1024))])
-            .await
-            .status,
-        431
-    );
+    assert_eq!(site.ask("GET /who", &[("x-large", &"y".repeat(400 * 1024))]).await.status, 431);
 }
 
 #[tokio::test]
@@ -178,9 +144,7 @@ impl Site {
     async fn say_and_leave(&self, head: &str) -> u16 {
         let mut raw = self.connect().await;
         raw.send(head.as_bytes()).await;
-        tokio::io::AsyncWriteExt::shutdown(&mut raw.0)
-            .await
-            .unwrap();
+        tokio::io::AsyncWriteExt::shutdown(&mut raw.0).await.unwrap();
         raw.answer_then_end().await.status
     }
 }
@@ -189,17 +153,9 @@ impl Site {
 async fn a_guarded_listener_answers_to_its_own_names_alone() {
     let hosts = HostPolicy::guarded(vec!["chat.example.org".into()], || true);
     let site = Site::with_layers(|layers| layers.hosts = hosts).await;
-    let ask = async |host: &str| {
-        site.say(&format!("GET /who HTTP/1.0\r\nhost: {host}\r\n\r\n"))
-            .await
-    };
-    for host in [
-        "localhost:9001",
-        "127.0.0.1",
-        "[::1]:1",
-        "chat",
-        "chat.example.org:443",
-    ] {
+    let ask =
+        async |host: &str| site.say(&format!("GET /who HTTP/1.0\r\nhost: {host}\r\n\r\n")).await;
+    for host in ["localhost:9001", "127.0.0.1", "[::1]:1", "chat", "chat.example.org:443"] {
         assert_eq!(ask(host).await.status, 200, "{host}");
     }
     for host in ["evil.example", "127.0.0.1.evil.example:9001"] {
@@ -226,21 +182,15 @@ async fn only_allowed_origins_may_read_answers() {
     };
     let answer = preflight("https://app.example").await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
-    assert_eq!(
-        answer.header("access-control-allow-origin"),
-        Some("https://app.example")
-    );
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
     assert_eq!(
         answer.header("access-control-allow-headers"),
         Some("authorization, content-type, x-stainless-lang")
     );
     assert_eq!(answer.header("access-control-allow-credentials"), None);
-    for foreign in [
-        "https://evil.example",
-        "https://app.example.evil.example",
-        "null",
-        "http://app.example",
-    ] {
+    for foreign in
+        ["https://evil.example", "https://app.example.evil.example", "null", "http://app.example"]
+    {
         let answer = preflight(foreign).await;
         assert_eq!(
             (answer.status, answer.header("access-control-allow-origin")),
@@ -250,14 +200,9 @@ async fn only_allowed_origins_may_read_answers() {
         answer.is_problem(403, "origin_refused");
         assert!(answer.body.contains("chat.allowed_origins"), "{answer:?}");
     }
-    let answer = site
-        .ask("GET /nowhere", &[("origin", "https://app.example")])
-        .await;
+    let answer = site.ask("GET /nowhere", &[("origin", "https://app.example")]).await;
     answer.is_problem(404, "not_found");
-    assert_eq!(
-        answer.header("access-control-allow-origin"),
-        Some("https://app.example")
-    );
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
     let exposed = answer.header("access-control-expose-headers").unwrap();
     for header in ["RateLimit", "Retry-After", "X-Should-Retry"] {
         assert!(exposed.contains(header), "{header}");
@@ -269,24 +214,16 @@ async fn only_allowed_origins_may_read_answers() {
 async fn a_forwarded_address_is_believed_of_trusted_proxies_alone() {
     let forwarded = [("x-forwarded-for", "6.6.6.6, 203.0.113.7")];
     let site = Site::open().await;
-    assert_eq!(
-        site.ask("GET /who", &forwarded).await.json()["address"],
-        "127.0.0.1"
-    );
+    assert_eq!(site.ask("GET /who", &forwarded).await.json()["address"], "127.0.0.1");
     let trusted = vec!["127.0.0.0/8".parse().unwrap()];
     let site = Site::with_layers(|layers| layers.trusted_proxies = trusted).await;
-    assert_eq!(
-        site.ask("GET /who", &forwarded).await.json()["address"],
-        "203.0.113.7"
-    );
+    assert_eq!(site.ask("GET /who", &forwarded).await.json()["address"], "203.0.113.7");
 }
 
 #[tokio::test]
 async fn store_calls_have_a_second_from_the_arrival() {
     let site = Site::open().await;
-    let left = site.ask("GET /who", &[]).await.json()["store_ms"]
-        .as_u64()
-        .unwrap();
+    let left = site.ask("GET /who", &[]).await.json()["store_ms"].as_u64().unwrap();
     assert!((500..=1000).contains(&left), "{left}");
 }
 
@@ -295,17 +232,12 @@ async fn errors_of_another_apis_paths_have_its_shape() {
     let site = Site::with_layers(|layers| {
         layers.error_shape = Some(std::sync::Arc::new(|path, problem| {
             path.starts_with("/v1/")
-                .then(|| json!({"error": {"code": problem.code, "message": problem.detail}}))
+                .then(|| json!({"error": {"code": problem.code, "message": problem.detail}}).into())
         }));
     })
     .await;
     let answer = site.ask("GET /v1/nowhere", &[]).await;
-    assert_eq!(
-        (answer.status, answer.header("content-type")),
-        (404, Some("application/json"))
-    );
+    assert_eq!((answer.status, answer.header("content-type")), (404, Some("application/json")));
     assert_eq!(answer.json()["error"]["code"], "not_found");
-    site.ask("GET /nowhere", &[])
-        .await
-        .is_problem(404, "not_found");
+    site.ask("GET /nowhere", &[]).await.is_problem(404, "not_found");
 }

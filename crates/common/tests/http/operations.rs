@@ -18,32 +18,27 @@ use utoipa::openapi::{InfoBuilder, OpenApiBuilder};
 use crate::site::{Site, server_settings};
 
 async fn admin_site(health: Health, shutdown: Shutdown) -> Site {
-    let router = wrap(
-        admin::router(health, metrics::install(&shutdown), &shutdown),
-        Layers::admin("test"),
-    );
+    let router =
+        wrap(admin::router(health, metrics::install(&shutdown), &shutdown), Layers::admin("test"));
     Site::serving(router, ConnectionLimits::default(), shutdown).await
 }
 
 #[tokio::test]
 async fn health_and_liveness_ask_nobody() {
     let shutdown = Shutdown::new();
-    let health = Health::new("Chat", shutdown.clone())
+    let health = Health::builder("Chat", shutdown.clone())
         .gate("store", async || Err("down".into()))
         .build();
     let site = admin_site(health, shutdown).await;
     let answer = site.ask("GET /health", &[]).await;
-    assert_eq!(
-        answer.body,
-        r#"{"status":"ok","message":"Chat service is running!"}"#
-    );
+    assert_eq!(answer.body, r#"{"status":"ok","message":"Chat service is running!"}"#);
     assert_eq!(site.ask("GET /livez", &[]).await.status, 200);
 }
 
 #[tokio::test]
 async fn readiness_names_what_is_missing_and_only_reports_the_rest() {
     let shutdown = Shutdown::new();
-    let health = Health::new("Chat", shutdown.clone())
+    let health = Health::builder("Chat", shutdown.clone())
         .gate("store", async || Ok(()))
         .report("llm", async || Err("no provider is up".into()))
         .build();
@@ -52,25 +47,16 @@ async fn readiness_names_what_is_missing_and_only_reports_the_rest() {
     assert_eq!(ready.status, 200);
     assert_eq!(ready.json()["checks"]["llm"], "no provider is up");
 
-    let health = Health::new("Chat", shutdown.clone())
+    let health = Health::builder("Chat", shutdown.clone())
         .gate("store", async || Err("it does not answer".into()))
         .gate("keys", std::future::pending)
         .build();
     let site = admin_site(health, shutdown).await;
     let begun = Instant::now();
     let missing = site.ask("GET /readyz", &[]).await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "a check that hangs costs half a second"
-    );
-    assert_eq!(
-        (missing.status, missing.header("retry-after")),
-        (503, Some("1"))
-    );
-    assert_eq!(
-        missing.json()["missing"],
-        serde_json::json!(["store", "keys"])
-    );
+    assert!(begun.elapsed() < Duration::from_secs(2), "a check that hangs costs half a second");
+    assert_eq!((missing.status, missing.header("retry-after")), (503, Some("1")));
+    assert_eq!(missing.json()["missing"], serde_json::json!(["store", "keys"]));
 }
 
 #[tokio::test]
@@ -85,15 +71,10 @@ async fn many_probes_at_once_are_one_look() {
             Ok(())
         }
     };
-    let health = Health::new("Chat", Shutdown::new())
-        .gate("store", check)
-        .build();
+    let health = Health::builder("Chat", Shutdown::new()).gate("store", check).build();
     let probes = (0..50).map(|_| health.ready());
     assert!(
-        futures_util::future::join_all(probes)
-            .await
-            .iter()
-            .all(|ready| ready.status == "ready")
+        futures_util::future::join_all(probes).await.iter().all(|ready| ready.status == "ready")
     );
     assert_eq!(looks.load(Ordering::SeqCst), 1);
 }
@@ -101,7 +82,7 @@ async fn many_probes_at_once_are_one_look() {
 #[tokio::test]
 async fn metrics_name_routes_and_never_paths() {
     let shutdown = Shutdown::new();
-    let site = admin_site(Health::new("Chat", shutdown.clone()).build(), shutdown).await;
+    let site = admin_site(Health::builder("Chat", shutdown.clone()).build(), shutdown).await;
     let public = Site::open().await;
     public.ask("GET /number/7", &[]).await;
     public.ask("GET /secret-path-1", &[]).await;
@@ -113,38 +94,18 @@ async fn metrics_name_routes_and_never_paths() {
 
 #[tokio::test]
 async fn the_description_and_its_page_load_nothing_from_elsewhere() {
-    let openapi = OpenApiBuilder::new()
-        .info(InfoBuilder::new().title("Chat").version("1").build())
-        .build();
-    let router = wrap(
-        docs::routes(openapi),
-        Layers::new("test", HostPolicy::any(), &server_settings()),
-    );
+    let openapi =
+        OpenApiBuilder::new().info(InfoBuilder::new().title("Chat").version("1").build()).build();
+    let router =
+        wrap(docs::routes(openapi), Layers::new("test", HostPolicy::any(), &server_settings()));
     let site = Site::serving(router, ConnectionLimits::default(), Shutdown::new()).await;
-    assert_eq!(
-        site.ask("GET /openapi.json", &[]).await.json()["info"]["title"],
-        "Chat"
-    );
-    assert_eq!(
-        site.ask("GET /docs", &[]).await.header("location"),
-        Some("docs/")
-    );
+    assert_eq!(site.ask("GET /openapi.json", &[]).await.json()["info"]["title"], "Chat");
+    assert_eq!(site.ask("GET /docs", &[]).await.header("location"), Some("docs/"));
     let page = site.ask("GET /docs/", &[]).await;
     assert_eq!(page.status, 200);
-    assert_eq!(
-        page.header("content-type"),
-        Some("text/html; charset=utf-8")
-    );
-    assert!(
-        !page.body.contains("http://") && !page.body.contains("https://"),
-        "{}",
-        page.body
-    );
-    assert!(
-        page.header("content-security-policy")
-            .unwrap()
-            .contains("script-src 'self'")
-    );
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(!page.body.contains("http://") && !page.body.contains("https://"), "{}", page.body);
+    assert!(page.header("content-security-policy").unwrap().contains("script-src 'self'"));
     let script = site.ask("GET /docs/swagger-initializer.js", &[]).await;
     assert!(
         script.body.contains("/openapi.json") && !script.body.contains("petstore"),
@@ -172,42 +133,28 @@ impl io::Write for Lines {
 async fn each_request_is_one_line_that_holds_no_query_and_breaks_nothing() {
     let lines = Lines::default();
     let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .json()
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
     let _logging = tracing::subscriber::set_default(subscriber);
     // While there is one subscriber alone, tracing lets the thread that first comes to a line decide for all whether it is
     // logged, and the other tests' threads have none.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let site = Site::open().await;
-    site.ask("GET /number/7?token=s3cret", &[("x-request-id", "first")])
-        .await;
+    site.ask("GET /number/7?token=s3cret", &[("x-request-id", "first")]).await;
     site.ask(
         "GET /no%0a\"where\x1b[31m\u{e4}",
-        &[
-            ("x-request-id", "second"),
-            ("authorization", "Bearer s3cret"),
-        ],
+        &[("x-request-id", "second"), ("authorization", "Bearer s3cret")],
     )
     .await;
     site.ask("GET /fail", &[("x-request-id", "third")]).await;
     site.ask("GET /panic", &[("x-request-id", "fourth")]).await;
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert!(!text.contains("s3cret"), "{text}");
-    let logged: Vec<serde_json::Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let logged: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let line = |id: &str| {
-        let mut found = logged
-            .iter()
-            .map(|line| &line["fields"])
-            .filter(|fields| fields["request_id"] == id);
-        let fields = found
-            .next()
-            .unwrap_or_else(|| panic!("no line of {id}: {text}"))
-            .clone();
+        let mut found =
+            logged.iter().map(|line| &line["fields"]).filter(|fields| fields["request_id"] == id);
+        let fields = found.next().unwrap_or_else(|| panic!("no line of {id}: {text}")).clone();
         assert!(found.next().is_none(), "one line only: {text}");
         fields
     };
@@ -224,10 +171,5 @@ async fn each_request_is_one_line_that_holds_no_query_and_breaks_nothing() {
     );
     let fourth = line("fourth");
     assert_eq!(fourth["code"], "internal");
-    assert!(
-        fourth["error"]
-            .as_str()
-            .unwrap()
-            .contains("the secret address")
-    );
+    assert!(fourth["error"].as_str().unwrap().contains("the secret address"));
 }

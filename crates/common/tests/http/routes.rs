@@ -49,10 +49,7 @@ pub fn routes() -> Router {
         .route("/panic", get(panic))
         .route("/fail", get(fail))
         .route("/flood", get(flood))
-        .route(
-            "/cached",
-            get(async || ([("cache-control", "max-age=60")], "kept")),
-        )
+        .route("/cached", get(async || ([("cache-control", "max-age=60")], "kept")))
 }
 
 async fn echo(Body(echo): Body<Echo>) -> Json<Echo> {

@@ -47,7 +47,7 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = serve(listener, router, limits, shutdown.clone());
-        drop(shutdown.spawn(async move { serving.await.unwrap() }));
+        drop(shutdown.spawn(serving));
         Self { address, shutdown }
     }
 
@@ -72,14 +72,11 @@ impl Site {
     }
 
     pub async fn post(&self, path: &str, body: &str) -> Answer {
-        self.post_as(path, Some("application/json"), body.as_bytes())
-            .await
+        self.post_as(path, Some("application/json"), body.as_bytes()).await
     }
 
     pub async fn post_as(&self, path: &str, kind: Option<&str>, body: &[u8]) -> Answer {
-        let kind = kind
-            .map(|kind| format!("content-type: {kind}\r\n"))
-            .unwrap_or_default();
+        let kind = kind.map(|kind| format!("content-type: {kind}\r\n")).unwrap_or_default();
         let length = body.len();
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{kind}content-length: {length}\r\n\r\n"
@@ -124,22 +121,14 @@ impl Raw {
         let mut all = Vec::new();
         loop {
             let answer = Answer::parse(&all);
-            let length = answer
-                .header("content-length")
-                .and_then(|text| text.parse::<usize>().ok());
+            let length =
+                answer.header("content-length").and_then(|text| text.parse::<usize>().ok());
             if length.is_some_and(|length| answer.body.len() >= length) {
                 return answer;
             }
             let mut buffer = [0; 4096];
-            let n = timeout(PATIENCE, self.0.read(&mut buffer))
-                .await
-                .expect("no answer")
-                .unwrap();
-            assert!(
-                n > 0,
-                "the connection ended in mid-answer: {}",
-                String::from_utf8_lossy(&all)
-            );
+            let n = timeout(PATIENCE, self.0.read(&mut buffer)).await.expect("no answer").unwrap();
+            assert!(n > 0, "the connection ended in mid-answer: {}", String::from_utf8_lossy(&all));
             all.extend_from_slice(&buffer[..n]);
         }
     }
@@ -157,25 +146,18 @@ impl Answer {
         let text = String::from_utf8_lossy(bytes);
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let mut lines = head.lines();
-        let status = lines
-            .next()
-            .and_then(|line| line.split(' ').nth(1))
-            .and_then(|code| code.parse().ok());
+        let status =
+            lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
         let headers = lines.filter_map(|line| line.split_once(": "));
         Self {
             status: status.unwrap_or(0),
-            headers: headers
-                .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-                .collect(),
+            headers: headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect(),
             body: body.to_owned(),
         }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(other, _)| other == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
     pub fn json(&self) -> Value {
@@ -185,11 +167,7 @@ impl Answer {
     /// Checks that this is a whole problem object with that code.
     pub fn is_problem(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/problem+json"),
-            "{self:?}"
-        );
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let problem = self.json();
         assert_eq!(problem["status"], status);
         assert_eq!(problem["code"], code, "{self:?}");
@@ -214,5 +192,7 @@ pub fn server_settings() -> common::config::Server {
         trusted_proxies: Vec::new(),
         allowed_hosts: Vec::new(),
         drain_timeout: Duration::from_secs(30),
+        inference_body_limit: 32 << 20,
+        body_memory: 256 << 20,
     }
 }

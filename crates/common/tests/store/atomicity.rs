@@ -1,8 +1,10 @@
 //! Many at once: every transaction is whole, and its checks see no other writer in between.
 
-use common::store::{Check, Committed, Op, Read, Store, Txn};
+use std::time::Duration;
 
-use crate::{bytes, done, field, fields, items, key, on_every_backend, push, value};
+use common::store::{Bucket, Check, Committed, Op, Quota, Read, Store, Txn};
+
+use crate::{bytes, done, field, fields, items, key, on_every_backend, push, txn, value};
 
 on_every_backend!(
     two_hundred_guarded_increments_all_count_once,
@@ -10,6 +12,7 @@ on_every_backend!(
     of_many_who_want_the_same_only_one_gets_it,
     a_reader_never_sees_half_a_transaction,
     relaxed_and_durable_writes_keep_their_order,
+    what_another_family_says_decides_too,
 );
 
 async fn together<F>(tasks: impl IntoIterator<Item = F>) -> Vec<F::Output>
@@ -26,17 +29,9 @@ async fn two_hundred_guarded_increments_all_count_once(store: &Store) {
     done(store, [field("h", "n", "0")]).await;
     let increment = |store: Store| async move {
         loop {
-            let held = store
-                .read(vec![Read::Fields(key("h"))])
-                .await
-                .unwrap()
-                .fields(0)["n"]
-                .clone();
-            let next = String::from_utf8(held.to_vec())
-                .unwrap()
-                .parse::<u32>()
-                .unwrap()
-                + 1;
+            let held =
+                store.read(vec![Read::Fields(key("h"))]).await.unwrap().fields(0)["n"].clone();
+            let next = String::from_utf8(held.to_vec()).unwrap().parse::<u32>().unwrap() + 1;
             let raise = Txn::relaxed()
                 .check(Check::FieldEquals(key("h"), "n".into(), held))
                 .op(field("h", "n", &next.to_string()))
@@ -57,16 +52,9 @@ async fn two_hundred_guarded_increments_all_count_once(store: &Store) {
 
 async fn additions_of_many_are_all_there(store: &Store) {
     let add = |store: Store, n: u32| async move {
-        let txn = if n.is_multiple_of(2) {
-            Txn::durable()
-        } else {
-            Txn::relaxed()
-        };
+        let txn = if n.is_multiple_of(2) { Txn::durable() } else { Txn::relaxed() };
         store
-            .commit(
-                txn.op(Op::FieldAdd(key("h"), "n".into(), 1))
-                    .op(push("l", "x")),
-            )
+            .commit(txn.op(Op::FieldAdd(key("h"), "n".into(), 1)).op(push("l", "x")))
             .await
             .unwrap()
     };
@@ -77,20 +65,16 @@ async fn additions_of_many_are_all_there(store: &Store) {
 
 async fn of_many_who_want_the_same_only_one_gets_it(store: &Store) {
     let take = |store: Store, n: usize| async move {
-        let txn = Txn::durable()
-            .check(Check::Absent(key("lease")))
-            .op(Op::Set {
-                key: key("lease"),
-                value: bytes(&n.to_string()),
-                ttl: None,
-            });
+        let txn = Txn::durable().check(Check::Absent(key("lease"))).op(Op::Set {
+            key: key("lease"),
+            value: bytes(&n.to_string()),
+            ttl: None,
+        });
         (n, store.commit(txn).await.unwrap())
     };
     let answers = together((0..100).map(|n| take(store.clone(), n))).await;
-    let winners: Vec<_> = answers
-        .iter()
-        .filter(|(_, answer)| *answer == Committed::Applied)
-        .collect();
+    let winners: Vec<_> =
+        answers.iter().filter(|(_, answer)| *answer == Committed::Applied).collect();
     assert_eq!(winners.len(), 1);
     assert!(
         answers
@@ -105,25 +89,14 @@ async fn a_reader_never_sees_half_a_transaction(store: &Store) {
     let writing = async move {
         for n in 0..200 {
             let text = n.to_string();
-            done(
-                &writer,
-                [
-                    crate::set("a", &text),
-                    field("h", "f", &text),
-                    crate::set("z", &text),
-                ],
-            )
-            .await;
+            done(&writer, [crate::set("a", &text), field("h", "f", &text), crate::set("z", &text)])
+                .await;
         }
     };
     let reader = store.clone();
     let reading = async move {
         for _ in 0..300 {
-            let reads = vec![
-                Read::Value(key("z")),
-                Read::Fields(key("h")),
-                Read::Value(key("a")),
-            ];
+            let reads = vec![Read::Value(key("z")), Read::Fields(key("h")), Read::Value(key("a"))];
             let mut read = reader.read(reads).await.unwrap();
             let (z, a) = (read.value(0), read.value(2));
             assert_eq!(z, a);
@@ -135,12 +108,32 @@ async fn a_reader_never_sees_half_a_transaction(store: &Store) {
 
 async fn relaxed_and_durable_writes_keep_their_order(store: &Store) {
     for n in 0..60u64 {
-        let txn = if n.is_multiple_of(3) {
-            Txn::durable()
-        } else {
-            Txn::relaxed()
-        };
+        let txn = if n.is_multiple_of(3) { Txn::durable() } else { Txn::relaxed() };
         let txn = txn.check(Check::LengthIs(key("l"), n)).op(push("l", "x"));
         assert_eq!(store.commit(txn).await.unwrap(), Committed::Applied);
     }
+}
+
+/// Keys of another family are not declared to Redis as those are that the transaction may write to.
+async fn what_another_family_says_decides_too(store: &Store) {
+    let state = || "i:{alice}:state".to_owned();
+    let revision = |number: &str| Check::FieldEquals(state(), "n".into(), bytes(number));
+    done(store, [Op::FieldSet(state(), "n".into(), bytes("5"))]).await;
+    for (checks, expected) in [
+        (vec![revision("4"), Check::Absent(key("l"))], Committed::Refused(0)),
+        (vec![Check::Absent(key("l")), revision("4")], Committed::Refused(1)),
+        (vec![revision("5"), Check::Exists(key("l")), revision("4")], Committed::Refused(1)),
+        (vec![revision("5"), Check::Absent(key("l")), revision("5")], Committed::Applied),
+        (vec![Check::FieldAbsent(state(), "n".into())], Committed::Refused(0)),
+    ] {
+        let txn = Txn { checks, ..txn([push("l", "x")]) };
+        assert_eq!(store.commit(txn.clone()).await.unwrap(), expected, "{txn:?}");
+    }
+    let bucket =
+        Bucket { key: key("rate"), quota: Quota { burst: 9, period: Duration::from_secs(60) } };
+    let txn = Txn { checks: vec![revision("4")], ..txn([push("l", "x")]) };
+    let (admission, committed) = store.admit_and_commit(&bucket, txn).await.unwrap();
+    assert!(admission.allowed);
+    assert_eq!(committed, Some(Committed::Refused(0)));
+    assert_eq!(items(store, "l").await, ["x"]);
 }

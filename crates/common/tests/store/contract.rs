@@ -1,6 +1,8 @@
 //! What each read, check and operation does, on every backend.
 
-use common::store::{Bytes, Check, Committed, Found, Op, Read, Store, Txn};
+use common::store::{
+    Bytes, Check, Committed, Found, NewStore, Op, Read, Store, Txn, check_format, eviction_warning,
+};
 
 use crate::{
     bytes, done, field, fields, items, key, member, members, on_every_backend, one, push, set,
@@ -24,6 +26,7 @@ on_every_backend!(
     long_transactions_are_whole,
     an_empty_call_is_fine,
     the_store_answers_a_ping,
+    a_store_of_another_format_is_refused,
 );
 
 async fn a_value_is_set_replaced_and_deleted(store: &Store) {
@@ -41,11 +44,7 @@ async fn values_are_kept_byte_for_byte(store: &Store) {
     done(
         store,
         [
-            Op::Set {
-                key: key("odd"),
-                value: odd.clone(),
-                ttl: None,
-            },
+            Op::Set { key: key("odd"), value: odd.clone(), ttl: None },
             Op::FieldSet(key("hash"), name.into(), odd.clone()),
             Op::Push(key("list"), odd.clone()),
             Op::MemberSet(key("index"), name.into(), -7),
@@ -55,16 +54,8 @@ async fn values_are_kept_byte_for_byte(store: &Store) {
     let reads = vec![
         Read::Value(key("odd")),
         Read::Fields(key("hash")),
-        Read::Items {
-            key: key("list"),
-            start: 0,
-            stop: 0,
-        },
-        Read::Since {
-            key: key("index"),
-            score: -7,
-            limit: 9,
-        },
+        Read::Items { key: key("list"), start: 0, stop: 0 },
+        Read::Since { key: key("index"), score: -7, limit: 9 },
     ];
     let mut read = store.read(reads).await.unwrap();
     assert_eq!(read.value(0).unwrap(), odd);
@@ -74,11 +65,7 @@ async fn values_are_kept_byte_for_byte(store: &Store) {
 }
 
 async fn a_set_replaces_a_key_of_any_type(store: &Store) {
-    done(
-        store,
-        [push("a", "item"), field("b", "f", "1"), member("c", "m", 1)],
-    )
-    .await;
+    done(store, [push("a", "item"), field("b", "f", "1"), member("c", "m", 1)]).await;
     done(store, [set("a", "1"), set("b", "2"), set("c", "3")]).await;
     for (name, expected) in [("a", "1"), ("b", "2"), ("c", "3")] {
         assert_eq!(value(store, name).await.as_deref(), Some(expected));
@@ -86,12 +73,7 @@ async fn a_set_replaces_a_key_of_any_type(store: &Store) {
     // What was there before must not come back with a new life of the key.
     done(
         store,
-        [
-            Op::Delete(key("a")),
-            push("a", "new"),
-            Op::Delete(key("c")),
-            member("c", "n", 2),
-        ],
+        [Op::Delete(key("a")), push("a", "new"), Op::Delete(key("c")), member("c", "n", 2)],
     )
     .await;
     assert_eq!(items(store, "a").await, ["new"]);
@@ -99,32 +81,13 @@ async fn a_set_replaces_a_key_of_any_type(store: &Store) {
 }
 
 async fn a_hash_keeps_its_fields_and_is_absent_without_any(store: &Store) {
-    done(
-        store,
-        [
-            field("h", "a", "1"),
-            field("h", "b", "2"),
-            field("h", "a", "3"),
-        ],
-    )
-    .await;
-    assert_eq!(
-        fields(store, "h").await,
-        [("a".into(), "3".into()), ("b".into(), "2".into())]
-    );
-    done(
-        store,
-        [
-            Op::FieldDelete(key("h"), "a".into()),
-            Op::FieldDelete(key("h"), "none".into()),
-        ],
-    )
-    .await;
+    done(store, [field("h", "a", "1"), field("h", "b", "2"), field("h", "a", "3")]).await;
+    assert_eq!(fields(store, "h").await, [("a".into(), "3".into()), ("b".into(), "2".into())]);
+    done(store, [Op::FieldDelete(key("h"), "a".into()), Op::FieldDelete(key("h"), "none".into())])
+        .await;
     assert_eq!(fields(store, "h").await, [("b".into(), "2".into())]);
     done(store, [Op::FieldDelete(key("h"), "b".into())]).await;
-    let gone = Txn::durable()
-        .check(Check::Absent(key("h")))
-        .op(push("h", "now a list"));
+    let gone = Txn::durable().check(Check::Absent(key("h"))).op(push("h", "now a list"));
     assert_eq!(store.commit(gone).await.unwrap(), Committed::Applied);
 }
 
@@ -134,19 +97,9 @@ async fn numbers_are_added_up_in_fields(store: &Store) {
     assert_eq!(fields(store, "n").await, [("count".into(), "-2".into())]);
     done(store, [field("n", "count", "40"), add(2)]).await;
     assert_eq!(fields(store, "n").await, [("count".into(), "42".into())]);
-    done(
-        store,
-        [
-            Op::FieldDelete(key("n"), "count".into()),
-            add(999_999_999_999_998),
-        ],
-    )
-    .await;
+    done(store, [Op::FieldDelete(key("n"), "count".into()), add(999_999_999_999_998)]).await;
     done(store, [add(1)]).await;
-    assert_eq!(
-        fields(store, "n").await,
-        [("count".into(), "999999999999999".into())]
-    );
+    assert_eq!(fields(store, "n").await, [("count".into(), "999999999999999".into())]);
 }
 
 async fn a_list_is_appended_to_and_read_by_position(store: &Store) {
@@ -162,15 +115,7 @@ async fn a_list_is_appended_to_and_read_by_position(store: &Store) {
         (-3, -4, ""),
         (i64::MIN, i64::MAX, "abcde"),
     ] {
-        let found = one(
-            store,
-            Read::Items {
-                key: key("l"),
-                start,
-                stop,
-            },
-        )
-        .await;
+        let found = one(store, Read::Items { key: key("l"), start, stop }).await;
         let expected: Vec<_> = expected.chars().map(|c| bytes(&c.to_string())).collect();
         assert_eq!(found, Found::Items(expected), "from {start} to {stop}");
     }
@@ -180,16 +125,7 @@ async fn a_list_is_appended_to_and_read_by_position(store: &Store) {
 async fn an_item_is_replaced_by_position(store: &Store) {
     let replace = |at, item: &str| Op::ItemSet(key("l"), at, bytes(item));
     done(store, ["a", "b", "c"].map(|item| push("l", item))).await;
-    done(
-        store,
-        [
-            replace(0, "A"),
-            replace(-1, "C"),
-            replace(3, "no"),
-            replace(-4, "no"),
-        ],
-    )
-    .await;
+    done(store, [replace(0, "A"), replace(-1, "C"), replace(3, "no"), replace(-4, "no")]).await;
     assert_eq!(items(store, "l").await, ["A", "b", "C"]);
     done(store, [Op::ItemSet(key("none"), 0, bytes("no"))]).await;
     assert!(items(store, "none").await.is_empty());
@@ -199,9 +135,7 @@ async fn the_last_item_is_popped_and_an_empty_list_is_absent(store: &Store) {
     done(store, [push("l", "a"), push("l", "b"), Op::Pop(key("l"))]).await;
     assert_eq!(items(store, "l").await, ["a"]);
     done(store, [Op::Pop(key("l")), Op::Pop(key("l"))]).await;
-    let gone = Txn::durable()
-        .check(Check::Absent(key("l")))
-        .op(push("l", "c"));
+    let gone = Txn::durable().check(Check::Absent(key("l"))).op(push("l", "c"));
     assert_eq!(store.commit(gone).await.unwrap(), Committed::Applied);
     assert_eq!(items(store, "l").await, ["c"]);
 }
@@ -243,27 +177,11 @@ async fn absent_keys_read_as_empty(store: &Store) {
     let reads = vec![
         Read::Value(key("n")),
         Read::Fields(key("n")),
-        Read::Items {
-            key: key("n"),
-            start: 0,
-            stop: -1,
-        },
+        Read::Items { key: key("n"), start: 0, stop: -1 },
         Read::Length(key("n")),
-        Read::Newest {
-            key: key("n"),
-            before: None,
-            limit: 5,
-        },
-        Read::Newest {
-            key: key("n"),
-            before: Some((3, "m".into())),
-            limit: 5,
-        },
-        Read::Since {
-            key: key("n"),
-            score: 0,
-            limit: 5,
-        },
+        Read::Newest { key: key("n"), before: None, limit: 5 },
+        Read::Newest { key: key("n"), before: Some((3, "m".into())), limit: 5 },
+        Read::Since { key: key("n"), score: 0, limit: 5 },
     ];
     let found = store.read(reads).await.unwrap().found;
     let none = Found::Members(Vec::new());
@@ -280,23 +198,10 @@ async fn absent_keys_read_as_empty(store: &Store) {
 }
 
 async fn all_reads_come_in_the_order_asked(store: &Store) {
-    done(
-        store,
-        [
-            set("a", "1"),
-            set("b", "2"),
-            member("i", "m", 7),
-            push("l", "x"),
-        ],
-    )
-    .await;
+    done(store, [set("a", "1"), set("b", "2"), member("i", "m", 7), push("l", "x")]).await;
     let reads = vec![
         Read::Value(key("b")),
-        Read::Newest {
-            key: key("i"),
-            before: Some((8, String::new())),
-            limit: 5,
-        },
+        Read::Newest { key: key("i"), before: Some((8, String::new())), limit: 5 },
         Read::Length(key("l")),
         Read::Value(key("a")),
     ];
@@ -305,10 +210,7 @@ async fn all_reads_come_in_the_order_asked(store: &Store) {
     assert_eq!(read.members(1), [("m".to_owned(), 7)]);
     assert_eq!(read.count(2), 1);
     assert_eq!(read.value(3).unwrap(), "1");
-    assert!(
-        (read.now - common::clock::now_ms()).abs() < 10_000,
-        "milliseconds since 1970"
-    );
+    assert!((read.now - common::clock::now_ms()).abs() < 10_000, "milliseconds since 1970");
 }
 
 async fn independent_operations_say_whether_they_were_applied(store: &Store) {
@@ -332,9 +234,7 @@ async fn independent_operations_say_whether_they_were_applied(store: &Store) {
         ])
         .await
         .unwrap();
-    let expected = [
-        true, false, true, true, true, false, false, true, false, false, true, true,
-    ];
+    let expected = [true, false, true, true, true, false, false, true, false, false, true, true];
     assert_eq!(applied, expected);
     assert_eq!(items(store, "l").await, ["a", "c"]);
 }
@@ -350,15 +250,28 @@ async fn long_transactions_are_whole(store: &Store) {
 }
 
 async fn an_empty_call_is_fine(store: &Store) {
-    assert_eq!(
-        store.commit(Txn::durable()).await.unwrap(),
-        Committed::Applied
-    );
+    assert_eq!(store.commit(Txn::durable()).await.unwrap(), Committed::Applied);
     assert_eq!(store.apply(Vec::new()).await.unwrap(), Vec::<bool>::new());
     assert!(store.read(Vec::new()).await.unwrap().found.is_empty());
 }
 
 async fn the_store_answers_a_ping(store: &Store) {
     store.ping().await.unwrap();
-    assert_eq!(store.eviction_warning().await, None);
+    assert_eq!(eviction_warning(store).await, None);
+}
+
+async fn a_store_of_another_format_is_refused(store: &Store) {
+    let set = |value: &str| Op::Set { key: "i:format".into(), value: bytes(value), ttl: None };
+    for _ in 0..2 {
+        check_format(store, NewStore::Number).await.unwrap().expect("a new store is of our format");
+    }
+    done(store, [set("99")]).await;
+    let wrong = check_format(store, NewStore::Number).await.unwrap().expect_err("it is newer");
+    assert!(wrong.to_string().contains("format 99"), "{wrong}");
+    // Older than the number.
+    done(store, [Op::Delete("i:format".into())]).await;
+    let account = Op::MemberSet("a:accounts".into(), "alice".into(), 1);
+    done(store, [account]).await;
+    let wrong = check_format(store, NewStore::Number).await.unwrap().expect_err("it is older");
+    assert!(wrong.to_string().contains("format 1,"), "{wrong}");
 }

@@ -39,21 +39,14 @@ async fn everything_is_there_after_it_was_closed_and_opened() {
         ],
     )
     .await;
-    store
-        .commit(Txn::relaxed().op(push("l", "relaxed")))
-        .await
-        .unwrap();
+    store.commit(Txn::relaxed().op(push("l", "relaxed"))).await.unwrap();
     drop(store);
     let store = open(dir.path()).unwrap();
     assert_eq!(value(&store, "v").await.as_deref(), Some("1"));
     assert_eq!(items(&store, "l").await, ["a", "relaxed"]);
     assert_eq!(fields(&store, "h").await, [("f".into(), "1".into())]);
     done(&store, [push("m", "new"), member("i", "n", 2)]).await;
-    assert_eq!(
-        items(&store, "l").await,
-        ["a", "relaxed"],
-        "a new list is not an old one"
-    );
+    assert_eq!(items(&store, "l").await, ["a", "relaxed"], "a new list is not an old one");
     assert_eq!(members(&store, "i").await.len(), 2);
 }
 
@@ -61,14 +54,7 @@ async fn everything_is_there_after_it_was_closed_and_opened() {
 async fn what_expired_while_it_was_closed_is_absent() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
-    done(
-        &store,
-        [
-            push("l", "a"),
-            Op::Expire(key("l"), Some(Duration::from_millis(30))),
-        ],
-    )
-    .await;
+    done(&store, [push("l", "a"), Op::Expire(key("l"), Some(Duration::from_millis(30)))]).await;
     drop(store);
     tokio::time::sleep(Duration::from_millis(40)).await;
     let store = open(dir.path()).unwrap();
@@ -128,10 +114,7 @@ async fn the_writer_that_is_killed() {
             ..txn([push("l", &n.to_string()), field("h", "n", &n.to_string())])
         };
         store.commit(pair).await.unwrap();
-        store
-            .commit(Txn::relaxed().op(push("relaxed", "x")))
-            .await
-            .unwrap();
+        store.commit(Txn::relaxed().op(push("relaxed", "x"))).await.unwrap();
         #[expect(clippy::print_stdout, reason = "the other process reads it")]
         {
             println!("acknowledged {n}");
@@ -146,18 +129,12 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
     for round in 1..=4 {
         std::fs::remove_dir_all(dir.path().join("data")).ok();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "embedded::the_writer_that_is_killed",
-                "--nocapture",
-            ])
+            .args(["--exact", "embedded::the_writer_that_is_killed", "--nocapture"])
             .env(KILLED, dir.path().join("data"))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap())
-            .lines()
-            .map(|line| line.unwrap());
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap());
         let mut last = 0;
         for line in lines {
             // The test harness writes onto the same line first.
@@ -171,16 +148,8 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
         child.wait().unwrap();
         let store = open(&dir.path().join("data")).unwrap();
         let list = items(&store, "l").await;
-        assert!(
-            list.len() > last,
-            "{} of {} are there",
-            list.len(),
-            last + 1
-        );
-        assert_eq!(
-            list,
-            (0..list.len()).map(|n| n.to_string()).collect::<Vec<_>>()
-        );
+        assert!(list.len() > last, "{} of {} are there", list.len(), last + 1);
+        assert_eq!(list, (0..list.len()).map(|n| n.to_string()).collect::<Vec<_>>());
         let relaxed = items(&store, "relaxed").await.len();
         assert!(
             relaxed + 1 >= list.len(),
@@ -202,9 +171,7 @@ async fn deleting_a_long_list_holds_nobody_up() {
     let store = &opened.store;
     for _ in 0..20 {
         store
-            .commit((0..5000).fold(Txn::relaxed(), |txn, n| {
-                txn.op(push("long", &n.to_string()))
-            }))
+            .commit((0..5000).fold(Txn::relaxed(), |txn, n| txn.op(push("long", &n.to_string()))))
             .await
             .unwrap();
     }
@@ -235,13 +202,11 @@ async fn many_durable_writers_share_their_syncs() {
     for n in 0..500 {
         let store = store.clone();
         set.spawn(async move {
-            let first = Txn::durable()
-                .check(Check::Absent(key(&n.to_string())))
-                .op(Op::Set {
-                    key: key(&n.to_string()),
-                    value: bytes("x"),
-                    ttl: None,
-                });
+            let first = Txn::durable().check(Check::Absent(key(&n.to_string()))).op(Op::Set {
+                key: key(&n.to_string()),
+                value: bytes("x"),
+                ttl: None,
+            });
             assert_eq!(store.commit(first).await.unwrap(), Committed::Applied);
         });
     }
@@ -251,22 +216,12 @@ async fn many_durable_writers_share_their_syncs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn buckets_are_forgotten_at_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let quota = Quota {
-        burst: 1,
-        period: Duration::from_secs(60),
-    };
+    let quota = Quota { burst: 1, period: Duration::from_secs(60) };
     let store = open(dir.path()).unwrap();
     assert!(store.admit("b", quota, 1).await.unwrap().allowed);
     assert!(!store.admit("b", quota, 1).await.unwrap().allowed);
     drop(store);
-    assert!(
-        open(dir.path())
-            .unwrap()
-            .admit("b", quota, 1)
-            .await
-            .unwrap()
-            .allowed
-    );
+    assert!(open(dir.path()).unwrap().admit("b", quota, 1).await.unwrap().allowed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -275,9 +230,7 @@ async fn calls_work_on_while_the_process_shuts_down() {
     let store = Store::open(&StoreUrl::Embedded(dir.path().into()), &shutdown).unwrap();
     shutdown.stop();
     within(Duration::from_secs(1), "tasks end", || async {
-        tokio::time::timeout(Duration::from_millis(200), shutdown.finished())
-            .await
-            .is_ok()
+        tokio::time::timeout(Duration::from_millis(200), shutdown.finished()).await.is_ok()
     })
     .await;
     done(&store, [set("v", "last")]).await;

@@ -32,17 +32,8 @@ async fn gone(store: &Store, name: &str) {
 }
 
 async fn an_expired_key_is_absent_for_reads_checks_and_operations(store: &Store) {
-    let fill = [
-        set("v", "1"),
-        push("l", "a"),
-        field("h", "f", "1"),
-        member("i", "m", 1),
-    ];
-    done(
-        store,
-        fill.into_iter().chain(["v", "l", "h", "i"].map(short)),
-    )
-    .await;
+    let fill = [set("v", "1"), push("l", "a"), field("h", "f", "1"), member("i", "m", 1)];
+    done(store, fill.into_iter().chain(["v", "l", "h", "i"].map(short))).await;
     for name in ["v", "l", "h", "i"] {
         gone(store, name).await;
     }
@@ -72,46 +63,23 @@ async fn an_expiry_follows_the_stores_clock(store: &Store) {
     let before = now(store.read(vec![Read::Value(key("v"))]).await.unwrap());
     done(
         store,
-        [Op::Set {
-            key: key("v"),
-            value: bytes("x"),
-            ttl: Some(Duration::from_millis(200)),
-        }],
+        [Op::Set { key: key("v"), value: bytes("x"), ttl: Some(Duration::from_millis(200)) }],
     )
     .await;
     loop {
-        let mut read = store
-            .read(vec![Read::Value(key("v")), Read::Length(key("none"))])
-            .await
-            .unwrap();
+        let mut read =
+            store.read(vec![Read::Value(key("v")), Read::Length(key("none"))]).await.unwrap();
         if read.value(0).is_none() {
-            assert!(
-                read.now >= before + 200,
-                "{} ms early",
-                before + 200 - read.now
-            );
+            assert!(read.now >= before + 200, "{} ms early", before + 200 - read.now);
             break;
         }
-        assert!(
-            read.now < before + 2000,
-            "still there {} ms later",
-            read.now - before
-        );
+        assert!(read.now < before + 2000, "still there {} ms later", read.now - before);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 async fn writing_into_a_key_keeps_its_expiry_and_setting_it_does_not(store: &Store) {
-    done(
-        store,
-        [
-            push("l", "a"),
-            field("h", "f", "1"),
-            member("i", "m", 1),
-            set("v", "1"),
-        ],
-    )
-    .await;
+    done(store, [push("l", "a"), field("h", "f", "1"), member("i", "m", 1), set("v", "1")]).await;
     done(store, ["l", "h", "i", "v"].map(short)).await;
     let more = [
         push("l", "b"),
@@ -129,41 +97,23 @@ async fn writing_into_a_key_keeps_its_expiry_and_setting_it_does_not(store: &Sto
 async fn an_expiry_can_be_moved_and_taken_away(store: &Store) {
     done(store, [push("a", "x"), push("b", "x"), push("c", "x")]).await;
     done(store, ["a", "b", "c"].map(short)).await;
-    done(
-        store,
-        [
-            Op::Expire(key("a"), None),
-            Op::Expire(key("b"), Some(Duration::from_secs(60))),
-        ],
-    )
-    .await;
+    done(store, [Op::Expire(key("a"), None), Op::Expire(key("b"), Some(Duration::from_secs(60)))])
+        .await;
     gone(store, "c").await;
     assert_eq!(items(store, "a").await, ["x"]);
     assert_eq!(items(store, "b").await, ["x"]);
 }
 
 async fn a_time_to_live_of_nothing_or_of_ages_is_taken(store: &Store) {
-    let with = |name: &str, ttl| Op::Set {
-        key: key(name),
-        value: bytes("x"),
-        ttl: Some(ttl),
-    };
+    let with = |name: &str, ttl| Op::Set { key: key(name), value: bytes("x"), ttl: Some(ttl) };
     done(
         store,
-        [
-            with("zero", Duration::ZERO),
-            with("ages", Duration::MAX),
-            set("p", "x"),
-            set("q", "x"),
-        ],
+        [with("zero", Duration::ZERO), with("ages", Duration::MAX), set("p", "x"), set("q", "x")],
     )
     .await;
     done(
         store,
-        [
-            Op::Expire(key("p"), Some(Duration::MAX)),
-            Op::Expire(key("q"), Some(Duration::ZERO)),
-        ],
+        [Op::Expire(key("p"), Some(Duration::MAX)), Op::Expire(key("q"), Some(Duration::ZERO))],
     )
     .await;
     gone(store, "zero").await;

@@ -13,20 +13,24 @@ mod expiry;
 mod indexes;
 mod model;
 mod rates;
+mod redis_deployments;
 mod redis_faults;
 mod redis_refusals;
-mod redis_server;
 mod refusals;
+mod replication;
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use common::{
     config::StoreUrl,
     shutdown::Shutdown,
     store::{Bytes, Committed, Found, Op, Read, Store, StoreError, Txn},
 };
-use redis_server::RedisServer;
 use tempfile::TempDir;
+use test_redis::RedisServer;
 
 /// A store with what must live as long as it.
 struct Opened {
@@ -45,17 +49,22 @@ impl Drop for Opened {
 fn opened(url: &StoreUrl, server: Option<RedisServer>, dir: Option<TempDir>) -> Opened {
     let shutdown = Shutdown::new();
     let store = Store::open(url, &shutdown).expect("the store opens");
-    Opened {
-        store,
-        shutdown,
-        _server: server,
-        _dir: dir,
-    }
+    Opened { store, shutdown, _server: server, _dir: dir }
 }
 
 fn on_redis() -> Opened {
     let server = RedisServer::start(&[]);
-    opened(&server.url(), Some(server), None)
+    opened(&at(server.url()), Some(server), None)
+}
+
+fn at(url: impl Into<String>) -> StoreUrl {
+    StoreUrl::Redis(url.into().into())
+}
+
+/// A claim that holds on every store.
+struct Claim {
+    name: &'static str,
+    run: for<'a> fn(&'a Store) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
 }
 
 fn in_memory() -> Opened {
@@ -64,16 +73,16 @@ fn in_memory() -> Opened {
 
 fn in_a_file() -> Opened {
     let dir = tempfile::tempdir().expect("a folder");
-    opened(
-        &StoreUrl::Embedded(dir.path().join("data")),
-        None,
-        Some(dir),
-    )
+    opened(&StoreUrl::Embedded(dir.path().join("data")), None, Some(dir))
 }
 
-/// Runs each claim on every backend.
+/// Runs each claim on every backend that starts at once.
 macro_rules! on_every_backend {
     ($($claim:ident),+ $(,)?) => {
+        /// For stores whose start takes long, which all claims share.
+        pub(crate) const CLAIMS: &[crate::Claim] = &[
+            $(crate::Claim { name: stringify!($claim), run: |store| Box::pin($claim(store)) }),+
+        ];
         mod on_redis {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $claim() {
@@ -108,11 +117,7 @@ fn bytes(text: &str) -> Bytes {
 }
 
 fn set(name: &str, value: &str) -> Op {
-    Op::Set {
-        key: key(name),
-        value: bytes(value),
-        ttl: None,
-    }
+    Op::Set { key: key(name), value: bytes(value), ttl: None }
 }
 
 fn push(name: &str, value: &str) -> Op {
@@ -133,19 +138,11 @@ fn txn(ops: impl IntoIterator<Item = Op>) -> Txn {
 
 /// Commits what has no checks.
 async fn done(store: &Store, ops: impl IntoIterator<Item = Op>) {
-    assert_eq!(
-        store.commit(txn(ops)).await.expect("a commit"),
-        Committed::Applied
-    );
+    assert_eq!(store.commit(txn(ops)).await.expect("a commit"), Committed::Applied);
 }
 
 async fn one(store: &Store, read: Read) -> Found {
-    store
-        .read(vec![read])
-        .await
-        .expect("a read")
-        .found
-        .remove(0)
+    store.read(vec![read]).await.expect("a read").found.remove(0)
 }
 
 async fn value(store: &Store, name: &str) -> Option<String> {
@@ -156,20 +153,10 @@ async fn value(store: &Store, name: &str) -> Option<String> {
 }
 
 async fn items(store: &Store, name: &str) -> Vec<String> {
-    match one(
-        store,
-        Read::Items {
-            key: key(name),
-            start: 0,
-            stop: -1,
-        },
-    )
-    .await
-    {
-        Found::Items(items) => items
-            .iter()
-            .map(|item| String::from_utf8(item.to_vec()).expect("text"))
-            .collect(),
+    match one(store, Read::Items { key: key(name), start: 0, stop: -1 }).await {
+        Found::Items(items) => {
+            items.iter().map(|item| String::from_utf8(item.to_vec()).expect("text")).collect()
+        }
         found => panic!("not a list: {found:?}"),
     }
 }
@@ -178,10 +165,8 @@ async fn fields(store: &Store, name: &str) -> Vec<(String, String)> {
     match one(store, Read::Fields(key(name))).await {
         Found::Fields(fields) => {
             let text = |value: Bytes| String::from_utf8(value.to_vec()).expect("text");
-            let mut fields: Vec<_> = fields
-                .into_iter()
-                .map(|(field, value)| (field, text(value)))
-                .collect();
+            let mut fields: Vec<_> =
+                fields.into_iter().map(|(field, value)| (field, text(value))).collect();
             fields.sort();
             fields
         }
@@ -190,16 +175,7 @@ async fn fields(store: &Store, name: &str) -> Vec<(String, String)> {
 }
 
 async fn members(store: &Store, name: &str) -> Vec<(String, i64)> {
-    match one(
-        store,
-        Read::Newest {
-            key: key(name),
-            before: None,
-            limit: 1000,
-        },
-    )
-    .await
-    {
+    match one(store, Read::Newest { key: key(name), before: None, limit: 1000 }).await {
         Found::Members(members) => members,
         found => panic!("not an index: {found:?}"),
     }

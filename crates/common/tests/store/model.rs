@@ -22,11 +22,7 @@ fn some_bytes() -> impl Strategy<Value = Bytes> {
 
 fn an_op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        (a_key(), some_bytes()).prop_map(|(key, value)| Op::Set {
-            key,
-            value,
-            ttl: None
-        }),
+        (a_key(), some_bytes()).prop_map(|(key, value)| Op::Set { key, value, ttl: None }),
         a_key().prop_map(Op::Delete),
         a_key().prop_map(|key| Op::Expire(key, None)),
         (a_key(), a_name(), some_bytes())
@@ -98,50 +94,25 @@ async fn look(store: &Store, key: &str) -> Vec<String> {
     let reads = [
         Read::Value(key()),
         Read::Fields(key()),
-        Read::Items {
-            key: key(),
-            start: -3,
-            stop: 1,
-        },
-        Read::Items {
-            key: key(),
-            start: 0,
-            stop: -1,
-        },
+        Read::Items { key: key(), start: -3, stop: 1 },
+        Read::Items { key: key(), start: 0, stop: -1 },
         Read::Length(key()),
-        Read::Newest {
-            key: key(),
-            before: None,
-            limit: 2,
-        },
-        Read::Newest {
-            key: key(),
-            before: Some((1, "b".into())),
-            limit: 5,
-        },
-        Read::Since {
-            key: key(),
-            score: 0,
-            limit: 2,
-        },
+        Read::Newest { key: key(), before: None, limit: 2 },
+        Read::Newest { key: key(), before: Some((1, "b".into())), limit: 5 },
+        Read::Since { key: key(), score: 0, limit: 2 },
     ];
     let mut answers = Vec::new();
     for read in reads {
         let answer =
-            store
-                .read(vec![read])
-                .await
-                .map(|snapshot| match snapshot.found.into_iter().next() {
-                    Some(common::store::Found::Fields(fields)) => {
-                        format!(
-                            "{:?}",
-                            fields
-                                .into_iter()
-                                .collect::<std::collections::BTreeMap<_, _>>()
-                        )
-                    }
-                    found => format!("{found:?}"),
-                });
+            store.read(vec![read]).await.map(|snapshot| match snapshot.found.into_iter().next() {
+                Some(common::store::Found::Fields(fields)) => {
+                    format!(
+                        "{:?}",
+                        fields.into_iter().collect::<std::collections::BTreeMap<_, _>>()
+                    )
+                }
+                found => format!("{found:?}"),
+            });
         answers.push(said(answer));
     }
     answers
@@ -149,16 +120,10 @@ async fn look(store: &Store, key: &str) -> Vec<String> {
 
 #[test]
 fn redis_and_the_embedded_store_answer_alike() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (redis, memory) = runtime.block_on(async { (on_redis(), in_memory()) });
-    let config = ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::with_cases(150)
-    };
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) };
     let steps = prop::collection::vec(a_step(), 1..25);
     let same = TestRunner::new(config).run(&steps, |steps| {
         runtime.block_on(async {
@@ -167,17 +132,9 @@ fn redis_and_the_embedded_store_answer_alike() {
                 opened.store.apply(clean.clone()).await.unwrap();
             }
             for (at, step) in steps.iter().enumerate() {
-                let (one, other) = (
-                    take(&redis.store, step).await,
-                    take(&memory.store, step).await,
-                );
-                prop_assert_eq!(
-                    one,
-                    other,
-                    "redis and memory differ at step {}: {:?}",
-                    at,
-                    step
-                );
+                let (one, other) =
+                    (take(&redis.store, step).await, take(&memory.store, step).await);
+                prop_assert_eq!(one, other, "redis and memory differ at step {}: {:?}", at, step);
                 for name in ["p", "q", "r"] {
                     let (one, other) = (
                         look(&redis.store, &key(name)).await,

@@ -14,19 +14,23 @@ use common::{
     config::StoreUrl,
     store::{Committed, Op, Quota, Read, Store, Txn},
 };
+use test_redis::{RedisServer, free_port};
 
 use crate::{
-    Opened, bytes, done, is_unavailable, items, key, opened, push,
-    redis_server::{RedisServer, free_port, url},
-    set, txn, value, within,
+    Opened, at, bytes, done, is_unavailable, items, key, opened, push, set, txn, value, within,
 };
 
 /// A call may take a second, and what the machine needs on top of it.
 pub const CALL: Duration = Duration::from_millis(1200);
 pub const BACK: Duration = Duration::from_secs(2);
 
+/// A store on that port, whoever listens there.
+fn redis_at(port: u16) -> StoreUrl {
+    at(format!("redis://127.0.0.1:{port}/0"))
+}
+
 pub fn connect(server: &RedisServer) -> Opened {
-    opened(&server.url(), None, None)
+    opened(&at(server.url()), None, None)
 }
 
 pub async fn works(store: &Store) -> bool {
@@ -39,10 +43,7 @@ async fn value_or_none(store: &Store) -> bool {
 
 /// One call of each kind, each of which must fail within the limit.
 async fn all_unavailable(store: &Store) {
-    let quota = Quota {
-        burst: 5,
-        period: Duration::from_secs(1),
-    };
+    let quota = Quota { burst: 5, period: Duration::from_secs(1) };
     let begun = Instant::now();
     let (read, commit, apply, admit, ping) = tokio::join!(
         store.read(vec![Read::Value(key("v"))]),
@@ -63,19 +64,16 @@ async fn all_unavailable(store: &Store) {
 async fn a_redis_that_is_down_at_the_start_is_found_once_it_is_there() {
     let port = free_port();
     let begun = Instant::now();
-    let opened = opened(&url(port, ""), None, None);
-    assert!(
-        begun.elapsed() < Duration::from_millis(200),
-        "opening waits for nobody"
-    );
+    let opened = opened(&redis_at(port), None, None);
+    assert!(begun.elapsed() < Duration::from_millis(200), "opening waits for nobody");
     all_unavailable(&opened.store).await;
-    let _server = RedisServer::start_on(port);
+    let _server = RedisServer::start_on(port, &[]);
     within(BACK, "it is found", || works(&opened.store)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_killed_and_started_again_is_found_and_lost_nothing() {
-    let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let opened = connect(&server);
     done(&opened.store, (0..100).map(|n| push("l", &n.to_string()))).await;
     server.kill();
@@ -87,17 +85,13 @@ async fn a_redis_that_is_killed_and_started_again_is_found_and_lost_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_between_two_calls_costs_no_reader_an_error() {
-    let mut server = RedisServer::start(&[]);
+    let server = RedisServer::start(&[]);
     let opened = connect(&server);
     for _ in 0..3 {
         assert!(works(&opened.store).await);
         server.kill();
         server.restart();
-        opened
-            .store
-            .read(vec![Read::Value(key("v"))])
-            .await
-            .expect("a read");
+        opened.store.read(vec![Read::Value(key("v"))]).await.expect("a read");
     }
 }
 
@@ -152,23 +146,19 @@ async fn killed_connections_are_replaced_without_piling_up() {
         server.tell("CLIENT KILL TYPE normal SKIPME yes");
     }
     within(BACK, "it works", || works(&opened.store)).await;
-    let clients = server
-        .tell("CLIENT LIST")
-        .lines()
-        .filter(|line| line.starts_with("id="))
-        .count();
+    let clients = server.tell("CLIENT LIST").lines().filter(|line| line.starts_with("id=")).count();
     assert!(clients <= 3, "{clients} connections");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_moved_behind_the_same_name_is_found() {
     // The old master becomes a replica and keeps its connections; the new one listens at the same address.
-    let mut old = RedisServer::start(&[]);
+    let old = RedisServer::start(&[]);
     let opened = connect(&old);
     assert!(works(&opened.store).await);
     let port = old.port();
     old.kill();
-    let _new = RedisServer::start_on(port);
+    let _new = RedisServer::start_on(port, &[]);
     within(BACK, "the new one is found", || works(&opened.store)).await;
 }
 
@@ -181,9 +171,7 @@ async fn a_port_that_takes_and_says_nothing_is_unavailable_in_time() {
         while let Ok((stream, _)) = listener.accept() {
             // The test ends it by sending its first byte.
             let mut first = [0];
-            let end = stream
-                .peek(&mut first)
-                .is_ok_and(|n| n == 1 && first[0] == b'!');
+            let end = stream.peek(&mut first).is_ok_and(|n| n == 1 && first[0] == b'!');
             kept.push(stream);
             if end {
                 break;
@@ -191,7 +179,7 @@ async fn a_port_that_takes_and_says_nothing_is_unavailable_in_time() {
         }
         drop(kept);
     });
-    let opened = opened(&url(port, ""), None, None);
+    let opened = opened(&redis_at(port), None, None);
     for _ in 0..4 {
         all_unavailable(&opened.store).await;
     }
@@ -205,7 +193,7 @@ async fn a_connection_that_is_cut_in_mid_answer_is_replaced() {
     let server = RedisServer::start(&[]);
     let (target, listener) = (server.port(), TcpListener::bind("127.0.0.1:0").unwrap());
     let port = listener.local_addr().unwrap().port();
-    // Lets each connection's first 300 bytes of answers through, then resets it.
+    // Lets each connection's first 600 bytes of answers through, then resets it.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let (Ok(client), Ok(redis)) = (stream, TcpStream::connect(("127.0.0.1", target)))
@@ -215,13 +203,13 @@ async fn a_connection_that_is_cut_in_mid_answer_is_replaced() {
             let (mut up, mut down) = (client.try_clone().unwrap(), redis.try_clone().unwrap());
             std::thread::spawn(move || std::io::copy(&mut up, &mut down));
             std::thread::spawn(move || {
-                let (mut limited, mut client) = (redis.take(300), client);
+                let (mut limited, mut client) = (redis.take(600), client);
                 std::io::copy(&mut limited, &mut client).ok();
                 client.shutdown(std::net::Shutdown::Both).ok();
             });
         }
     });
-    let opened = opened(&url(port, ""), None, None);
+    let opened = opened(&redis_at(port), None, None);
     let mut fine = 0;
     for _ in 0..100 {
         let begun = Instant::now();
@@ -238,17 +226,9 @@ async fn a_deadline_shortens_a_call_and_shuts_no_gate() {
     assert!(works(&opened.store).await);
     server.freeze();
     let begun = Instant::now();
-    let said = opened
-        .store
-        .by(begun + Duration::from_millis(100))
-        .ping()
-        .await;
+    let said = opened.store.by(begun + Duration::from_millis(100)).ping().await;
     assert!(is_unavailable(&said));
-    assert!(
-        begun.elapsed() < Duration::from_millis(300),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
     server.thaw();
     opened.store.ping().await.expect("the gate is open");
     let over = opened.store.by(Instant::now() - Duration::from_millis(1));
@@ -282,17 +262,14 @@ async fn a_caller_who_leaves_in_the_middle_harms_nobody() {
 async fn a_half_open_connection_is_noticed_and_replaced() {
     let server = RedisServer::start(&[]);
     let proxy = Proxy::before(server.port());
-    let opened = opened(&url(proxy.port, ""), None, None);
+    let opened = opened(&redis_at(proxy.port), None, None);
     assert!(works(&opened.store).await);
     // What is connected hears nothing any more, and is told nothing; whoever connects anew is served.
     proxy.lose_all();
     let begun = Instant::now();
     assert!(is_unavailable(&opened.store.ping().await));
     assert!(begun.elapsed() <= CALL);
-    within(Duration::from_secs(4), "it is noticed", || {
-        works(&opened.store)
-    })
-    .await;
+    within(Duration::from_secs(4), "it is noticed", || works(&opened.store)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -322,10 +299,9 @@ impl Proxy {
                     return;
                 };
                 let born = now.load(Ordering::SeqCst);
-                for (from, to) in [
-                    (client.try_clone().unwrap(), redis.try_clone().unwrap()),
-                    (redis, client),
-                ] {
+                for (from, to) in
+                    [(client.try_clone().unwrap(), redis.try_clone().unwrap()), (redis, client)]
+                {
                     let now = now.clone();
                     std::thread::spawn(move || {
                         pass_on(from, to, || now.load(Ordering::SeqCst) == born)

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use common::store::{Bucket, Committed, Found, Op, Quota, Read, Store, StoreError};
+use common::store::{
+    Bucket, Committed, Found, Op, Quota, Read, Store, StoreError, eviction_warning,
+};
+use test_redis::{RedisServer, free_port};
 
 use crate::{
-    bytes, done, is_unavailable, items, key, one, opened, push,
+    at, bytes, done, is_unavailable, items, key, one, opened, push,
     redis_faults::{BACK, CALL, connect, works},
-    redis_server::{RedisServer, free_port},
     set, txn, value, within,
 };
 
@@ -15,28 +17,14 @@ use crate::{
 async fn forgotten_scripts_are_sent_again() {
     let server = RedisServer::start(&[]);
     let opened = connect(&server);
-    let quota = Quota {
-        burst: 100,
-        period: Duration::from_secs(3600),
-    };
+    let quota = Quota { burst: 100, period: Duration::from_secs(3600) };
     for n in 1..=5 {
         server.tell("SCRIPT FLUSH");
         done(&opened.store, [push("l", "x")]).await;
-        let answer = opened
-            .store
-            .admit("c:{alice}:0:rate", quota, 1)
-            .await
-            .unwrap();
+        let answer = opened.store.admit("c:{alice}:0:rate", quota, 1).await.unwrap();
         assert_eq!(answer.remaining, 101 - 2 * n);
-        let bucket = Bucket {
-            key: "c:{alice}:0:rate".into(),
-            quota,
-        };
-        let both = opened
-            .store
-            .admit_and_commit(&bucket, txn([push("l", "y")]))
-            .await
-            .unwrap();
+        let bucket = Bucket { key: "c:{alice}:0:rate".into(), quota };
+        let both = opened.store.admit_and_commit(&bucket, txn([push("l", "y")])).await.unwrap();
         assert_eq!(both.0.remaining, 100 - 2 * n);
         assert_eq!(both.1, Some(Committed::Applied));
     }
@@ -48,15 +36,8 @@ async fn a_full_redis_refuses_whole_and_takes_what_makes_room() {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]);
     let opened = connect(&server);
     let store = &opened.store;
-    done(
-        store,
-        [
-            set("v", "1"),
-            push("l", "a"),
-            Op::FieldSet(key("h"), "f".into(), bytes("1")),
-        ],
-    )
-    .await;
+    done(store, [set("v", "1"), push("l", "a"), Op::FieldSet(key("h"), "f".into(), bytes("1"))])
+        .await;
     server.tell("CONFIG SET maxmemory 1");
     let growing = [
         vec![push("l", "no"), set("w", "no")],
@@ -67,35 +48,21 @@ async fn a_full_redis_refuses_whole_and_takes_what_makes_room() {
     for ops in growing {
         let bucket = Bucket {
             key: key("rate"),
-            quota: Quota {
-                burst: 1,
-                period: Duration::from_secs(3600),
-            },
+            quota: Quota { burst: 1, period: Duration::from_secs(3600) },
         };
         let said = store.admit_and_commit(&bucket, txn(ops.clone())).await;
-        assert!(
-            matches!(said, Err(StoreError::Full(_))),
-            "{ops:?}: {said:?}"
-        );
+        assert!(matches!(said, Err(StoreError::Full(_))), "{ops:?}: {said:?}");
         let said = store.commit(txn(ops.clone())).await;
-        assert!(
-            matches!(said, Err(StoreError::Full(_))),
-            "{ops:?}: {said:?}"
-        );
+        assert!(matches!(said, Err(StoreError::Full(_))), "{ops:?}: {said:?}");
     }
-    let said = store
-        .apply(vec![Op::PushExisting(key("l"), bytes("no"))])
-        .await;
+    let said = store.apply(vec![Op::PushExisting(key("l"), bytes("no"))]).await;
     assert!(matches!(said, Err(StoreError::Full(_))), "{said:?}");
     assert_eq!(value(store, "v").await.as_deref(), Some("1"));
     assert_eq!(items(store, "l").await, ["a"]);
     assert_eq!(value(store, "w").await, None);
     // Deleting makes room, so it passes, and whole.
     done(store, [Op::Delete(key("v")), push("l", "b")]).await;
-    assert_eq!(
-        (value(store, "v").await, items(store, "l").await.len()),
-        (None, 2)
-    );
+    assert_eq!((value(store, "v").await, items(store, "l").await.len()), (None, 2));
     server.tell("CONFIG SET maxmemory 0");
     done(store, [set("w", "yes")]).await;
 }
@@ -110,10 +77,7 @@ async fn a_redis_that_cannot_save_refuses_whole() {
     server.tell("BGSAVE");
     let store = &opened.store;
     let full = || async {
-        matches!(
-            store.commit(txn([push("l", "b"), set("v", "1")])).await,
-            Err(StoreError::Full(_))
-        )
+        matches!(store.commit(txn([push("l", "b"), set("v", "1")])).await, Err(StoreError::Full(_)))
     };
     within(Duration::from_secs(5), "writes are refused", full).await;
     assert_eq!(
@@ -144,7 +108,7 @@ async fn a_replica_refuses_writes_until_it_is_promoted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_that_changes_is_unavailable_and_never_told() {
     let server = RedisServer::start(&["--requirepass", "canary-first"]);
-    let opened = opened(&server.url_as(":canary-first@"), None, None);
+    let opened = opened(&at(server.url_as(":canary-first@")), None, None);
     let store = &opened.store;
     assert!(works(store).await);
     let admin = |command: &str| server.tell_as("canary-first", command);
@@ -154,15 +118,9 @@ async fn a_password_that_changes_is_unavailable_and_never_told() {
     let refused = || async { is_unavailable(&store.ping().await) };
     within(BACK, "the login is refused", refused).await;
     for _ in 0..20 {
-        let said = format!(
-            "{:?} {:?}",
-            store.ping().await,
-            store.commit(txn([set("v", "1")])).await
-        );
-        assert!(
-            said.contains("Unavailable") && !said.contains("canary"),
-            "{said}"
-        );
+        let said =
+            format!("{:?} {:?}", store.ping().await, store.commit(txn([set("v", "1")])).await);
+        assert!(said.contains("Unavailable") && !said.contains("canary"), "{said}");
     }
     assert!(!format!("{store:?}").contains("canary"));
     server.tell_as("canary-third", "ACL SETUSER default >canary-first");
@@ -172,19 +130,14 @@ async fn a_password_that_changes_is_unavailable_and_never_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_permission_that_is_taken_is_unavailable_until_it_is_given_back() {
     let server = RedisServer::start(&["--user", "chat", "on", ">canary", "~*", "&*", "+@all"]);
-    let opened = opened(&server.url_as("chat:canary@"), None, None);
+    let opened = opened(&at(server.url_as("chat:canary@")), None, None);
     let store = &opened.store;
     assert!(works(store).await);
     server.tell("ACL SETUSER chat -evalsha -eval");
     let said = store.commit(txn([set("v", "1")])).await;
-    assert!(
-        is_unavailable(&said) && !format!("{said:?}").contains("canary"),
-        "{said:?}"
-    );
+    assert!(is_unavailable(&said) && !format!("{said:?}").contains("canary"), "{said:?}");
     server.tell("ACL SETUSER chat resetkeys ~other*");
-    let said = store
-        .read(vec![Read::Value(key("v")), Read::Value(key("w"))])
-        .await;
+    let said = store.read(vec![Read::Value(key("v")), Read::Value(key("w"))]).await;
     assert!(is_unavailable(&said), "{said:?}");
     server.tell("ACL SETUSER chat ~* +@all");
     within(BACK, "it is given back", || works(store)).await;
@@ -192,14 +145,12 @@ async fn a_permission_that_is_taken_is_unavailable_until_it_is_given_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_loading_is_unavailable_until_it_is_ready() {
-    let mut server = RedisServer::start(&["--appendonly", "yes", "--enable-debug-command", "yes"]);
+    let server = RedisServer::start(&["--appendonly", "yes", "--enable-debug-command", "yes"]);
     let opened = connect(&server);
     server.tell("DEBUG POPULATE 20000 filler 100");
     server.tell("BGREWRITEAOF");
     within(Duration::from_secs(10), "rewritten", || async {
-        server
-            .tell("INFO persistence")
-            .contains("aof_rewrite_in_progress:0")
+        server.tell("INFO persistence").contains("aof_rewrite_in_progress:0")
     })
     .await;
     done(&opened.store, [push("l", "a")]).await;
@@ -209,11 +160,8 @@ async fn a_redis_that_is_loading_is_unavailable_until_it_is_ready() {
     // 100 microseconds a key: it loads for about two seconds.
     server.slow_loading(100);
     server.restart_unready();
-    let loading = || async {
-        server
-            .tell_if_up("PING")
-            .is_some_and(|said| said.contains("LOADING"))
-    };
+    let loading =
+        || async { server.tell_if_up("PING").is_some_and(|said| said.contains("LOADING")) };
     within(Duration::from_secs(5), "it loads", loading).await;
     for _ in 0..5 {
         let begun = Instant::now();
@@ -221,11 +169,7 @@ async fn a_redis_that_is_loading_is_unavailable_until_it_is_ready() {
         assert!(is_unavailable(&said), "{said:?}");
         assert!(begun.elapsed() <= CALL);
     }
-    let up = || async {
-        server
-            .tell_if_up("PING")
-            .is_some_and(|said| said.contains("PONG"))
-    };
+    let up = || async { server.tell_if_up("PING").is_some_and(|said| said.contains("PONG")) };
     within(Duration::from_secs(30), "it has loaded", up).await;
     within(BACK, "it works", || works(&opened.store)).await;
     assert_eq!(items(&opened.store, "l").await, ["a", "b"]);
@@ -235,28 +179,18 @@ async fn a_redis_that_is_loading_is_unavailable_until_it_is_ready() {
 async fn an_eviction_policy_that_may_lose_data_is_warned_of() {
     let server = RedisServer::start(&["--maxmemory-policy", "allkeys-lru"]);
     let opened = connect(&server);
-    let warning = opened.store.eviction_warning().await.expect("a warning");
+    let warning = eviction_warning(&opened.store).await.expect("a warning");
     assert!(warning.contains("allkeys-lru"), "{warning}");
     server.tell("ACL SETUSER default -info");
-    assert_eq!(opened.store.eviction_warning().await, None);
+    assert_eq!(eviction_warning(&opened.store).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_bucket_leaves_nothing_in_redis() {
     let server = RedisServer::start(&[]);
     let opened = connect(&server);
-    let quota = Quota {
-        burst: 10,
-        period: Duration::from_millis(300),
-    };
-    assert!(
-        opened
-            .store
-            .admit("c:{alice}:0:rate", quota, 10)
-            .await
-            .unwrap()
-            .allowed
-    );
+    let quota = Quota { burst: 10, period: Duration::from_millis(300) };
+    assert!(opened.store.admit("c:{alice}:0:rate", quota, 10).await.unwrap().allowed);
     let empty = || async { server.tell("DBSIZE") == ":0" };
     assert!(!empty().await);
     within(BACK, "it is gone", empty).await;
@@ -285,12 +219,6 @@ async fn the_list_in_redis_is_a_plain_list_newest_last() {
     let server = RedisServer::start(&[]);
     let opened = connect(&server);
     done(&opened.store, [push("l", "first"), push("l", "second")]).await;
-    assert_eq!(
-        server.tell("LRANGE c:{alice}:0:l 0 -1"),
-        "*2\r\n$5\r\nfirst\r\n$6\r\nsecond"
-    );
-    assert_eq!(
-        one(&opened.store, Read::Length(key("l"))).await,
-        Found::Count(2)
-    );
+    assert_eq!(server.tell("LRANGE c:{alice}:0:l 0 -1"), "*2\r\n$5\r\nfirst\r\n$6\r\nsecond");
+    assert_eq!(one(&opened.store, Read::Length(key("l"))).await, Found::Count(2));
 }

@@ -16,16 +16,8 @@ on_every_backend!(
 );
 
 async fn every_check_holds_and_fails_as_it_says(store: &Store) {
-    done(
-        store,
-        [
-            set("v", "x"),
-            field("h", "f", "5"),
-            field("h", "text", "no"),
-            push("l", "i"),
-        ],
-    )
-    .await;
+    done(store, [set("v", "x"), field("h", "f", "5"), field("h", "text", "no"), push("l", "i")])
+        .await;
     let name = |name: &str| name.to_owned();
     let cases = [
         (Check::Absent(key("none")), true),
@@ -52,15 +44,8 @@ async fn every_check_holds_and_fails_as_it_says(store: &Store) {
         (Check::LengthIs(key("none"), 0), true),
     ];
     for (check, holds) in cases {
-        let answer = store
-            .commit(Txn::relaxed().check(check.clone()))
-            .await
-            .unwrap();
-        let expected = if holds {
-            Committed::Applied
-        } else {
-            Committed::Refused(0)
-        };
+        let answer = store.commit(Txn::relaxed().check(check.clone())).await.unwrap();
+        let expected = if holds { Committed::Applied } else { Committed::Refused(0) };
         assert_eq!(answer, expected, "{check:?}");
     }
 }
@@ -76,16 +61,7 @@ async fn the_first_check_that_fails_is_named_and_nothing_is_done(store: &Store) 
 }
 
 async fn a_wrong_type_changes_nothing(store: &Store) {
-    done(
-        store,
-        [
-            set("v", "1"),
-            push("l", "a"),
-            field("h", "f", "1"),
-            member("i", "m", 1),
-        ],
-    )
-    .await;
+    done(store, [set("v", "1"), push("l", "a"), field("h", "f", "1"), member("i", "m", 1)]).await;
     let wrong = [
         push("v", "x"),
         push("h", "x"),
@@ -100,76 +76,35 @@ async fn a_wrong_type_changes_nothing(store: &Store) {
         Op::MembersBelow(key("v"), 9),
     ];
     for op in wrong {
-        let said = store
-            .commit(txn([set("first", "no"), op.clone(), set("last", "no")]))
-            .await;
-        assert!(
-            matches!(said, Err(StoreError::Corrupt(_))),
-            "{op:?}: {said:?}"
-        );
+        let said = store.commit(txn([set("first", "no"), op.clone(), set("last", "no")])).await;
+        assert!(matches!(said, Err(StoreError::Corrupt(_))), "{op:?}: {said:?}");
         let said = store.apply(vec![op.clone()]).await;
-        assert!(
-            matches!(said, Err(StoreError::Corrupt(_))),
-            "{op:?}: {said:?}"
-        );
+        assert!(matches!(said, Err(StoreError::Corrupt(_))), "{op:?}: {said:?}");
     }
-    assert_eq!(
-        (value(store, "first").await, value(store, "last").await),
-        (None, None)
-    );
+    assert_eq!((value(store, "first").await, value(store, "last").await), (None, None));
     assert_eq!(value(store, "v").await.as_deref(), Some("1"));
     assert_eq!(items(store, "l").await, ["a"]);
 }
 
 async fn a_field_that_is_no_number_changes_nothing(store: &Store) {
-    for text in [
-        "",
-        "x",
-        "1.5",
-        "007",
-        "+1",
-        " 1",
-        "-0",
-        "1e3",
-        "9223372036854775807",
-        "1000000000000000",
-    ] {
+    for text in
+        ["", "x", "1.5", "007", "+1", " 1", "-0", "1e3", "9223372036854775807", "1000000000000000"]
+    {
         done(store, [field("h", "f", text)]).await;
         let add = Op::FieldAdd(key("h"), "f".into(), 1);
         let said = store.commit(txn([set("first", "no"), add.clone()])).await;
-        assert!(
-            matches!(said, Err(StoreError::Corrupt(_))),
-            "{text:?}: {said:?}"
-        );
+        assert!(matches!(said, Err(StoreError::Corrupt(_))), "{text:?}: {said:?}");
         let check = Txn::relaxed()
             .check(Check::FieldAtMost(key("h"), "f".into(), 5))
             .op(set("first", "no"));
-        assert!(
-            matches!(store.commit(check).await, Err(StoreError::Corrupt(_))),
-            "{text:?}"
-        );
-        let said = store
-            .commit(txn([
-                set("first", "no"),
-                field("g", "f", text),
-                add_to("g"),
-            ]))
-            .await;
-        assert!(
-            matches!(said, Err(StoreError::Corrupt(_))),
-            "{text:?}: {said:?}"
-        );
-        assert_eq!(
-            fields(store, "h").await,
-            [("f".to_owned(), text.to_owned())]
-        );
+        assert!(matches!(store.commit(check).await, Err(StoreError::Corrupt(_))), "{text:?}");
+        let said =
+            store.commit(txn([set("first", "no"), field("g", "f", text), add_to("g")])).await;
+        assert!(matches!(said, Err(StoreError::Corrupt(_))), "{text:?}: {said:?}");
+        assert_eq!(fields(store, "h").await, [("f".to_owned(), text.to_owned())]);
     }
-    let said = store
-        .commit(txn([
-            set("first", "no"),
-            Op::FieldAdd(key("n"), "f".into(), i64::MAX),
-        ]))
-        .await;
+    let said =
+        store.commit(txn([set("first", "no"), Op::FieldAdd(key("n"), "f".into(), i64::MAX)])).await;
     assert!(matches!(said, Err(StoreError::Corrupt(_))), "{said:?}");
     assert_eq!(value(store, "first").await, None);
 }
@@ -187,44 +122,21 @@ async fn checks_and_reads_of_another_type_are_corrupt(store: &Store) {
         Check::FieldAtMost(key("l"), "f".into(), 1),
         Check::LengthIs(key("v"), 1),
     ] {
-        let said = store
-            .commit(Txn::relaxed().check(check.clone()).op(set("w", "no")))
-            .await;
-        assert!(
-            matches!(said, Err(StoreError::Corrupt(_))),
-            "{check:?}: {said:?}"
-        );
+        let said = store.commit(Txn::relaxed().check(check.clone()).op(set("w", "no"))).await;
+        assert!(matches!(said, Err(StoreError::Corrupt(_))), "{check:?}: {said:?}");
     }
     for read in [
         Read::Value(key("l")),
         Read::Fields(key("v")),
-        Read::Items {
-            key: key("v"),
-            start: 0,
-            stop: -1,
-        },
+        Read::Items { key: key("v"), start: 0, stop: -1 },
         Read::Length(key("v")),
-        Read::Since {
-            key: key("l"),
-            score: 0,
-            limit: 1,
-        },
-        Read::Newest {
-            key: key("v"),
-            before: Some((1, "m".into())),
-            limit: 1,
-        },
+        Read::Since { key: key("l"), score: 0, limit: 1 },
+        Read::Newest { key: key("v"), before: Some((1, "m".into())), limit: 1 },
     ] {
         let said = store.read(vec![read.clone(), Read::Value(key("v"))]).await;
-        assert!(
-            matches!(said, Err(StoreError::Corrupt(_))),
-            "{read:?}: {said:?}"
-        );
+        assert!(matches!(said, Err(StoreError::Corrupt(_))), "{read:?}: {said:?}");
         let said = store.read(vec![read.clone()]).await;
-        assert!(
-            matches!(said, Err(StoreError::Corrupt(_))),
-            "{read:?}: {said:?}"
-        );
+        assert!(matches!(said, Err(StoreError::Corrupt(_))), "{read:?}: {said:?}");
     }
     assert_eq!(value(store, "w").await, None);
 }
@@ -232,10 +144,7 @@ async fn checks_and_reads_of_another_type_are_corrupt(store: &Store) {
 async fn operations_that_are_repeated_do_no_harm(store: &Store) {
     let first = txn([push("l", "message 1"), field("h", "lease", "7")])
         .check(Check::FieldAbsent(key("h"), "lease".into()));
-    assert_eq!(
-        store.commit(first.clone()).await.unwrap(),
-        Committed::Applied
-    );
+    assert_eq!(store.commit(first.clone()).await.unwrap(), Committed::Applied);
     assert_eq!(store.commit(first).await.unwrap(), Committed::Refused(0));
     assert_eq!(items(store, "l").await, ["message 1"]);
 }

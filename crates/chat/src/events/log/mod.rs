@@ -41,7 +41,6 @@ struct Entry {
     kind: EntryKind,
     /// When it was appended, in milliseconds since the log was created.
     at: u32,
-    /// The end of its text.
     end: usize,
 }
 
@@ -54,9 +53,7 @@ enum EntryKind {
 
 impl State {
     fn text_end(&self, entries: usize) -> usize {
-        let last = entries
-            .checked_sub(1)
-            .and_then(|last| self.entries.get(last));
+        let last = entries.checked_sub(1).and_then(|last| self.entries.get(last));
         last.map_or(0, |entry| entry.end)
     }
 
@@ -67,10 +64,7 @@ impl State {
             EntryKind::Token => text().map(EventRef::Token),
             EntryKind::Thinking => text().map(EventRef::Thinking),
             EntryKind::Other => {
-                let at = self
-                    .others
-                    .binary_search_by_key(&index, |(at, _)| *at)
-                    .ok()?;
+                let at = self.others.binary_search_by_key(&index, |(at, _)| *at).ok()?;
                 self.others.get(at).map(|(_, event)| event.as_ref())
             }
         }
@@ -114,10 +108,7 @@ impl EventLog {
         let at = u32::try_from(self.created.elapsed().as_millis()).unwrap_or(u32::MAX);
         let mut state = self.state();
         let before = state.entries.len();
-        let written = write(&mut Writer {
-            state: &mut state,
-            at,
-        });
+        let written = write(&mut Writer { state: &mut state, at });
         let grown = state.entries.len() > before;
         drop(state);
         if grown {
@@ -126,7 +117,6 @@ impl EventLog {
         written
     }
 
-    /// Appends events, and returns the last id.
     pub fn append(&self, events: impl IntoIterator<Item = Event>) -> u64 {
         self.write(|writer| {
             for event in events {
@@ -136,12 +126,15 @@ impl EventLog {
         })
     }
 
-    /// Passes every event after that id to `take`, with its id, and returns the last id.
-    pub fn for_each_after(&self, id: u64, mut take: impl FnMut(u64, EventRef<'_>)) -> u64 {
+    /// Passes the events after that id to `take`, with their ids, until it says `false`; returns the id of the last one.
+    pub fn for_each_after(&self, id: u64, mut take: impl FnMut(u64, EventRef<'_>) -> bool) -> u64 {
         let state = self.state();
         for index in usize::try_from(id).unwrap_or(usize::MAX)..state.entries.len() {
-            if let Some(event) = state.event(index) {
-                take(index as u64 + 1, event);
+            let id = index as u64 + 1;
+            if let Some(event) = state.event(index)
+                && !take(id, event)
+            {
+                return id;
             }
         }
         state.entries.len() as u64
@@ -179,19 +172,16 @@ impl EventLog {
     }
 }
 
-/// Appends to a log.
 pub struct Writer<'a> {
     state: &'a mut State,
     at: u32,
 }
 
 impl Writer<'_> {
-    /// Appends a piece of the answer.
     pub fn token(&mut self, text: &str) {
         self.text(EntryKind::Token, text);
     }
 
-    /// Appends a piece of the thoughts.
     pub fn thinking(&mut self, text: &str) {
         self.text(EntryKind::Thinking, text);
     }

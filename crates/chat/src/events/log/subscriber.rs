@@ -32,7 +32,6 @@ pub struct Subscriber {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadResult {
-    /// Events were read; more may come.
     More,
     /// The last event was read, now or before.
     Ended,
@@ -110,11 +109,7 @@ impl Subscriber {
         }
         self.read_at = Instant::now();
         let is_all = self.next >= state.entries.len();
-        Some(if state.ended && is_all {
-            ReadResult::Ended
-        } else {
-            ReadResult::More
-        })
+        Some(if state.ended && is_all { ReadResult::Ended } else { ReadResult::More })
     }
 
     /// A reader that has more than the log, whose instance died before it stored its last events, still gets the ending, under
@@ -131,9 +126,7 @@ impl Subscriber {
     fn lags(&self, state: &State) -> bool {
         let all = state.entries.len();
         let read = state.size_before(self.next.min(all));
-        let unread = state
-            .size_before(all)
-            .saturating_sub(read.max(self.size_at_start));
+        let unread = state.size_before(all).saturating_sub(read.max(self.size_at_start));
         unread > LAG_LIMIT && self.idle_since(state).elapsed() > LAG_TIME
     }
 

@@ -5,12 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{clock, errors::Code, identity::Owner, shutdown::Shutdown};
+use common::{
+    errors::Code,
+    identity::{Authenticator, Identity},
+    otel::Span,
+    shutdown::Shutdown,
+};
 use serde_json::{Map, Value};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::timeout,
+};
 
 use crate::{
-    domain::{FinishReason, Options, Usage, random_text},
+    domain::{FinishReason, Options, Usage},
     error::{ChatError, explain},
     generation::{
         Outcome, Sink,
@@ -19,12 +27,15 @@ use crate::{
         stateless::{prompt::StatelessPrompt, reservation::HeldReservation},
         tokens::TokenEstimates,
     },
-    llm::{Chunk, Generation, LlmService, Prompt, PromptMessage},
-    store::{ChatStore, reservations::Reservation},
+    llm::{Chunk, Generation, LlmService, ModelError, Prompt, PromptMessage},
+    store::ChatStore,
 };
 
+mod embedding;
 mod prompt;
 mod reservation;
+
+pub use self::embedding::{Embedding, EmbeddingChunk};
 
 /// Batches on the way to the client: each is what one read of the model server returned, so that little waits in memory and the
 /// model is read no faster than its client reads.
@@ -37,13 +48,10 @@ const CLEARLY: u32 = 4;
 /// How long a client may take for a batch before it is given up: a slot of the model must not be held by a slow reader.
 const READER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a complete answer's end waits for its usage to be stored; after that it is stored later.
-const SETTLE_WAIT: Duration = Duration::from_secs(1);
-
-/// A validated request for a completion.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct CompletionRequest {
-    pub owner: Owner,
+    /// Whoever asks, as the credential was checked.
+    pub identity: Identity,
     /// The default model if there is none.
     pub model: Option<String>,
     /// The conversation, oldest message first.
@@ -51,33 +59,44 @@ pub struct CompletionRequest {
     pub options: Options,
     /// Members that are passed through to servers that have them.
     pub extra: Map<String, Value>,
-    /// For the log.
     pub request_id: Arc<str>,
+    /// Whether the oldest messages are left out where the conversation does not fit the window.
+    pub truncates: bool,
 }
 
 /// A running completion. Dropping it ends it at once, wherever it is.
 #[derive(Debug)]
 pub struct Completion {
+    model: String,
+    prompt_estimate: u32,
     chunks: mpsc::Receiver<Result<Vec<Chunk>, ChatError>>,
 }
 
 impl Completion {
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Our estimate of the prompt, in tokens.
+    pub fn prompt_estimate(&self) -> u64 {
+        self.prompt_estimate.into()
+    }
+
     /// The next chunks, the last of which is [`Chunk::End`] with usage; `None` where the completion was lost, which only a panic can
     /// cause.
     pub async fn next(&mut self) -> Option<Result<Vec<Chunk>, ChatError>> {
         self.chunks.recv().await
     }
 
-    /// Chunks that are available without waiting.
     pub fn available(&mut self) -> Option<Result<Vec<Chunk>, ChatError>> {
         self.chunks.try_recv().ok()
     }
 }
 
-/// Runs stateless completions.
 #[derive(Clone)]
 pub struct CompletionService {
     store: ChatStore,
+    authenticator: Authenticator,
     llm: LlmService,
     estimates: TokenEstimates,
     /// LLM tokens that a user may use per day.
@@ -88,96 +107,90 @@ pub struct CompletionService {
 impl CompletionService {
     pub fn new(
         store: ChatStore,
+        authenticator: Authenticator,
         llm: LlmService,
         estimates: TokenEstimates,
         tokens_per_day: Option<u64>,
         shutdown: Shutdown,
     ) -> Self {
-        Self {
-            store,
-            llm,
-            estimates,
-            tokens_per_day,
-            shutdown,
-        }
+        Self { store, authenticator, llm, estimates, tokens_per_day, shutdown }
     }
 
-    /// Starts a completion: its place in the scheduler is taken when this returns. The day's quota is checked before the model is
-    /// asked, by `deadline`; its refusal comes as the first and only result.
+    /// Our estimate of the request's prompt, in tokens, at least 1. Asks no model, nor whether any is up.
+    ///
+    /// # Errors
+    /// No such model.
+    pub fn estimate(&self, request: CompletionRequest) -> Result<u64, ChatError> {
+        let model = match self.llm.resolve(request.model.as_deref()) {
+            Ok(route) => route.model,
+            Err(ModelError::Unavailable(_)) => request.model.clone().unwrap_or_default(),
+            Err(error) => return Err(error.into()),
+        };
+        let prompt = StatelessPrompt::new(request, &self.estimates);
+        Ok(prompt.estimate(&model).max(1).into())
+    }
+
+    /// Starts a completion: its place in the scheduler is taken when this returns. The credential and the day's quota are checked
+    /// before the model is asked, by `deadline`; a refusal comes as the first and only result. `memory` is the part of the memory
+    /// for large bodies that the request's body holds; it is given back when the completion has ended.
     ///
     /// # Errors
     /// No such model, none up, a prompt that clearly does not fit, a full queue, a service that stops.
     pub fn start(
         &self,
         request: CompletionRequest,
+        memory: Option<OwnedSemaphorePermit>,
         deadline: Instant,
     ) -> Result<Completion, ChatError> {
         if self.shutdown.is_draining() {
             return Err(ChatError::ShuttingDown);
         }
-        let CompletionRequest {
-            owner,
-            model,
-            messages,
-            options,
-            extra,
-            request_id,
-        } = request;
-        let route = self.llm.resolve(model.as_deref())?;
+        let route = self.llm.resolve(request.model.as_deref())?;
         let (model, window) = (route.model.clone(), route.window);
-        let prompt = StatelessPrompt::new(
-            messages,
-            options,
-            extra,
-            &request_id,
-            self.estimates.for_user(&owner.user),
-        );
+        let (identity, request_id) = (request.identity.clone(), Arc::clone(&request.request_id));
+        let truncates = request.truncates;
+        let prompt = StatelessPrompt::new(request, &self.estimates);
         let estimate = prompt.estimate(&model);
-        if estimate / CLEARLY > window {
+        if !truncates && estimate / CLEARLY > window {
             return Err(ChatError::ContextTooLong { window });
         }
-        let generation = self.llm.enqueue(&route, &owner.user)?;
-        let reservation = Reservation {
-            id: random_text(24),
-            day: clock::utc_day(clock::now_ms()),
-            tokens: self
-                .tokens_per_day
-                .map_or(0, |_| prompt.reservation(estimate, window)),
-            prompt: estimate.min(window).into(),
-        };
+        let generation = self.llm.enqueue(&route, identity.user())?;
+        let tokens = prompt.reservation(estimate, window);
+        let held = HeldReservation::new(self, identity, tokens, estimate.min(window).into());
         let (sender, chunks) = mpsc::channel(BATCHES);
-        let held = HeldReservation::new(
-            self.store.clone(),
-            owner,
-            reservation,
-            self.tokens_per_day,
-            self.shutdown.clone(),
-        );
         let task = CompletionTask {
-            service: self.clone(),
             prompt: Arc::new(prompt),
             request_id,
             held,
             chunks: sender,
+            shutdown: self.shutdown.clone(),
+            _memory: memory,
         };
-        let work = self.shutdown.work();
-        self.shutdown.spawn(async move {
+        self.spawn(generation.span(&*task.prompt), async move {
             metrics::gauge!("chat_completions_running").increment(1.0);
             task.run(generation, deadline).await;
             metrics::gauge!("chat_completions_running").decrement(1.0);
-            drop(work);
         });
-        Ok(Completion { chunks })
+        Ok(Completion { model, prompt_estimate: estimate, chunks })
+    }
+
+    /// Runs detached: usage is settled also where the client has left.
+    fn spawn(&self, span: Span, task: impl Future<Output = ()> + Send + 'static) {
+        let work = self.shutdown.work();
+        self.shutdown.spawn(span.run(async move {
+            task.await;
+            drop(work);
+        }));
     }
 }
 
-/// The task of a completion.
 struct CompletionTask {
-    service: CompletionService,
     prompt: Arc<StatelessPrompt>,
     request_id: Arc<str>,
     held: HeldReservation,
     chunks: mpsc::Sender<Result<Vec<Chunk>, ChatError>>,
+    shutdown: Shutdown,
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 /// Passes chunks to the client, and waits for it.
@@ -205,10 +218,14 @@ impl Sink for ChannelSink<'_> {
 }
 
 impl CompletionTask {
-    async fn run(self, generation: Generation, deadline: Instant) {
-        if let Err(error) = self.held.reserve(deadline).await {
-            let _ = self.chunks.send(Err(error)).await;
-            return;
+    async fn run(mut self, generation: Generation, deadline: Instant) {
+        match self.held.reserve(deadline).await {
+            Ok(None) => {}
+            Ok(Some(limit)) => self.prompt.limit_answer(limit),
+            Err(error) => {
+                let _ = self.chunks.send(Err(error)).await;
+                return;
+            }
         }
         tokio::select! {
             () = self.generate(generation) => {}
@@ -218,7 +235,7 @@ impl CompletionTask {
 
     async fn generate(&self, generation: Generation) {
         let mut answer = AnswerBuilder::default();
-        let shutdown = &self.service.shutdown;
+        let shutdown = &self.shutdown;
         let stop = async {
             tokio::select! {
                 biased;
@@ -227,39 +244,17 @@ impl CompletionTask {
             }
         };
         let prompt: Arc<dyn Prompt> = Arc::clone(&self.prompt) as _;
-        let mut sink = ChannelSink {
-            chunks: &self.chunks,
-            shutdown,
-        };
+        let mut sink = ChannelSink { chunks: &self.chunks, shutdown };
         let outcome = run(generation, prompt, stop, &mut answer, &mut sink).await;
         let usage = self.usage(&answer);
         self.record(&outcome, usage);
-        // A client that was answered finds it in its usage; a failure waits for nothing.
-        let wait = if matches!(outcome, Outcome::Answered(_)) {
-            SETTLE_WAIT
-        } else {
-            Duration::ZERO
-        };
         let last = match outcome {
-            Outcome::Answered(finish) => Ok(vec![Chunk::End {
-                finish,
-                usage: Some(usage),
-            }]),
+            Outcome::Answered(finish) => Ok(vec![answer.end(finish, usage)]),
             Outcome::Failed(error) => Err(ChatError::Model(error)),
             Outcome::Interrupted => Err(ChatError::Interrupted),
             Outcome::Abandoned | Outcome::Stopped(_) | Outcome::Broken => Err(ChatError::Broken),
         };
-        let settling = self.held.settle(usage);
-        tokio::pin!(settling);
-        let first = timeout(wait, &mut settling).await;
-        let sent = timeout(READER_TIMEOUT, self.chunks.send(last));
-        let settled = async {
-            match first {
-                Ok(settled) => settled,
-                Err(_) => settling.await,
-            }
-        };
-        if let (Err(_), _) = tokio::join!(settled, sent) {
+        if self.held.settle(usage, &self.chunks, last).await.is_err() {
             tracing::error!(request_id = %self.request_id, "usage of a completion could not be stored; it is settled when its lease has lapsed");
         }
     }
@@ -269,9 +264,8 @@ impl CompletionTask {
         if let (Some(source), Some(counted)) = (answer.source(), answer.counted()) {
             self.prompt.learn(&source.model, counted);
         }
-        let prompt_estimate = answer
-            .source()
-            .map_or(0, |source| self.prompt.estimate(&source.model));
+        let prompt_estimate =
+            answer.source().map_or(0, |source| self.prompt.estimate(&source.model));
         answer.usage(self.prompt.estimates(), prompt_estimate)
     }
 
@@ -289,6 +283,6 @@ impl CompletionTask {
             Outcome::Broken => Code::Internal.as_str(),
         };
         metrics::counter!("chat_completions_total", "ending" => ending).increment(1);
-        super::count_tokens(usage);
+        super::record_end(ending, usage);
     }
 }

@@ -1,7 +1,7 @@
 //! The prompt of a stateless completion, as the client made it.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -9,7 +9,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     domain::{Options, Usage},
-    generation::tokens::{MESSAGE_OVERHEAD, TokenEstimates, default_room},
+    generation::{
+        stateless::CompletionRequest,
+        tokens::{MESSAGE_OVERHEAD, TokenEstimates, default_room, longest_answer},
+    },
     llm::{ChatRequest, Prompt, PromptMessage},
 };
 
@@ -18,29 +21,29 @@ const IMAGE_TOKENS: u32 = 256;
 
 /// The prompt of a completion: all messages of the request, and members that are passed through.
 pub(super) struct StatelessPrompt {
-    messages: Vec<PromptMessage>,
+    messages: Arc<[PromptMessage]>,
     options: Options,
-    extra: Map<String, Value>,
+    extra: Arc<Map<String, Value>>,
     request_id: Arc<str>,
     estimates: TokenEstimates,
+    /// Whether the oldest messages are left out where the conversation does not fit.
+    truncates: bool,
+    /// Most tokens of the answer, where the quota leaves less than was asked for.
+    answer_limit: OnceLock<u32>,
     /// The estimate of the last prompt that was made, in tokens.
     last_estimate: AtomicU32,
 }
 
 impl StatelessPrompt {
-    pub(super) fn new(
-        messages: Vec<PromptMessage>,
-        options: Options,
-        extra: Map<String, Value>,
-        request_id: &Arc<str>,
-        estimates: TokenEstimates,
-    ) -> Self {
+    pub(super) fn new(request: CompletionRequest, estimates: &TokenEstimates) -> Self {
         Self {
-            messages,
-            options,
-            extra,
-            request_id: Arc::clone(request_id),
-            estimates,
+            messages: request.messages.into(),
+            options: request.options,
+            extra: Arc::new(request.extra),
+            request_id: request.request_id,
+            estimates: estimates.for_user(request.identity.user()),
+            truncates: request.truncates,
+            answer_limit: OnceLock::new(),
             last_estimate: AtomicU32::new(0),
         }
     }
@@ -64,58 +67,90 @@ impl StatelessPrompt {
 
     /// Our estimate of the prompt, in tokens.
     pub(super) fn estimate(&self, model: &str) -> u32 {
-        let tokens = |text: &str| self.estimates.tokens(model, text);
-        let json = |value: &Value| tokens(&value.to_string());
-        let message = |message: &PromptMessage| {
-            let extra = message.extra.iter().flatten();
-            let beside: u32 = extra
-                .map(|(name, value)| match value {
-                    Value::Array(parts) if name == "content" => parts
-                        .iter()
-                        .map(|part| match part.get("text").and_then(Value::as_str) {
-                            Some(text) => tokens(text),
-                            None => IMAGE_TOKENS,
-                        })
-                        .fold(0, u32::saturating_add),
-                    Value::String(text) => tokens(text),
-                    other => json(other),
-                })
-                .fold(0, u32::saturating_add);
-            tokens(&message.content)
-                .saturating_add(beside)
-                .saturating_add(MESSAGE_OVERHEAD)
-        };
-        let tools = self.extra.get("tools").map_or(0, json);
         self.messages
             .iter()
-            .map(message)
-            .fold(tools, u32::saturating_add)
-            .saturating_add(self.estimates.template(model))
+            .map(|message| self.message_estimate(model, message))
+            .fold(self.fixed_estimate(model), u32::saturating_add)
+    }
+
+    fn message_estimate(&self, model: &str, message: &PromptMessage) -> u32 {
+        let tokens = |text: &str| self.estimates.tokens(model, text);
+        let extra = message.extra.iter().flatten();
+        let beside: u32 = extra
+            .map(|(name, value)| match value {
+                Value::Array(parts) if name == "content" => parts
+                    .iter()
+                    .map(|part| match part.get("text").and_then(Value::as_str) {
+                        Some(text) => tokens(text),
+                        None => IMAGE_TOKENS,
+                    })
+                    .fold(0, u32::saturating_add),
+                Value::String(text) => tokens(text),
+                other => tokens(&other.to_string()),
+            })
+            .fold(0, u32::saturating_add);
+        tokens(&message.content).saturating_add(beside).saturating_add(MESSAGE_OVERHEAD)
+    }
+
+    fn fixed_estimate(&self, model: &str) -> u32 {
+        let tools = self.extra.get("tools");
+        let tools = tools.map_or(0, |tools| self.estimates.tokens(model, &tools.to_string()));
+        tools.saturating_add(self.estimates.template(model))
+    }
+
+    /// What is left of the conversation so that it fits the window with room for an answer, and its estimate: system messages
+    /// at the head, then the newest messages, of which the first is no output of a call that was left out.
+    fn truncated(&self, model: &str, window: u32) -> (Arc<[PromptMessage]>, u32) {
+        let sizes: Vec<u32> =
+            self.messages.iter().map(|message| self.message_estimate(model, message)).collect();
+        let fixed = self.fixed_estimate(model);
+        let mut estimate = sizes.iter().copied().fold(fixed, u32::saturating_add);
+        let room = self.options.max_tokens.unwrap_or_else(|| default_room(window));
+        let limit = window.saturating_sub(room.min(window / 2));
+        let head = self.messages.iter().take_while(|message| message.role == "system");
+        let head = head.count();
+        let mut from = head;
+        while from + 1 < sizes.len() && (estimate > limit || self.messages[from].role == "tool") {
+            estimate = estimate.saturating_sub(sizes[from]);
+            from += 1;
+        }
+        if from == head {
+            return (Arc::clone(&self.messages), estimate);
+        }
+        let kept = self.messages[..head].iter().chain(&self.messages[from..]);
+        (kept.cloned().collect(), estimate)
     }
 
     /// What it may cost at most, as far as one can tell: for the reservation of the day's quota.
     pub(super) fn reservation(&self, estimate: u32, window: u32) -> u64 {
-        let room = self
-            .options
-            .max_tokens
-            .unwrap_or_else(|| default_room(window));
-        u64::from(estimate.min(window)) + u64::from(room.min(window))
+        let prompt = estimate.min(window);
+        u64::from(prompt) + u64::from(longest_answer(&self.options, prompt, window))
+    }
+
+    /// Limits the answer to what is left of the quota.
+    pub(super) fn limit_answer(&self, tokens: u64) {
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        let _ = self.answer_limit.set(tokens);
     }
 }
 
 impl Prompt for StatelessPrompt {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
-        let prompt_estimate = self.estimate(model);
+        let (messages, prompt_estimate) = if self.truncates {
+            self.truncated(model, window)
+        } else {
+            (Arc::clone(&self.messages), self.estimate(model))
+        };
         self.last_estimate.store(prompt_estimate, Ordering::Relaxed);
         ChatRequest {
             model: model.to_owned(),
-            messages: self.messages.clone(),
-            options: self.options.clone(),
+            dropped: (self.messages.len() - messages.len()) as u64,
+            messages,
+            options: self.options.limited(self.answer_limit.get().copied()),
             window,
             prompt_estimate,
-            dropped: 0,
-            untrimmed: true,
-            extra: self.extra.clone(),
+            untrimmed: !self.truncates,
+            extra: Arc::clone(&self.extra),
             request_id: Arc::clone(&self.request_id),
         }
     }
@@ -123,18 +158,48 @@ impl Prompt for StatelessPrompt {
 
 #[cfg(test)]
 mod tests {
+    use common::identity::{Credential, Identity, Owner, UserId};
     use serde_json::json;
 
     use super::*;
 
     fn request(message: PromptMessage) -> StatelessPrompt {
-        StatelessPrompt::new(
-            vec![message],
-            Options::default(),
-            Map::new(),
-            &Arc::from(""),
-            TokenEstimates::default(),
-        )
+        let owner = Owner { user: UserId::parse("a").unwrap(), generation: 0 };
+        let request = CompletionRequest {
+            identity: Identity::new(owner, Credential::Open, 0),
+            model: None,
+            messages: vec![message],
+            options: Options::default(),
+            extra: Map::new(),
+            request_id: Arc::from(""),
+            truncates: false,
+        };
+        StatelessPrompt::new(request, &TokenEstimates::default())
+    }
+
+    #[test]
+    fn a_conversation_that_may_be_truncated_loses_its_oldest_messages() {
+        let message = |role: &str, letter: &str| PromptMessage {
+            role: role.to_owned(),
+            content: letter.repeat(4000),
+            extra: None,
+        };
+        let prompt = StatelessPrompt {
+            truncates: true,
+            messages: ["system", "user", "assistant", "tool", "user"]
+                .map(|role| message(role, &role[..1]))
+                .into(),
+            ..request(message("user", ""))
+        };
+        let roles = |window| -> Vec<String> {
+            let fitted = prompt.fit("m", window);
+            assert_eq!(fitted.dropped as usize, 5 - fitted.messages.len());
+            fitted.messages.iter().map(|m| m.role.clone()).collect()
+        };
+        assert_eq!(roles(100_000).len(), 5);
+        let all = prompt.estimate("m");
+        assert_eq!(roles(all), ["system", "user"], "no output without its call");
+        assert_eq!(roles(10), ["system", "user"], "the newest always stays");
     }
 
     #[test]
@@ -152,11 +217,8 @@ mod tests {
 
     #[test]
     fn a_reservation_is_never_more_than_the_window_read_and_written() {
-        let message = PromptMessage {
-            role: "user".to_owned(),
-            content: "x".repeat(100_000),
-            extra: None,
-        };
+        let message =
+            PromptMessage { role: "user".to_owned(), content: "x".repeat(100_000), extra: None };
         let request = request(message);
         let estimate = request.estimate("m");
         assert!(estimate > 20_000);

@@ -2,15 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use common::{identity::Owner, shutdown::Shutdown, store::StoreError};
-use tokio::time::{sleep, timeout};
+use common::{
+    clock,
+    identity::{Authenticator, Identity},
+    shutdown::Shutdown,
+    store::StoreError,
+};
+use tokio::{
+    sync::mpsc,
+    time::{error::Elapsed, sleep, timeout},
+};
 
 use crate::{
-    domain::Usage,
+    domain::{Usage, random_text},
     error::ChatError,
+    generation::stateless::{CompletionService, READER_TIMEOUT},
     retry,
-    store::{ChatStore, reservations::Reservation},
+    store::{ChatStore, reservation::Reservation, reservations::Reserved},
 };
+
+/// How long a complete answer's end waits for its usage to be stored; after that it is stored later.
+const SETTLE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long settling is repeated for a store that does not take it.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,60 +30,66 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is tried again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 
-/// A completion's reservation.
 pub(super) struct HeldReservation {
     store: ChatStore,
-    owner: Owner,
+    authenticator: Authenticator,
+    identity: Identity,
     reservation: Reservation,
     quota: Option<u64>,
     shutdown: Shutdown,
 }
 
 impl HeldReservation {
+    /// A reservation to be made: of that many tokens where there is a quota, of which so many are the prompt's.
     pub(super) fn new(
-        store: ChatStore,
-        owner: Owner,
-        reservation: Reservation,
-        quota: Option<u64>,
-        shutdown: Shutdown,
+        service: &CompletionService,
+        identity: Identity,
+        tokens: u64,
+        prompt: u64,
     ) -> Self {
-        Self {
-            store,
-            owner,
-            reservation,
-            quota,
-            shutdown,
-        }
+        let CompletionService { store, authenticator, tokens_per_day: quota, shutdown, .. } =
+            service.clone();
+        let reservation = Reservation {
+            id: random_text(24),
+            day: clock::utc_day(clock::now_ms()),
+            tokens: quota.map_or(0, |_| tokens),
+            prompt,
+        };
+        Self { store, authenticator, identity, reservation, quota, shutdown }
     }
 
-    /// Holds the tokens, by the deadline; where the outcome stays unknown, withdraws the reservation in the background.
-    pub(super) async fn reserve(&self, deadline: Instant) -> Result<(), ChatError> {
-        let store = self.store.by(deadline);
-        match store
-            .reservations()
-            .reserve(&self.owner, &self.reservation, self.quota)
-            .await
-        {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(ChatError::QuotaExceeded {
-                tokens_per_day: self.quota.unwrap_or_default(),
-            }),
-            Err(error) => {
-                if matches!(error, StoreError::Unavailable(_)) {
-                    self.withdraw_later();
+    /// Holds the tokens, by the deadline; where the outcome stays unknown, withdraws the reservation in the background. Returns
+    /// the most tokens that the answer may have, where less is left of the quota than it could take.
+    pub(super) async fn reserve(&mut self, deadline: Instant) -> Result<Option<u64>, ChatError> {
+        let (store, asked) = (self.store.by(deadline), self.reservation.tokens);
+        let store = store.reservations();
+        loop {
+            match store.reserve(&self.identity, &mut self.reservation, self.quota).await {
+                Ok(Reserved::Yes) => {
+                    let Reservation { tokens, prompt, .. } = self.reservation;
+                    return Ok((tokens < asked).then(|| tokens.saturating_sub(prompt)));
                 }
-                Err(error.into())
+                Ok(Reserved::QuotaExceeded) => {
+                    let tokens_per_day = self.quota.unwrap_or_default();
+                    return Err(ChatError::QuotaExceeded { tokens_per_day });
+                }
+                Ok(Reserved::AccountChanged) => {
+                    self.identity = self.authenticator.recheck(&self.identity, deadline).await?;
+                }
+                Err(error) => {
+                    if matches!(error, StoreError::Unavailable(_)) {
+                        self.withdraw_later();
+                    }
+                    return Err(error.into());
+                }
             }
         }
     }
 
     fn withdraw_later(&self) {
-        let (store, owner) = (self.store.clone(), self.owner.clone());
-        let reservation = self.reservation.clone();
-        retry::in_background(&self.shutdown, move || {
-            let (store, owner) = (store.clone(), owner.clone());
-            let reservation = reservation.clone();
-            Box::pin(async move { store.reservations().withdraw(&owner, &reservation).await })
+        let (owner, held) = (&self.identity.owner, &self.reservation);
+        retry::in_background(&self.shutdown, &self.store, owner, held, |store, owner, held| {
+            Box::pin(async move { store.reservations().withdraw(owner, held).await })
         });
     }
 
@@ -79,35 +97,45 @@ impl HeldReservation {
     pub(super) async fn renew(&self) {
         loop {
             sleep(self.store.lease() / 3).await;
-            let renewed = self
-                .store
-                .reservations()
-                .renew(&self.owner, &self.reservation)
-                .await;
+            let renewed =
+                self.store.reservations().renew(&self.identity.owner, &self.reservation).await;
             if let Err(error) = renewed {
                 tracing::debug!(%error, "a completion's lease was not renewed");
             }
         }
     }
 
-    /// Stores what was used, until the store takes it.
+    /// Stores what was used, until the store takes it, and sends the last result. A client that was answered finds it in its
+    /// usage; a failure waits for nothing.
     ///
     /// # Errors
-    /// After 30 s.
-    pub(super) async fn settle(&self, usage: Usage) -> Result<(), tokio::time::error::Elapsed> {
+    /// Where the store did not take it for 30 s.
+    pub(super) async fn settle<T>(
+        &self,
+        usage: Usage,
+        results: &mpsc::Sender<Result<T, ChatError>>,
+        last: Result<T, ChatError>,
+    ) -> Result<(), Elapsed> {
+        let wait = if last.is_ok() { SETTLE_WAIT } else { Duration::ZERO };
+        let settling = timeout(SETTLE_TIMEOUT, self.store_usage(usage));
+        tokio::pin!(settling);
+        let first = timeout(wait, &mut settling).await;
         let settled = async {
-            loop {
-                match self
-                    .store
-                    .reservations()
-                    .settle(&self.owner, &self.reservation, usage)
-                    .await
-                {
-                    Ok(()) | Err(StoreError::Corrupt(_)) => return,
-                    Err(_) => sleep(SETTLE_PAUSE).await,
-                }
+            match first {
+                Ok(settled) => settled,
+                Err(_) => settling.await,
             }
         };
-        timeout(SETTLE_TIMEOUT, settled).await
+        tokio::join!(settled, timeout(READER_TIMEOUT, results.send(last))).0
+    }
+
+    async fn store_usage(&self, usage: Usage) {
+        let store = self.store.reservations();
+        loop {
+            match store.settle(&self.identity.owner, &self.reservation, usage).await {
+                Ok(()) | Err(StoreError::Corrupt(_)) => return,
+                Err(_) => sleep(SETTLE_PAUSE).await,
+            }
+        }
     }
 }

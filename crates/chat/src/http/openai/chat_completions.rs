@@ -7,20 +7,16 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use common::{
-    errors::{ApiError, extract::Body},
-    http::{Deadline, RequestId},
-    identity::Identity,
-};
+use common::{errors::ApiError, http::RequestId, identity::Identity};
+use utoipa::ToSchema;
 
 use crate::{
-    error::ChatError,
-    generation::stateless::Completion,
-    http::openai::{
-        error::{ErrorBody, bad_request},
-        request::CreateChatCompletion,
-        response::{ChatCompletion, CompletionCollector},
-        stream::{CompletionBody, respond},
+    http::{
+        inference::{InferenceBody, InferenceCall},
+        openai::{
+            chunk::ChunkWriter, error::ErrorBody, request::CreateChatCompletion,
+            response::ChatCompletion,
+        },
     },
     state::AppState,
 };
@@ -30,50 +26,29 @@ use crate::{
     post, path = "/v1/chat/completions", tag = "openai",
     request_body = CreateChatCompletion,
     responses(
-        (status = 200, description = "The answer: whole, or as chunks in `data:` lines that end with `[DONE]`.", content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "The answer: whole, or as chunks in `data:` lines that end with `[DONE]`.", content((ChatCompletion = "application/json"), (StreamedChunk = "text/event-stream"))),
         (status = "default", description = "An error.", body = ErrorBody),
     ),
-    security(("bearer" = [])),
 )]
 pub async fn complete(
     State(app): State<Arc<AppState>>,
     identity: Identity,
     request_id: RequestId,
-    body: Result<Body<CreateChatCompletion>, ApiError>,
+    InferenceBody { value, memory }: InferenceBody<CreateChatCompletion>,
 ) -> Result<Response, ApiError> {
-    let Body(body) = body.map_err(bad_request)?;
-    let mode = body.mode();
-    let request = body
-        .checked(identity.owner.clone(), request_id.0)
-        .map_err(bad_request)?;
-    // From here on: the body may have taken its time.
-    let Deadline(deadline) = Deadline::from_now();
-    let completion = app.completions.start(request, deadline)?;
-    let authenticator = app.authenticator.clone();
-    let revoked = async move { ApiError::from(authenticator.revoked(&identity).await) };
+    let mode = value.mode();
+    let request = value.checked(identity, request_id.0)?;
+    let call = InferenceCall::start(&app, request, memory)?;
     if mode.stream {
-        return respond(CompletionBody::new(
-            completion,
-            mode.with_usage,
-            Box::pin(revoked),
-        ))
-        .await;
+        return call.stream(ChunkWriter::new(mode.with_usage)).await;
     }
-    tokio::select! {
-        answer = whole(completion) => answer.map(|answer| Json(answer).into_response()),
-        error = revoked => Err(error),
-    }
+    let answer = call.collect().await?;
+    Ok(Json(ChatCompletion::from(answer)).into_response())
 }
 
-/// Waits for the end and returns the answer.
-async fn whole(mut completion: Completion) -> Result<ChatCompletion, ApiError> {
-    let mut whole = CompletionCollector::default();
-    while let Some(chunks) = completion.next().await {
-        for chunk in chunks? {
-            if let Some(answer) = whole.take(chunk) {
-                return Ok(answer);
-            }
-        }
-    }
-    Err(ChatError::Broken.into())
+/// A piece of a streamed answer as a reader of `text/event-stream` gets it.
+#[derive(Debug, ToSchema)]
+pub struct StreamedChunk {
+    /// A `chat.completion.chunk` as JSON, or an error; at the end `[DONE]`.
+    pub data: String,
 }

@@ -1,15 +1,19 @@
 //! The answer of a completion in chunks, as OpenAI's SDKs read a stream.
 
-use common::clock;
+use common::{clock, errors::ApiError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    http::openai::response::{Tokens, ToolCallObject, finish_word, new_id},
-    llm::Chunk,
+use crate::http::{
+    inference::{AnswerEnd, AnswerItem, StreamWriter, sse::write_data},
+    openai::{
+        error,
+        response::{Tokens, ToolCallObject, finish_word, new_id},
+    },
 };
 
-/// A piece of a streamed answer.
+const DONE: &str = "data: [DONE]\n\n";
+
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChatCompletionChunk<'a> {
     id: &'a str,
@@ -23,7 +27,6 @@ pub struct ChatCompletionChunk<'a> {
     usage: Option<Option<Tokens>>,
 }
 
-/// What a chunk adds.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChunkChoice<'a> {
     index: u32,
@@ -34,7 +37,6 @@ pub struct ChunkChoice<'a> {
     finish_reason: Option<&'static str>,
 }
 
-/// What is added.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct ChunkDelta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,69 +62,11 @@ pub struct ChunkWriter {
 impl ChunkWriter {
     /// Writes for one answer; `with_usage` as `stream_options.include_usage` asked.
     pub fn new(with_usage: bool) -> Self {
-        Self {
-            id: new_id(),
-            created: clock::now_s(),
-            model: String::new(),
-            with_usage,
-            calls: 0,
-        }
-    }
-
-    /// Appends what a part says; whether it was the last.
-    pub fn write(&mut self, chunk: Chunk, out: &mut String) -> bool {
-        match chunk {
-            Chunk::Queued { .. } => {}
-            Chunk::Started { model, .. } => {
-                self.model = model;
-                let delta = ChunkDelta {
-                    role: Some("assistant"),
-                    content: Some(""),
-                    ..ChunkDelta::default()
-                };
-                self.chunk(delta, None, out);
-            }
-            Chunk::Thinking(text) => {
-                let delta = ChunkDelta {
-                    reasoning_content: Some(&text),
-                    ..ChunkDelta::default()
-                };
-                self.chunk(delta, None, out);
-            }
-            Chunk::Text(text) => {
-                let delta = ChunkDelta {
-                    content: Some(&text),
-                    ..ChunkDelta::default()
-                };
-                self.chunk(delta, None, out);
-            }
-            Chunk::ToolCall(call) => {
-                let delta = ChunkDelta {
-                    tool_calls: Some([ToolCallObject::new(call, Some(self.calls))]),
-                    ..ChunkDelta::default()
-                };
-                self.calls += 1;
-                self.chunk(delta, None, out);
-            }
-            Chunk::End { finish, usage } => {
-                self.chunk(ChunkDelta::default(), Some(finish_word(finish)), out);
-                if self.with_usage {
-                    self.line(&[], Some(usage.unwrap_or_default().into()), out);
-                }
-                out.push_str("data: [DONE]\n\n");
-                return true;
-            }
-        }
-        false
+        Self { id: new_id(), created: clock::now_s(), model: String::new(), with_usage, calls: 0 }
     }
 
     fn chunk(&self, delta: ChunkDelta<'_>, finish_reason: Option<&'static str>, out: &mut String) {
-        let choice = ChunkChoice {
-            index: 0,
-            delta,
-            logprobs: (),
-            finish_reason,
-        };
+        let choice = ChunkChoice { index: 0, delta, logprobs: (), finish_reason };
         self.line(&[choice], None, out);
     }
 
@@ -135,15 +79,48 @@ impl ChunkWriter {
             choices,
             usage: self.with_usage.then_some(usage),
         };
-        data(&chunk, out);
+        write_data(&chunk, out);
     }
 }
 
-/// Appends a value as a `data:` line. These are made of strings and numbers: writing them cannot fail.
-pub fn data<T: Serialize>(value: &T, out: &mut String) {
-    out.push_str("data: ");
-    out.push_str(&serde_json::to_string(value).unwrap_or_default());
-    out.push_str("\n\n");
+impl StreamWriter for ChunkWriter {
+    fn started(&mut self, model: String, out: &mut String) {
+        self.model = model;
+        let delta =
+            ChunkDelta { role: Some("assistant"), content: Some(""), ..ChunkDelta::default() };
+        self.chunk(delta, None, out);
+    }
+
+    fn grow(&mut self, piece: &AnswerItem, out: &mut String) {
+        let mut delta = ChunkDelta::default();
+        match piece {
+            AnswerItem::Thinking(text) => delta.reasoning_content = Some(text),
+            AnswerItem::Text(text) => delta.content = Some(text),
+            AnswerItem::ToolCall(call) => {
+                delta.tool_calls = Some([ToolCallObject::new(call.clone(), Some(self.calls))]);
+                self.calls += 1;
+            }
+        }
+        self.chunk(delta, None, out);
+    }
+
+    fn finish(&mut self, end: AnswerEnd, out: &mut String) {
+        self.chunk(ChunkDelta::default(), Some(finish_word(end.finish)), out);
+        if self.with_usage {
+            self.line(&[], Some(Tokens::from(&end)), out);
+        }
+        out.push_str(DONE);
+    }
+
+    /// A comment without an empty line after it, which some readers would take for an event.
+    fn keep_alive(&self, out: &mut String) {
+        out.push_str(": ping\n");
+    }
+
+    fn fail(&mut self, error: &ApiError, out: &mut String) {
+        write_data(&error::body(error.code, &error.detail, &error.errors), out);
+        out.push_str(DONE);
+    }
 }
 
 #[cfg(test)]
@@ -153,8 +130,11 @@ mod tests {
     use super::*;
     use crate::{
         domain::{FinishReason, Usage},
-        http::openai::response::CompletionCollector,
-        llm::ToolCall,
+        http::{
+            inference::{CollectedAnswer, stream::ItemStream},
+            openai::response::ChatCompletion,
+        },
+        llm::{Chunk, ToolCall},
     };
 
     fn call(name: &str) -> Chunk {
@@ -168,43 +148,33 @@ mod tests {
     fn end(finish: FinishReason) -> Chunk {
         Chunk::End {
             finish,
-            usage: Some(Usage {
-                prompt_tokens: 2,
-                completion_tokens: 3,
-            }),
+            usage: Some(Usage { prompt_tokens: 2, completion_tokens: 3 }),
+            cached_tokens: 1,
+            stop_sequence: None,
         }
     }
 
     #[test]
     fn tool_calls_are_counted_through_and_text_is_null_beside_them() {
-        let (mut chunks, mut out) = (ChunkWriter::new(true), String::new());
-        let mut whole = CompletionCollector::default();
+        let (mut chunks, mut out) = (ItemStream::new(ChunkWriter::new(true)), String::new());
+        let mut whole = CollectedAnswer::default();
         let parts = [call("a"), call("b"), end(FinishReason::ToolCalls)];
-        let answers: Vec<_> = parts
-            .into_iter()
-            .filter_map(|part| {
-                chunks.write(part.clone(), &mut out);
-                whole.take(part)
-            })
-            .collect();
+        for part in parts {
+            chunks.write(part.clone(), &mut out);
+            whole.take(part);
+        }
         let lines: Vec<Value> = out
             .lines()
             .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
             .collect();
-        assert_eq!(
-            lines[1]["choices"][0]["delta"]["tool_calls"][0]["index"],
-            json!(1)
-        );
+        assert_eq!(lines[1]["choices"][0]["delta"]["tool_calls"][0]["index"], json!(1));
         assert_eq!(lines[2]["choices"][0]["delta"], json!({}));
         assert_eq!(lines[3]["choices"], json!([]));
         assert_eq!(lines[3]["usage"]["total_tokens"], json!(5));
-        let answer = json!(answers[0]);
+        assert_eq!(lines[3]["usage"]["prompt_tokens_details"]["cached_tokens"], json!(1));
+        let answer = json!(ChatCompletion::from(whole));
         assert_eq!(answer["choices"][0]["message"]["content"], Value::Null);
         assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
-        assert!(
-            answer["choices"][0]["message"]["tool_calls"][0]
-                .get("index")
-                .is_none()
-        );
+        assert!(answer["choices"][0]["message"]["tool_calls"][0].get("index").is_none());
     }
 }

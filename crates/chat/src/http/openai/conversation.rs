@@ -6,51 +6,29 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
-    http::openai::checks::{ValueCheck, check},
+    http::inference::checks::{ValueCheck, check},
     llm::PromptMessage,
 };
 
-/// One message of the conversation.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct RequestMessage {
     /// `system`, `developer`, `user`, `assistant`, `tool` or `function`.
     role: String,
     /// A text, parts (`text`, `image_url`, …), or null beside tool calls.
-    #[serde(default)]
     content: Option<Value>,
-    #[serde(default)]
     name: Option<Value>,
-    #[serde(default)]
     tool_calls: Option<Value>,
-    #[serde(default)]
     tool_call_id: Option<Value>,
-    #[serde(default)]
     function_call: Option<Value>,
-    #[serde(default)]
     refusal: Option<Value>,
     /// The thoughts of an earlier answer, for models that want them back.
-    #[serde(default)]
     reasoning_content: Option<Value>,
 }
 
-const ROLES: [&str; 6] = [
-    "system",
-    "developer",
-    "user",
-    "assistant",
-    "tool",
-    "function",
-];
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
 /// Parts that some server takes; `video_url` and `audio_url` are vLLM's.
-const PARTS: [&str; 7] = [
-    "text",
-    "refusal",
-    "image_url",
-    "input_audio",
-    "file",
-    "video_url",
-    "audio_url",
-];
+const PARTS: [&str; 7] =
+    ["text", "refusal", "image_url", "input_audio", "file", "video_url", "audio_url"];
 
 impl RequestMessage {
     /// The message in our words; `index` is its place.
@@ -94,25 +72,10 @@ impl RequestMessage {
         let members: [(&str, Option<Value>, ValueCheck, &str); 6] = [
             ("name", self.name, Value::is_string, "a text"),
             ("tool_calls", tool_calls, calls, "a list of calls"),
-            (
-                "tool_call_id",
-                self.tool_call_id,
-                Value::is_string,
-                "a text",
-            ),
-            (
-                "function_call",
-                self.function_call,
-                Value::is_object,
-                "an object",
-            ),
+            ("tool_call_id", self.tool_call_id, Value::is_string, "a text"),
+            ("function_call", self.function_call, Value::is_object, "an object"),
             ("refusal", self.refusal, Value::is_string, "a text"),
-            (
-                "reasoning_content",
-                self.reasoning_content,
-                Value::is_string,
-                "a text",
-            ),
+            ("reasoning_content", self.reasoning_content, Value::is_string, "a text"),
         ];
         for (name, value, fits, wanted) in members {
             let Some(value) = value else { continue };

@@ -2,29 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::{
-    http::{HeaderName, HeaderValue, StatusCode},
-    response::Response,
-};
 use common::{
-    errors::{ApiError, Code, FieldError, Problem, status_of},
-    http::ErrorShape,
+    errors::{Code, FieldError, Problem, status_of},
+    http::{ErrorShape, ShapedError},
 };
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-/// SDKs repeat 408, 409, 429 and 5xx by themselves, unless this header says otherwise.
-const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+use crate::http::inference::errors::code_and_status;
 
-/// A refusal or failure.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
-    /// The error.
     pub error: ErrorFields,
 }
 
-/// What an error says.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ErrorFields {
     /// What happened and what to do.
@@ -42,50 +34,23 @@ pub struct ErrorFields {
 pub fn shape() -> ErrorShape {
     Arc::new(|path: &str, problem: &Problem| {
         let is_ours = path == "/v1" || path.starts_with("/v1/");
-        is_ours.then(|| json!(body(problem.code, &problem.detail, &problem.errors)))
+        is_ours.then(|| {
+            let (code, status) = code_and_status(problem);
+            ShapedError { status, body: json!(body(code, &problem.detail, &problem.errors)) }
+        })
     })
 }
 
-/// The body of an error.
 pub fn body(code: Code, detail: &str, errors: &[FieldError]) -> ErrorBody {
-    let param = match errors.first() {
-        Some(error) => param(&error.pointer),
+    let param = match errors.first().map(|error| error.pointer.as_str()) {
+        // Our own names of what a model may lack, where these APIs have others.
+        Some("/message") => Some("messages".to_owned()),
+        Some("/options/think") => Some("reasoning_effort".to_owned()),
+        Some(pointer) => param(pointer),
         None if code == Code::ModelNotFound => Some("model".to_owned()),
         None => None,
     };
-    ErrorBody {
-        error: ErrorFields {
-            message: detail.to_owned(),
-            kind: kind(code),
-            param,
-            code,
-        },
-    }
-}
-
-/// A wrong body is a bad request to these SDKs, also where only a value is wrong.
-pub fn bad_request(error: ApiError) -> ApiError {
-    match error.code {
-        Code::ValidationFailed => ApiError {
-            code: Code::InvalidRequest,
-            ..error
-        },
-        _ => error,
-    }
-}
-
-/// Tells SDKs not to repeat what would only fail again.
-pub async fn advise_on_retrying(mut response: Response) -> Response {
-    let in_vain = response
-        .extensions()
-        .get::<ApiError>()
-        .is_some_and(|error| !error.code.retryable());
-    let would_retry = matches!(response.status().as_u16(), 408 | 409 | 429 | 500..=599);
-    if response.status() == StatusCode::CONFLICT || (would_retry && in_vain) {
-        let no = HeaderValue::from_static("false");
-        response.headers_mut().insert(X_SHOULD_RETRY, no);
-    }
-    response
+    ErrorBody { error: ErrorFields { message: detail.to_owned(), kind: kind(code), param, code } }
 }
 
 fn kind(code: Code) -> &'static str {
@@ -120,6 +85,8 @@ fn param(pointer: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use common::errors::ApiError;
+
     use super::*;
 
     #[test]
@@ -130,6 +97,26 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(param(pointer).as_deref(), name);
+        }
+    }
+
+    #[test]
+    fn what_a_model_cannot_do_is_named_in_both_forms() {
+        use crate::llm::{Feature, ModelError};
+        for (feature, pointer, param) in [
+            (Feature::Images, "/message", "messages"),
+            (Feature::Tools, "/tools", "tools"),
+            (Feature::Schema, "/response_format", "response_format"),
+            (Feature::Thinking, "/options/think", "reasoning_effort"),
+            (Feature::Chat, "/model", "model"),
+        ] {
+            let error = ModelError::UnsupportedByModel(feature);
+            let error = ApiError::from(crate::error::ChatError::Model(error));
+            let problem = error.problem("r");
+            assert_eq!(problem.status, 400);
+            assert_eq!(problem.pointer.as_deref(), Some(pointer));
+            let body = body(error.code, &error.detail, &error.errors);
+            assert_eq!(body.error.param.as_deref(), Some(param));
         }
     }
 

@@ -6,10 +6,10 @@ use utoipa::ToSchema;
 
 use crate::{
     domain::{FinishReason, Usage, random_text},
-    llm::{Chunk, ToolCall},
+    http::inference::{AnswerEnd, CollectedAnswer, collected_answer::merged},
+    llm::ToolCall,
 };
 
-/// A whole answer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChatCompletion {
     id: String,
@@ -21,7 +21,6 @@ pub struct ChatCompletion {
     usage: Tokens,
 }
 
-/// The answer itself.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct CompletionChoice {
     index: u32,
@@ -33,7 +32,6 @@ pub struct CompletionChoice {
     finish_reason: &'static str,
 }
 
-/// What the model said.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct CompletionMessage {
     role: &'static str,
@@ -48,7 +46,6 @@ pub struct CompletionMessage {
     tool_calls: Vec<ToolCallObject>,
 }
 
-/// A tool call.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ToolCallObject {
     /// Its place, in chunks alone.
@@ -60,7 +57,6 @@ pub struct ToolCallObject {
     function: FunctionObject,
 }
 
-/// What is to be called.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FunctionObject {
     name: String,
@@ -68,20 +64,28 @@ pub struct FunctionObject {
     arguments: String,
 }
 
-/// What it cost.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Tokens {
     prompt_tokens: u64,
     completion_tokens: u64,
     total_tokens: u64,
+    prompt_tokens_details: PromptTokenDetails,
 }
 
-impl From<Usage> for Tokens {
-    fn from(usage: Usage) -> Self {
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct PromptTokenDetails {
+    /// Tokens that the model server had in its cache; 0 where it does not tell.
+    cached_tokens: u64,
+}
+
+impl From<&AnswerEnd> for Tokens {
+    fn from(end: &AnswerEnd) -> Self {
+        let Usage { prompt_tokens, completion_tokens } = end.usage;
         Self {
-            prompt_tokens: usage.prompt_tokens,
-            completion_tokens: usage.completion_tokens,
-            total_tokens: usage.prompt_tokens.saturating_add(usage.completion_tokens),
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens.saturating_add(completion_tokens),
+            prompt_tokens_details: PromptTokenDetails { cached_tokens: end.cached_tokens },
         }
     }
 }
@@ -92,15 +96,11 @@ impl ToolCallObject {
             index,
             id: call.id,
             kind: "function",
-            function: FunctionObject {
-                name: call.name,
-                arguments: call.arguments,
-            },
+            function: FunctionObject { name: call.name, arguments: call.arguments },
         }
     }
 }
 
-/// The word for how it ended.
 pub(super) fn finish_word(finish: FinishReason) -> &'static str {
     match finish {
         FinishReason::Length => "length",
@@ -113,58 +113,30 @@ pub(super) fn finish_word(finish: FinishReason) -> &'static str {
     }
 }
 
-/// A new id for an answer.
 pub(super) fn new_id() -> String {
     format!("chatcmpl-{}", random_text(26))
 }
 
-/// Gathers the parts of a completion into one answer.
-#[derive(Debug, Default)]
-pub struct CompletionCollector {
-    model: String,
-    text: String,
-    thinking: String,
-    calls: Vec<ToolCallObject>,
-}
-
-impl CompletionCollector {
-    /// Takes a part in; the answer, where it was the last.
-    pub fn take(&mut self, chunk: Chunk) -> Option<ChatCompletion> {
-        match chunk {
-            Chunk::Queued { .. } => {}
-            Chunk::Started { model, .. } => self.model = model,
-            Chunk::Thinking(text) => self.thinking.push_str(&text),
-            Chunk::Text(text) => self.text.push_str(&text),
-            Chunk::ToolCall(call) => self.calls.push(ToolCallObject::new(call, None)),
-            Chunk::End { finish, usage } => {
-                return Some(std::mem::take(self).answer(finish, usage.unwrap_or_default()));
-            }
-        }
-        None
-    }
-
-    fn answer(self, finish: FinishReason, usage: Usage) -> ChatCompletion {
-        let only_calls = self.text.is_empty() && !self.calls.is_empty();
+impl From<CollectedAnswer> for ChatCompletion {
+    fn from(answer: CollectedAnswer) -> Self {
+        let CollectedAnswer { model, items, end } = answer;
+        let (text, thoughts, calls) = merged(items);
         let message = CompletionMessage {
             role: "assistant",
-            content: (!only_calls).then_some(self.text),
-            reasoning_content: Some(self.thinking).filter(|thoughts| !thoughts.is_empty()),
-            tool_calls: self.calls,
+            content: Some(text).filter(|text| !text.is_empty() || calls.is_empty()),
+            reasoning_content: Some(thoughts).filter(|thoughts| !thoughts.is_empty()),
+            tool_calls: calls.into_iter().map(|call| ToolCallObject::new(call, None)).collect(),
             refusal: (),
         };
-        let choice = CompletionChoice {
-            index: 0,
-            message,
-            logprobs: (),
-            finish_reason: finish_word(finish),
-        };
+        let finish_reason = finish_word(end.finish);
+        let choice = CompletionChoice { index: 0, message, logprobs: (), finish_reason };
         ChatCompletion {
             id: new_id(),
             object: "chat.completion",
             created: clock::now_s(),
-            model: self.model,
+            model,
             choices: [choice],
-            usage: usage.into(),
+            usage: Tokens::from(&end),
         }
     }
 }
@@ -177,11 +149,7 @@ mod tests {
 
     #[test]
     fn an_empty_answer_is_an_empty_text() {
-        let end = Chunk::End {
-            finish: FinishReason::Stop,
-            usage: None,
-        };
-        let answer = CompletionCollector::default().take(end);
+        let answer = ChatCompletion::from(CollectedAnswer::default());
         assert_eq!(json!(answer)["choices"][0]["message"]["content"], "");
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use common::{errors::ApiError, identity::Owner};
+use common::{errors::ApiError, identity::Identity};
 
 use crate::{
+    domain::Options,
     generation::stateless::CompletionRequest,
     http::{
-        openai::{checks::check, passthrough, request::CreateChatCompletion, sampling},
-        validation::Checks,
+        inference::checks::{check, check_model, check_options},
+        openai::{passthrough, request::CreateChatCompletion},
     },
 };
 
@@ -19,55 +20,62 @@ impl CreateChatCompletion {
     /// The first wrong value is named, with what is allowed.
     pub fn checked(
         self,
-        owner: Owner,
+        identity: Identity,
         request_id: Arc<str>,
     ) -> Result<CompletionRequest, ApiError> {
-        let mut checks = Checks::default();
-        checks.model(self.model.as_deref());
-        checks.finish()?;
+        check_model(self.model.as_deref())?;
         check(
             self.n.is_none_or(|n| n == 1),
             "/n",
             "There is one answer to a request here; leave `n` out or send 1.",
         )?;
-        check(
-            !self.messages.is_empty(),
-            "/messages",
-            "There must be at least one message.",
-        )?;
-        let options = sampling::options(&self)?;
+        check(!self.messages.is_empty(), "/messages", "There must be at least one message.")?;
+        let options = self.options()?;
         let extra = passthrough::members(&self)?;
         let messages = self.messages.into_iter().enumerate();
         Ok(CompletionRequest {
-            owner,
+            identity,
             model: self.model,
-            messages: messages
-                .map(|(i, message)| message.checked(i))
-                .collect::<Result<_, _>>()?,
+            messages: messages.map(|(i, message)| message.checked(i)).collect::<Result<_, _>>()?,
             options,
             extra,
             request_id,
+            truncates: false,
         })
+    }
+
+    fn options(&self) -> Result<Options, ApiError> {
+        let options = Options {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            max_tokens: self.max_completion_tokens.or(self.max_tokens),
+            seed: self.seed,
+            stop: self.stop.clone(),
+            think: None,
+        };
+        let is_newer = self.max_completion_tokens.is_some();
+        let most = if is_newer { "max_completion_tokens" } else { "max_tokens" };
+        check_options(&options, &[("max_tokens", most)])?;
+        Ok(options)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use common::identity::{Credential, Owner, UserId};
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn owner() -> Owner {
-        let user = common::identity::UserId::parse("alice").expect("a user id");
-        Owner {
-            user,
-            generation: 0,
-        }
+    fn identity() -> Identity {
+        let user = UserId::parse("alice").expect("a user id");
+        Identity::new(Owner { user, generation: 0 }, Credential::Open, 0)
     }
 
     fn checked(body: Value) -> Result<CompletionRequest, ApiError> {
         let body: CreateChatCompletion = common::errors::json::parse(body.to_string().as_bytes())?;
-        body.checked(owner(), "r".into())
+        body.checked(identity(), "r".into())
     }
 
     fn pointer(body: Value) -> String {
@@ -117,28 +125,13 @@ mod tests {
             (json!({ "messages": said, "n": 2 }), "/n"),
             (json!({ "messages": said, "n": 0 }), "/n"),
             (json!({ "messages": said, "stop": 5 }), "/stop"),
-            (
-                json!({ "messages": said, "temperature": 3 }),
-                "/temperature",
-            ),
-            (
-                json!({ "messages": said, "temperature": "x" }),
-                "/temperature",
-            ),
+            (json!({ "messages": said, "temperature": 3 }), "/temperature"),
+            (json!({ "messages": said, "temperature": "x" }), "/temperature"),
             (json!({ "messages": said, "max_tokens": 0 }), "/max_tokens"),
             (json!({ "messages": said, "tools": {} }), "/tools"),
-            (
-                json!({ "messages": said, "response_format": "json" }),
-                "/response_format",
-            ),
-            (
-                json!({ "messages": [{ "role": "user" }] }),
-                "/messages/0/content",
-            ),
-            (
-                json!({ "messages": [{ "role": "robot", "content": "" }] }),
-                "/messages/0/role",
-            ),
+            (json!({ "messages": said, "response_format": "json" }), "/response_format"),
+            (json!({ "messages": [{ "role": "user" }] }), "/messages/0/content"),
+            (json!({ "messages": [{ "role": "robot", "content": "" }] }), "/messages/0/role"),
             (
                 json!({ "messages": [{ "role": "user", "content": [{ "type": "x" }] }] }),
                 "/messages/0/content/0/type",

@@ -1,91 +1,41 @@
 //! Who speaks on a socket: the user of its token, or, where login is open, whoever each message says.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
 
 use common::{
     config::LoginMode,
     errors::{ApiError, Code},
-    identity::{Identity, Owner, UserId},
+    http::CallerHash,
+    identity::{Credential, Identity, Owner, UserId},
     rate_limiter::{Caller, RateLimitTicket},
 };
 
 use crate::{
     domain::MessageId,
-    http::ws::{expires_at, permits::SocketPermit},
+    error::ChatError,
+    http::{
+        requests::same_user,
+        ws::{
+            close::{Close, TOO_MANY, UNAUTHENTICATED},
+            permits::SocketPermit,
+        },
+    },
     state::AppState,
 };
 
-/// What the handshake brought.
-#[derive(Debug)]
-pub enum Handshake {
-    /// A good token.
-    Known(Identity),
-    /// A bad one.
-    Refused,
-    /// None.
-    Open,
-}
-
-/// Why a socket is closed for want of a auth: 4401, or 4429.
-#[derive(Debug)]
-pub enum AuthFailure {
-    /// The token is missing, wrong or revoked.
-    Unauthenticated,
-    /// The user has too many sockets.
-    TooMany,
-}
-
-/// Who speaks on a socket.
 pub struct SocketAuth {
     app: Arc<AppState>,
     peer: IpAddr,
-    refused: bool,
+    caller: CallerHash,
     identity: Option<Identity>,
-    permits: Vec<SocketPermit>,
-    /// The turns that were turns here without a token: nobody else's may be touched.
+    permit: Option<SocketPermit>,
+    /// The turns that were begun here without a token: nobody else's may be touched.
     turns: HashSet<(Owner, MessageId)>,
 }
 
 impl SocketAuth {
-    /// The auth that a handshake names.
-    pub fn new(app: Arc<AppState>, peer: IpAddr, handshake: Handshake) -> Self {
-        let (identity, refused) = match handshake {
-            Handshake::Known(identity) => (Some(identity), false),
-            Handshake::Refused => (None, true),
-            Handshake::Open => (None, false),
-        };
-        Self {
-            app,
-            peer,
-            refused,
-            identity,
-            permits: Vec::new(),
-            turns: HashSet::new(),
-        }
-    }
-
-    /// Takes the socket's place among the user's.
-    pub fn acquire(&mut self) -> Result<(), AuthFailure> {
-        if self.refused {
-            return Err(AuthFailure::Unauthenticated);
-        }
-        let Some(identity) = &self.identity else {
-            return Ok(());
-        };
-        self.acquire_for(&identity.owner.clone())
-    }
-
-    fn acquire_for(&mut self, owner: &Owner) -> Result<(), AuthFailure> {
-        if self.permits.iter().any(|permit| permit.owner() == owner) {
-            return Ok(());
-        }
-        self.permits.push(
-            self.app
-                .sockets
-                .acquire(owner)
-                .ok_or(AuthFailure::TooMany)?,
-        );
-        Ok(())
+    pub fn new(app: Arc<AppState>, peer: IpAddr, caller: CallerHash) -> Self {
+        Self { app, peer, caller, identity: None, permit: None, turns: HashSet::new() }
     }
 
     /// Whether a token must come before anything else.
@@ -93,52 +43,77 @@ impl SocketAuth {
         self.identity.is_none() && self.app.authenticator.login_mode() != LoginMode::Open
     }
 
-    /// The token's identity.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 
     /// When the token expires: Unix seconds.
     pub fn expires_at(&self) -> Option<i64> {
-        self.identity
-            .as_ref()
-            .and_then(|identity| expires_at(&identity.credential))
+        match self.identity.as_ref()?.credential {
+            Credential::Token { expires_at, .. } => Some(expires_at),
+            Credential::ApiKey { expires_at, .. } => expires_at,
+            Credential::Open => None,
+        }
     }
 
-    /// Takes a new token; a socket stays its user's.
-    pub fn authenticated(&mut self, identity: Identity) -> Result<(), AuthFailure> {
-        if self
-            .identity
-            .as_ref()
-            .is_some_and(|known| known.owner != identity.owner)
-        {
-            return Err(AuthFailure::Unauthenticated);
+    /// Takes a token; a socket stays its user's.
+    ///
+    /// # Errors
+    /// How the socket is closed: the token is another user's, or the user has too many sockets.
+    pub fn authenticated(&mut self, identity: Identity) -> Result<(), Close> {
+        if self.identity.as_ref().is_some_and(|known| known.owner != identity.owner) {
+            return Err(UNAUTHENTICATED);
         }
-        self.acquire_for(&identity.owner)?;
+        if self.permit.is_none() {
+            self.permit = Some(self.app.sockets.acquire(&identity.owner).ok_or(TOO_MANY)?);
+        }
         self.identity = Some(identity);
         Ok(())
     }
 
-    /// Remembers a turn that was turns here.
+    /// Takes its own identity as it was checked last, so that the next message begins with that.
+    pub fn renewed(&mut self, identity: Identity) {
+        if let Some(known) = &mut self.identity
+            && known.credential == identity.credential
+        {
+            *known = identity;
+        }
+    }
+
     pub fn add_turn(&mut self, owner: &Owner, id: &MessageId) {
         if self.identity.is_none() {
             self.turns.insert((owner.clone(), id.clone()));
         }
     }
 
-    /// Whose turn that may be, for a cancel or a resume.
-    pub fn owner_of(&self, id: &MessageId) -> Option<Owner> {
-        match &self.identity {
-            Some(identity) => Some(identity.owner.clone()),
-            None => self
-                .turns
-                .iter()
-                .find(|(_, turns)| turns == id)
-                .map(|(owner, _)| owner.clone()),
-        }
+    /// Whose turn that is, for a cancel or a resume; counts the frame.
+    ///
+    /// # Errors
+    /// As [`Self::count`]; `message_not_found`.
+    pub async fn owner_of(&self, id: &MessageId, deadline: Instant) -> Result<Owner, ApiError> {
+        let begun_here = || self.turns.iter().find(|(_, turn)| turn == id).map(|(owner, _)| owner);
+        let owner = self.identity.as_ref().map_or_else(begun_here, |known| Some(&known.owner));
+        self.count(owner, deadline).await?;
+        Ok(owner.cloned().ok_or(ChatError::MessageNotFound)?)
     }
 
-    /// Where the socket comes from.
+    /// Counts a frame other than a message: by the user whom it concerns, and by address where no token says who speaks.
+    ///
+    /// # Errors
+    /// `rate_limited`, or the store cannot count.
+    pub async fn count(&self, owner: Option<&Owner>, deadline: Instant) -> Result<(), ApiError> {
+        let by_address = self.identity.is_none().then_some(Caller::Address(self.peer));
+        let by_user = owner.cloned().map(Caller::User);
+        for caller in by_address.into_iter().chain(by_user) {
+            self.app.limiter.ticket(caller).check(deadline).await?;
+        }
+        Ok(())
+    }
+
+    pub fn caller(&self) -> CallerHash {
+        self.caller
+    }
+
     pub fn peer(&self) -> IpAddr {
         self.peer
     }
@@ -151,28 +126,28 @@ pub async fn identify_and_count(
     known: Option<Identity>,
     peer: IpAddr,
     user_id: Option<&str>,
-    deadline: std::time::Instant,
+    deadline: Instant,
 ) -> Result<(Identity, RateLimitTicket), ApiError> {
-    if known.is_none() {
-        let call = app.limiter.ticket(Caller::Address(peer));
-        call.check(deadline).await?;
-    }
-    let identity = identity_for(app, known, user_id, deadline).await?;
-    let call = app.limiter.ticket(Caller::User(identity.owner.clone()));
-    call.check(deadline).await?;
-    Ok((identity, call))
+    let identity = match known {
+        Some(identity) => {
+            same_user(&identity, user_id)?;
+            identity
+        }
+        None => {
+            app.limiter.ticket(Caller::Address(peer)).check(deadline).await?;
+            identity_without_token(app, user_id, deadline).await?
+        }
+    };
+    let ticket = app.limiter.ticket(Caller::User(identity.owner.clone()));
+    ticket.check(deadline).await?;
+    Ok((identity, ticket))
 }
 
-async fn identity_for(
-    app: &Arc<AppState>,
-    known: Option<Identity>,
+async fn identity_without_token(
+    app: &AppState,
     user_id: Option<&str>,
-    deadline: std::time::Instant,
+    deadline: Instant,
 ) -> Result<Identity, ApiError> {
-    if let Some(identity) = known {
-        crate::http::requests::same_user(&identity, user_id)?;
-        return Ok(identity);
-    }
     let Some(user_id) = user_id else {
         return Err(ApiError::new(
             Code::MissingToken,

@@ -12,12 +12,11 @@ use tokio::{
 };
 use tungstenite::{Error, Message, Utf8Bytes, protocol::CloseFrame};
 
-use crate::http::ws::{auth::AuthFailure, fragments::TooMany, handshake::WsStream};
+use crate::http::ws::{fragments::TooMany, handshake::WsStream};
 
 /// How long the other side's close is waited for.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Close(pub(super) u16, pub(super) &'static str);
 
@@ -32,20 +31,10 @@ pub(super) const PROTOCOL: Close = Close(1002, "a frame against the protocol");
 pub(super) const NOT_TEXT: Close = Close(1007, "text must be UTF-8");
 pub(super) const PONG_MISSING: Close = Close(1008, "no pong came");
 
-/// How the loop goes on.
 pub(super) enum Next {
     Go,
     Close(Close),
     Gone,
-}
-
-impl From<AuthFailure> for Close {
-    fn from(why: AuthFailure) -> Self {
-        match why {
-            AuthFailure::Unauthenticated => UNAUTHENTICATED,
-            AuthFailure::TooMany => TOO_MANY,
-        }
-    }
 }
 
 /// Says why it ends, and waits a moment for the other side to end too.
@@ -68,10 +57,7 @@ async fn send_close(sink: &mut SplitSink<WsStream, Message>, end: Next) {
     // What cannot be said any more is not received either.
     let _ = match end {
         Next::Close(Close(code, reason)) => {
-            let frame = CloseFrame {
-                code: code.into(),
-                reason: Utf8Bytes::from_static(reason),
-            };
+            let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(reason) };
             sink.send(Message::Close(Some(frame))).await
         }
         Next::Go | Next::Gone => sink.flush().await,

@@ -12,7 +12,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Most fragments of one message: 64 bytes each in the largest message.
 const MOST: usize = 1024;
 
-/// A message in too many fragments.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("a message in too many fragments")]
 pub struct TooMany;
@@ -25,12 +24,8 @@ pub struct Fragments<S> {
 }
 
 impl<S> Fragments<S> {
-    /// Nothing has come yet.
     pub fn new(io: S) -> Self {
-        Self {
-            io,
-            counter: Counter::default(),
-        }
+        Self { io, counter: Counter::default() }
     }
 
     /// The connection itself, where nobody looks at frames any more.
@@ -45,7 +40,6 @@ struct Counter {
     /// The head so far: two bytes, then a longer length, then a mask.
     head: [u8; 14],
     have: usize,
-    /// What is left of the payload.
     payload: u64,
     fragments: usize,
 }
@@ -54,9 +48,7 @@ impl Counter {
     /// Takes in what has come; `false`: a message has too many fragments.
     fn take(&mut self, mut bytes: &[u8]) -> bool {
         loop {
-            let passed = usize::try_from(self.payload)
-                .unwrap_or(usize::MAX)
-                .min(bytes.len());
+            let passed = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
             self.payload -= passed as u64;
             let Some((&byte, rest)) = bytes.get(passed..).and_then(<[u8]>::split_first) else {
                 return true;
@@ -84,7 +76,6 @@ impl Counter {
         if self.have < 2 { 2 } else { 2 + length + mask }
     }
 
-    /// A head is whole.
     fn frame(&mut self) -> bool {
         let [first, second, a, b, c, d, e, f, g, h, ..] = self.head;
         self.have = 0;
@@ -110,11 +101,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Fragments<S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         let came = buf.filled().get(before..).unwrap_or_default();
-        Poll::Ready(if self.counter.take(came) {
-            Ok(())
-        } else {
-            Err(io::Error::other(TooMany))
-        })
+        Poll::Ready(if self.counter.take(came) { Ok(()) } else { Err(io::Error::other(TooMany)) })
     }
 }
 
@@ -170,10 +157,7 @@ mod tests {
         for size in [1, 2, 3, 7, 4096, bytes.len()] {
             let mut counter = Counter::default();
             assert!(bytes.chunks(size).all(|piece| counter.take(piece)));
-            assert_eq!(
-                (counter.fragments, counter.have, counter.payload),
-                (2, 0, 0)
-            );
+            assert_eq!((counter.fragments, counter.have, counter.payload), (2, 0, 0));
         }
     }
 

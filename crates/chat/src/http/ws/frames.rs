@@ -2,6 +2,7 @@
 
 use common::errors::{ApiError, json};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     domain::{MessageId, Options, SessionId},
@@ -11,12 +12,9 @@ use crate::{
     },
 };
 
-/// A frame of a client.
 #[derive(Debug)]
 pub enum Frame {
-    /// Begin a turn.
     Message(Box<MessageFrame>),
-    /// Stop a turn.
     Cancel(MessageId),
     /// Watch a turn again, after that event.
     Resume(MessageId, u64),
@@ -24,41 +22,52 @@ pub enum Frame {
     Auth(String),
 }
 
-/// A refusal with the `ref` of the frame that it answers, as JSON.
-#[derive(Debug)]
-pub struct Refused {
-    /// Why.
-    pub error: Box<ApiError>,
-    /// The frame's `ref`.
-    pub reference: Option<String>,
-}
-
-/// A turn to begin.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// A turn to begin: the members are those of `SendMessage`. What is not part of the request that an idempotency key stands
+/// for is not serialized.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"message": "Hello!", "ref": "1"}))]
 pub struct MessageFrame {
-    #[serde(rename = "type", skip_serializing)]
+    /// `message`, or absent.
+    #[serde(rename = "type", skip_serializing_if = "never")]
     _kind: Option<String>,
     pub message: String,
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "never")]
     pub user_id: Option<String>,
     pub session_id: Option<String>,
     pub model: Option<String>,
     pub system: Option<String>,
     pub options: Option<Options>,
     pub on_disconnect: Option<DisconnectRule>,
-    #[serde(skip_serializing)]
+    /// As the header `Idempotency-Key`.
+    #[serde(skip_serializing_if = "never")]
     pub idempotency_key: Option<String>,
-    #[serde(rename = "ref", skip_serializing)]
+    #[serde(rename = "ref", skip_serializing_if = "never")]
+    #[schema(schema_with = reference_schema)]
     _reference: Option<Reference>,
 }
 
+/// Leaves a member out whatever it is. (Unlike `skip_serializing`, which also hides it from the OpenAPI document.)
+fn never<T>(_: &Option<T>) -> bool {
+    true
+}
+
 /// What a client tells its frames apart by: a short text or a number, given back as it came.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(untagged)]
 enum Reference {
-    Text(#[expect(dead_code, reason = "read only to be checked")] String),
-    Number(#[expect(dead_code, reason = "read only to be checked")] serde_json::Number),
+    Text(String),
+    Number(serde_json::Number),
+}
+
+fn reference_schema() -> utoipa::openapi::Schema {
+    use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Number]))
+        .description(Some(
+            "Comes back on the `start` or the `error` that answers this frame; at most 256 bytes as JSON.",
+        ))
+        .into()
 }
 
 /// Longest `ref`, in bytes.
@@ -73,39 +82,41 @@ struct Head {
     reference: Option<serde_json::Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct CancelFrame {
+pub struct CancelFrame {
     #[serde(rename = "type")]
     _kind: String,
     message_id: String,
     #[serde(rename = "ref", default)]
+    #[schema(schema_with = reference_schema)]
     _reference: Option<Reference>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ResumeFrame {
+pub struct ResumeFrame {
     #[serde(rename = "type")]
     _kind: String,
     message_id: String,
     last_event_id: Option<u64>,
     #[serde(rename = "ref", default)]
+    #[schema(schema_with = reference_schema)]
     _reference: Option<Reference>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct AuthFrame {
+pub struct AuthFrame {
     #[serde(rename = "type")]
     _kind: String,
     token: String,
     #[serde(rename = "ref", default)]
+    #[schema(schema_with = reference_schema)]
     _reference: Option<Reference>,
 }
 
 impl MessageFrame {
-    /// The session that it names.
     pub fn session(&self) -> SessionId {
         self.session_id
             .as_deref()
@@ -117,35 +128,23 @@ impl MessageFrame {
         let mut checks = Checks::default();
         checks.text("/message", &self.message);
         checks.session(self.session_id.as_deref());
-        checks.turn(
-            self.model.as_deref(),
-            self.system.as_deref(),
-            self.options.as_ref(),
-        );
+        checks.turn(self.model.as_deref(), self.system.as_deref(), self.options.as_ref());
         checks.finish()
     }
 }
 
-/// Reads a frame, and its `ref` as JSON.
-pub fn parse(text: &str) -> Result<(Frame, Option<String>), Refused> {
+/// Reads a frame, and its `ref` as JSON, which a refusal has too.
+pub fn parse(text: &str) -> (Option<String>, Result<Frame, ApiError>) {
     // What is no object, or has members twice, is refused below in full; here only the two members matter.
     let head: Head = serde_json::from_str(text).unwrap_or_default();
-    let reference = head.reference.as_ref().and_then(reference_json);
-    if reference.is_none() && head.reference.as_ref().is_some_and(is_plain) {
-        let error = ApiError::invalid("/ref", "A ref has at most 256 bytes as JSON.");
-        return Err(Refused {
-            error: Box::new(error),
-            reference: None,
-        });
+    // What is neither a text nor a number is refused with the frame.
+    let plain = head.reference.filter(|value| value.is_string() || value.is_number());
+    let reference = plain.map(|value| value.to_string());
+    if reference.as_ref().is_some_and(|json| json.len() > REFERENCE_MAX) {
+        return (None, Err(ApiError::invalid("/ref", "A ref has at most 256 bytes as JSON.")));
     }
-    let refused = |error| Refused {
-        error: Box::new(error),
-        reference: reference.clone(),
-    };
-    let kind = head.kind.as_ref();
-    let kind = kind.map(|kind| kind.as_str().unwrap_or_default());
-    let frame = read(kind, text.as_bytes()).map_err(refused)?;
-    Ok((frame, reference))
+    let kind = head.kind.as_ref().map(|kind| kind.as_str().unwrap_or_default());
+    (reference, read(kind, text.as_bytes()))
 }
 
 fn read(kind: Option<&str>, bytes: &[u8]) -> Result<Frame, ApiError> {
@@ -161,26 +160,11 @@ fn read(kind: Option<&str>, bytes: &[u8]) -> Result<Frame, ApiError> {
         }
         Some("resume") => {
             let frame: ResumeFrame = json::parse(bytes)?;
-            Frame::Resume(
-                message_in_path(&frame.message_id)?,
-                frame.last_event_id.unwrap_or(0),
-            )
+            Frame::Resume(message_in_path(&frame.message_id)?, frame.last_event_id.unwrap_or(0))
         }
         Some("auth") => Frame::Auth(json::parse::<AuthFrame>(bytes)?.token),
         Some(_) => {
-            return Err(ApiError::invalid(
-                "/type",
-                "A type is message, cancel, resume or auth.",
-            ));
+            return Err(ApiError::invalid("/type", "A type is message, cancel, resume or auth."));
         }
     })
-}
-
-/// A `ref` as it is given back: JSON on one line; `None` where it is neither a short text nor a number.
-fn reference_json(value: &serde_json::Value) -> Option<String> {
-    Some(value.to_string()).filter(|json| is_plain(value) && json.len() <= REFERENCE_MAX)
-}
-
-fn is_plain(value: &serde_json::Value) -> bool {
-    value.is_string() || value.is_number()
 }

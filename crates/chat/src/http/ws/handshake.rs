@@ -10,6 +10,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::Response,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use common::errors::{ApiError, Code};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -19,9 +20,8 @@ use tungstenite::{
     protocol::{Role, WebSocketConfig},
 };
 
-use crate::http::ws::fragments::Fragments;
+use crate::http::{header_list, ws::fragments::Fragments};
 
-/// A WebSocket over its connection.
 pub type WsStream = WebSocketStream<Fragments<TokioIo<Upgraded>>>;
 
 /// Largest message, in bytes.
@@ -34,10 +34,8 @@ const WRITE_BUFFER: usize = 8 * 1024;
 /// Unsent bytes at which a socket is given up.
 const UNSENT_LIMIT: usize = 320 * 1024;
 
-/// The subprotocol that is spoken.
 pub const PROTOCOL: &str = "chat";
 
-/// A request that asks for a WebSocket.
 pub struct Upgrade {
     key: HeaderValue,
     on_upgrade: OnUpgrade,
@@ -52,7 +50,7 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
             && names(headers, header::CONNECTION, "upgrade")
             && names(headers, header::UPGRADE, "websocket")
             && names(headers, header::SEC_WEBSOCKET_VERSION, "13");
-        let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned();
+        let key = client_key(headers);
         let on_upgrade = parts.extensions.remove::<OnUpgrade>();
         match (asks, key, on_upgrade) {
             (true, Some(key), Some(on_upgrade)) => Ok(Self { key, on_upgrade }),
@@ -60,27 +58,27 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
                 Code::InvalidRequest,
                 "This is a WebSocket of version 13: open it with a WebSocket client.",
             )
-            .header(
-                header::SEC_WEBSOCKET_VERSION,
-                HeaderValue::from_static("13"),
-            )),
+            .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))),
         }
     }
 }
 
+/// The client's key: there once, and 16 bytes in base64 (RFC 6455, section 4.2.1).
+fn client_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let (key, None) = (keys.next()?, keys.next()) else {
+        return None;
+    };
+    let nonce = STANDARD.decode(key.as_bytes()).ok()?;
+    (nonce.len() == 16).then(|| key.clone())
+}
+
 /// Whether a header's list has that word.
 fn names(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
-    let values = headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(word))
+    header_list::members(headers, name).any(|member| member.eq_ignore_ascii_case(word))
 }
 
 impl Upgrade {
-    /// The answer that opens the socket.
     pub fn answer(&self, headers: &HeaderMap) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -92,10 +90,7 @@ impl Upgrade {
             answered.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
         }
         if names(headers, header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {
-            answered.insert(
-                header::SEC_WEBSOCKET_PROTOCOL,
-                HeaderValue::from_static(PROTOCOL),
-            );
+            answered.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
         }
         response
     }
@@ -113,5 +108,35 @@ impl Upgrade {
             .max_frame_size(Some(MESSAGE_LIMIT))
             .max_message_size(Some(MESSAGE_LIMIT));
         Ok(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_sixteen_bytes_and_comes_once() {
+        let found = |keys: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for key in keys {
+                let value = HeaderValue::from_str(key).unwrap();
+                headers.append(header::SEC_WEBSOCKET_KEY, value);
+            }
+            client_key(&headers).is_some()
+        };
+        assert!(found(&["dGhlIHNhbXBsZSBub25jZQ=="]));
+        for wrong in [
+            &[][..],
+            &[""],
+            &["x"],
+            &["dGhlIHNhbXBsZSBub25jZQ"],
+            &["dGhlIHNhbXBsZSBub25jZSE="],
+            &["dGhlIHNhbXBsZQ=="],
+            &["dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=="],
+            &["dGhlIHNhbXBsZSBub25jZQ==, dGhlIHNhbXBsZSBub25jZQ=="],
+        ] {
+            assert!(!found(wrong), "{wrong:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// FrameLimiter in [`FLOOD_PERIOD`].
+/// Frames in [`FLOOD_PERIOD`].
 const FLOOD: usize = 100;
 const FLOOD_PERIOD: Duration = Duration::from_secs(10);
 
@@ -12,7 +12,6 @@ const FLOOD_PERIOD: Duration = Duration::from_secs(10);
 const BAD: usize = 20;
 const BAD_PERIOD: Duration = Duration::from_secs(60);
 
-/// Counts the frames of one socket.
 #[derive(Debug, Default)]
 pub struct FrameLimiter {
     all: VecDeque<Instant>,
@@ -32,10 +31,7 @@ impl FrameLimiter {
 }
 
 fn count(times: &mut VecDeque<Instant>, now: Instant, period: Duration) -> usize {
-    while times
-        .front()
-        .is_some_and(|&first| now.duration_since(first) >= period)
-    {
+    while times.front().is_some_and(|&first| now.duration_since(first) >= period) {
         times.pop_front();
     }
     times.push_back(now);

@@ -4,13 +4,14 @@ mod auth;
 mod close;
 mod connection;
 mod fragments;
-mod frames;
+pub mod frames;
 mod handshake;
 mod limits;
 mod origin;
 pub mod permits;
 mod timers;
 mod turns;
+mod writer;
 
 /// Reads a frame, for the fuzz targets.
 #[cfg(fuzzing)]
@@ -28,18 +29,32 @@ use axum::{
 use common::{
     errors::{ApiError, Code, status_of},
     http::{ClientIp, Deadline, RequestId},
-    identity::{Credential, Identity},
+    identity::Identity,
+    otel::{Span, SpanKind},
 };
 
-use crate::http::ws::{
-    auth::{Handshake, SocketAuth},
-    handshake::{PROTOCOL, Upgrade},
+use crate::{
+    http::{
+        header_list,
+        ws::{
+            auth::SocketAuth,
+            close::UNAUTHENTICATED,
+            handshake::{PROTOCOL, Upgrade},
+        },
+    },
+    state::AppState,
 };
-use crate::state::AppState;
 
 /// Opens a WebSocket: several turns of different sessions can share it.
 ///
-/// The token comes in `Authorization`, as the value after `chat` in `Sec-WebSocket-Protocol`, or in an `auth` frame.
+/// The token comes in `Authorization`, as the value after `chat` in `Sec-WebSocket-Protocol`, or in an `auth` frame within 5 s.
+/// Frames are JSON objects in text frames of at most 64 KiB. The client sends `MessageFrame`, `CancelFrame`, `ResumeFrame` and
+/// `AuthFrame` (`type`: `message`, `cancel`, `resume`, `auth`); each costs one of `rate_limit.requests`. The server sends
+/// `ServerFrame`; a `ref` comes back on what answers its frame.
+///
+/// Close codes: 1001 the service stops; 1002, 1007 a frame against the protocol; 1008 more than 100 frames in 10 s, 20 bad
+/// ones in a minute, or no pong; 1009 more than 64 KiB; 1013 the reader is too slow; 4401 the token is missing, wrong, revoked
+/// or expired; 4429 too many sockets of this user.
 #[utoipa::path(
     get, path = "/chat/ws", tag = "messages",
     responses(
@@ -65,46 +80,33 @@ pub async fn connect(
         }
         (identity, _) => identity,
     };
-    let handshake = match found {
-        Ok(identity) => Handshake::Known(identity),
-        Err(refusal) if refusal.code == Code::MissingToken => Handshake::Open,
+    let shutdown = app.shutdown.clone();
+    let caller = app.load_shedder.caller(&headers, peer);
+    let mut auth = SocketAuth::new(app.clone(), peer, caller);
+    // Seats are given in the order of the handshakes, whichever socket runs first.
+    let accepted = match found {
+        Ok(identity) => auth.authenticated(identity),
+        Err(refusal) if refusal.code == Code::MissingToken => Ok(()),
         Err(refusal) if status_of(refusal.code).is_server_error() => return Err(refusal),
         // Told by a close code, since a browser cannot see the status of a handshake.
-        Err(_) => Handshake::Refused,
+        Err(_) => Err(UNAUTHENTICATED),
     };
-    let shutdown = app.shutdown.clone();
-    // Seats are given in the order of the handshakes, whichever socket runs first.
-    let mut auth = SocketAuth::new(app.clone(), peer, handshake);
-    let acquired = auth.acquire();
     let answer = upgrade.answer(&headers);
     // Tracked, so that a stop waits for the close frame.
-    drop(shutdown.spawn(async move {
+    let span = Span::child("websocket", SpanKind::Internal);
+    drop(shutdown.spawn(span.run(async move {
         match upgrade.socket().await {
-            Ok(stream) => connection::run(app, auth, acquired, request_id, stream).await,
+            Ok(stream) => connection::run(app, auth, accepted, request_id, stream).await,
             Err(error) => tracing::debug!(%error, "a socket was not opened"),
         }
-    }));
+    })));
     Ok(answer)
 }
 
 /// The token that a browser offers after our subprotocol.
 fn protocol_token(headers: &HeaderMap) -> Option<String> {
-    let offered: Vec<&str> = headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
+    let offered: Vec<&str> =
+        header_list::members(headers, header::SEC_WEBSOCKET_PROTOCOL).collect();
     let ours = offered.iter().position(|name| *name == PROTOCOL)?;
     offered.get(ours + 1).map(|token| (*token).to_owned())
-}
-
-/// When a credential expires: Unix seconds.
-fn expires_at(credential: &Credential) -> Option<i64> {
-    match credential {
-        Credential::Token { expires_at, .. } => Some(*expires_at),
-        Credential::ApiKey { expires_at, .. } => *expires_at,
-        Credential::Open => None,
-    }
 }

@@ -13,10 +13,7 @@ pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
         return Ok(());
     };
     let origin = origin.to_str().unwrap_or_default();
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or_default();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let is_own = is_same_origin(origin, host);
     let is_allowed = allowed.iter().any(|allowed| allowed == origin);
     if origins.next().is_none() && (is_own || is_allowed) {
@@ -38,10 +35,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("chat.example:9002"));
         if let Some(origin) = origin {
-            headers.insert(
-                header::ORIGIN,
-                HeaderValue::from_str(origin).expect("a header value"),
-            );
+            headers.insert(header::ORIGIN, HeaderValue::from_str(origin).expect("a header value"));
         }
         check(&headers, &["https://app.example".to_owned()]).is_ok()
     }

@@ -21,19 +21,9 @@ pub struct SocketPermit {
     owner: Owner,
 }
 
-impl SocketPermit {
-    pub fn owner(&self) -> &Owner {
-        &self.owner
-    }
-}
-
 impl Sockets {
-    /// At most `most` a user.
     pub fn new(most: usize) -> Self {
-        Self {
-            most,
-            open: Arc::default(),
-        }
+        Self { most, open: Arc::default() }
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<Owner, usize>> {
@@ -49,10 +39,7 @@ impl Sockets {
             return None;
         }
         *count += 1;
-        Some(SocketPermit {
-            sockets: self.clone(),
-            owner: owner.clone(),
-        })
+        Some(SocketPermit { sockets: self.clone(), owner: owner.clone() })
     }
 }
 

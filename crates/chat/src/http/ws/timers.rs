@@ -11,22 +11,16 @@ const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
 const EXPIRY_WARNING: Duration = Duration::from_secs(60);
 const EXPIRY_GRACE: Duration = Duration::from_secs(30);
 
-/// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Send a ping.
     Ping,
-    /// No pong came.
     PongMissing,
-    /// No token came.
     TokenMissing,
-    /// The token expires in a minute.
     ExpiresSoon,
     /// The token has expired, and no new one came.
     Expired,
 }
 
-/// The deadlines of one socket.
 #[derive(Debug)]
 pub struct Timers {
     ping: Instant,
@@ -64,7 +58,6 @@ impl Timers {
         self.expiry = left.map(|left| now + left + EXPIRY_GRACE);
     }
 
-    /// The other side lives.
     pub fn received(&mut self) {
         self.pong = None;
     }

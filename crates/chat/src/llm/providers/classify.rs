@@ -12,9 +12,11 @@ const CONTEXT_TOO_LONG: &[&str] = &[
     "exceeds the context",
     "exceed context window",
     "longer than the context",
+    // So written by LM Studio.
     "context the overflows",
     "`max_new_tokens` must be <=",
     "prompt is too long",
+    "too large to process",
 ];
 
 /// Ollama's words for the process that runs a model.
@@ -40,11 +42,7 @@ const BUSY: &[&str] = &[
     "try again later",
 ];
 /// Words of a 429 that no waiting changes.
-const NO_CREDIT: &[&str] = &[
-    "insufficient_quota",
-    "exceeded your current quota",
-    "billing",
-];
+const NO_CREDIT: &[&str] = &["insufficient_quota", "exceeded your current quota", "billing"];
 const NO_IMAGES: &[&str] = &[
     "image input is not supported",
     "does not support multimodal",
@@ -55,24 +53,33 @@ const NO_IMAGES: &[&str] = &[
     "mmproj",
 ];
 
+/// The members by which a server refuses a schema, and the words by which it does.
+const SCHEMA: [&str; 4] = ["response_format", "json_schema", "json schema", "structured output"];
+const NOT_SUPPORTED: [&str; 4] = ["not support", "unsupported", "unavailable", "not available"];
+/// llama-server with a model that embeds single tokens only, and servers with a model that chats.
+const NO_EMBEDDINGS: &[&str] = &["is not oai compatible", "does not support embedding"];
+/// The second one of a llama-server that was started for embeddings.
+const NO_CHAT: &[&str] = &["does not support chat", "does not support completions"];
+/// vLLM.
+const NO_DIMENSIONS: &[&str] = &["matryoshka", "changing output dimensions"];
+
 /// Says what the words of an error answer mean.
 pub(super) fn classify_text(status: u16, text: &str) -> Option<ErrorKind> {
     let lower = text.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
-    let features = [
-        ("tools", Feature::Tools),
-        ("thinking", Feature::Thinking),
-        ("chat", Feature::Chat),
+    let by_words: [(&[&str], ErrorKind); 7] = [
+        (CONTEXT_TOO_LONG, ErrorKind::ContextTooLong),
+        (NO_IMAGES, ErrorKind::Unsupported(Feature::Images)),
+        (NO_EMBEDDINGS, ErrorKind::Unsupported(Feature::Embeddings)),
+        (NO_DIMENSIONS, ErrorKind::Unsupported(Feature::Dimensions)),
+        (&["does not support tools"], ErrorKind::Unsupported(Feature::Tools)),
+        (&["does not support thinking"], ErrorKind::Unsupported(Feature::Thinking)),
+        (NO_CHAT, ErrorKind::Unsupported(Feature::Chat)),
     ];
-    let feature = features
-        .into_iter()
-        .find(|(name, _)| lower.contains(&format!("does not support {name}")));
-    if says(CONTEXT_TOO_LONG) {
-        Some(ErrorKind::ContextTooLong)
-    } else if says(NO_IMAGES) {
-        Some(ErrorKind::Unsupported(Feature::Images))
-    } else if let Some((_, feature)) = feature {
-        Some(ErrorKind::Unsupported(feature))
+    if let Some((_, kind)) = by_words.into_iter().find(|(phrases, _)| says(phrases)) {
+        Some(kind)
+    } else if matches!(status, 400 | 422) && says(&SCHEMA) && says(&NOT_SUPPORTED) {
+        Some(ErrorKind::Unsupported(Feature::Schema))
     } else if says(RUNNER_CRASHED) {
         Some(ErrorKind::RunnerCrashed)
     } else if status == 429 && says(NO_CREDIT) {
@@ -113,11 +120,7 @@ mod tests {
             ),
             (503, "upstream connect error", None),
             (500, "the disk is busy", None),
-            (
-                429,
-                "You exceeded your current quota",
-                Some(ErrorKind::Failed),
-            ),
+            (429, "You exceeded your current quota", Some(ErrorKind::Failed)),
             (
                 500,
                 "llama-server process no longer running: unknown ",
@@ -140,14 +143,16 @@ mod tests {
             ),
             (
                 400,
+                "This response_format type is unavailable now",
+                Some(ErrorKind::Unsupported(Feature::Schema)),
+            ),
+            (400, "Invalid schema for response_format 'x'", None),
+            (
+                400,
                 "the prompt is longer than the context length currently available to the model",
                 Some(ErrorKind::ContextTooLong),
             ),
-            (
-                400,
-                "the input length exceeds the context length",
-                Some(ErrorKind::ContextTooLong),
-            ),
+            (400, "the input length exceeds the context length", Some(ErrorKind::ContextTooLong)),
         ] {
             assert_eq!(classify_text(status, text), kind, "{text}");
         }

@@ -3,14 +3,7 @@
 use crate::{domain::FinishReason, llm::error::ProviderError};
 
 /// Parts of words by which servers say that the answer is as long as it may be.
-const LENGTH: &[&str] = &[
-    "length",
-    "max_",
-    "maxtoken",
-    "token_limit",
-    "context_window",
-    "truncat",
-];
+const LENGTH: &[&str] = &["length", "max_", "maxtoken", "token_limit", "context_window", "truncat"];
 /// Parts of words by which servers say that a filter ended the answer.
 const FILTER: &[&str] = &[
     "filter",
@@ -71,10 +64,8 @@ pub(super) fn finish_reason(word: &str) -> Result<FinishReason, ProviderError> {
     match lower.as_str() {
         "tool_calls" | "tool_call" | "tool_use" | "function_call" => Ok(FinishReason::ToolCalls),
         _ if has(FILTER) => Ok(FinishReason::ContentFilter),
-        _ if has(GAVE_UP) => Err(
-            ProviderError::failed("the server gave up, by its finish reason")
-                .with_upstream_text(word),
-        ),
+        _ if has(GAVE_UP) => Err(ProviderError::failed("the server gave up, by its finish reason")
+            .with_upstream_text(word)),
         _ if has(LENGTH) => Ok(FinishReason::Length),
         _ => Ok(FinishReason::Stop),
     }
@@ -104,15 +95,7 @@ mod tests {
         }
         for (words, reason) in [
             (
-                &[
-                    "stop",
-                    "eos",
-                    "eos_token",
-                    "stop_sequence",
-                    "end_turn",
-                    "",
-                    "COMPLETE",
-                ][..],
+                &["stop", "eos", "eos_token", "stop_sequence", "end_turn", "", "COMPLETE"][..],
                 FinishReason::Stop,
             ),
             (
@@ -136,10 +119,7 @@ mod tests {
                 ],
                 FinishReason::ContentFilter,
             ),
-            (
-                &["tool_calls", "tool_use", "function_call"],
-                FinishReason::ToolCalls,
-            ),
+            (&["tool_calls", "tool_use", "function_call"], FinishReason::ToolCalls),
         ] {
             for word in words {
                 assert_eq!(finish_reason(word).unwrap(), reason, "{word}");

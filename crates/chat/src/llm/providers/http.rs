@@ -2,13 +2,19 @@
 
 use std::{error::Error as StdError, time::Duration};
 
-use common::{clients::http::PerThread, config};
-use reqwest::{Client, RequestBuilder, Response, header::RETRY_AFTER};
+use common::{clients::http::PerThread, config, otel};
+use reqwest::{
+    Client, RequestBuilder, Response,
+    header::{HeaderMap, RETRY_AFTER},
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
-use crate::llm::error::{ErrorKind, ProviderError};
+use crate::llm::{
+    error::{ErrorKind, ProviderError},
+    request::ChatRequest,
+};
 
 /// The most that is read of an answer that is not a stream, in bytes.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -36,82 +42,81 @@ pub(super) struct Endpoint {
     client: PerThread,
     base: Url,
     api_key: Option<SecretString>,
+    classify: Classify,
 }
 
 impl Endpoint {
-    pub(super) fn new(client: PerThread, base: Url, settings: &config::Provider) -> Self {
-        Self {
-            client,
-            base,
-            api_key: settings.api_key.clone(),
-        }
-    }
-
-    pub(super) fn base(&self) -> &Url {
-        &self.base
-    }
-
-    /// The document at that path.
-    pub(super) async fn get<T: DeserializeOwned>(
-        &self,
-        path: &[&str],
+    pub(super) fn new(
+        client: PerThread,
+        base: Url,
+        settings: &config::Provider,
         classify: Classify,
-    ) -> Result<T, ProviderError> {
-        let url = below(&self.base, path);
-        let sent = self.send(|client| client.get(url.clone())).await;
-        document(accepted(sent?, classify).await?).await
+    ) -> Self {
+        Self { client, base, api_key: settings.api_key.clone(), classify }
     }
 
-    /// The document that answers that body.
-    pub(super) async fn query<T: DeserializeOwned>(
-        &self,
-        path: &[&str],
-        body: &impl Serialize,
-        classify: Classify,
-    ) -> Result<T, ProviderError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ProviderError> {
         let url = below(&self.base, path);
-        let sent = self
-            .send(|client| client.post(url.clone()).json(body))
-            .await;
-        document(accepted(sent?, classify).await?).await
+        document(self.send(|client| client.get(url.clone())).await?).await
     }
 
-    /// The response to a chat request, once its status is good. `request_id` goes along, so that the server's log can be
-    /// searched by it; empty: none is sent.
-    pub(super) async fn chat(
+    pub(super) async fn call<T: DeserializeOwned>(
         &self,
         path: &[&str],
         body: &impl Serialize,
         request_id: &str,
-        classify: Classify,
+    ) -> Result<T, ProviderError> {
+        document(self.post(path, body, request_id).await?).await
+    }
+
+    /// The response to a chat request, once its status is good.
+    pub(super) async fn chat(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+        request: &ChatRequest,
+    ) -> Result<Response, ProviderError> {
+        const CHECK: &str = "The model server does not accept this request: check the messages, `tools` and `response_format`.";
+        let sent = self.post(path, body, &request.request_id).await;
+        // Where the caller made the prompt, and not we, a server that calls the request bad means the caller.
+        sent.map_err(|error| if request.untrimmed { error.advised(CHECK) } else { error })
+    }
+
+    /// `request_id` goes along, so that the server's log can be searched by it; empty: none is sent.
+    async fn post(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+        request_id: &str,
     ) -> Result<Response, ProviderError> {
         let url = below(&self.base, path);
+        let mut trace = HeaderMap::new();
+        otel::inject(&mut trace);
         let request = |client: &Client| {
-            let request = client.post(url.clone()).json(body);
+            let request = client.post(url.clone()).headers(trace.clone()).json(body);
             match request_id {
                 "" => request,
                 id => request.header(common::http::X_REQUEST_ID, id),
             }
         };
-        accepted(self.send(request).await?, classify).await
+        self.send(request).await
     }
 
-    /// Sends a request. A connection that breaks before an answer came may be one that the server, or something on the way,
-    /// closed long ago: that says nothing about the server, so the request is sent once more on a new connection.
+    /// The response to a request, if its status is good. A connection that breaks before an answer came may be one that the
+    /// server, or something on the way, closed long ago: that says nothing about the server, so the request is sent once more
+    /// on a new connection.
     async fn send(
         &self,
         request: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Response, ProviderError> {
-        match self.authorized(request(self.client.here())).send().await {
+        let response = match self.authorized(request(self.client.here())).send().await {
             Err(error) if may_be_stale(&error) => {
-                let sent = self
-                    .authorized(request(self.client.unpooled()))
-                    .send()
-                    .await;
-                sent.map_err(|error| unanswered(error).without_retry())
+                let sent = self.authorized(request(self.client.unpooled())).send().await;
+                sent.map_err(|error| unanswered(error).without_retry())?
             }
-            sent => sent.map_err(unanswered),
-        }
+            sent => sent.map_err(unanswered)?,
+        };
+        accepted(response, self.classify).await
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
@@ -149,30 +154,21 @@ fn may_be_stale(error: &reqwest::Error) -> bool {
 
 /// Whether what came in the place of a response's head is none.
 fn is_garbage(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(error) = cause.downcast_ref::<hyper::Error>() {
-            return error.is_parse();
-        }
-        source = cause.source();
-    }
-    false
+    let mut client_errors = sources(error).filter_map(|cause| cause.downcast_ref::<hyper::Error>());
+    client_errors.next().is_some_and(hyper::Error::is_parse)
 }
 
 /// An error with its causes and without the address, for the log.
 pub(super) fn causes(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    let causes = sources(&error).map(|cause| format!(": {cause}"));
+    std::iter::once(error.to_string()).chain(causes).collect()
 }
 
-/// The response, if its status is good.
+fn sources(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
+
 async fn accepted(response: Response, classify: Classify) -> Result<Response, ProviderError> {
     let status = response.status();
     if status.is_success() {
@@ -180,19 +176,11 @@ async fn accepted(response: Response, classify: Classify) -> Result<Response, Pr
     }
     let path = response.url().path().to_owned();
     let retry_after = retry_after(&response);
-    let body = tokio::time::timeout(ERROR_BODY_TIMEOUT, error_body(response))
-        .await
-        .unwrap_or_default();
-    let nothing = if body.trim().is_empty() {
-        " with an empty body"
-    } else {
-        ""
-    };
+    let body =
+        tokio::time::timeout(ERROR_BODY_TIMEOUT, error_body(response)).await.unwrap_or_default();
+    let nothing = if body.trim().is_empty() { " with an empty body" } else { "" };
     let context = format!("{path} answered {status}{nothing}");
-    let answer = ErrorAnswer {
-        status: status.as_u16(),
-        body,
-    };
+    let answer = ErrorAnswer { status: status.as_u16(), body };
     let (kind, hint) = classify(&answer);
     Err(ProviderError::new(kind, context)
         .with_hint(hint)
@@ -203,25 +191,21 @@ async fn accepted(response: Response, classify: Classify) -> Result<Response, Pr
 /// As much of an error's body as tells its kind.
 async fn error_body(mut response: Response) -> String {
     let mut body = Vec::new();
-    while let Ok(Some(bytes)) = response.chunk().await {
-        let room = MAX_ERROR_BODY.saturating_sub(body.len());
-        body.extend(bytes.iter().take(room));
-        if body.len() >= MAX_ERROR_BODY {
-            break;
-        }
+    while body.len() < MAX_ERROR_BODY
+        && let Ok(Some(bytes)) = response.chunk().await
+    {
+        body.extend_from_slice(&bytes);
     }
+    body.truncate(MAX_ERROR_BODY);
     String::from_utf8_lossy(&body).into_owned()
 }
 
-/// The JSON document of a short answer.
 async fn document<T: DeserializeOwned>(mut response: Response) -> Result<T, ProviderError> {
     let path = response.url().path().to_owned();
     let mut body = Vec::new();
     while let Some(bytes) = response.chunk().await.map_err(unanswered)? {
         if body.len() + bytes.len() > MAX_BODY {
-            return Err(ProviderError::failed(format!(
-                "{path} answered more than 8 MiB"
-            )));
+            return Err(ProviderError::failed(format!("{path} answered more than 8 MiB")));
         }
         body.extend_from_slice(&bytes);
     }
@@ -240,10 +224,7 @@ fn parse_retry_after(value: &str, now_ms: i64) -> Option<Duration> {
     let wait = if value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty() {
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
-        let at = jiff::fmt::rfc2822::parse(value)
-            .ok()?
-            .timestamp()
-            .as_millisecond();
+        let at = jiff::fmt::rfc2822::parse(value).ok()?.timestamp().as_millisecond();
         Duration::from_millis(u64::try_from(at.saturating_sub(now_ms)).unwrap_or(0))
     };
     Some(wait.min(MAX_RETRY_AFTER))
@@ -259,10 +240,7 @@ mod tests {
         assert_eq!(at("2"), Some(Duration::from_secs(2)));
         assert_eq!(at("1000000000"), Some(MAX_RETRY_AFTER));
         assert_eq!(at("99999999999999999999999"), Some(MAX_RETRY_AFTER));
-        assert_eq!(
-            at("Sun, 06 Nov 1994 08:49:37 GMT"),
-            Some(Duration::from_secs(3))
-        );
+        assert_eq!(at("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(3)));
         assert_eq!(at("Tue, 06 Nov 1984 08:49:37 GMT"), Some(Duration::ZERO));
         for garbage in ["-1", "soon", "", "1.5", "1e9"] {
             assert_eq!(at(garbage), None, "{garbage}");

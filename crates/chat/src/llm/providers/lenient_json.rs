@@ -29,10 +29,7 @@ pub(super) fn tokens(number: &Value) -> Option<u64> {
         reason = "whole, not negative, and compared with the largest count below"
     )]
     let whole = |number: f64| (number >= 0.0 && number.fract() == 0.0).then_some(number as u64);
-    number
-        .as_u64()
-        .or_else(|| number.as_f64().and_then(whole))
-        .filter(|count| *count <= MAX_COUNT)
+    number.as_u64().or_else(|| number.as_f64().and_then(whole)).filter(|count| *count <= MAX_COUNT)
 }
 
 pub(super) fn tokens_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
@@ -50,9 +47,6 @@ pub(super) fn without_bom(bytes: &[u8]) -> &[u8] {
 }
 
 /// An object; a list would be taken for one by its members' order.
-///
-/// # Errors
-/// What is wrong with it.
 pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
     if json.trim_ascii_start().first() != Some(&b'{') {
         return Err("not an object".to_owned());

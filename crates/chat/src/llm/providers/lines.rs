@@ -1,75 +1,55 @@
-//! Splits bytes into lines, wherever the reads fell, with a cap on their length.
+//! Splits bytes into lines that end in LF, CR or CRLF, wherever the reads fell, with a cap on their length.
 
-use memchr::memchr;
+use memchr::memchr2;
 
-use crate::llm::{error::ProviderError, providers::lenient_json};
+use crate::llm::error::ProviderError;
 
 /// The longest line, or event, that is read from a model server, in bytes.
 pub(super) const MAX_LINE: usize = 8 * 1024 * 1024;
-
-pub(super) type GoOn = bool;
 
 pub(super) fn too_long() -> ProviderError {
     ProviderError::failed(format!("a line of more than {MAX_LINE} bytes"))
 }
 
-/// Collects the part of a line that a read left over.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    partial: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Where the next line begins.
+    start: usize,
+    /// Up to here no end of that line was found.
+    searched: usize,
+    /// The last line ended in a CR: an LF right after it is the same line end.
+    after_cr: bool,
 }
 
 impl Lines {
-    /// Calls `each` with every line that is complete now, without its LF or CRLF, until it wants no more. Empty lines are
-    /// left out.
-    pub(super) fn feed(
-        &mut self,
-        mut bytes: &[u8],
-        mut each: impl FnMut(&[u8]) -> Result<GoOn, ProviderError>,
-    ) -> Result<GoOn, ProviderError> {
-        while let Some(at) = memchr(b'\n', bytes) {
-            let (head, rest) = bytes.split_at(at);
-            bytes = rest.get(1..).unwrap_or_default();
-            let go_on = if self.partial.is_empty() {
-                one(head, &mut each)?
-            } else {
-                self.keep(head)?;
-                let go_on = one(&self.partial, &mut each);
-                self.partial.clear();
-                go_on?
-            };
-            if !go_on {
-                return Ok(false);
-            }
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next line without its end; `None` where the rest is not whole yet.
+    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, ProviderError> {
+        if self.after_cr && self.bytes.len() > self.start {
+            self.after_cr = false;
+            self.start += usize::from(self.bytes[self.start] == b'\n');
+            self.searched = self.start;
         }
-        self.keep(bytes)?;
-        Ok(true)
-    }
-
-    /// Calls `each` with the last line where its end is missing.
-    pub(super) fn finish(
-        &mut self,
-        mut each: impl FnMut(&[u8]) -> Result<GoOn, ProviderError>,
-    ) -> Result<GoOn, ProviderError> {
-        one(&std::mem::take(&mut self.partial), &mut each)
-    }
-
-    fn keep(&mut self, bytes: &[u8]) -> Result<(), ProviderError> {
-        if self.partial.len() + bytes.len() > MAX_LINE {
+        let found = memchr2(b'\n', b'\r', &self.bytes[self.searched..]);
+        let end = found.map_or(self.bytes.len(), |at| self.searched + at);
+        if end - self.start > MAX_LINE {
             return Err(too_long());
         }
-        self.partial.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-fn one(
-    line: &[u8],
-    each: &mut impl FnMut(&[u8]) -> Result<GoOn, ProviderError>,
-) -> Result<GoOn, ProviderError> {
-    match lenient_json::without_bom(line.trim_ascii()) {
-        [] => Ok(true),
-        _ if line.len() > MAX_LINE => Err(too_long()),
-        line => each(line),
+        self.searched = end;
+        if found.is_none() {
+            return Ok(None);
+        }
+        let line = self.start..end;
+        self.after_cr = self.bytes[end] == b'\r';
+        self.start = end + 1;
+        self.searched = self.start;
+        Ok(Some(&self.bytes[line]))
     }
 }

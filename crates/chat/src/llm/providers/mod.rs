@@ -1,5 +1,7 @@
 //! Model servers: one provider for each protocol, all behind one trait.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use common::config::ProviderKind;
 use futures_util::stream::BoxStream;
@@ -7,8 +9,14 @@ use futures_util::stream::BoxStream;
 use crate::llm::{
     chunk::Chunk,
     error::{ModelError, ProviderError},
+    model::{Capabilities, ModelFacts},
+    providers::{
+        ollama::OllamaParser,
+        openai::OpenAiParser,
+        unicode::{RawText, TextJoiner},
+    },
     redaction::Redactor,
-    request::ChatRequest,
+    request::{ChatRequest, EmbeddingRequest},
 };
 
 mod classify;
@@ -28,32 +36,22 @@ mod unicode;
 /// The window where neither the operator nor the server says one, in tokens.
 pub(super) const DEFAULT_WINDOW: u32 = 8192;
 
-/// A model that a server has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ModelInfo {
-    /// Its id at that server.
     pub(super) id: String,
     /// The tokens that prompt and answer may have together, where the server tells.
     pub(super) window: Option<u32>,
     /// What it can do, where the server tells.
     pub(super) capabilities: Option<Capabilities>,
+    pub(super) facts: Arc<ModelFacts>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Capabilities {
-    /// It answers chats; embedding models do not.
-    pub(super) completion: bool,
-    pub(super) vision: bool,
-    pub(super) tools: bool,
-    pub(super) thinking: bool,
-}
-
-impl ModelInfo {
-    /// Whether it answers chats, as far as is known.
-    pub(super) fn can_chat(&self) -> bool {
-        self.capabilities
-            .is_none_or(|capabilities| capabilities.completion)
-    }
+#[derive(Debug, PartialEq)]
+pub(super) struct EmbeddingAnswer {
+    /// One for each input, in their order.
+    pub(super) vectors: Vec<Vec<f32>>,
+    /// The tokens of the inputs, if the server counted.
+    pub(super) tokens: Option<u64>,
 }
 
 /// What one read of the connection brought: nothing at all, where it held only a part of a line or a keep-alive.
@@ -67,13 +65,31 @@ pub(super) struct Batch {
 /// An answer as it comes. Dropping it closes the connection, which stops the model.
 pub(super) type ChunkStream = BoxStream<'static, Result<Batch, ProviderError>>;
 
-/// One model server.
+/// Names of loaded models, and until when they stay.
+pub(super) type Loaded = Vec<(String, Option<String>)>;
+
 #[async_trait]
 pub(super) trait Provider: Send + Sync {
     async fn list_models(&self) -> Result<Vec<ModelInfo>, ProviderError>;
 
     /// Sends the request, always streamed; returns once the server has answered with a good status.
     async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError>;
+
+    /// Asks for embeddings, all at once.
+    async fn embed(
+        &self,
+        model: &str,
+        part: &EmbeddingRequest,
+    ) -> Result<EmbeddingAnswer, ProviderError>;
+
+    /// The names of the models that it holds in memory, and until when; `None` where it does not tell.
+    async fn loaded(&self) -> Result<Option<Loaded>, ProviderError> {
+        Ok(None)
+    }
+
+    async fn version(&self) -> Result<Option<String>, ProviderError> {
+        Ok(None)
+    }
 
     /// Whether the requested name means the listed model.
     fn same_model(&self, listed: &str, requested: &str) -> bool {
@@ -84,6 +100,29 @@ pub(super) trait Provider: Send + Sync {
 impl Batch {
     pub(super) fn is_finished(&self) -> bool {
         matches!(self.chunks.last(), Some(Chunk::End { .. }))
+    }
+
+    /// Appends what can be said of a text with this piece.
+    fn push(
+        &mut self,
+        chunk: fn(String) -> Chunk,
+        joiner: &mut TextJoiner,
+        piece: RawText,
+    ) -> Result<(), ProviderError> {
+        let no_text = || ProviderError::failed("a text that is not UTF-8");
+        self.push_text(chunk, joiner.push(piece).ok_or_else(no_text)?);
+        Ok(())
+    }
+
+    /// Appends what is left of a text that has ended.
+    fn flush(&mut self, chunk: fn(String) -> Chunk, joiner: &mut TextJoiner) {
+        self.push_text(chunk, joiner.finish().to_owned());
+    }
+
+    fn push_text(&mut self, chunk: fn(String) -> Chunk, text: String) {
+        if !text.is_empty() {
+            self.chunks.push(chunk(text));
+        }
     }
 }
 
@@ -96,8 +135,8 @@ pub fn parse<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Vec<Chunk>, ModelError> {
     let parsed = match kind {
-        ProviderKind::Ollama => parse_all(ollama::parser(&ChatRequest::default()), pieces),
-        _ => parse_all(openai::parser(), pieces),
+        ProviderKind::Ollama => parse_all(OllamaParser::new(&ChatRequest::default()), pieces),
+        _ => parse_all(OpenAiParser::default(), pieces),
     };
     let not_found = || ModelError::NotFound(String::new());
     parsed.map_err(|error| error.into_model_error(&Redactor::default(), not_found))

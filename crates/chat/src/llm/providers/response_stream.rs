@@ -23,7 +23,6 @@ const SAME_READ: Duration = Duration::from_millis(1);
 /// Bytes after which a batch is handed on.
 const MAX_BATCH: usize = 32 * 1024;
 
-/// Makes chunks of an answer's bytes.
 pub(super) trait Parser: Send + Unpin + 'static {
     /// Takes what one read returned. What it appended before an error holds.
     fn feed(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<(), ProviderError>;
@@ -74,9 +73,7 @@ impl<P: Parser> ResponseStream<P> {
         };
         let polled = body.poll_next_unpin(cx);
         if polled.is_pending() && self.parser.is_complete() {
-            let linger = self
-                .linger
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+            let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
             ready!(linger.as_mut().poll(cx));
             return Poll::Ready(None);
         }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::llm::{
     chunk::Chunk,
-    providers::{Batch, ollama, openai, response_stream::Parser},
+    providers::{Batch, ollama::OllamaParser, openai::OpenAiParser, response_stream::Parser},
     redaction::Redactor,
     request::ChatRequest,
 };
@@ -27,11 +27,7 @@ fn read<'a>(
     if failed.is_none() && !batch.is_finished() {
         failed = parser.finish(&mut batch).err();
     }
-    assert_eq!(
-        failed.is_none(),
-        batch.is_finished(),
-        "an end or an error, and not both"
-    );
+    assert_eq!(failed.is_none(), batch.is_finished(), "an end or an error, and not both");
     (
         batch.chunks.into_iter().map(without_made_ids).collect(),
         failed.map(|error| error.describe(&Redactor::default())),
@@ -50,27 +46,17 @@ fn without_made_ids(chunk: Chunk) -> Chunk {
 }
 
 fn bodies(folder: &str, ending: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/fixtures")
-        .join(folder);
-    let files = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(folder);
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let chosen = files.filter(|path| path.to_string_lossy().ends_with(ending));
-    chosen
-        .map(|path| (path.display().to_string(), fs::read(&path).unwrap()))
-        .collect()
+    chosen.map(|path| (path.display().to_string(), fs::read(&path).unwrap())).collect()
 }
 
 fn check_every_cut<P: Parser>(bodies: Vec<(String, Vec<u8>)>, parser: impl Fn() -> P) {
     assert!(bodies.len() >= 10);
     for (name, body) in bodies {
         let whole = read(parser(), [body.as_slice()]);
-        assert_eq!(
-            read(parser(), body.chunks(1)),
-            whole,
-            "{name}, byte by byte"
-        );
+        assert_eq!(read(parser(), body.chunks(1)), whole, "{name}, byte by byte");
         for at in 0..=body.len() {
             let (head, tail) = body.split_at(at);
             assert_eq!(read(parser(), [head, tail]), whole, "{name}, cut at {at}");
@@ -79,10 +65,7 @@ fn check_every_cut<P: Parser>(bodies: Vec<(String, Vec<u8>)>, parser: impl Fn() 
 }
 
 fn ollama_answer() -> impl Parser {
-    ollama::parser(&ChatRequest {
-        model: "m".to_owned(),
-        ..ChatRequest::default()
-    })
+    OllamaParser::new(&ChatRequest { model: "m".to_owned(), ..ChatRequest::default() })
 }
 
 #[test]
@@ -92,7 +75,7 @@ fn ollama_answers_read_the_same_wherever_they_are_cut() {
 
 #[test]
 fn openai_answers_read_the_same_wherever_they_are_cut() {
-    check_every_cut(bodies("openai", ".sse"), openai::parser);
+    check_every_cut(bodies("openai", ".sse"), OpenAiParser::default);
 }
 
 #[test]
@@ -117,7 +100,7 @@ fn a_frame_may_be_anything_that_json_can_be_without_a_panic() {
     ] {
         let (_, failed) = read(ollama_answer(), [value.as_bytes()]);
         assert!(failed.is_some(), "{value}");
-        let (_, failed) = read(openai::parser(), [format!("data: {value}\n\n").as_bytes()]);
+        let (_, failed) = read(OpenAiParser::default(), [format!("data: {value}\n\n").as_bytes()]);
         assert!(failed.is_some(), "{value}");
     }
 }
@@ -132,7 +115,7 @@ fn tool_calls_are_told_apart_by_index_and_by_id() {
             })
             .collect();
         body.push_str("data: [DONE]\n\n");
-        let (chunks, failed) = read(openai::parser(), [body.as_bytes()]);
+        let (chunks, failed) = read(OpenAiParser::default(), [body.as_bytes()]);
         assert_eq!(failed, None);
         chunks
             .into_iter()
@@ -172,10 +155,7 @@ fn tool_calls_are_told_apart_by_index_and_by_id() {
         ]),
         two
     );
-    assert_eq!(
-        calls(&[r#"{"index":0,"function":{"name":"f"}}"#]),
-        ["made f {}"]
-    );
+    assert_eq!(calls(&[r#"{"index":0,"function":{"name":"f"}}"#]), ["made f {}"]);
     // Whole calls without index and id: in one delta, in two, and all under index 0.
     let f = r#"{"function":{"name":"f","arguments":"{\"x\":1}"}}"#;
     let g = r#"{"function":{"name":"f","arguments":"{\"x\":2}"}}"#;
@@ -193,20 +173,14 @@ fn tool_calls_are_told_apart_by_index_and_by_id() {
         ]),
         ["made f {\"x\":1}"]
     );
-    assert_eq!(
-        calls(&[r#"{"index":"0","id":7,"function":{"name":"f"}}"#, "null"]),
-        ["made f {}"]
-    );
+    assert_eq!(calls(&[r#"{"index":"0","id":7,"function":{"name":"f"}}"#, "null"]), ["made f {}"]);
 }
 
 /// What an OpenAI-compatible answer of these frames says: thoughts in brackets, text, calls, the finish and the usage.
 fn openai_summary(frames: &[&str]) -> Result<String, String> {
-    let mut body: String = frames
-        .iter()
-        .map(|frame| format!("data: {frame}\n\n"))
-        .collect();
+    let mut body: String = frames.iter().map(|frame| format!("data: {frame}\n\n")).collect();
     body.push_str("data: [DONE]\n\n");
-    summary(read(openai::parser(), [body.as_bytes()]))
+    summary(read(OpenAiParser::default(), [body.as_bytes()]))
 }
 
 /// The same of Ollama's lines.
@@ -223,7 +197,7 @@ fn summary((chunks, failed): (Vec<Chunk>, Option<String>)) -> Result<String, Str
         Chunk::Thinking(text) => format!("({text})"),
         Chunk::Text(text) => text,
         Chunk::ToolCall(call) => format!("<{} {}>", call.name, call.arguments),
-        Chunk::End { finish, usage } => {
+        Chunk::End { finish, usage, .. } => {
             let usage = usage.map(|usage| (usage.prompt_tokens, usage.completion_tokens));
             format!(" {finish:?} {usage:?}")
         }
@@ -250,33 +224,20 @@ fn an_odd_member_beside_the_text_spoils_no_answer() {
         r#"{"error":false,"choices":[]}"#,
         r#"{"error":{},"object":null}"#,
     ] {
-        assert_eq!(
-            openai_summary(&[HI, odd, stop]),
-            Ok("Hi Stop None".to_owned()),
-            "{odd}"
-        );
+        assert_eq!(openai_summary(&[HI, odd, stop]), Ok("Hi Stop None".to_owned()), "{odd}");
     }
     let floats = r#"{"choices":[],"usage":{"prompt_tokens":7.0,"completion_tokens":3.0}}"#;
-    assert_eq!(
-        openai_summary(&[HI, floats, stop]),
-        Ok("Hi Stop Some((7, 3))".to_owned())
-    );
+    assert_eq!(openai_summary(&[HI, floats, stop]), Ok("Hi Stop Some((7, 3))".to_owned()));
     let line = r#"{"message":{"content":"Hi","thinking":false},"done":false,"error":""}"#;
     let last = r#"{"done":true,"done_reason":5,"prompt_eval_count":7.0,"eval_count":99999999999,"error":false}"#;
-    assert_eq!(
-        ollama_summary(&[line, last]),
-        Ok("Hi Stop Some((7, 0))".to_owned())
-    );
+    assert_eq!(ollama_summary(&[line, last]), Ok("Hi Stop Some((7, 0))".to_owned()));
 }
 
 #[test]
 fn what_says_everything_again_beside_its_delta_is_heard_once() {
     let frame = r#"{"choices":[{"message":{"content":"Hi"},"delta":{"content":"Hi"}}]}"#;
     let last = r#"{"choices":[{"message":{"content":"Hi you"},"delta":{"content":" you"},"finish_reason":"stop"}]}"#;
-    assert_eq!(
-        openai_summary(&[frame, last]),
-        Ok("Hi you Stop None".to_owned())
-    );
+    assert_eq!(openai_summary(&[frame, last]), Ok("Hi you Stop None".to_owned()));
 }
 
 #[test]
@@ -291,11 +252,7 @@ fn thoughts_are_understood_in_every_dialect() {
         r#"{"content":[{"type":"thinking","thinking":"Hm"}]}"#,
     ] {
         let frame = format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
-        assert_eq!(
-            openai_summary(&[&frame, HI]),
-            Ok("(Hm)Hi Stop None".to_owned()),
-            "{delta}"
-        );
+        assert_eq!(openai_summary(&[&frame, HI]), Ok("(Hm)Hi Stop None".to_owned()), "{delta}");
     }
 }
 
@@ -303,10 +260,7 @@ fn thoughts_are_understood_in_every_dialect() {
 fn every_word_for_a_full_answer_is_length() {
     for word in ["length", "max_tokens", "MAX_TOKENS", "model_length"] {
         let last = format!(r#"{{"choices":[{{"finish_reason":"{word}"}}]}}"#);
-        assert_eq!(
-            openai_summary(&[HI, &last]),
-            Ok("Hi Length None".to_owned())
-        );
+        assert_eq!(openai_summary(&[HI, &last]), Ok("Hi Length None".to_owned()));
     }
 }
 
@@ -322,11 +276,7 @@ fn a_call_that_nobody_can_make_is_not_told_as_one() {
 #[test]
 fn an_error_object_without_the_member_error_is_a_failure() {
     let error = r#"{"object":"error","message":"out of memory","code":500}"#;
-    assert!(
-        openai_summary(&[HI, error])
-            .unwrap_err()
-            .contains("out of memory")
-    );
+    assert!(openai_summary(&[HI, error]).unwrap_err().contains("out of memory"));
 }
 
 #[test]
@@ -343,9 +293,9 @@ fn a_byte_order_mark_is_no_part_of_an_answer() {
     let events =
         "\t \u{feff}\tdata: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\ndata: [DONE]\n\n";
     for size in [1, 2, 3, 1000] {
-        let parsed = summary(read(openai::parser(), events.as_bytes().chunks(size)));
+        let parsed = summary(read(OpenAiParser::default(), events.as_bytes().chunks(size)));
         assert_eq!(parsed, Ok("Hi Stop None".to_owned()));
-        let parsed = summary(read(openai::parser(), document.as_bytes().chunks(size)));
+        let parsed = summary(read(OpenAiParser::default(), document.as_bytes().chunks(size)));
         assert_eq!(parsed, Ok("Hi Stop None".to_owned()));
         let parsed = summary(read(ollama_answer(), lines.as_bytes().chunks(size)));
         assert_eq!(parsed, Ok("Hi Stop None".to_owned()));
@@ -355,10 +305,10 @@ fn a_byte_order_mark_is_no_part_of_an_answer() {
 #[test]
 fn a_whole_document_needs_no_finish_reason() {
     let document = r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":null}]}"#;
-    let parsed = summary(read(openai::parser(), [document.as_bytes()]));
+    let parsed = summary(read(OpenAiParser::default(), [document.as_bytes()]));
     assert_eq!(parsed, Ok("Hi Stop None".to_owned()));
     for document in ["{}", r#"{"choices":[]}"#] {
-        assert!(summary(read(openai::parser(), [document.as_bytes()])).is_err());
+        assert!(summary(read(OpenAiParser::default(), [document.as_bytes()])).is_err());
     }
 }
 
@@ -370,14 +320,8 @@ fn arguments_that_ollama_sends_as_a_text_are_not_packed_twice() {
         );
         ollama_summary(&[&line, r#"{"done":true}"#]).unwrap()
     };
-    assert_eq!(
-        call(r#","arguments":{"x":1}"#),
-        "<f {\"x\":1}> ToolCalls None"
-    );
-    assert_eq!(
-        call(r#","arguments":"{\"x\":1}""#),
-        "<f {\"x\":1}> ToolCalls None"
-    );
+    assert_eq!(call(r#","arguments":{"x":1}"#), "<f {\"x\":1}> ToolCalls None");
+    assert_eq!(call(r#","arguments":"{\"x\":1}""#), "<f {\"x\":1}> ToolCalls None");
     for nothing in ["", r#","arguments":null"#, r#","arguments":"""#] {
         assert_eq!(call(nothing), "<f {}> ToolCalls None");
     }
@@ -399,7 +343,7 @@ proptest! {
             let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
             cuts.sort_unstable();
             let pieces: Vec<_> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
-            let (chunks, failed) = if is_ollama { read(ollama_answer(), pieces) } else { read(openai::parser(), pieces) };
+            let (chunks, failed) = if is_ollama { read(ollama_answer(), pieces) } else { read(OpenAiParser::default(), pieces) };
             prop_assert_eq!(failed, None);
             let parsed: String = chunks.iter().filter_map(|chunk| match chunk {
                 Chunk::Text(text) => Some(text.as_str()),
@@ -412,37 +356,24 @@ proptest! {
     #[test]
     fn any_bytes_end_in_an_end_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         read(ollama_answer(), bytes.chunks(7));
-        read(openai::parser(), bytes.chunks(7));
+        read(OpenAiParser::default(), bytes.chunks(7));
     }
 }
 
 #[test]
 fn a_very_long_line_is_read_whole() {
     let said = "ü".repeat(1 << 20);
-    let line = format!(
-        "{}\n{{\"done\":true}}\n",
-        serde_json::json!({ "message": { "content": said } })
-    );
+    let line =
+        format!("{}\n{{\"done\":true}}\n", serde_json::json!({ "message": { "content": said } }));
     let frame = format!(
         "data: {}\n\ndata: [DONE]\n\n",
         serde_json::json!({ "choices": [{ "delta": { "content": said } }] })
     );
-    let pieces = |text: &str| {
-        text.as_bytes()
-            .chunks(8191)
-            .map(<[u8]>::to_vec)
-            .collect::<Vec<_>>()
-    };
+    let pieces = |text: &str| text.as_bytes().chunks(8191).map(<[u8]>::to_vec).collect::<Vec<_>>();
     let check = |(chunks, failed): (Vec<Chunk>, Option<String>)| {
         assert_eq!(failed, None);
         assert!(chunks.first() == Some(&Chunk::Text(said.clone())));
     };
-    check(read(
-        ollama_answer(),
-        pieces(&line).iter().map(Vec::as_slice),
-    ));
-    check(read(
-        openai::parser(),
-        pieces(&frame).iter().map(Vec::as_slice),
-    ));
+    check(read(ollama_answer(), pieces(&line).iter().map(Vec::as_slice)));
+    check(read(OpenAiParser::default(), pieces(&frame).iter().map(Vec::as_slice)));
 }

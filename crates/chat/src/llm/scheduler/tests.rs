@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
-use crate::llm::scheduler::*;
+use crate::{domain::UserLoad, llm::scheduler::*};
 
 fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
@@ -16,20 +16,21 @@ fn position(permit: &SchedulerPermit) -> Option<usize> {
 #[test]
 fn what_does_not_fit_is_refused_at_once() {
     let scheduler = Scheduler::new("test", 1, 1);
-    let running = scheduler.enqueue(&user("a")).unwrap();
-    let waiting = scheduler.enqueue(&user("a")).unwrap();
-    assert!(scheduler.enqueue(&user("b")).is_none());
+    let running = scheduler.enqueue(&user("a"), Lane::Answers).unwrap();
+    let waiting = scheduler.enqueue(&user("a"), Lane::Answers).unwrap();
+    assert!(scheduler.enqueue(&user("b"), Lane::Answers).is_none());
     assert_eq!((position(&running), position(&waiting)), (None, Some(0)));
     drop(waiting);
-    assert!(scheduler.enqueue(&user("b")).is_some());
+    assert!(scheduler.enqueue(&user("b"), Lane::Answers).is_some());
 }
 
 #[test]
 fn a_user_alone_can_take_half_of_the_queue_and_two_a_third_each() {
     let scheduler = Scheduler::new("test", 1, 9);
-    let _running = scheduler.enqueue(&user("a")).unwrap();
-    let fill =
-        |name: &str| -> Vec<_> { std::iter::from_fn(|| scheduler.enqueue(&user(name))).collect() };
+    let _running = scheduler.enqueue(&user("a"), Lane::Answers).unwrap();
+    let fill = |name: &str| -> Vec<_> {
+        std::iter::from_fn(|| scheduler.enqueue(&user(name), Lane::Answers)).collect()
+    };
     let mut first = fill("a");
     assert_eq!(first.len(), 5);
     let second = fill("b");
@@ -42,10 +43,9 @@ fn a_user_alone_can_take_half_of_the_queue_and_two_a_third_each() {
 #[test]
 fn a_user_with_many_waiting_turns_delays_another_by_one() {
     let scheduler = Scheduler::new("test", 1, 200);
-    let mut held: Vec<_> = (0..50)
-        .map(|_| scheduler.enqueue(&user("greedy")).unwrap())
-        .collect();
-    let modest = scheduler.enqueue(&user("modest")).unwrap();
+    let mut held: Vec<_> =
+        (0..50).map(|_| scheduler.enqueue(&user("greedy"), Lane::Answers).unwrap()).collect();
+    let modest = scheduler.enqueue(&user("modest"), Lane::Answers).unwrap();
     assert_eq!(position(&modest), Some(1));
     assert_eq!(position(&held[49]), Some(49));
     held.remove(0);
@@ -60,7 +60,7 @@ fn places_given_back_in_any_order_leave_nothing_behind() {
     for keep in 0..6 {
         let scheduler = Scheduler::new("test", 2, 10);
         let mut permits: Vec<_> = ["a", "b", "a", "c", "b", "a"]
-            .map(|name| scheduler.enqueue(&user(name)).unwrap())
+            .map(|name| scheduler.enqueue(&user(name), Lane::Answers).unwrap())
             .into();
         let last = permits.remove(keep);
         drop(permits);
@@ -68,18 +68,55 @@ fn places_given_back_in_any_order_leave_nothing_behind() {
         drop(last);
         assert_eq!(scheduler.load(), (0, 0));
         let state = scheduler.state();
-        assert!(state.rotation.is_empty() && state.waiters.is_empty());
+        assert!(state.answers.is_empty() && state.embeddings.is_empty());
     }
+}
+
+#[test]
+fn answers_go_before_embeddings_and_a_slot_stays_free_for_them() {
+    let scheduler = Scheduler::new("test", 2, 10);
+    let embed = |name: &str| scheduler.enqueue(&user(name), Lane::Embeddings).unwrap();
+    let answer = |name: &str| scheduler.enqueue(&user(name), Lane::Answers).unwrap();
+    let (first, second, third) = (embed("a"), embed("a"), embed("b"));
+    assert_eq!((position(&first), position(&second), position(&third)), (None, Some(0), Some(1)));
+    let (one, two) = (answer("c"), answer("c"));
+    assert_eq!((position(&one), position(&two)), (None, Some(0)));
+    assert_eq!((position(&second), position(&third)), (Some(1), Some(2)));
+    drop(first);
+    assert_eq!((position(&two), position(&second)), (None, Some(0)));
+    drop(one);
+    assert_eq!((position(&second), position(&third)), (None, Some(0)));
+    drop((two, second, third));
+    assert_eq!(scheduler.load(), (0, 0));
+}
+
+#[test]
+fn who_takes_turns_comes_behind_all_others() {
+    let scheduler = Scheduler::new("test", 1, 0);
+    let mut only = scheduler.enqueue(&user("a"), Lane::Embeddings).unwrap();
+    only.take_turns().now_or_never().unwrap();
+    let scheduler = Scheduler::new("test", 1, 10);
+    let mut import = scheduler.enqueue(&user("a"), Lane::Embeddings).unwrap();
+    let other = scheduler.enqueue(&user("b"), Lane::Embeddings).unwrap();
+    let answer = scheduler.enqueue(&user("c"), Lane::Answers).unwrap();
+    assert!(import.take_turns().now_or_never().is_none());
+    assert_eq!((position(&answer), position(&other), position(&import)), (None, Some(0), Some(1)));
+    drop(answer);
+    assert_eq!((position(&other), position(&import)), (None, Some(0)));
+    drop(other);
+    assert_eq!((position(&import), scheduler.load()), (None, (1, 0)));
+    drop(import);
+    assert_eq!(scheduler.load(), (0, 0));
 }
 
 #[tokio::test]
 async fn whoever_waits_hears_of_every_step_forward_and_of_the_turn() {
     let scheduler = Scheduler::new("test", 1, 10);
     let (first, second) = (
-        scheduler.enqueue(&user("a")).unwrap(),
-        scheduler.enqueue(&user("b")).unwrap(),
+        scheduler.enqueue(&user("a"), Lane::Answers).unwrap(),
+        scheduler.enqueue(&user("b"), Lane::Answers).unwrap(),
     );
-    let third = scheduler.enqueue(&user("c")).unwrap();
+    let third = scheduler.enqueue(&user("c"), Lane::Answers).unwrap();
     assert_eq!(third.changed(None).await, Some(1));
     assert!(third.changed(Some(1)).now_or_never().is_none());
     drop(first);
@@ -88,10 +125,62 @@ async fn whoever_waits_hears_of_every_step_forward_and_of_the_turn() {
     assert_eq!(third.changed(Some(0)).await, None);
 }
 
+fn placement(name: &str, position: Option<usize>) -> Placement {
+    (Lane::Answers, user(name), position)
+}
+
+#[test]
+fn shared_slots_are_given_from_outside_alone() {
+    let scheduler = Scheduler::new("test", 2, 2);
+    let before = scheduler.enqueue(&user("a"), Lane::Answers).unwrap();
+    scheduler.share(true);
+    let join = |name: &str| scheduler.enqueue(&user(name), Lane::Answers);
+    // One slot of its own is not in use: as many more may wait as could start without sharing.
+    let (first, second, third) = (join("a").unwrap(), join("b").unwrap(), join("c").unwrap());
+    assert!(join("d").is_none());
+    let [first_shown, second_shown] = [&first, &second].map(|one| one.changed(None).now_or_never());
+    assert_eq!((first_shown, second_shown), (None, None), "nothing is known of them yet");
+    let load = scheduler.load_by_user();
+    let of_a = load[&(Lane::Answers, user("a"))];
+    assert_eq!((load.len(), of_a), (3, UserLoad { running: 1, waiting: 1, turn: 0 }));
+    drop(third);
+    drop(before);
+    assert_eq!(scheduler.load(), (0, 2));
+    // The one that left is passed over.
+    let left = [placement("c", None), placement("b", Some(0)), placement("a", Some(7))];
+    scheduler.place(&left);
+    assert_eq!((position(&second), position(&first)), (Some(0), Some(7)));
+    scheduler.place(&[placement("a", None), placement("b", Some(0))]);
+    assert_eq!((position(&first), position(&second)), (None, Some(0)));
+    assert_eq!(first.changed(Some(7)).now_or_never(), Some(Some(0)), "what is shown ends at 0");
+    assert_eq!(scheduler.load(), (1, 1));
+    scheduler.share(false);
+    assert_eq!((position(&second), scheduler.load()), (None, (2, 0)));
+    drop((first, second));
+    assert!(scheduler.load_by_user().is_empty());
+}
+
+#[tokio::test]
+async fn whoever_gives_shared_slots_hears_of_every_change() {
+    let scheduler = Scheduler::new("test", 1, 2);
+    scheduler.share(true);
+    scheduler.changed().await;
+    assert!(scheduler.changed().now_or_never().is_none());
+    let mut permit = scheduler.enqueue(&user("a"), Lane::Answers).unwrap();
+    scheduler.changed().await;
+    scheduler.place(&[placement("a", None)]);
+    assert!(permit.take_turns().now_or_never().is_none());
+    scheduler.changed().await;
+    assert_eq!(scheduler.load(), (0, 1));
+    drop(permit);
+    scheduler.changed().await;
+    assert_eq!(scheduler.load(), (0, 0));
+}
+
 #[test]
 fn a_panic_gives_the_place_back() {
     let scheduler = Scheduler::new("test", 1, 1);
-    let permit = scheduler.enqueue(&user("a")).unwrap();
+    let permit = scheduler.enqueue(&user("a"), Lane::Answers).unwrap();
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         let _held = permit;
         panic!("on purpose");
@@ -123,7 +212,7 @@ proptest! {
         for step in steps {
             let load = scheduler.load();
             match step {
-                Step::Enter(who) => match scheduler.enqueue(&user(&who.to_string())) {
+                Step::Enter(who) => match scheduler.enqueue(&user(&who.to_string()), Lane::Answers) {
                     Some(permit) => permits.push((who, permit)),
                     None => {
                         let own = permits.iter().filter(|(name, permit)| *name == who && position(permit).is_some());
@@ -150,8 +239,8 @@ proptest! {
         who in prop::collection::vec(0..4_u8, 2..20),
     ) {
         let scheduler = Scheduler::new("test", 1, 100);
-        let mut current = scheduler.enqueue(&user("first")).unwrap();
-        let mut waiting: Vec<_> = who.iter().map(|who| (*who, scheduler.enqueue(&user(&who.to_string())).unwrap())).collect();
+        let mut current = scheduler.enqueue(&user("first"), Lane::Answers).unwrap();
+        let mut waiting: Vec<_> = who.iter().map(|who| (*who, scheduler.enqueue(&user(&who.to_string()), Lane::Answers).unwrap())).collect();
         let mut told: Vec<_> = waiting.iter().map(|(who, permit)| (position(permit).unwrap(), *who)).collect();
         told.sort_unstable();
         let mut served = Vec::new();

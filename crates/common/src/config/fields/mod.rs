@@ -1,9 +1,17 @@
 //! Parsers for the values of settings: what is allowed, in code and in words.
 
+mod otel;
 mod places;
 
-use std::{num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
+use bytesize::ByteSize;
 use config::{Value, ValueKind};
 use secrecy::SecretString;
 use serde::{
@@ -11,23 +19,21 @@ use serde::{
     de::{IntoDeserializer, value::Error as NotAChoice},
 };
 
-pub(super) use self::places::{
-    address, hosts, http_url, mask_url, networks, origins, own_service, store_url,
+pub(super) use self::{
+    otel::check_otel,
+    places::{address, hosts, http_url, mask_url, networks, origins, own_service, store_url},
 };
 use super::ProviderKind;
 
-/// Printed in place of a secret.
 pub(super) const MASK: &str = "********";
 /// A longer duration is a mistake, and would overflow when added to a point in time.
 const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
 /// A larger count is a mistake.
 pub(super) const MOST: u64 = 1_000_000_000;
 
-/// Why a value was refused.
 pub(super) enum ParseError {
     /// Not what `allowed` says.
     NotAllowed,
-    /// Nothing is set.
     Unset,
     /// Not allowed, for this reason.
     Because(&'static str),
@@ -56,22 +62,26 @@ impl<T: 'static> FieldParser<T> {
         allowed: impl Into<String>,
         parse: impl Fn(&str) -> Parsed<T> + 'static,
     ) -> Self {
-        Self {
-            allowed: allowed.into(),
-            parse: Box::new(move |value| match value {
-                ValueKind::String(text) if text.trim().is_empty() => Err(ParseError::Unset),
-                ValueKind::String(text) => parse(text),
-                _ => Err(ParseError::NotAllowed),
-            }),
-            mask: None,
-        }
+        Self::of_value(allowed, move |value| match value {
+            ValueKind::String(text) => parse(text),
+            _ => Err(ParseError::NotAllowed),
+        })
+    }
+
+    /// `parse` sees no empty text.
+    fn of_value(
+        allowed: impl Into<String>,
+        parse: impl Fn(&ValueKind) -> Parsed<T> + 'static,
+    ) -> Self {
+        let parse: ParseFn<T> = Box::new(move |value| match value {
+            ValueKind::String(text) if text.trim().is_empty() => Err(ParseError::Unset),
+            value => parse(value),
+        });
+        Self { allowed: allowed.into(), parse, mask: None }
     }
 
     fn masked(self, mask: fn(&str) -> String) -> Self {
-        Self {
-            mask: Some(mask),
-            ..self
-        }
+        Self { mask: Some(mask), ..self }
     }
 
     /// Adds a condition, and what to say where it does not hold.
@@ -111,10 +121,7 @@ impl<T: 'static> FieldParser<T> {
             allowed: format!("a list, each item {}", self.allowed),
             parse: Box::new(move |value| match value {
                 ValueKind::String(text) => {
-                    let items = text
-                        .split(',')
-                        .map(str::trim)
-                        .filter(|item| !item.is_empty());
+                    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                     items.map(|item| parse(&item.into())).collect()
                 }
                 ValueKind::Array(items) => items.iter().map(|item| parse(&item.kind)).collect(),
@@ -129,9 +136,8 @@ impl<T: 'static> FieldParser<T> {
     pub(super) fn parse(&self, value: Option<&Value>) -> Result<T, String> {
         let nothing = ValueKind::String(String::new());
         let kind = value.map_or(&nothing, |value| &value.kind);
-        let from_file = value
-            .and_then(Value::origin)
-            .is_some_and(|origin| origin.ends_with("_FILE"));
+        let origin = value.and_then(Value::origin);
+        let from_file = origin.is_some_and(|origin| origin.ends_with("_FILE"));
         (self.parse)(kind).map_err(|error| {
             let wrong = match error {
                 ParseError::Unset => "it must be set".to_owned(),
@@ -146,39 +152,36 @@ impl<T: 'static> FieldParser<T> {
     }
 
     /// The value as TOML, secrets masked.
-    pub(super) fn show(&self, value: Option<&Value>) -> toml::Value {
-        show(
-            value.map_or(&ValueKind::Nil, |value| &value.kind),
-            self.mask,
-        )
+    pub(super) fn show(&self, value: Option<&Value>) -> String {
+        let masked = |text: &str| match self.mask {
+            Some(mask) if !text.is_empty() => mask(text),
+            _ => text.to_owned(),
+        };
+        let show = |text: &str| toml::Value::from(masked(text)).to_string();
+        value.map_or_else(|| show(""), |value| written(&value.kind, &show))
     }
 }
 
-fn show(value: &ValueKind, mask: Option<fn(&str) -> String>) -> toml::Value {
+/// A value as TOML, with each text as `text` writes it.
+fn written(value: &ValueKind, text: &dyn Fn(&str) -> String) -> String {
+    let each = |value: &Value| written(&value.kind, text);
     match value {
-        ValueKind::String(text) if text.is_empty() => "".into(),
-        ValueKind::String(text) => mask.map_or_else(|| text.clone(), |mask| mask(text)).into(),
-        ValueKind::Boolean(yes) => (*yes).into(),
-        ValueKind::I64(number) => (*number).into(),
-        ValueKind::Float(number) => (*number).into(),
+        ValueKind::String(value) => text(value),
+        ValueKind::Float(number) => format!("{number:?}"),
         ValueKind::Array(items) => {
-            let items = items.iter().map(|item| show(&item.kind, mask));
-            items.collect::<Vec<_>>().into()
+            format!("[{}]", items.iter().map(each).collect::<Vec<_>>().join(", "))
         }
-        _ => "".into(),
-    }
-}
-
-/// A wrong value as a message quotes it.
-fn quoted(value: &ValueKind) -> String {
-    match value {
-        ValueKind::String(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
-        ValueKind::Array(items) => {
-            let items: Vec<String> = items.iter().map(|item| quoted(&item.kind)).collect();
-            format!("[{}]", items.join(", "))
+        ValueKind::Table(table) => {
+            let sorted = BTreeMap::from_iter(table).into_iter();
+            let pairs = sorted.map(|(name, value)| format!("{name} = {}", each(value)));
+            format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
         }
         other => other.to_string(),
     }
+}
+
+fn quoted(value: &ValueKind) -> String {
+    written(value, &|text| format!("{:?}", text.chars().take(60).collect::<String>()))
 }
 
 /// What an `.env` file or Compose's list form leaves in a value that was meant without it.
@@ -211,9 +214,7 @@ pub(super) fn prose() -> FieldParser<String> {
 /// One of a few names: the variants of an enum as serde names them.
 pub(super) fn choice<T: for<'de> Deserialize<'de> + 'static>(names: &str) -> FieldParser<T> {
     FieldParser::of_text(format!("one of {names}"), |text| {
-        let choice = T::deserialize(IntoDeserializer::<NotAChoice>::into_deserializer(
-            text.trim(),
-        ));
+        let choice = T::deserialize(IntoDeserializer::<NotAChoice>::into_deserializer(text.trim()));
         choice.map_err(|_| ParseError::NotAllowed)
     })
 }
@@ -232,15 +233,13 @@ pub(super) fn folder() -> FieldParser<PathBuf> {
     FieldParser::of_text("the path of a folder", |text| Ok(text.into()))
 }
 
-/// A key that is sent in a header.
 pub(super) fn secret() -> FieldParser<SecretString> {
     let wrong = "it holds a space, a line break or another character that no key has";
-    FieldParser::of_text("a key of visible ASCII characters", move |text| match text
-        .chars()
-        .all(|c| c.is_ascii_graphic())
-    {
-        true => Ok(text.into()),
-        false => Err(ParseError::Because(wrong)),
+    FieldParser::of_text("a key of visible ASCII characters", move |text| {
+        match text.chars().all(|c| c.is_ascii_graphic()) {
+            true => Ok(text.into()),
+            false => Err(ParseError::Because(wrong)),
+        }
     })
     .masked(|_| MASK.to_owned())
 }
@@ -265,30 +264,56 @@ pub(super) fn lifetime() -> FieldParser<Duration> {
 
 /// How long a turn's lease lasts. It is renewed every 250 ms at most: a shorter one would end turns that run.
 pub(super) fn lease() -> FieldParser<Duration> {
-    positive_duration().and("it must be at least 500ms", |lease| {
-        lease.as_millis() >= 500
-    })
+    positive_duration().and("it must be at least 500ms", |lease| lease.as_millis() >= 500)
 }
 
 /// A whole number within these bounds, which `T` must be able to hold.
 pub(super) fn number<T: TryFrom<u64> + 'static>(least: u64, most: u64) -> FieldParser<T> {
-    let parse = move |value: &ValueKind| {
+    FieldParser::of_value(format!("a whole number from {least} to {most}"), move |value| {
         let number: u64 = match value {
             ValueKind::I64(number) => u64::try_from(*number).map_err(|_| ParseError::NotAllowed)?,
-            ValueKind::String(text) if text.trim().is_empty() => return Err(ParseError::Unset),
             ValueKind::String(text) => from_str(text)?,
             _ => return Err(ParseError::NotAllowed),
         };
         let number = Some(number).filter(|number| (least..=most).contains(number));
-        number
-            .and_then(|number| T::try_from(number).ok())
-            .ok_or(ParseError::NotAllowed)
-    };
-    FieldParser {
-        allowed: format!("a whole number from {least} to {most}"),
-        parse: Box::new(parse),
-        mask: None,
-    }
+        number.and_then(|number| T::try_from(number).ok()).ok_or(ParseError::NotAllowed)
+    })
+}
+
+pub(super) fn flag() -> FieldParser<bool> {
+    FieldParser::of_value("true or false", |value| match value {
+        ValueKind::Boolean(is_on) => Ok(*is_on),
+        ValueKind::String(text) => from_str(text),
+        _ => Err(ParseError::NotAllowed),
+    })
+}
+
+/// A number of bytes of at least 1 MiB, which an ordinary request body may have.
+pub(super) fn size() -> FieldParser<usize> {
+    FieldParser::of_text("a size with its unit, such as 512KiB, 32MiB or 1GiB", |text| {
+        let size: ByteSize = from_str(text)?;
+        usize::try_from(size.as_u64()).map_err(|_| ParseError::NotAllowed)
+    })
+    .and("it must be from 1MiB to 64GiB", |size| (1 << 20..=64 << 30).contains(size))
+}
+
+pub(super) fn aliases() -> FieldParser<BTreeMap<String, String>> {
+    pair("name=model")
+        .list()
+        .and("it names one twice", |pairs| {
+            let names: BTreeSet<_> = pairs.iter().map(|(name, _)| name).collect();
+            names.len() == pairs.len()
+        })
+        .map(|pairs| Ok(pairs?.into_iter().collect()))
+}
+
+fn pair(allowed: &str) -> FieldParser<(String, String)> {
+    FieldParser::of_text(allowed, |text| match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() && !value.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err(ParseError::NotAllowed),
+    })
 }
 
 /// A count of at least 1.
@@ -306,8 +331,6 @@ pub(super) fn log_filter() -> FieldParser<String> {
         "a level (error, warn, info, debug, trace, off) or directives such as warn,chat=debug";
     FieldParser::of_text(allowed, |text| {
         let parsed = tracing_subscriber::EnvFilter::builder().parse(text);
-        parsed
-            .map(|_| text.to_owned())
-            .map_err(|_| ParseError::NotAllowed)
+        parsed.map(|_| text.to_owned()).map_err(|_| ParseError::NotAllowed)
     })
 }

@@ -5,13 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use url::Url;
 
 use super::{FieldParser, MASK, ParseError, from_str};
-use crate::config::StoreUrl;
+use crate::{clients::redis::address::RedisAddress, config::StoreUrl};
 
 pub(in crate::config) fn address() -> FieldParser<SocketAddr> {
-    FieldParser::of_text(
-        "an IP address and a port, such as 127.0.0.1:9001 or [::1]:9001",
-        from_str,
-    )
+    FieldParser::of_text("an IP address and a port, such as 127.0.0.1:9001 or [::1]:9001", from_str)
 }
 
 /// Where a server is, without a query. A trailing slash is dropped.
@@ -20,9 +17,7 @@ pub(in crate::config) fn http_url() -> FieldParser<Url> {
     FieldParser::of_text(allowed, |text| {
         let lower = text.trim().to_ascii_lowercase();
         if !lower.starts_with("http://") && !lower.starts_with("https://") {
-            return Err(ParseError::Because(
-                "it does not begin with http:// or https://",
-            ));
+            return Err(ParseError::Because("it does not begin with http:// or https://"));
         }
         check_credentials(text)?;
         let mut url: Url = from_str(text)?;
@@ -50,26 +45,17 @@ fn check_credentials(text: &str) -> Result<(), ParseError> {
 
 /// Where one of our own services is: no user name or password in it.
 pub(in crate::config) fn own_service() -> FieldParser<Url> {
-    http_url().and(
-        "it holds a user name or a password, which it must not",
-        |url| url.username().is_empty() && url.password().is_none(),
-    )
+    http_url().and("it holds a user name or a password, which it must not", |url| {
+        url.username().is_empty() && url.password().is_none()
+    })
 }
 
-/// A URL as it may be printed: user name and password are hidden.
 pub(in crate::config) fn mask_url(url: &Url) -> String {
     if url.username().is_empty() && url.password().is_none() {
         return url.to_string();
     }
-    let rest = url
-        .as_str()
-        .split_once("://")
-        .and_then(|(_, rest)| rest.split_once('@'));
-    format!(
-        "{}://{MASK}@{}",
-        url.scheme(),
-        rest.map_or("", |(_, rest)| rest)
-    )
+    let rest = url.as_str().split_once("://").and_then(|(_, rest)| rest.split_once('@'));
+    format!("{}://{MASK}@{}", url.scheme(), rest.map_or("", |(_, rest)| rest))
 }
 
 fn mask_url_text(text: &str) -> String {
@@ -77,8 +63,9 @@ fn mask_url_text(text: &str) -> String {
 }
 
 pub(in crate::config) fn store_url() -> FieldParser<StoreUrl> {
-    let allowed =
-        "redis://host:port/database, rediss://…; for chatbot alone also embedded:DIR and memory:";
+    let allowed = "redis://host:port/database, redis+cluster://host:port,host:port, \
+        redis+sentinel://host:port,host:port/service/database, each also as rediss…; \
+        for chatbot alone also embedded:DIR and memory:";
     FieldParser::of_text(allowed, |text| {
         let text = text.trim();
         if text == "memory:" {
@@ -90,19 +77,25 @@ pub(in crate::config) fn store_url() -> FieldParser<StoreUrl> {
             None => {}
         }
         check_credentials(text)?;
-        let url: Url = from_str(text)?;
-        if !matches!(url.scheme(), "redis" | "rediss") {
+        if !RedisAddress::is_redis(text) {
             return Err(ParseError::NotAllowed);
         }
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err(ParseError::Because("it names no host"));
-        }
-        let connection = redis::IntoConnectionInfo::into_connection_info(text);
-        connection
-            .map(|_| StoreUrl::Redis(text.into()))
-            .map_err(|_| ParseError::NotAllowed)
+        RedisAddress::parse(text).map_err(ParseError::Because)?;
+        Ok(StoreUrl::Redis(text.into()))
     })
-    .masked(mask_url_text)
+    .masked(mask_store_url)
+}
+
+/// As [`mask_url_text`]; several hosts are no URL for a parser.
+fn mask_store_url(text: &str) -> String {
+    let text = text.trim();
+    if !RedisAddress::is_redis(text) {
+        return mask_url_text(text);
+    }
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{MASK}@{rest}"),
+        _ => text.to_owned(),
+    }
 }
 
 /// Exact origins, in the form that browsers and app frameworks send.
@@ -110,9 +103,7 @@ pub(in crate::config) fn origins() -> FieldParser<Vec<String>> {
     let allowed = "an origin such as https://app.example.com, http://localhost:5173 or app://obsidian.md, without a path";
     FieldParser::of_text(allowed, |text| {
         if text.contains('*') {
-            return Err(ParseError::Because(
-                "an origin must be exact, without a wildcard",
-            ));
+            return Err(ParseError::Because("an origin must be exact, without a wildcard"));
         }
         let url: Url = from_str(text)?;
         let is_bare = matches!(url.path(), "" | "/") && !text.ends_with('/');
@@ -120,9 +111,7 @@ pub(in crate::config) fn origins() -> FieldParser<Vec<String>> {
             && url.fragment().is_none()
             && url.username().is_empty()
             && url.password().is_none();
-        let host = url
-            .host_str()
-            .filter(|host| !host.is_empty() && is_bare && is_plain);
+        let host = url.host_str().filter(|host| !host.is_empty() && is_bare && is_plain);
         match (url.scheme(), host) {
             ("http" | "https", Some(_)) => Ok(url.origin().ascii_serialization()),
             // Pages of these have the origin "null", which anybody can send.
@@ -139,7 +128,6 @@ pub(in crate::config) fn origins() -> FieldParser<Vec<String>> {
     .list()
 }
 
-/// Names for `Host`, without a port.
 pub(in crate::config) fn hosts() -> FieldParser<Vec<String>> {
     let allowed = "a host name without a port, such as chat.example.com";
     FieldParser::of_text(allowed, |text| match url::Host::parse(text) {
@@ -149,7 +137,6 @@ pub(in crate::config) fn hosts() -> FieldParser<Vec<String>> {
     .list()
 }
 
-/// IP addresses or networks.
 pub(in crate::config) fn networks() -> FieldParser<Vec<ipnet::IpNet>> {
     let allowed = "an IP address or a network such as 10.0.0.0/8";
     FieldParser::of_text(allowed, |text| match text.parse::<IpAddr>() {

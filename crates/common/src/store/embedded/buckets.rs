@@ -14,13 +14,11 @@ use crate::{
 const SWEEP_AT_LEAST: usize = 1024;
 
 /// When each bucket is full again, in microseconds of [`Clock::elapsed`].
-#[derive(Debug)]
 pub(super) struct Buckets {
     clock: Clock,
     held: Mutex<BucketTable>,
 }
 
-#[derive(Debug)]
 struct BucketTable {
     full_at: HashMap<String, i64>,
     sweep_at: usize,
@@ -28,14 +26,8 @@ struct BucketTable {
 
 impl Buckets {
     pub(super) fn new(clock: Clock) -> Self {
-        let held = BucketTable {
-            full_at: HashMap::new(),
-            sweep_at: SWEEP_AT_LEAST,
-        };
-        Self {
-            clock,
-            held: Mutex::new(held),
-        }
+        let held = BucketTable { full_at: HashMap::new(), sweep_at: SWEEP_AT_LEAST };
+        Self { clock, held: Mutex::new(held) }
     }
 
     /// Lets one through, or not; a negative cost gives back.
@@ -60,10 +52,6 @@ impl Buckets {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .full_at
-            .len()
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).full_at.len()
     }
 }

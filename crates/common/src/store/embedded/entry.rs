@@ -2,10 +2,8 @@
 
 use crate::store::{Bytes, plan::KeyType};
 
-/// An expiry that never comes.
 pub(super) const NEVER: i64 = i64::MAX;
 
-/// A key that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     /// Milliseconds since the Unix epoch; the key is absent from then on.
@@ -13,12 +11,9 @@ pub(super) struct Entry {
     pub(super) held: Content,
 }
 
-/// What a key holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// A plain value, here.
     Value(Bytes),
-    /// Rows in their own table.
     Rows(Rows),
 }
 
@@ -28,7 +23,6 @@ pub(super) struct Rows {
     pub(super) kind: KeyType,
     /// Under which its rows stand. A key that is deleted and made again has another, so deleting needs no look at the rows.
     pub(super) id: u64,
-    /// How many fields, items or members.
     pub(super) count: u64,
 }
 
@@ -68,10 +62,7 @@ impl Entry {
         let expires = i64::from_le_bytes(*expires);
         let kind = match kind {
             b'v' => {
-                return Some(Self {
-                    expires,
-                    held: Content::Value(Bytes::copy_from_slice(rest)),
-                });
+                return Some(Self { expires, held: Content::Value(Bytes::copy_from_slice(rest)) });
             }
             b'h' => KeyType::Hash,
             b'l' => KeyType::List,
@@ -80,14 +71,7 @@ impl Entry {
         };
         let (id, rest) = rest.split_first_chunk()?;
         let count = rest.first_chunk()?;
-        let rows = Rows {
-            kind,
-            id: u64::from_le_bytes(*id),
-            count: u64::from_le_bytes(*count),
-        };
-        Some(Self {
-            expires,
-            held: Content::Rows(rows),
-        })
+        let rows = Rows { kind, id: u64::from_le_bytes(*id), count: u64::from_le_bytes(*count) };
+        Some(Self { expires, held: Content::Rows(rows) })
     }
 }

@@ -4,7 +4,6 @@ use std::io;
 
 use crate::store::StoreError;
 
-/// Why work on the database failed.
 #[derive(Debug)]
 pub(super) enum Fault {
     /// The database itself; it must be opened anew.
@@ -18,16 +17,15 @@ pub(super) enum Fault {
 impl<E: Into<redb::Error>> From<E> for Fault {
     fn from(error: E) -> Self {
         match error.into() {
-            redb::Error::ValueTooLarge(size) => Fault::Spoiled(StoreError::Full(format!(
-                "a value of {size} bytes is too large"
-            ))),
+            redb::Error::ValueTooLarge(size) => {
+                Fault::Spoiled(StoreError::Full(format!("a value of {size} bytes is too large")))
+            }
             error => Fault::Broken(error),
         }
     }
 }
 
 impl Fault {
-    /// The same fault, found halfway through a change.
     pub(super) fn halfway(self) -> Self {
         match self {
             Fault::Said(error) => Fault::Spoiled(error),
@@ -35,7 +33,6 @@ impl Fault {
         }
     }
 
-    /// What a caller is told.
     pub(super) fn into_store_error(self) -> StoreError {
         match self {
             Fault::Said(error) | Fault::Spoiled(error) => error,

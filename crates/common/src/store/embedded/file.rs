@@ -17,7 +17,6 @@ use redb::{
 use super::{fault::Fault, tables};
 use crate::store::StoreError;
 
-/// The name of the file in its folder.
 const NAME: &str = "chatbot.redb";
 
 /// Most memory for pages of the file.
@@ -25,16 +24,9 @@ const CACHE: usize = 64 * 1024 * 1024;
 
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
-/// The database, while it is open.
 pub(super) struct File {
     opener: Opener,
     database: RwLock<Option<Database>>,
-}
-
-impl std::fmt::Debug for File {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("File")
-    }
 }
 
 impl File {
@@ -42,11 +34,7 @@ impl File {
         let cannot = |error: io::Error| {
             StoreError::Unavailable(format!("{} cannot be used: {error}", dir.display()))
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(cannot)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(cannot)?;
         let path = dir.join(NAME);
         let opened = path.clone();
         Self::with_opener(Box::new(move || open(&opened))).map_err(|error| with_path(&path, error))
@@ -62,38 +50,26 @@ impl File {
     pub(super) fn with_opener(opener: Opener) -> Result<Self, Fault> {
         let database = opener()?;
         tables::create(&database)?;
-        Ok(Self {
-            opener,
-            database: RwLock::new(Some(database)),
-        })
+        Ok(Self { opener, database: RwLock::new(Some(database)) })
     }
 
-    /// Does something with the open database.
     pub(super) fn with<T>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
             Some(database) => work(database),
-            None => Err(Fault::Said(StoreError::Unavailable(
-                "the file is being opened".into(),
-            ))),
+            None => Err(Fault::Said(StoreError::Unavailable("the file is being opened".into()))),
         }
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.database
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        self.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Closes the database and opens it again, which mends what a failed write left; waits for reads under way.
     pub(super) fn reopen(&self) -> Result<(), Fault> {
-        let mut database = self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // Closed first: two cannot have the file open. redb panics on some damage, which is no reason to end the caller.
         let old = database.take();
         let opened = catch_unwind(AssertUnwindSafe(|| {
@@ -113,9 +89,7 @@ fn open(path: &Path) -> Result<Database, DatabaseError> {
         .truncate(false)
         .mode(0o600)
         .open(path)?;
-    Database::builder()
-        .set_cache_size(CACHE)
-        .create_with_backend(FileBackend::new(file)?)
+    Database::builder().set_cache_size(CACHE).create_with_backend(FileBackend::new(file)?)
 }
 
 /// What the operator is told at the start.

@@ -5,6 +5,7 @@
 //! is on disk within [`writer::FLUSH_EVERY`] and at a proper end. After a disk error the file is opened anew, which can
 //! take back what was relaxed and not yet on disk. Rate limits are kept in memory alone.
 
+mod ballast;
 mod buckets;
 mod entry;
 mod fault;
@@ -26,7 +27,7 @@ use self::{
     buckets::Buckets,
     fault::Fault,
     file::File,
-    job::{Job, QueuedJob},
+    job::{Job, JobResult, QueuedJob},
     writer::Writer,
 };
 use super::{Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, Txn, plan};
@@ -35,8 +36,7 @@ use crate::clock::Clock;
 /// Writes that may wait for the writer; further callers wait for a place within their own deadline.
 const WAITING: usize = 1024;
 
-/// The embedded store.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Embedded {
     file: Arc<File>,
     clock: Clock,
@@ -79,14 +79,23 @@ impl Embedded {
 
     pub(super) async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
         plan::guards(&txn)?;
-        self.write(|answer| Job::Commit(txn, answer)).await
+        match self.write(Job::Commit(txn)).await? {
+            JobResult::Committed(committed) => Ok(committed),
+            _ => Err(out_of_order()),
+        }
     }
 
-    pub(super) async fn apply(&self, ops: Vec<Op>) -> Result<Vec<bool>, StoreError> {
+    pub(super) async fn apply_each(
+        &self,
+        ops: Vec<Op>,
+    ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
         if ops.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(|answer| Job::Apply(ops, answer)).await
+        match self.write(Job::Apply(ops)).await? {
+            JobResult::Applied(applied) => Ok(applied),
+            _ => Err(out_of_order()),
+        }
     }
 
     pub(super) fn admit(&self, key: &str, quota: Quota, cost: i64) -> Admission {
@@ -107,27 +116,20 @@ impl Embedded {
 
     /// Asks the writer: it is the part that can be stuck.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        self.write(Job::Ping).await
+        self.write(Job::Ping).await.map(drop)
     }
 
-    async fn write<T>(
-        &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
-    ) -> Result<T, StoreError> {
+    async fn write(&self, job: Job) -> Result<JobResult, StoreError> {
         let ended = || StoreError::Unavailable("the writer has ended".into());
-        let place = self
-            .places
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| ended())?;
+        let place = self.places.clone().acquire_owned().await.map_err(|_| ended())?;
         let (answer, answered) = oneshot::channel();
-        if !self.writer.send(QueuedJob {
-            job: job(answer),
-            _place: place,
-        }) {
+        if !self.writer.send(QueuedJob { job, answer, _place: place }) {
             return Err(ended());
         }
         answered.await.map_err(|_| ended())?
     }
+}
+
+fn out_of_order() -> StoreError {
+    StoreError::Unavailable("answered out of order".into())
 }

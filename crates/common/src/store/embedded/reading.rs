@@ -7,7 +7,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase};
 use super::{
     entry::{Content, Rows},
     fault::Fault,
-    tables::{KEYS, ORDER, ROWS, live, position},
+    tables::{KEYS, ORDER, ROWS, live, live_rows, position},
 };
 use crate::store::{
     Bytes, Found, Read, Snapshot, StoreError,
@@ -21,24 +21,12 @@ struct ReadTables {
     now: i64,
 }
 
-/// Everything that was asked for, as it stands at `now`.
 pub(super) fn snapshot(database: &Database, reads: &[Read], now: i64) -> Result<Snapshot, Fault> {
     let txn = database.begin_read()?;
-    let (keys, rows, order) = (
-        txn.open_table(KEYS)?,
-        txn.open_table(ROWS)?,
-        txn.open_table(ORDER)?,
-    );
-    let tables = ReadTables {
-        keys,
-        rows,
-        order,
-        now,
-    };
-    let found = reads
-        .iter()
-        .map(|read| tables.read(read))
-        .collect::<Result<_, _>>()?;
+    let (keys, rows, order) =
+        (txn.open_table(KEYS)?, txn.open_table(ROWS)?, txn.open_table(ORDER)?);
+    let tables = ReadTables { keys, rows, order, now };
+    let found = reads.iter().map(|read| tables.read(read)).collect::<Result<_, _>>()?;
     Ok(Snapshot { now, found })
 }
 
@@ -69,10 +57,9 @@ impl ReadTables {
             },
             Read::Fields(key) => Found::Fields(self.fields(key)?),
             Read::Items { key, start, stop } => Found::Items(self.items(key, *start, *stop)?),
-            Read::Length(key) => Found::Count(
-                self.rows_of(key, KeyType::List)?
-                    .map_or(0, |rows| rows.count),
-            ),
+            Read::Length(key) => {
+                Found::Count(self.rows_of(key, KeyType::List)?.map_or(0, |rows| rows.count))
+            }
             Read::Newest { key, before, limit } => {
                 let Some(rows) = self.rows_of(key, KeyType::Index)? else {
                     return Ok(Found::Members(Vec::new()));
@@ -88,36 +75,25 @@ impl ReadTables {
                 let Some(rows) = self.rows_of(key, KeyType::Index)? else {
                     return Ok(Found::Members(Vec::new()));
                 };
-                let range = self
-                    .order
-                    .range((rows.id, *score, "")..(rows.id + 1, i64::MIN, ""))?;
+                let range = self.order.range((rows.id, *score, "")..(rows.id + 1, i64::MIN, ""))?;
                 Found::Members(members(range.take(*limit))?)
             }
         })
     }
 
     fn rows_of(&self, key: &str, kind: KeyType) -> Result<Option<Rows>, Fault> {
-        match live(&self.keys, key, self.now)?.map(|entry| entry.held) {
-            None => Ok(None),
-            Some(Content::Rows(rows)) if rows.kind == kind => Ok(Some(rows)),
-            Some(_) => Err(Fault::Said(plan::corrupt(key))),
-        }
+        Ok(live_rows(&self.keys, key, kind, self.now)?.map(|(rows, _)| rows))
     }
 
     fn fields(&self, key: &str) -> Result<HashMap<String, Bytes>, Fault> {
         let Some(rows) = self.rows_of(key, KeyType::Hash)? else {
             return Ok(HashMap::new());
         };
-        let range = self
-            .rows
-            .range((rows.id, &[][..])..(rows.id + 1, &[][..]))?;
+        let range = self.rows.range((rows.id, &[][..])..(rows.id + 1, &[][..]))?;
         range
             .map(|row| {
                 let (place, value) = row?;
-                Ok((
-                    name(place.value().1)?,
-                    Bytes::copy_from_slice(value.value()),
-                ))
+                Ok((name(place.value().1)?, Bytes::copy_from_slice(value.value())))
             })
             .collect()
     }
@@ -130,12 +106,8 @@ impl ReadTables {
             return Ok(Vec::new());
         };
         let (first, last) = (position(*span.start()), position(*span.end()));
-        let range = self
-            .rows
-            .range((rows.id, &first[..])..=(rows.id, &last[..]))?;
-        range
-            .map(|row| Ok(Bytes::copy_from_slice(row?.1.value())))
-            .collect()
+        let range = self.rows.range((rows.id, &first[..])..=(rows.id, &last[..]))?;
+        range.map(|row| Ok(Bytes::copy_from_slice(row?.1.value()))).collect()
     }
 }
 

@@ -33,10 +33,8 @@ pub(super) fn pass(tables: &mut WriteTables<'_>, now: i64) -> Result<bool, Fault
 /// Takes away up to `left` rows of a dead id, and the id with the last; returns what is left to do.
 fn rows(tables: &mut WriteTables<'_>, id: u64, mut left: usize) -> Result<usize, Fault> {
     tables.changed = true;
-    for taken in tables
-        .rows
-        .extract_from_if((id, &[][..])..(id + 1, &[][..]), |_, _| true)?
-        .take(left)
+    for taken in
+        tables.rows.extract_from_if((id, &[][..])..(id + 1, &[][..]), |_, _| true)?.take(left)
     {
         taken?;
         left -= 1;

@@ -27,7 +27,6 @@ pub(super) const EXPIRY: TableDefinition<(i64, &str), ()> = TableDefinition::new
 pub(super) const GARBAGE: TableDefinition<u64, ()> = TableDefinition::new("garbage");
 const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
 
-/// The layout written by this program.
 const VERSION: u64 = 1;
 
 /// Makes the tables of a new file; refuses the file of another version.
@@ -57,7 +56,6 @@ pub(super) fn create(database: &Database) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The entry of a key if it is alive.
 pub(super) fn live(
     keys: &impl ReadableTable<&'static str, &'static [u8]>,
     key: &str,
@@ -68,6 +66,22 @@ pub(super) fn live(
     };
     let entry = Entry::decode(stored.value()).ok_or_else(|| Fault::Said(plan::corrupt(key)))?;
     Ok(Some(entry).filter(|entry| entry.expires > now))
+}
+
+/// The rows of a key that is alive, and its expiry.
+pub(super) fn live_rows(
+    keys: &impl ReadableTable<&'static str, &'static [u8]>,
+    key: &str,
+    kind: KeyType,
+    now: i64,
+) -> Result<Option<(Rows, i64)>, Fault> {
+    match live(keys, key, now)? {
+        None => Ok(None),
+        Some(Entry { expires, held: Content::Rows(rows) }) if rows.kind == kind => {
+            Ok(Some((rows, expires)))
+        }
+        Some(_) => Err(Fault::Said(plan::corrupt(key))),
+    }
 }
 
 /// The position of an item in the order of rows.
@@ -85,7 +99,6 @@ pub(super) fn index(at: i64, count: u64) -> Option<u64> {
     (at < count).then_some(at)
 }
 
-/// All tables, open for writing.
 pub(super) struct WriteTables<'t> {
     pub(super) keys: Table<'t, &'static str, &'static [u8]>,
     pub(super) rows: Table<'t, (u64, &'static [u8]), &'static [u8]>,
@@ -94,7 +107,6 @@ pub(super) struct WriteTables<'t> {
     pub(super) garbage: Table<'t, u64, ()>,
     numbers: Table<'t, &'static str, u64>,
     pub(super) now: i64,
-    /// Whether anything was changed.
     pub(super) changed: bool,
 }
 
@@ -112,7 +124,6 @@ impl<'t> WriteTables<'t> {
         })
     }
 
-    /// A hash field.
     pub(super) fn field(&self, key: &str, field: &str) -> Result<Option<Bytes>, Fault> {
         let Some((rows, _)) = self.rows_of(key, KeyType::Hash)? else {
             return Ok(None);
@@ -121,7 +132,6 @@ impl<'t> WriteTables<'t> {
         Ok(held.map(|held| Bytes::copy_from_slice(held.value())))
     }
 
-    /// A hash field that holds a number.
     pub(super) fn number(&self, key: &str, field: &str) -> Result<i64, Fault> {
         match self.field(key, field)? {
             None => Ok(0),
@@ -129,21 +139,12 @@ impl<'t> WriteTables<'t> {
         }
     }
 
-    /// The rows of a key that is alive, and its expiry.
     pub(super) fn rows_of(&self, key: &str, kind: KeyType) -> Result<Option<(Rows, i64)>, Fault> {
-        match live(&self.keys, key, self.now)? {
-            None => Ok(None),
-            Some(Entry {
-                expires,
-                held: Content::Rows(rows),
-            }) if rows.kind == kind => Ok(Some((rows, expires))),
-            Some(_) => Err(Fault::Said(plan::corrupt(key))),
-        }
+        live_rows(&self.keys, key, kind, self.now)
     }
 
     pub(super) fn expiry(&self, ttl: std::time::Duration) -> i64 {
-        self.now
-            .saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(NEVER).max(1))
+        self.now.saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(NEVER).max(1))
     }
 
     pub(super) fn put(&mut self, key: &str, entry: &Entry) -> Result<(), StorageError> {
@@ -203,13 +204,7 @@ impl<'t> WriteTables<'t> {
         if count == 0 {
             return self.remove(key);
         }
-        self.put(
-            key,
-            &Entry {
-                expires,
-                held: Content::Rows(Rows { count, ..rows }),
-            },
-        )?;
+        self.put(key, &Entry { expires, held: Content::Rows(Rows { count, ..rows }) })?;
         Ok(())
     }
 
@@ -221,15 +216,8 @@ impl<'t> WriteTables<'t> {
         value: &[u8],
     ) -> Result<(), Fault> {
         let (rows, expires) = self.begin(key, kind)?;
-        let new = self
-            .rows
-            .insert((rows.id, name.as_bytes()), value)?
-            .is_none();
-        if new {
-            self.count(key, rows, expires, rows.count + 1)
-        } else {
-            Ok(())
-        }
+        let new = self.rows.insert((rows.id, name.as_bytes()), value)?.is_none();
+        if new { self.count(key, rows, expires, rows.count + 1) } else { Ok(()) }
     }
 
     pub(super) fn delete_row(&mut self, key: &str, kind: KeyType, name: &str) -> Result<(), Fault> {
@@ -240,21 +228,15 @@ impl<'t> WriteTables<'t> {
             self.unorder(rows, name)?;
         }
         let was = self.rows.remove((rows.id, name.as_bytes()))?.is_some();
-        if was {
-            self.count(key, rows, expires, rows.count - 1)
-        } else {
-            Ok(())
-        }
+        if was { self.count(key, rows, expires, rows.count - 1) } else { Ok(()) }
     }
 
     pub(super) fn push(&mut self, key: &str, item: &[u8]) -> Result<(), Fault> {
         let (rows, expires) = self.begin(key, KeyType::List)?;
-        self.rows
-            .insert((rows.id, &position(rows.count)[..]), item)?;
+        self.rows.insert((rows.id, &position(rows.count)[..]), item)?;
         self.count(key, rows, expires, rows.count + 1)
     }
 
-    /// Takes a member out of the order by score.
     pub(super) fn unorder(&mut self, rows: Rows, member: &str) -> Result<(), Fault> {
         let score = self
             .rows
@@ -263,6 +245,41 @@ impl<'t> WriteTables<'t> {
             .transpose()?;
         if let Some(score) = score {
             self.order.remove((rows.id, score, member))?;
+        }
+        Ok(())
+    }
+
+    /// Replaces an item of a list; `false` where it is not there.
+    pub(super) fn set_item(&mut self, key: &str, at: i64, item: &[u8]) -> Result<bool, Fault> {
+        let Some((rows, _)) = self.rows_of(key, KeyType::List)? else {
+            return Ok(false);
+        };
+        let Some(at) = index(at, rows.count) else {
+            return Ok(false);
+        };
+        self.rows.insert((rows.id, &position(at)[..]), item)?;
+        Ok(true)
+    }
+
+    pub(super) fn pop(&mut self, key: &str) -> Result<(), Fault> {
+        let Some((rows, expires)) = self.rows_of(key, KeyType::List)? else {
+            return Ok(());
+        };
+        let last = position(rows.count - 1);
+        self.rows.remove((rows.id, &last[..]))?;
+        self.count(key, rows, expires, rows.count - 1)
+    }
+
+    pub(super) fn set_member(&mut self, key: &str, member: &str, score: i64) -> Result<(), Fault> {
+        let (rows, expires) = self.begin(key, KeyType::Index)?;
+        self.unorder(rows, member)?;
+        self.order.insert((rows.id, score, member), ())?;
+        let score = score.to_le_bytes();
+        let old = self.rows.insert((rows.id, member.as_bytes()), &score[..])?;
+        let is_new = old.is_none();
+        drop(old);
+        if is_new {
+            self.count(key, rows, expires, rows.count + 1)?;
         }
         Ok(())
     }
@@ -279,15 +296,10 @@ impl<'t> WriteTables<'t> {
             self.rows.remove((id, member.as_bytes()))?;
             gone += 1;
         }
-        if gone == 0 {
-            Ok(())
-        } else {
-            self.count(key, rows, expires, rows.count.saturating_sub(gone))
-        }
+        self.count(key, rows, expires, rows.count.saturating_sub(gone))
     }
 }
 
-/// A stored score.
 fn score(stored: &[u8]) -> Result<i64, Fault> {
     let bytes = stored
         .try_into()

@@ -84,36 +84,18 @@ fn on_a_disk(dir: &std::path::Path) -> (Embedded, Arc<AtomicU8>) {
             .create(true)
             .truncate(false)
             .open(&path)?;
-        Database::builder().create_with_backend(Disk {
-            file: FileBackend::new(file)?,
-            mood: of_disk.clone(),
-        })
+        Database::builder()
+            .create_with_backend(Disk { file: FileBackend::new(file)?, mood: of_disk.clone() })
     };
-    (
-        Embedded::on(
-            File::with_opener(Box::new(opener)).unwrap(),
-            Clock::system(),
-        )
-        .unwrap(),
-        mood,
-    )
+    (Embedded::on(File::with_opener(Box::new(opener)).unwrap(), Clock::system()).unwrap(), mood)
 }
 
 fn set(name: &str, size: usize) -> Txn {
-    Txn::durable().op(Op::Set {
-        key: name.into(),
-        value: vec![b'x'; size].into(),
-        ttl: None,
-    })
+    Txn::durable().op(Op::Set { key: name.into(), value: vec![b'x'; size].into(), ttl: None })
 }
 
 async fn size(store: &Embedded, name: &str) -> Result<usize, StoreError> {
-    match store
-        .read(vec![Read::Value(name.into())])
-        .await?
-        .found
-        .remove(0)
-    {
+    match store.read(vec![Read::Value(name.into())]).await?.found.remove(0) {
         Found::Value(value) => Ok(value.map_or(0, |value| value.len())),
         found => panic!("not a value: {found:?}"),
     }
@@ -123,10 +105,7 @@ async fn size(store: &Embedded, name: &str) -> Result<usize, StoreError> {
 async fn recovers(store: &Embedded) {
     let begun = Instant::now();
     while store.commit(set("after", 3)).await.is_err() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(3),
-            "it does not recover"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(3), "it does not recover");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(size(store, "before").await.unwrap(), 7);
@@ -147,16 +126,34 @@ async fn fill(store: &Embedded) -> StoreError {
 async fn a_disk_without_room_is_full_reads_go_on_and_it_recovers() {
     let dir = tempfile::tempdir().unwrap();
     let (store, mood) = on_a_disk(dir.path());
-    assert_eq!(
-        store.commit(set("before", 7)).await.unwrap(),
-        Committed::Applied
-    );
+    assert_eq!(store.commit(set("before", 7)).await.unwrap(), Committed::Applied);
     mood.store(NO_ROOM, Ordering::SeqCst);
     let error = fill(&store).await;
     assert!(matches!(error, StoreError::Full(_)), "{error}");
     assert_eq!(size(&store, "before").await.unwrap(), 7, "reads go on");
     mood.store(WELL, Ordering::SeqCst);
     recovers(&store).await;
+}
+
+#[tokio::test]
+async fn on_a_full_disk_something_can_be_deleted_and_then_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mood) = on_a_disk(dir.path());
+    store.commit(set("before", 7)).await.unwrap();
+    mood.store(NO_ROOM, Ordering::SeqCst);
+    let mut written = 0;
+    while store.commit(set(&format!("n{written}"), 10_000)).await.is_ok() {
+        written += 1;
+        assert!(written < 100_000, "it is never full");
+    }
+    let delete = |n: usize| Txn::durable().op(Op::Delete(format!("n{n}")));
+    for n in 0..written / 2 {
+        let deleted = store.commit(delete(n)).await;
+        assert!(matches!(deleted, Ok(Committed::Applied)), "{n}: {deleted:?}");
+    }
+    assert_eq!(size(&store, "n0").await.unwrap(), 0);
+    recovers(&store).await;
+    assert_eq!(mood.load(Ordering::SeqCst), NO_ROOM, "the disk is as full as before");
 }
 
 #[tokio::test]
@@ -200,13 +197,8 @@ async fn a_panic_below_does_not_end_the_writer() {
 
 #[test]
 fn full_buckets_are_thrown_away() {
-    let (buckets, short) = (
-        Buckets::new(Clock::system()),
-        Quota {
-            burst: 1,
-            period: Duration::from_micros(1),
-        },
-    );
+    let (buckets, short) =
+        (Buckets::new(Clock::system()), Quota { burst: 1, period: Duration::from_micros(1) });
     for n in 0..100_000 {
         buckets.take(&n.to_string(), short, 1);
     }

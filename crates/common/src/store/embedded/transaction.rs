@@ -3,7 +3,7 @@
 use super::{
     entry::{Content, Entry, NEVER},
     fault::Fault,
-    tables::{WriteTables, index, live, position},
+    tables::{WriteTables, live},
 };
 use crate::store::{
     Check, Committed, Op, StoreError, Txn,
@@ -28,6 +28,7 @@ pub(super) fn commit(tables: &mut WriteTables<'_>, txn: &Txn) -> Result<Committe
 
 fn holds(tables: &WriteTables<'_>, check: &Check) -> Result<bool, Fault> {
     Ok(match check {
+        Check::Before(_, time) => tables.now < *time,
         Check::Absent(key) => live(&tables.keys, key, tables.now)?.is_none(),
         Check::Exists(key) => live(&tables.keys, key, tables.now)?.is_some(),
         Check::Equals(key, value) => {
@@ -43,19 +44,16 @@ fn holds(tables: &WriteTables<'_>, check: &Check) -> Result<bool, Fault> {
         Check::FieldAbsent(key, field) => tables.field(key, field)?.is_none(),
         Check::FieldAtMost(key, field, most) => tables.number(key, field)? <= *most,
         Check::LengthIs(key, length) => {
-            tables
-                .rows_of(key, KeyType::List)?
-                .map_or(0, |(rows, _)| rows.count)
-                == *length
+            tables.rows_of(key, KeyType::List)?.map_or(0, |(rows, _)| rows.count) == *length
         }
     })
 }
 
 fn verify(tables: &WriteTables<'_>, guard: &Precondition<'_>) -> Result<(), Fault> {
     match guard {
-        Precondition::Numbers(key, fields) => fields
-            .iter()
-            .try_for_each(|field| tables.number(key, field).map(|_| ())),
+        Precondition::Numbers(key, fields) => {
+            fields.iter().try_for_each(|field| tables.number(key, field).map(|_| ()))
+        }
         Precondition::KeyType(key, kind) => match live(&tables.keys, key, tables.now)? {
             Some(entry) if entry.held.kind() != *kind => Err(Fault::Said(plan::corrupt(key))),
             _ => Ok(()),
@@ -63,24 +61,24 @@ fn verify(tables: &WriteTables<'_>, guard: &Precondition<'_>) -> Result<(), Faul
     }
 }
 
-/// Independent operations, in order.
+/// Independent operations, in order; one result for each.
 pub(super) fn apply(
     tables: &mut WriteTables<'_>,
     ops: &[Op],
-) -> Result<Result<Vec<bool>, StoreError>, Fault> {
-    let (mut applied, mut wrong) = (Vec::with_capacity(ops.len()), None);
+) -> Result<Vec<Result<bool, StoreError>>, Fault> {
+    let mut applied = Vec::with_capacity(ops.len());
     for op in ops {
         let alone = Txn::relaxed().op(op.clone());
         let guarded = plan::guards(&alone)
             .map_err(Fault::Said)
             .and_then(|guards| guards.iter().try_for_each(|guard| verify(tables, guard)));
         match guarded {
-            Ok(()) => applied.push(execute(tables, op).map_err(Fault::halfway)?),
-            Err(Fault::Said(error)) => wrong = wrong.or(Some(error)),
+            Ok(()) => applied.push(Ok(execute(tables, op).map_err(Fault::halfway)?)),
+            Err(Fault::Said(error)) => applied.push(Err(error)),
             Err(broken) => return Err(broken),
         }
     }
-    Ok(wrong.map_or(Ok(applied), Err))
+    Ok(applied)
 }
 
 /// One operation, for whose key the guards hold. True: applied, as the operation defines it.
@@ -119,39 +117,9 @@ fn execute(tables: &mut WriteTables<'_>, op: &Op) -> Result<bool, Fault> {
             }
             tables.push(key, item)?;
         }
-        Op::ItemSet(key, at, item) => {
-            let Some((rows, _)) = tables.rows_of(key, KeyType::List)? else {
-                return Ok(false);
-            };
-            let Some(at) = index(*at, rows.count) else {
-                return Ok(false);
-            };
-            tables
-                .rows
-                .insert((rows.id, &position(at)[..]), &item[..])?;
-        }
-        Op::Pop(key) => {
-            if let Some((rows, expires)) = tables.rows_of(key, KeyType::List)? {
-                tables
-                    .rows
-                    .remove((rows.id, &position(rows.count - 1)[..]))?;
-                tables.count(key, rows, expires, rows.count - 1)?;
-            }
-        }
-        Op::MemberSet(key, member, score) => {
-            let (rows, expires) = tables.begin(key, KeyType::Index)?;
-            tables.unorder(rows, member)?;
-            tables
-                .order
-                .insert((rows.id, *score, member.as_str()), ())?;
-            let new = tables
-                .rows
-                .insert((rows.id, member.as_bytes()), &score.to_le_bytes()[..])?
-                .is_none();
-            if new {
-                tables.count(key, rows, expires, rows.count + 1)?;
-            }
-        }
+        Op::ItemSet(key, at, item) => return tables.set_item(key, *at, item),
+        Op::Pop(key) => tables.pop(key)?,
+        Op::MemberSet(key, member, score) => tables.set_member(key, member, *score)?,
         Op::MemberDelete(key, member) => tables.delete_row(key, KeyType::Index, member)?,
         Op::MembersBelow(key, score) => tables.members_below(key, *score)?,
     }

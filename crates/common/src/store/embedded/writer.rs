@@ -10,19 +10,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redb::Durability;
+use redb::{Durability, WriteTransaction};
 
+mod full;
+
+use self::full::Ballast;
 use super::{
+    ballast,
     fault::Fault,
     file::File,
-    job::{Job, QueuedJob},
+    job::{Job, JobResult, QueuedJob},
     sweep,
     tables::WriteTables,
 };
 use crate::{clock::Clock, store::StoreError};
 
 /// Relaxed changes are on disk after that long.
-pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(500);
+pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(140);
 
 /// Between two looks for what has expired; while there is more to throw away, the writer goes on whenever nobody waits.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -34,7 +38,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 const GROUP: usize = 256;
 
 /// The thread. Dropping it writes out everything, then ends.
-#[derive(Debug)]
 pub(super) struct Writer {
     requests: Option<Sender<QueuedJob>>,
     thread: Option<JoinHandle<()>>,
@@ -50,17 +53,12 @@ impl Writer {
             .map_err(|error| {
                 StoreError::Unavailable(format!("the writer cannot be started: {error}"))
             })?;
-        Ok(Self {
-            requests: Some(requests),
-            thread: Some(thread),
-        })
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
     /// False if the writer has ended.
     pub(super) fn send(&self, request: QueuedJob) -> bool {
-        self.requests
-            .as_ref()
-            .is_some_and(|requests| requests.send(request).is_ok())
+        self.requests.as_ref().is_some_and(|requests| requests.send(request).is_ok())
     }
 }
 
@@ -74,7 +72,6 @@ impl Drop for Writer {
     }
 }
 
-/// The writer's own state.
 struct WriterLoop {
     file: Arc<File>,
     clock: Clock,
@@ -84,6 +81,7 @@ struct WriterLoop {
     more_to_sweep: bool,
     /// After a failure of the disk: until when every write is refused so.
     pause: Option<(Instant, StoreError)>,
+    ballast: Ballast,
 }
 
 impl WriterLoop {
@@ -95,10 +93,12 @@ impl WriterLoop {
             swept: Instant::now(),
             more_to_sweep: true,
             pause: None,
+            ballast: Ballast::Missing(Instant::now()),
         }
     }
 
     fn run(&mut self, requests: &Receiver<QueuedJob>) {
+        self.put_in_ballast();
         loop {
             match requests.recv_timeout(self.next_wait()) {
                 Ok(first) => {
@@ -114,52 +114,52 @@ impl WriterLoop {
         self.flush();
     }
 
-    /// How long to wait for requests before the next chore.
     fn next_wait(&self) -> Duration {
         if self.more_to_sweep {
             return Duration::from_millis(1);
         }
-        let flush = self.dirty.map_or(SWEEP_EVERY, |since| {
-            FLUSH_EVERY.saturating_sub(since.elapsed())
-        });
-        flush
-            .min(SWEEP_EVERY.saturating_sub(self.swept.elapsed()))
-            .max(Duration::from_millis(1))
+        let flush =
+            self.dirty.map_or(SWEEP_EVERY, |since| FLUSH_EVERY.saturating_sub(since.elapsed()));
+        flush.min(SWEEP_EVERY.saturating_sub(self.swept.elapsed())).max(Duration::from_millis(1))
     }
 
     fn serve(&mut self, mut group: Vec<QueuedJob>) {
         // Whoever has left was told 'unknown' and will repeat it; under load this is what lets the rest catch up.
-        group.retain(|queued| !queued.job.is_abandoned());
+        group.retain(|queued| !queued.answer.is_closed());
         if group.is_empty() {
             return;
         }
-        let durable = group
-            .iter()
-            .any(|queued| matches!(&queued.job, Job::Commit(txn, _) if txn.durable));
-        let done = self.transact(durable, |tables| {
-            group
-                .iter()
-                .map(|queued| queued.job.on(tables))
-                .collect::<Result<Vec<_>, Fault>>()
-        });
-        match done {
+        if matches!(self.ballast, Ballast::Missing(_)) {
+            group = self.refuse_growth(group);
+        }
+        match self.do_all(&group) {
             Ok(outcomes) => {
-                let answers = group.into_iter().zip(outcomes);
-                answers.for_each(|(queued, outcome)| queued.job.answer(outcome));
+                for (queued, outcome) in group.into_iter().zip(outcomes) {
+                    queued.answer.send(outcome).ok();
+                }
             }
             // One request spoils the group; alone, it spoils only itself.
             Err(Fault::Spoiled(_)) if group.len() > 1 => {
-                group
-                    .into_iter()
-                    .for_each(|request| self.serve(vec![request]));
+                group.into_iter().for_each(|request| self.serve(vec![request]));
             }
             Err(fault) => {
                 let error = fault.into_store_error();
-                group
-                    .into_iter()
-                    .for_each(|queued| queued.job.refuse(&error));
+                let can_free = group.iter().any(|queued| ballast::frees(&queued.job));
+                if matches!(error, StoreError::Full(_)) && can_free && self.take_out_ballast() {
+                    return self.serve(group);
+                }
+                refuse(group, &error);
             }
         }
+    }
+
+    fn do_all(&mut self, group: &[QueuedJob]) -> Result<Vec<Result<JobResult, StoreError>>, Fault> {
+        let durable =
+            group.iter().any(|queued| matches!(&queued.job, Job::Commit(txn) if txn.durable));
+        self.transact(durable, |tables| {
+            let jobs = group.iter();
+            jobs.map(|queued| queued.job.on(tables)).collect()
+        })
     }
 
     /// One redb transaction round `work`; nothing of it stays if it fails.
@@ -168,22 +168,35 @@ impl WriterLoop {
         durable: bool,
         work: impl FnOnce(&mut WriteTables<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        let (now, dirty) = (self.clock.now_ms(), self.dirty.is_some());
+        let (done, changed) = self.in_transaction(durable, |txn| {
+            let mut tables = WriteTables::open(txn, now)?;
+            let done = work(&mut tables)?;
+            Ok((done, tables.changed || durable && dirty))
+        })?;
+        if durable {
+            self.dirty = None;
+        } else if changed {
+            self.dirty.get_or_insert_with(Instant::now);
+        }
+        Ok(done)
+    }
+
+    /// One redb transaction, committed unless it fails or says that it changed nothing.
+    fn in_transaction<T>(
+        &mut self,
+        durable: bool,
+        work: impl FnOnce(&WriteTransaction) -> Result<(T, bool), Fault>,
+    ) -> Result<(T, bool), Fault> {
         self.check_pause().map_err(Fault::Said)?;
-        let (now, dirty, file) = (self.clock.now_ms(), self.dirty.is_some(), self.file.clone());
+        let file = self.file.clone();
         // redb panics on some damage; that must not end the only thread that writes.
         let guarded = catch_unwind(AssertUnwindSafe(|| {
             file.with(|database| {
                 let mut txn = database.begin_write()?;
-                txn.set_durability(if durable {
-                    Durability::Immediate
-                } else {
-                    Durability::None
-                })?;
-                let mut tables = WriteTables::open(&txn, now)?;
-                let done = work(&mut tables)?;
-                let changed = tables.changed;
-                drop(tables);
-                if changed || durable && dirty {
+                txn.set_durability(if durable { Durability::Immediate } else { Durability::None })?;
+                let (done, changed) = work(&txn)?;
+                if changed {
                     txn.commit()?
                 } else {
                     txn.abort()?
@@ -192,20 +205,12 @@ impl WriterLoop {
             })
         }));
         match guarded.unwrap_or_else(|_| Err(Fault::Broken(redb::Error::DatabaseClosed))) {
-            Ok((done, changed)) => {
-                if durable {
-                    self.dirty = None;
-                } else if changed {
-                    self.dirty.get_or_insert_with(Instant::now);
-                }
-                Ok(done)
-            }
             Err(Fault::Broken(error)) => {
                 let error = Fault::Broken(error).into_store_error();
                 self.reopen(&error);
                 Err(Fault::Said(error))
             }
-            Err(fault) => Err(fault),
+            done => done,
         }
     }
 
@@ -240,18 +245,15 @@ impl WriterLoop {
     }
 
     fn maintain(&mut self) {
-        if self
-            .dirty
-            .is_some_and(|since| since.elapsed() >= FLUSH_EVERY)
-        {
+        self.restore_ballast();
+        if self.dirty.is_some_and(|since| since.elapsed() >= FLUSH_EVERY) {
             self.flush();
         }
         if self.more_to_sweep || self.swept.elapsed() >= SWEEP_EVERY {
             let now = self.clock.now_ms();
             // A failure is in the log already; the next pass tries again.
-            self.more_to_sweep = self
-                .transact(false, |tables| sweep::pass(tables, now))
-                .unwrap_or(false);
+            self.more_to_sweep =
+                self.transact(false, |tables| sweep::pass(tables, now)).unwrap_or(false);
             self.swept = Instant::now();
         }
     }
@@ -261,5 +263,11 @@ impl WriterLoop {
             // A failure is in the log, and there is nobody to tell.
             self.transact(true, |_| Ok(())).ok();
         }
+    }
+}
+
+fn refuse(group: Vec<QueuedJob>, error: &StoreError) {
+    for queued in group {
+        queued.answer.send(Err(error.clone())).ok();
     }
 }

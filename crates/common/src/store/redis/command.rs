@@ -6,10 +6,9 @@ use redis::Cmd;
 
 use crate::store::{
     Bucket, Check, Op, Txn,
-    plan::{KeyType, Precondition},
+    plan::{KeyType, Precondition, family},
 };
 
-/// One argument as it goes out.
 pub(super) type Arg<'a> = Cow<'a, [u8]>;
 
 /// Most arguments of one command that was joined from several: Lua's stack holds 8,000.
@@ -18,7 +17,6 @@ const JOINED: usize = 1000;
 /// The longest time to live, 100 years: Redis refuses what overflows its clock.
 const LONGEST_TTL: u128 = 100 * 366 * 24 * 60 * 60 * 1000;
 
-/// One Redis command about one key.
 pub(super) struct RedisCommand<'a> {
     name: &'static str,
     key: &'a str,
@@ -40,17 +38,10 @@ fn millis<'a>(ttl: Duration) -> Arg<'a> {
 impl<'a> RedisCommand<'a> {
     pub(super) fn of(op: &'a Op) -> Self {
         let (name, args) = match op {
-            Op::Set {
-                value, ttl: None, ..
-            } => ("SET", vec![Cow::Borrowed(&value[..])]),
-            Op::Set {
-                value,
-                ttl: Some(ttl),
-                ..
-            } => (
-                "SET",
-                vec![Cow::Borrowed(&value[..]), text("PX"), millis(*ttl)],
-            ),
+            Op::Set { value, ttl: None, .. } => ("SET", vec![Cow::Borrowed(&value[..])]),
+            Op::Set { value, ttl: Some(ttl), .. } => {
+                ("SET", vec![Cow::Borrowed(&value[..]), text("PX"), millis(*ttl)])
+            }
             Op::Delete(_) => ("DEL", vec![]),
             Op::Expire(_, None) => ("PERSIST", vec![]),
             Op::Expire(_, Some(ttl)) => ("PEXPIRE", vec![millis(*ttl)]),
@@ -63,19 +54,13 @@ impl<'a> RedisCommand<'a> {
             Op::Pop(_) => ("RPOP", vec![]),
             Op::MemberSet(_, member, score) => ("ZADD", vec![number(score), text(member)]),
             Op::MemberDelete(_, member) => ("ZREM", vec![text(member)]),
-            Op::MembersBelow(_, score) => (
-                "ZREMRANGEBYSCORE",
-                vec![text("-inf"), number(format_args!("({score}"))],
-            ),
+            Op::MembersBelow(_, score) => {
+                ("ZREMRANGEBYSCORE", vec![text("-inf"), number(format_args!("({score}"))])
+            }
         };
-        Self {
-            name,
-            key: op.key(),
-            args,
-        }
+        Self { name, key: op.key(), args }
     }
 
-    /// As it is sent alone.
     pub(super) fn packed(&self) -> Cmd {
         let mut cmd = redis::cmd(self.name);
         cmd.arg(self.key);
@@ -106,12 +91,11 @@ pub(super) struct ScriptArgs<'a> {
 
 impl<'a> ScriptArgs<'a> {
     pub(super) fn of(txn: &'a Txn, guards: &[Precondition<'a>]) -> Self {
-        let mut flat = Self {
-            keys: Vec::new(),
-            args: vec![number(txn.checks.len()), number(guards.len())],
-        };
+        let mut flat =
+            Self { keys: Vec::new(), args: vec![number(txn.checks.len()), number(guards.len())] };
+        let own = txn.ops.first().map(|op| family(op.key()));
         for check in &txn.checks {
-            flat.check(check);
+            flat.check(check, own);
         }
         for guard in guards {
             flat.guard(guard);
@@ -132,35 +116,34 @@ impl<'a> ScriptArgs<'a> {
         flat
     }
 
-    /// Puts the bucket behind the transaction.
     pub(super) fn bucket(&mut self, bucket: &'a Bucket) {
         self.keys.push(&bucket.key);
-        self.args
-            .extend([number(bucket.quota.burst()), number(bucket.quota.step())]);
+        self.args.extend([number(bucket.quota.burst()), number(bucket.quota.step())]);
     }
 
-    fn check(&mut self, check: &'a Check) {
-        let (key, name) = match check {
-            Check::Absent(key) => (key, "absent"),
-            Check::Exists(key) => (key, "exists"),
-            Check::Equals(key, _) => (key, "equals"),
-            Check::FieldEquals(key, ..) => (key, "field"),
-            Check::FieldAbsent(key, _) => (key, "nofield"),
-            Check::FieldAtMost(key, ..) => (key, "atmost"),
-            Check::LengthIs(key, _) => (key, "length"),
-        };
-        self.keys.push(key);
-        self.args.push(text(name));
-        match check {
-            Check::Absent(_) | Check::Exists(_) => {}
-            Check::Equals(_, value) => self.args.push(Cow::Borrowed(&value[..])),
+    /// A key of another family than the caller writes to is not among `keys`: EVALSHA asks for leave to write to all of these, and
+    /// what one service writes the other may only read.
+    fn check(&mut self, check: &'a Check, own: Option<&str>) {
+        let (name, args) = match check {
+            Check::Absent(_) => ("absent", vec![]),
+            Check::Exists(_) => ("exists", vec![]),
+            Check::Equals(_, value) => ("equals", vec![Cow::Borrowed(&value[..])]),
             Check::FieldEquals(_, field, value) => {
-                self.args.extend([text(field), Cow::Borrowed(&value[..])])
+                ("field", vec![text(field), Cow::Borrowed(&value[..])])
             }
-            Check::FieldAbsent(_, field) => self.args.push(text(field)),
-            Check::FieldAtMost(_, field, most) => self.args.extend([text(field), number(most)]),
-            Check::LengthIs(_, length) => self.args.push(number(length)),
+            Check::FieldAbsent(_, field) => ("nofield", vec![text(field)]),
+            Check::FieldAtMost(_, field, most) => ("atmost", vec![text(field), number(most)]),
+            Check::LengthIs(_, length) => ("length", vec![number(length)]),
+            Check::Before(_, time) => ("before", vec![number(time)]),
+        };
+        match own {
+            Some(own) if family(check.key()) != own => {
+                self.args.extend([text("other"), text(check.key())]);
+            }
+            _ => self.keys.push(check.key()),
         }
+        self.args.push(text(name));
+        self.args.extend(args);
     }
 
     fn guard(&mut self, guard: &Precondition<'a>) {
@@ -184,8 +167,7 @@ impl<'a> ScriptArgs<'a> {
 
     fn command(&mut self, command: RedisCommand<'a>) {
         self.keys.push(command.key);
-        self.args
-            .extend([text(command.name), number(command.args.len())]);
+        self.args.extend([text(command.name), number(command.args.len())]);
         self.args.extend(command.args);
     }
 }

@@ -1,38 +1,40 @@
-//! The store on Redis: one connection a thread, one pipeline or one script for each call.
+//! The store on Redis, alone, behind Sentinels or as a Cluster: one connection a thread and server, one pipeline or one script for
+//! each call.
 
 mod command;
 mod reading;
 mod reply;
+
+mod discovery;
+mod layout;
+mod node;
+mod replication;
+mod scatter;
+mod topology;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use redis::{Cmd, Pipeline, Script, Value};
-use secrecy::SecretString;
+use futures_util::future::join_all;
+use redis::{Cmd, Script, Value};
+use secrecy::{ExposeSecret, SecretString};
 
+pub(super) use self::layout::tag;
 use self::{
-    command::{RedisCommand, ScriptArgs},
-    reply::{Failure, failure},
+    command::ScriptArgs,
+    layout::slot,
+    node::{Node, Request},
+    replication::{Step, none_connected},
+    reply::Failure,
+    scatter::{Part, part_of_op, scatter, send_part},
+    topology::Topology,
 };
 use super::{
-    Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, Txn,
-    circuit_breaker::CircuitBreaker, plan,
+    Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, StoreHealth, Txn, plan,
 };
-use crate::{
-    clients::redis::{Connector, Link},
-    shutdown::Shutdown,
-};
-
-/// How often the connection is looked at, so that a half-open one is noticed and a store that is back is found.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// How often while it does not answer or is not there.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
-
-/// How long one look may take.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
+use crate::{clients::redis::address::RedisAddress, config::Durability, shutdown::Shutdown};
 
 const ADMIT: &str = concat!(
     include_str!("../admit.lua"),
@@ -50,20 +52,20 @@ const ADMIT_AND_COMMIT: &str = concat!(
 local step, burst = tonumber(table.remove(ARGV)), tonumber(table.remove(ARGV))
 local said = admit(table.remove(KEYS), burst, step, 1)
 if said[1] == 1 then said[5] = commit(KEYS, ARGV) end
-return said"
+return type(said[5]) == 'table' and said[5] or said"
 );
 
-/// Redis, through the connection of whichever thread asks.
-#[derive(Clone, Debug)]
+/// Redis, through the connections of whichever thread asks.
+#[derive(Clone)]
 pub(super) struct Redis {
-    connector: Connector,
+    topology: Arc<Topology>,
+    durability: Durability,
     commit: Arc<StoredScript>,
     admit: Arc<StoredScript>,
     admit_and_commit: Arc<StoredScript>,
 }
 
 /// A script that Redis knows by its hash once it was sent whole.
-#[derive(Debug)]
 struct StoredScript {
     source: &'static str,
     script: Script,
@@ -71,132 +73,101 @@ struct StoredScript {
 
 impl StoredScript {
     fn new(source: &'static str) -> Arc<Self> {
-        Arc::new(Self {
-            source,
-            script: Script::new(source),
-        })
+        Arc::new(Self { source, script: Script::new(source) })
     }
 }
 
 impl Redis {
     pub(super) fn open(
         url: &SecretString,
-        breaker: Arc<CircuitBreaker>,
+        durability: Durability,
         shutdown: &Shutdown,
     ) -> Result<Self, StoreError> {
-        let connector = Connector::new(url).map_err(|_| {
-            StoreError::Unavailable("the address of the store is not a Redis address".into())
-        })?;
-        let redis = Self {
-            connector,
+        let address = RedisAddress::parse(url.expose_secret())
+            .map_err(|why| StoreError::Unavailable(format!("the address of the store: {why}")))?;
+        Ok(Self {
+            topology: Topology::open(address, shutdown)?,
+            durability,
             commit: StoredScript::new(COMMIT),
             admit: StoredScript::new(ADMIT),
             admit_and_commit: StoredScript::new(ADMIT_AND_COMMIT),
-        };
-        let (watcher, stopping) = (redis.clone(), shutdown.stop_token());
-        shutdown.spawn(async move {
-            tokio::select! {
-                () = stopping.cancelled() => {}
-                () = watcher.watch(&breaker) => {}
-            }
-        });
-        Ok(redis)
+        })
     }
 
-    /// Looks at the connection for ever; opens and shuts the breaker, so that callers seldom have to find out.
-    async fn watch(&self, breaker: &CircuitBreaker) {
-        loop {
-            let begun = Instant::now();
-            // In time for the next look: while this task lives, callers need not try what is frozen.
-            breaker.reserve_probe(begun + LOOK_LIMIT + 2 * LOOK_AGAIN);
-            let looks = futures_util::future::join(
-                tokio::time::timeout(LOOK_LIMIT, self.ping()),
-                self.give_up_silent_links(),
-            );
-            let healthy = match looks.await.0 {
-                Ok(result) => {
-                    breaker.record_reply();
-                    result.is_ok()
-                }
-                Err(_) => {
-                    breaker.record_timeout(begun, Instant::now());
-                    false
-                }
-            };
-            if !healthy {
-                breaker.record_unreachable(Instant::now());
-            }
-            tokio::time::sleep(if healthy { LOOK_EVERY } else { LOOK_AGAIN }).await;
-        }
+    pub(super) fn was_away(&self, key: &str, time: Duration) -> bool {
+        self.topology.was_away(slot(key), time)
     }
 
-    /// Half-open or frozen: either way a new connection is as good, and a half-open one never mends.
-    async fn give_up_silent_links(&self) {
-        let ping = redis::cmd("PING");
-        let looks = self.connector.links().into_iter().map(|link| {
-            let ping = &ping;
-            async move {
-                let mut connection = link.connection.clone();
-                let look = connection.send_packed_command(ping);
-                if tokio::time::timeout(LOOK_LIMIT, look).await.is_err() {
-                    self.connector.give_up(&link);
-                }
-            }
-        });
-        futures_util::future::join_all(looks).await;
-    }
-
+    /// `is_large`: over a connection of its own, so that no small call waits behind the answer.
     pub(super) async fn read(
         &self,
         reads: &[Read],
-        at_one_moment: bool,
+        is_large: bool,
+        end: Instant,
     ) -> Result<Snapshot, StoreError> {
-        let (pipeline, sizes) = reading::pipeline(reads, at_one_moment);
-        // Reading twice does no harm, so a connection that broke meanwhile costs the caller nothing.
-        let values = match self.send_pipeline(&pipeline).await {
-            Err(Failure::Lost(_)) => self.send_pipeline(&pipeline).await,
+        let slot = reads.first().map_or(0, |read| slot(read.key()));
+        let as_one = !is_large && reading::needs_transaction(reads);
+        let (pipeline, sizes) = reading::pipeline(reads, as_one);
+        let request = match as_one {
+            true => Request::Transaction(&pipeline),
+            false if is_large => Request::Bulk(&pipeline),
+            false => Request::Each(&pipeline),
+        };
+        let values = match self.topology.read(slot, request, end).await {
             // A full Redis queues no transaction. It takes no writes either, so that nothing comes between the reads.
-            Err(Failure::Said(StoreError::Full(_))) => {
-                self.send_pipeline(&reading::pipeline(reads, false).0).await
+            Err(Failure::Said(StoreError::Full(_))) if as_one => {
+                let (pipeline, _) = reading::pipeline(reads, false);
+                self.topology.read(slot, Request::Each(&pipeline), end).await
             }
-            result => result,
+            values => values,
         }?;
         reading::snapshot(reads, &sizes, values)
     }
 
-    pub(super) async fn commit(&self, txn: &Txn) -> Result<Committed, StoreError> {
+    /// One snapshot for each read, at the clock of the server that answers it.
+    pub(super) async fn read_each(
+        &self,
+        reads: &[Read],
+        end: Instant,
+    ) -> Vec<Result<Snapshot, StoreError>> {
+        let parts = reads.iter().map(|read| {
+            let (pipeline, _) = reading::pipeline(std::slice::from_ref(read), false);
+            Part { slot: slot(read.key()), commands: pipeline.cmd_iter().cloned().collect() }
+        });
+        let parts: Vec<_> = parts.collect();
+        let mut answers = scatter(&self.topology, &parts, end).await;
+        for (part, answer) in parts.iter().zip(&mut answers) {
+            if matches!(answer, Err(Failure::Lost(_))) {
+                *answer = send_part(&self.topology, part, end).await;
+            }
+        }
+        let snapshot = |(read, values): (&Read, Result<Vec<Value>, Failure>)| {
+            let values = values?;
+            let sizes = [values.len().saturating_sub(1)];
+            reading::snapshot(std::slice::from_ref(read), &sizes, values)
+        };
+        reads.iter().zip(answers).map(snapshot).collect()
+    }
+
+    pub(super) async fn commit(&self, txn: &Txn, end: Instant) -> Result<Committed, StoreError> {
         let guards = plan::guards(txn)?;
         let flat = ScriptArgs::of(txn, &guards);
-        let said = self.run(&self.commit, &flat.keys, &flat.args).await?;
+        let said = self.run(&self.commit, &flat, self.durability_of(txn), end).await?;
         reply::committed(reply::number(said)?)
     }
 
-    pub(super) async fn apply(&self, ops: &[Op]) -> Result<Vec<bool>, StoreError> {
-        let mut pipeline = redis::pipe();
-        for op in ops {
-            if let Op::Expire(key, None) = op {
-                // PERSIST says whether there was an expiry, not whether there was a key.
-                pipeline.cmd("EXISTS").arg(key);
-            }
-            pipeline.add_command(RedisCommand::of(op).packed());
-        }
-        if pipeline.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut values = self.send_pipeline(&pipeline).await?.into_iter();
-        let mut applied = Vec::with_capacity(ops.len());
-        let mut wrong = None;
-        for op in ops {
-            let first = values.next();
-            if let Op::Expire(_, None) = op {
-                values.next();
-            }
-            match reply::applied(op, first) {
-                Ok(said) => applied.push(said),
-                Err(error) => wrong = wrong.or(Some(error)),
-            }
-        }
-        wrong.map_or(Ok(applied), Err)
+    pub(super) async fn apply_each(
+        &self,
+        ops: &[Op],
+        end: Instant,
+    ) -> Vec<Result<bool, StoreError>> {
+        let parts: Vec<_> = ops.iter().map(part_of_op).collect();
+        let answers = scatter(&self.topology, &parts, end).await;
+        let applied = |(op, values): (&Op, Result<Vec<Value>, Failure>)| {
+            // PERSIST says whether there was an expiry, not whether there was a key: EXISTS stands before it.
+            reply::applied(op, values?.into_iter().next())
+        };
+        ops.iter().zip(answers).map(applied).collect()
     }
 
     pub(super) async fn admit(
@@ -204,10 +175,12 @@ impl Redis {
         key: &str,
         quota: Quota,
         cost: i64,
+        end: Instant,
     ) -> Result<Admission, StoreError> {
         let numbers = [quota.burst(), quota.step(), cost].map(|n| n.to_string());
-        let args = numbers.each_ref().map(|n| n.as_bytes().into());
-        let said = self.run(&self.admit, &[key], &args).await?;
+        let args = numbers.iter().map(|n| n.as_bytes().into()).collect();
+        let flat = ScriptArgs { keys: vec![key], args };
+        let said = self.run(&self.admit, &flat, Durability::Local, end).await?;
         Ok(reply::admission(said)?.0)
     }
 
@@ -215,52 +188,110 @@ impl Redis {
         &self,
         bucket: &Bucket,
         txn: &Txn,
+        end: Instant,
     ) -> Result<(Admission, Option<Committed>), StoreError> {
         let guards = plan::guards(txn)?;
         let mut flat = ScriptArgs::of(txn, &guards);
         flat.bucket(bucket);
-        let said = self
-            .run(&self.admit_and_commit, &flat.keys, &flat.args)
-            .await?;
+        let said = self.run(&self.admit_and_commit, &flat, self.durability_of(txn), end).await?;
         let (admission, rest) = reply::admission(said)?;
         let committed = rest.map(reply::committed).transpose()?;
         Ok((admission, committed))
     }
 
-    pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        let ping = redis::cmd("PING");
-        match self.send(&ping).await {
-            Err(Failure::Lost(_)) => self.send(&ping).await,
-            result => result,
-        }?;
+    /// Asks every server that serves slots for a sign of life.
+    pub(super) async fn ping(&self, end: Instant) -> Result<StoreHealth, StoreError> {
+        let layout = self.topology.layout(end).await?;
+        let pings = layout.owners().iter().map(|owner| async move {
+            let answer = self.ping_node(&owner.node, end).await;
+            answer.map_err(|failure| (owner.node.address(), failure))
+        });
+        let answers = join_all(pings).await;
+        let all = answers.len();
+        let mut away: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+        if away.len() == all {
+            let first = away.pop().map(|(_, failure)| failure.into());
+            return Err(first.unwrap_or_else(|| {
+                StoreError::Unavailable("no node of the cluster serves slots".into())
+            }));
+        }
+        let mut reasons: Vec<_> = away
+            .into_iter()
+            .map(|(address, failure)| format!("{address}: {}", reply::reason(failure)))
+            .collect();
+        if layout.unserved() > 0 {
+            reasons.push(format!("{} slots have no node", layout.unserved()));
+        }
+        Ok(match reasons.is_empty() {
+            true => StoreHealth::Whole,
+            false => StoreHealth::Degraded(reasons.join("; ")),
+        })
+    }
+
+    /// Only what is acknowledged to somebody waits for replicas.
+    fn durability_of(&self, txn: &Txn) -> Durability {
+        if txn.durable { self.durability } else { Durability::Local }
+    }
+
+    async fn ping_node(&self, node: &Node, end: Instant) -> Result<(), Failure> {
+        node.ping(end).await?;
+        if self.durability == Durability::Replicated && node.replicas(end).await? == Some(0) {
+            return Err(none_connected());
+        }
         Ok(())
     }
 
-    /// The eviction policy. Asked of INFO, which hosted Redis allows where CONFIG is forbidden.
-    pub(super) async fn eviction_policy(&self) -> Result<Option<String>, StoreError> {
-        let link = self
-            .connector
-            .link()
-            .await
-            .map_err(|error| failure(&error))?;
-        // A refusal says nothing of the connection: not every user may ask.
-        let info: String = redis::cmd("INFO")
-            .arg("memory")
-            .query_async(&mut link.connection.clone())
-            .await
-            .map_err(|error| failure(&error))?;
-        let policy = info
-            .lines()
-            .find_map(|line| line.strip_prefix("maxmemory_policy:"));
-        Ok(policy.map(|policy| policy.trim().to_owned()))
+    /// A server that does not write to its disk before it answers, and what is wrong; nothing with `local` durability.
+    pub(super) async fn fsync_problem(
+        &self,
+        end: Instant,
+    ) -> Result<Option<(String, String)>, StoreError> {
+        if self.durability == Durability::Local {
+            return Ok(None);
+        }
+        let layout = self.topology.layout(end).await?;
+        let mut config = redis::cmd("CONFIG");
+        config.arg("GET").arg("append*");
+        for owner in layout.owners() {
+            let answer = owner.node.exchange(Request::One(&config), false, end).await;
+            let problem = match answer {
+                Ok(answer) => replication::fsync_problem(answer),
+                Err(Failure::Lost(why)) => return Err(StoreError::Unavailable(why)),
+                Err(_) => Some("appendfsync cannot be read: CONFIG GET is refused".to_owned()),
+            };
+            if let Some(problem) = problem {
+                return Ok(Some((owner.node.address().to_owned(), problem)));
+            }
+        }
+        Ok(None)
     }
 
-    /// Runs a script by its hash, and whole if Redis has forgotten it (nothing was done then).
+    /// The first eviction policy that may lose data, else that of all servers. Asked of INFO, which hosted Redis allows where CONFIG is
+    /// forbidden.
+    pub(super) async fn eviction_policy(&self, end: Instant) -> Result<Option<String>, StoreError> {
+        let layout = self.topology.layout(end).await?;
+        let mut common = None;
+        for owner in layout.owners() {
+            let info = owner.node.info("memory", end).await?;
+            let policy = info
+                .lines()
+                .find_map(|line| line.strip_prefix("maxmemory_policy:"))
+                .map(|policy| policy.trim().to_owned());
+            if policy.as_deref() != Some("noeviction") {
+                return Ok(policy);
+            }
+            common = policy;
+        }
+        Ok(common)
+    }
+
+    /// Runs a script by its hash, and whole if Redis has forgotten it (nothing was done then). All keys are of one slot.
     async fn run(
         &self,
         stored: &StoredScript,
-        keys: &[&str],
-        args: &[command::Arg<'_>],
+        ScriptArgs { keys, args }: &ScriptArgs<'_>,
+        durability: Durability,
+        end: Instant,
     ) -> Result<Value, StoreError> {
         let call = |name: &str, script: &str| {
             let size = keys.iter().map(|key| key.len()).sum::<usize>()
@@ -272,59 +303,23 @@ impl Redis {
             }
             cmd
         };
-        match self.send(&call("EVALSHA", stored.script.get_hash())).await {
-            Err(Failure::NoScript) => Ok(self.send(&call("EVAL", stored.source)).await?),
-            result => Ok(result?),
-        }
-    }
-
-    async fn send(&self, cmd: &Cmd) -> Result<Value, Failure> {
-        let link = self
-            .connector
-            .link()
-            .await
-            .map_err(|error| failure(&error))?;
-        let result = link.connection.clone().send_packed_command(cmd).await;
-        let result = result
-            .and_then(Value::extract_error)
-            .map_err(|error| failure(&error));
-        self.learn(&link, result)
-    }
-
-    async fn send_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Failure> {
-        let link = self
-            .connector
-            .link()
-            .await
-            .map_err(|error| failure(&error))?;
-        let (skip, keep) = if pipeline.is_transaction() {
-            (pipeline.len() + 1, 1)
-        } else {
-            (0, pipeline.len())
+        let first = keys.first().copied().unwrap_or_default();
+        // In the caller's own family of keys: its Redis user may write no other.
+        let family = plan::family(first);
+        let (slot, byte) = (slot(first), format!("{family}:{{{}}}:replicated", tag(first)));
+        let request = |step| match durability {
+            Durability::Local => Request::One(step),
+            Durability::Replicated => Request::Replicated(Step { step, byte: &byte }),
         };
-        let result = link
-            .connection
-            .clone()
-            .send_packed_commands(pipeline, skip, keep)
-            .await;
-        let result = self.learn(&link, result.map_err(|error| failure(&error)))?;
-        let refusal = result.iter().find_map(|value| match value {
-            Value::ServerError(error) => Some(reply::server_failure(error.code(), error.details())),
-            _ => None,
-        });
-        if let Some(refusal) = refusal {
-            self.learn::<()>(&link, Err(refusal)).ok();
-        }
-        Ok(result)
-    }
-
-    /// Gives up a connection that is of no more use.
-    fn learn<T>(&self, link: &Arc<Link>, result: Result<T, Failure>) -> Result<T, Failure> {
-        match &result {
-            Err(Failure::Lost(_)) => self.connector.give_up(link),
-            Err(Failure::Refuses(_)) => self.connector.give_up_refusing(link),
-            _ => {}
-        }
-        result
+        let by_hash = call("EVALSHA", stored.script.get_hash());
+        let answer = self.topology.route(slot, request(&by_hash), end).await;
+        let answer = match answer {
+            Err(Failure::NoScript) => {
+                let whole = call("EVAL", stored.source);
+                self.topology.route(slot, request(&whole), end).await
+            }
+            answer => answer,
+        }?;
+        answer.into_iter().next().ok_or_else(reply::unexpected)
     }
 }

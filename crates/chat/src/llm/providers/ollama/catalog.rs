@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -10,22 +10,19 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use crate::llm::{
-    error::ProviderError,
+    error::{ErrorKind, ProviderError},
+    model::{Capabilities, ModelFacts},
     providers::{
-        Capabilities, DEFAULT_WINDOW, ModelInfo,
+        DEFAULT_WINDOW, Loaded, ModelInfo,
         http::Endpoint,
         lenient_json,
-        ollama::{
-            errors::{NOT_OLLAMA, classify_error},
-            names::same_model,
-        },
+        ollama::{errors::NOT_OLLAMA, names::same_model, request::ModelTraits},
     },
 };
 
 /// How long one refresh may spend on asking for the details of models.
 const DETAILS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The models of one server.
 pub(super) struct Catalog {
     /// The window that the operator set, in tokens.
     configured_window: Option<u32>,
@@ -41,9 +38,9 @@ pub(super) struct Details {
     /// Its own `PARAMETER num_ctx`.
     num_ctx: Option<u32>,
     capabilities: Option<Capabilities>,
+    embedding_length: Option<u32>,
 }
 
-/// A model on a list.
 #[derive(Debug, PartialEq)]
 struct Tag {
     name: String,
@@ -53,17 +50,16 @@ struct Tag {
     window: Option<u32>,
     /// What is allocated for it, in tokens; in `/api/ps` alone.
     allocated: Option<u32>,
+    /// Until when it stays in memory; in `/api/ps` alone.
+    expires_at: Option<String>,
+    facts: ModelFacts,
 }
 
 impl Catalog {
     pub(super) fn new(configured_window: Option<u32>) -> Self {
-        Self {
-            configured_window,
-            details: Mutex::default(),
-        }
+        Self { configured_window, details: Mutex::default() }
     }
 
-    /// The models that the server has now.
     pub(super) async fn refresh(
         &self,
         endpoint: &Endpoint,
@@ -80,48 +76,48 @@ impl Catalog {
             models.push(ModelInfo {
                 window: self.window(&tag, &details),
                 capabilities: details.capabilities,
+                facts: Arc::new(ModelFacts {
+                    embedding_length: tag.facts.embedding_length.or(details.embedding_length),
+                    ..tag.facts
+                }),
                 id: tag.name,
             });
         }
         Ok(models)
     }
 
-    /// What is known of a model, by the name that a request gave.
-    pub(super) fn get(&self, model: &str) -> Option<Details> {
+    /// What is known of the model that a request names.
+    pub(super) fn traits(&self, model: &str) -> ModelTraits {
         let details = self.details();
-        let mut known = details.iter();
-        known
-            .find(|((name, _), _)| same_model(name, model))
-            .map(|(_, details)| *details)
+        let known = details.iter().find(|((name, _), _)| same_model(name, model));
+        let known = known.map(|(_, details)| details);
+        ModelTraits {
+            capabilities: known.and_then(|details| details.capabilities),
+            sends_window: self.sends_window(known),
+        }
     }
 
     /// Whether requests name a window. They do not where the model has its own: every other window makes Ollama load the
     /// model anew, for other clients too.
-    pub(super) fn sends_window(&self, details: Option<&Details>) -> bool {
+    fn sends_window(&self, details: Option<&Details>) -> bool {
         let own = details.and_then(|details| details.num_ctx);
         self.configured_window.is_some() || own.is_none()
     }
 
     fn window(&self, tag: &Tag, details: &Details) -> Option<u32> {
-        let wanted = self
-            .configured_window
-            .or(details.num_ctx)
-            .unwrap_or(DEFAULT_WINDOW);
+        let wanted = self.configured_window.or(details.num_ctx).unwrap_or(DEFAULT_WINDOW);
         let trained = tag.window.or(details.trained_window).or(tag.allocated);
         let most = trained.filter(|window| *window > 0).unwrap_or(wanted);
         Some(wanted.min(most))
     }
 
-    /// Remembered, or asked for.
     async fn details_of(&self, endpoint: &Endpoint, tag: &Tag) -> Option<Details> {
         let known = self.details().get(&tag.key()).copied();
         if known.is_some() {
             return known;
         }
         let body = json!({ "model": tag.name });
-        let answer = endpoint
-            .query(&["api", "show"], &body, classify_error)
-            .await;
+        let answer = endpoint.call(&["api", "show"], &body, "").await;
         let mut details = Details::of(&answer.ok()?);
         if details.trained_window.is_none() && tag.window.is_none() {
             details.trained_window = allocated_window(endpoint, &tag.name).await;
@@ -136,14 +132,13 @@ impl Catalog {
 }
 
 impl Details {
-    /// Read from an answer of `/api/show`.
     fn of(answer: &Value) -> Self {
         let tokens = |value: &Value| u32::try_from(lenient_json::tokens(value)?).ok();
         let info = answer.get("model_info").and_then(Value::as_object);
-        let trained = info
-            .into_iter()
-            .flatten()
-            .find(|(key, _)| key.ends_with(".context_length"));
+        let told = |name: &str| {
+            let mut all = info.into_iter().flatten();
+            tokens(all.find(|(key, _)| key.ends_with(name))?.1)
+        };
         let parameters = answer.get("parameters").and_then(Value::as_str);
         let num_ctx = parameters.unwrap_or_default().lines().find_map(|line| {
             let mut words = line.split_whitespace();
@@ -152,38 +147,40 @@ impl Details {
         let capabilities = answer.get("capabilities").and_then(Value::as_array);
         let can = |name: &str| capabilities.is_some_and(|all| all.iter().any(|one| one == name));
         Self {
-            trained_window: trained.and_then(|(_, length)| tokens(length)),
+            trained_window: told(".context_length"),
+            embedding_length: told(".embedding_length"),
             num_ctx: num_ctx.filter(|window| *window > 0),
             capabilities: capabilities.map(|_| Capabilities {
                 completion: can("completion"),
                 vision: can("vision"),
                 tools: can("tools"),
                 thinking: can("thinking"),
+                embedding: can("embedding"),
             }),
         }
-    }
-
-    pub(super) fn capabilities(&self) -> Option<Capabilities> {
-        self.capabilities
     }
 }
 
 async fn list(endpoint: &Endpoint, what: &str) -> Result<Vec<Tag>, ProviderError> {
-    let answer: Value = endpoint
-        .get(&["api", what], classify_error)
-        .await
-        .map_err(|error| error.with_hint_if_failed(NOT_OLLAMA))?;
+    let answer = endpoint.get(&["api", what]).await;
     let no_list =
         || ProviderError::failed(format!("/api/{what} answered 200 without a list of models"));
-    tags(&answer).ok_or_else(|| no_list().with_hint(Some(NOT_OLLAMA)))
+    let listed = answer.and_then(|answer: Value| tags(&answer).ok_or_else(no_list));
+    listed.map_err(|error| {
+        let hint = (error.kind() == ErrorKind::Failed).then_some(NOT_OLLAMA);
+        error.with_hint(hint)
+    })
+}
+
+/// The models that are in memory, and until when.
+pub(super) async fn loaded(endpoint: &Endpoint) -> Result<Loaded, ProviderError> {
+    let tags = list(endpoint, "ps").await?.into_iter();
+    Ok(tags.map(|tag| (tag.name, tag.expires_at)).collect())
 }
 
 async fn allocated_window(endpoint: &Endpoint, model: &str) -> Option<u32> {
     let loaded = list(endpoint, "ps").await.ok()?;
-    loaded
-        .into_iter()
-        .find(|tag| same_model(&tag.name, model))?
-        .allocated
+    loaded.into_iter().find(|tag| same_model(&tag.name, model))?.allocated
 }
 
 impl Tag {
@@ -204,12 +201,24 @@ fn tags(list: &Value) -> Option<Vec<Tag>> {
 
 fn tag(entry: &Value) -> Option<Tag> {
     let text = |name| entry.get(name).and_then(Value::as_str);
+    let owned = |pointer| entry.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let size = |pointer| u32::try_from(lenient_json::tokens(entry.pointer(pointer)?)?).ok();
     Some(Tag {
         name: text("name").filter(|name| !name.is_empty())?.to_owned(),
         digest: text("digest").unwrap_or_default().to_owned(),
         window: size("/details/context_length"),
         allocated: size("/context_length"),
+        expires_at: owned("/expires_at"),
+        facts: ModelFacts {
+            digest: owned("/digest"),
+            size: entry.get("size").and_then(Value::as_u64),
+            modified_at: owned("/modified_at"),
+            format: owned("/details/format"),
+            family: owned("/details/family"),
+            parameter_size: owned("/details/parameter_size"),
+            quantization: owned("/details/quantization_level"),
+            embedding_length: size("/details/embedding_length"),
+        },
     })
 }
 
@@ -225,6 +234,8 @@ mod tests {
             digest: String::new(),
             window: None,
             allocated: None,
+            expires_at: None,
+            facts: ModelFacts::default(),
         }
     }
 
@@ -236,6 +247,7 @@ mod tests {
             digest: "x".to_owned(),
             window: Some(8192),
             allocated: Some(4096),
+            facts: ModelFacts { digest: Some("x".to_owned()), ..ModelFacts::default() },
             ..named("a:1")
         };
         assert_eq!(tags(&list), Some(vec![tag]));
@@ -244,16 +256,14 @@ mod tests {
     #[test]
     fn details_are_read_from_show() {
         let show = json!({ "parameters": "stop  \"x\"\nnum_ctx                        2048", "capabilities": ["completion", "vision"],
-            "model_info": { "general.architecture": "llama", "llama.context_length": 4096 } });
-        let capabilities = Capabilities {
-            completion: true,
-            vision: true,
-            ..Capabilities::default()
-        };
+            "model_info": { "general.architecture": "llama", "llama.context_length": 4096, "llama.embedding_length": 768 } });
+        let capabilities =
+            Capabilities { completion: true, vision: true, ..Capabilities::default() };
         let details = Details {
             trained_window: Some(4096),
             num_ctx: Some(2048),
             capabilities: Some(capabilities),
+            embedding_length: Some(768),
         };
         assert_eq!(Details::of(&show), details);
         for odd in [
@@ -267,26 +277,14 @@ mod tests {
 
     #[test]
     fn the_operators_window_comes_before_the_models_own_and_that_before_the_default() {
-        let tag = |window| Tag {
-            window,
-            ..named("a:1")
-        };
-        let own = Details {
-            num_ctx: Some(2048),
-            ..Details::default()
-        };
+        let tag = |window| Tag { window, ..named("a:1") };
+        let own = Details { num_ctx: Some(2048), ..Details::default() };
         let (set, unset) = (Catalog::new(Some(16_384)), Catalog::new(None));
         assert_eq!(set.window(&tag(Some(32_768)), &own), Some(16_384));
         assert_eq!(set.window(&tag(Some(4096)), &own), Some(4096));
         assert_eq!(unset.window(&tag(Some(32_768)), &own), Some(2048));
-        assert_eq!(
-            unset.window(&tag(Some(32_768)), &Details::default()),
-            Some(8192)
-        );
-        assert_eq!(
-            unset.window(&tag(Some(4096)), &Details::default()),
-            Some(4096)
-        );
+        assert_eq!(unset.window(&tag(Some(32_768)), &Details::default()), Some(8192));
+        assert_eq!(unset.window(&tag(Some(4096)), &Details::default()), Some(4096));
         assert!(set.sends_window(Some(&own)) && unset.sends_window(None));
         assert!(!unset.sends_window(Some(&own)));
     }

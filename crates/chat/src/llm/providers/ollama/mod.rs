@@ -4,21 +4,21 @@ use std::num::NonZeroU32;
 
 use async_trait::async_trait;
 use common::{clients::http::PerThread, config};
+use serde_json::Value;
 
 use crate::llm::{
     error::ProviderError,
     providers::{
-        ChunkStream, ModelInfo, Provider,
+        ChunkStream, EmbeddingAnswer, Loaded, ModelInfo, Provider,
         http::Endpoint,
-        ollama::{
-            catalog::Catalog, errors::classify_error, request::ModelTraits, response::OllamaParser,
-        },
+        ollama::{catalog::Catalog, errors::classify_error},
         response_stream,
     },
-    request::ChatRequest,
+    request::{ChatRequest, EmbeddingRequest},
 };
 
 mod catalog;
+mod embeddings;
 mod errors;
 mod names;
 mod request;
@@ -26,6 +26,7 @@ mod response;
 
 pub(in crate::llm) use crate::llm::providers::ollama::names::can_be_pulled;
 use crate::llm::providers::ollama::names::same_model;
+pub(super) use crate::llm::providers::ollama::response::OllamaParser;
 
 pub(in crate::llm) struct Ollama {
     endpoint: Endpoint,
@@ -35,7 +36,7 @@ pub(in crate::llm) struct Ollama {
 impl Ollama {
     pub(in crate::llm) fn new(client: PerThread, settings: &config::Provider) -> Self {
         Self {
-            endpoint: Endpoint::new(client, settings.base_url.clone(), settings),
+            endpoint: Endpoint::new(client, settings.base_url.clone(), settings, classify_error),
             catalog: Catalog::new(settings.context_window.map(NonZeroU32::get)),
         }
     }
@@ -48,28 +49,29 @@ impl Provider for Ollama {
     }
 
     async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError> {
-        let details = self.catalog.get(&request.model);
-        let model = ModelTraits {
-            capabilities: details.and_then(|details| details.capabilities()),
-            sends_window: self.catalog.sends_window(details.as_ref()),
-        };
-        let body = request::body(request, model)?;
-        let response = self
-            .endpoint
-            .chat(&["api", "chat"], &body, &request.request_id, classify_error)
-            .await
-            .map_err(|error| error.attributed(request.untrimmed))?;
-        Ok(response_stream::response_stream(
-            response,
-            OllamaParser::new(request),
-        ))
+        let body = request::body(request, self.catalog.traits(&request.model))?;
+        let response = self.endpoint.chat(&["api", "chat"], &body, request).await?;
+        Ok(response_stream::response_stream(response, OllamaParser::new(request)))
+    }
+
+    async fn embed(
+        &self,
+        model: &str,
+        part: &EmbeddingRequest,
+    ) -> Result<EmbeddingAnswer, ProviderError> {
+        embeddings::embed(&self.endpoint, model, part).await
+    }
+
+    async fn loaded(&self) -> Result<Option<Loaded>, ProviderError> {
+        catalog::loaded(&self.endpoint).await.map(Some)
+    }
+
+    async fn version(&self) -> Result<Option<String>, ProviderError> {
+        let answer: Value = self.endpoint.get(&["api", "version"]).await?;
+        Ok(answer.get("version").and_then(Value::as_str).map(str::to_owned))
     }
 
     fn same_model(&self, listed: &str, requested: &str) -> bool {
         same_model(listed, requested)
     }
-}
-
-pub(super) fn parser(request: &ChatRequest) -> impl response_stream::Parser + use<> {
-    OllamaParser::new(request)
 }

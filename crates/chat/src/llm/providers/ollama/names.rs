@@ -25,8 +25,22 @@ fn strip<'a>(name: &'a str, prefix: &str) -> &'a str {
 
 /// Whether `ollama pull` gets a model of that name, as far as the name tells.
 pub(in crate::llm) fn can_be_pulled(name: &str) -> bool {
-    const ELSEWHERE: [&str; 9] = [
-        "gpt-3", "gpt-4", "gpt-5", "chatgpt", "o1", "o3", "o4", "claude", "gemini",
+    const ELSEWHERE: [&str; 15] = [
+        "gpt-3",
+        "gpt-4",
+        "gpt-5",
+        "chatgpt",
+        "o1",
+        "o3",
+        "o4",
+        "claude",
+        "gemini",
+        "text-embedding-",
+        "dall-e",
+        "whisper-",
+        "openai/",
+        "anthropic/",
+        "google/",
     ];
     let lower = name.to_ascii_lowercase();
     let is_cloud = lower.ends_with(":cloud") || lower.ends_with("-cloud");
@@ -62,6 +76,8 @@ mod tests {
             "gpt-4o",
             "claude-sonnet-4",
             "qwen:cloud",
+            "openai/gpt-4o-mini",
+            "text-embedding-3-small",
         ] {
             assert!(!can_be_pulled(name), "{name}");
         }

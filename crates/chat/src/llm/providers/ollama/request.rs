@@ -1,15 +1,19 @@
 //! The body of a chat request to Ollama.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::llm::{
-    error::{ErrorKind, Feature, ProviderError},
-    providers::Capabilities,
-    request::{ChatRequest, PromptMessage},
+use crate::{
+    domain::Options,
+    llm::{
+        error::{ErrorKind, Feature, ProviderError},
+        model::Capabilities,
+        request::{ChatRequest, PromptMessage},
+    },
 };
 
-/// The body of `/api/chat`.
 #[derive(Serialize)]
 pub(super) struct ChatBody<'a> {
     model: &'a str,
@@ -24,13 +28,24 @@ pub(super) struct ChatBody<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum OutgoingMessage<'a> {
-    Plain { role: &'a str, content: &'a str },
-    Translated(Value),
+    Plain {
+        role: &'a str,
+        content: &'a str,
+    },
+    Translated {
+        role: &'a str,
+        content: Cow<'a, str>,
+        /// In base64.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        images: Vec<&'a str>,
+        #[serde(flatten)]
+        more: Map<String, Value>,
+    },
 }
 
 impl OutgoingMessage<'_> {
     fn has_images(&self) -> bool {
-        matches!(self, Self::Translated(message) if message.get("images").is_some())
+        matches!(self, Self::Translated { images, .. } if !images.is_empty())
     }
 }
 
@@ -56,14 +71,12 @@ pub(super) fn body(
     // Old versions drop the picture and answer all the same.
     if messages.iter().any(OutgoingMessage::has_images) && lacks(|all| all.vision) {
         let kind = ErrorKind::Unsupported(Feature::Images);
-        return Err(ProviderError::new(
-            kind,
-            "the model cannot see, by /api/show",
-        ));
+        return Err(ProviderError::new(kind, "the model cannot see, by /api/show"));
     }
     let mut more = Map::new();
     let mut set = |name: &str, value: Value| more.insert(name.to_owned(), value);
-    // What does not fit must fail: cut silently, the model answers another prompt, and with `shift` it slides over it.
+    // What does not fit must fail: cut silently, the model answers another prompt, and `shift` drops the oldest tokens while it
+    // answers.
     set("truncate", Value::from(false));
     set("shift", Value::from(false));
     let format = request.extra.get("response_format").and_then(format);
@@ -81,10 +94,8 @@ pub(super) fn body(
         .extra
         .get("tools")
         .filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty()));
-    if let (Some(tools), false) = (
-        tools,
-        request.extra.get("tool_choice") == Some(&json!("none")),
-    ) {
+    if let (Some(tools), false) = (tools, request.extra.get("tool_choice") == Some(&json!("none")))
+    {
         set("tools", tools.clone());
     }
     Ok(ChatBody {
@@ -97,39 +108,21 @@ pub(super) fn body(
 }
 
 fn options(request: &ChatRequest, sends_window: bool) -> Value {
-    let wanted = &request.options;
     let room = request.window.saturating_sub(request.prompt_estimate);
     // An estimate may be too high; only what we trimmed by it is known to leave so little.
-    let least = if request.untrimmed {
-        request.window / 4
-    } else {
-        1
-    };
+    let least = if request.untrimmed { request.window / 4 } else { 1 };
     let room = room.max(least).max(1);
-    let num_predict = wanted.max_tokens.map_or(room, |wanted| wanted.min(room));
-    let mut options = json!({ "num_predict": num_predict });
+    let num_predict = request.options.max_tokens.map_or(room, |wanted| wanted.min(room));
+    // The other options have the same names as ours.
+    let mut options = json!(Options { max_tokens: None, think: None, ..request.options.clone() });
+    options["num_predict"] = Value::from(num_predict);
     if sends_window {
         options["num_ctx"] = Value::from(request.window);
     }
-    let mut set = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            options[name] = value;
-        }
-    };
-    set("temperature", wanted.temperature.map(Value::from));
-    set("top_p", wanted.top_p.map(Value::from));
-    set("top_k", wanted.top_k.map(Value::from));
-    set("seed", wanted.seed.map(Value::from));
-    set("stop", wanted.stop.clone().map(Value::from));
     for name in ["presence_penalty", "frequency_penalty"] {
-        set(
-            name,
-            request
-                .extra
-                .get(name)
-                .filter(|value| value.is_number())
-                .cloned(),
-        );
+        if let Some(penalty) = request.extra.get(name).filter(|value| value.is_number()) {
+            options[name] = penalty.clone();
+        }
     }
     options
 }
@@ -172,47 +165,40 @@ fn translate<'a>(
         role => role,
     };
     let Some(extra) = &message.extra else {
-        return Ok(OutgoingMessage::Plain {
-            role,
-            content: &message.content,
-        });
+        return Ok(OutgoingMessage::Plain { role, content: &message.content });
     };
-    let mut translated = json!({ "role": role, "content": message.content });
-    match extra.get("content") {
-        Some(Value::String(text)) => translated["content"] = Value::from(text.as_str()),
+    let (content, images) = match extra.get("content") {
+        Some(Value::String(text)) => (Cow::from(text.as_str()), Vec::new()),
         Some(Value::Array(parts)) => {
             let (text, images) = content_parts(parts)?;
-            translated["content"] = Value::from(text);
-            if !images.is_empty() {
-                translated["images"] = Value::from(images);
-            }
+            (Cow::from(text), images)
         }
-        _ => {}
-    }
+        _ => (Cow::from(message.content.as_str()), Vec::new()),
+    };
+    let mut more = Map::new();
+    let mut set = |name: &str, value: Value| more.insert(name.to_owned(), value);
     if let Some(thoughts) = extra.get("reasoning_content").and_then(Value::as_str) {
-        translated["thinking"] = Value::from(thoughts);
+        set("thinking", Value::from(thoughts));
     }
     if let (Some(name), "function") = (extra.get("name"), message.role.as_str()) {
-        translated["tool_name"] = name.clone();
+        set("tool_name", name.clone());
     }
     if let Some(calls) = extra.get("tool_calls").and_then(Value::as_array) {
-        translated["tool_calls"] = calls.iter().map(|call| tool_call(call, names)).collect();
+        let calls = calls.iter().map(|call| tool_call(call, names)).collect();
+        set("tool_calls", calls);
     }
     if let Some(id) = extra.get("tool_call_id").and_then(Value::as_str) {
-        translated["tool_call_id"] = Value::from(id);
+        set("tool_call_id", Value::from(id));
         if let Some(name) = names.get(id).or_else(|| extra.get("name")) {
-            translated["tool_name"] = name.clone();
+            set("tool_name", name.clone());
         }
     }
-    Ok(OutgoingMessage::Translated(translated))
+    Ok(OutgoingMessage::Translated { role, content, images, more })
 }
 
 fn tool_call(call: &Value, names: &mut Map<String, Value>) -> Value {
     let function = call.get("function");
-    let name = function
-        .and_then(|function| function.get("name"))
-        .cloned()
-        .unwrap_or_default();
+    let name = function.and_then(|function| function.get("name")).cloned().unwrap_or_default();
     let arguments = match function.and_then(|function| function.get("arguments")) {
         Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_else(|_| json!({})),
         Some(object @ Value::Object(_)) => object.clone(),
@@ -258,17 +244,13 @@ fn image(part: &Value) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Effort, Options, Think};
+    use crate::domain::{Effort, Think};
 
     fn request() -> ChatRequest {
-        let said = PromptMessage {
-            role: "user".to_owned(),
-            content: "Hi".to_owned(),
-            extra: None,
-        };
+        let said = PromptMessage { role: "user".to_owned(), content: "Hi".to_owned(), extra: None };
         ChatRequest {
             model: "m".to_owned(),
-            messages: vec![said],
+            messages: vec![said].into(),
             window: 4096,
             prompt_estimate: 100,
             ..ChatRequest::default()
@@ -281,6 +263,7 @@ mod tests {
             vision: true,
             tools: true,
             thinking: true,
+            embedding: false,
         }),
         sends_window: true,
     };
@@ -291,55 +274,28 @@ mod tests {
 
     #[test]
     fn the_answer_may_take_what_the_prompt_leaves_unless_the_caller_said_less() {
-        assert_eq!(
-            sent(&request())["options"],
-            json!({ "num_ctx": 4096, "num_predict": 3996 })
-        );
-        let full = ChatRequest {
-            prompt_estimate: 5000,
-            ..request()
-        };
+        assert_eq!(sent(&request())["options"], json!({ "num_ctx": 4096, "num_predict": 3996 }));
+        let full = ChatRequest { prompt_estimate: 5000, ..request() };
         assert_eq!(sent(&full)["options"]["num_predict"], 1);
-        let options = Options {
-            max_tokens: Some(7),
-            stop: Some(vec!["x".to_owned()]),
-            ..Options::default()
-        };
-        let sent = sent(&ChatRequest {
-            options,
-            ..request()
-        });
-        assert_eq!(
-            sent["options"],
-            json!({ "num_ctx": 4096, "num_predict": 7, "stop": ["x"] })
-        );
+        let options =
+            Options { max_tokens: Some(7), stop: Some(vec!["x".to_owned()]), ..Options::default() };
+        let sent = sent(&ChatRequest { options, ..request() });
+        assert_eq!(sent["options"], json!({ "num_ctx": 4096, "num_predict": 7, "stop": ["x"] }));
         assert_eq!(sent["stream"], true);
         assert_eq!(sent.get("think"), None);
     }
 
     #[test]
     fn an_answer_is_never_longer_than_the_window_and_nothing_is_cut_silently() {
-        let options = Options {
-            max_tokens: Some(100_000),
-            ..Options::default()
-        };
-        let sent = sent(&ChatRequest {
-            options,
-            ..request()
-        });
+        let options = Options { max_tokens: Some(100_000), ..Options::default() };
+        let sent = sent(&ChatRequest { options, ..request() });
         assert_eq!(sent["options"]["num_predict"], 3996);
-        assert_eq!(
-            (&sent["shift"], &sent["truncate"]),
-            (&json!(false), &json!(false))
-        );
+        assert_eq!((&sent["shift"], &sent["truncate"]), (&json!(false), &json!(false)));
     }
 
     #[test]
     fn the_models_own_window_is_left_to_it() {
-        let model = ModelTraits {
-            sends_window: false,
-            ..KNOWN
-        };
+        let model = ModelTraits { sends_window: false, ..KNOWN };
         let request = request();
         let sent = serde_json::to_value(body(&request, model).unwrap()).unwrap();
         assert_eq!(sent["options"], json!({ "num_predict": 3996 }));
@@ -348,10 +304,8 @@ mod tests {
     #[test]
     fn json_is_enforced_and_thoughts_stay_out_of_its_way() {
         let extra = json!({ "response_format": { "type": "json_object" } });
-        let mut request = ChatRequest {
-            extra: extra.as_object().cloned().unwrap(),
-            ..request()
-        };
+        let mut request =
+            ChatRequest { extra: extra.as_object().cloned().unwrap().into(), ..request() };
         let body_of = |request: &ChatRequest, model| {
             serde_json::to_value(body(request, model).unwrap()).unwrap()
         };
@@ -368,14 +322,9 @@ mod tests {
     #[test]
     fn an_effort_is_ignored_by_a_model_that_does_not_think() {
         let extra = json!({ "reasoning_effort": "high" });
-        let request = ChatRequest {
-            extra: extra.as_object().cloned().unwrap(),
-            ..request()
-        };
-        let model = ModelTraits {
-            capabilities: Some(Capabilities::default()),
-            sends_window: true,
-        };
+        let request =
+            ChatRequest { extra: extra.as_object().cloned().unwrap().into(), ..request() };
+        let model = ModelTraits { capabilities: Some(Capabilities::default()), sends_window: true };
         let sent = serde_json::to_value(body(&request, model).unwrap()).unwrap();
         assert_eq!(sent.get("think"), None);
     }
@@ -396,10 +345,7 @@ mod tests {
             message("assistant", call),
             message("tool", json!({ "tool_call_id": "c1", "content": "42" })),
         ];
-        let sent = sent(&ChatRequest {
-            messages,
-            ..request()
-        });
+        let sent = sent(&ChatRequest { messages: messages.into(), ..request() });
         assert_eq!(
             sent["messages"][0],
             json!({ "role": "user", "content": "look", "images": ["AAAA"] })
@@ -415,10 +361,7 @@ mod tests {
         let remote = json!({ "content": [{ "type": "image_url", "image_url": { "url": "http://elsewhere/x.png" } }] });
         assert!(
             body(
-                &ChatRequest {
-                    messages: vec![message("user", remote)],
-                    ..request()
-                },
+                &ChatRequest { messages: vec![message("user", remote)].into(), ..request() },
                 KNOWN
             )
             .is_err()

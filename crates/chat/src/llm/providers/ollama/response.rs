@@ -2,7 +2,6 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::{
     domain::{FinishReason, Usage},
@@ -13,7 +12,7 @@ use crate::{
             Batch,
             finish::finish_reason,
             lenient_json::{self, lossy_text, or_none, tokens_or_none},
-            lines::{GoOn, Lines},
+            lines::Lines,
             ollama::errors::classify_message,
             response_stream::Parser,
             unicode::{RawText, TextJoiner, repair_escapes},
@@ -22,11 +21,12 @@ use crate::{
     },
 };
 
-pub(super) struct OllamaParser {
+pub(in crate::llm::providers) struct OllamaParser {
     lines: Lines,
     answer: OllamaAnswer,
 }
 
+#[derive(Default)]
 struct OllamaAnswer {
     prompt_estimate: u32,
     content: TextJoiner,
@@ -37,9 +37,7 @@ struct OllamaAnswer {
 
 #[derive(Deserialize)]
 struct OllamaLine<'a> {
-    #[serde(default)]
     message: Option<OllamaMessage<'a>>,
-    #[serde(default)]
     done: Option<bool>,
     #[serde(default, deserialize_with = "or_none")]
     done_reason: Option<String>,
@@ -53,7 +51,6 @@ struct OllamaLine<'a> {
 
 #[derive(Deserialize)]
 struct OllamaMessage<'a> {
-    #[serde(default)]
     content: Option<RawText>,
     #[serde(default, deserialize_with = "or_none")]
     thinking: Option<RawText>,
@@ -81,26 +78,16 @@ impl OllamaFunction<'_> {
     /// The arguments as text; some servers send them as a string already.
     fn arguments(&self) -> String {
         let json = repair_escapes(self.arguments.map_or("", RawValue::get));
-        let text = serde_json::from_str::<String>(&json).unwrap_or(json);
-        if text.is_empty() {
-            "{}".to_owned()
-        } else {
-            text
-        }
+        serde_json::from_str::<String>(&json).unwrap_or(json)
     }
 }
 
 impl OllamaParser {
-    pub(super) fn new(request: &ChatRequest) -> Self {
+    pub(in crate::llm::providers) fn new(request: &ChatRequest) -> Self {
+        let prompt_estimate = request.prompt_estimate;
         Self {
             lines: Lines::default(),
-            answer: OllamaAnswer {
-                prompt_estimate: request.prompt_estimate,
-                content: TextJoiner::default(),
-                thinking: TextJoiner::default(),
-                has_tool_calls: false,
-                is_done: false,
-            },
+            answer: OllamaAnswer { prompt_estimate, ..OllamaAnswer::default() },
         }
     }
 }
@@ -108,18 +95,22 @@ impl OllamaParser {
 impl Parser for OllamaParser {
     fn feed(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<(), ProviderError> {
         let Self { lines, answer } = self;
-        lines.feed(bytes, |line| answer.line(line, batch)).map(drop)
+        lines.push(bytes);
+        while !answer.is_done
+            && let Some(line) = lines.next()?
+        {
+            answer.line(line, batch)?;
+        }
+        Ok(())
     }
 
     fn finish(&mut self, batch: &mut Batch) -> Result<(), ProviderError> {
-        let Self { lines, answer } = self;
-        lines.finish(|line| answer.line(line, batch))?;
-        if answer.is_done {
+        // The end of the last line may be missing.
+        self.feed(b"\n", batch)?;
+        if self.answer.is_done {
             return Ok(());
         }
-        Err(ProviderError::failed(
-            "cut off: the stream ended before `done`",
-        ))
+        Err(ProviderError::failed("cut off: the stream ended before `done`"))
     }
 
     fn is_complete(&self) -> bool {
@@ -128,7 +119,11 @@ impl Parser for OllamaParser {
 }
 
 impl OllamaAnswer {
-    fn line(&mut self, line: &[u8], batch: &mut Batch) -> Result<GoOn, ProviderError> {
+    fn line(&mut self, line: &[u8], batch: &mut Batch) -> Result<(), ProviderError> {
+        let line = lenient_json::without_bom(line.trim_ascii());
+        if line.is_empty() {
+            return Ok(());
+        }
         let line: OllamaLine<'_> = lenient_json::object(line).map_err(|error| {
             ProviderError::failed(format!("a line that is not understood: {error}"))
         })?;
@@ -142,19 +137,22 @@ impl OllamaAnswer {
             self.message(message, batch)?;
         }
         if line.done != Some(true) {
-            return Ok(true);
+            return Ok(());
         }
         self.is_done = true;
         let finish = finish_reason(line.done_reason.as_deref().unwrap_or_default())?;
-        self.flush(batch);
+        batch.flush(Chunk::Thinking, &mut self.thinking);
+        batch.flush(Chunk::Text, &mut self.content);
         batch.chunks.push(Chunk::End {
             finish: match finish {
                 FinishReason::Stop if self.has_tool_calls => FinishReason::ToolCalls,
                 finish => finish,
             },
             usage: self.usage(line.prompt_eval_count, line.eval_count),
+            cached_tokens: 0,
+            stop_sequence: None,
         });
-        Ok(false)
+        Ok(())
     }
 
     fn message(
@@ -162,33 +160,19 @@ impl OllamaAnswer {
         message: OllamaMessage<'_>,
         batch: &mut Batch,
     ) -> Result<(), ProviderError> {
-        let no_text = || ProviderError::failed("a line whose text is not UTF-8");
         let thinking = message.thinking.unwrap_or_default();
         let content = message.content.unwrap_or_default();
         batch.deltas += u64::from(thinking != RawText::default() || content != RawText::default());
-        let thinking = self.thinking.push(thinking).ok_or_else(no_text)?;
-        let content = self.content.push(content).ok_or_else(no_text)?;
-        push(batch, thinking, Chunk::Thinking);
-        push(batch, content, Chunk::Text);
+        batch.push(Chunk::Thinking, &mut self.thinking, thinking)?;
+        batch.push(Chunk::Text, &mut self.content, content)?;
         for call in message.tool_calls.unwrap_or_default() {
             self.has_tool_calls = true;
             batch.deltas += 1;
-            let id = call
-                .id
-                .filter(|id| !id.is_empty())
-                .unwrap_or_else(|| format!("call_{}", Uuid::new_v4().simple()));
-            batch.chunks.push(Chunk::ToolCall(ToolCall {
-                id,
-                arguments: call.function.arguments(),
-                name: call.function.name.unwrap_or_default(),
-            }));
+            let arguments = call.function.arguments();
+            let name = call.function.name.unwrap_or_default();
+            batch.chunks.push(Chunk::ToolCall(ToolCall::new(call.id, name, arguments)));
         }
         Ok(())
-    }
-
-    fn flush(&mut self, batch: &mut Batch) {
-        push(batch, self.thinking.finish().to_owned(), Chunk::Thinking);
-        push(batch, self.content.finish().to_owned(), Chunk::Text);
     }
 
     /// Old versions leave out a count of zero: of the prompt it means that it was cached, of the answer that it is empty.
@@ -197,11 +181,5 @@ impl OllamaAnswer {
             prompt_tokens: prompt.unwrap_or_else(|| self.prompt_estimate.into()),
             completion_tokens: answer.unwrap_or(0),
         })
-    }
-}
-
-fn push(batch: &mut Batch, text: String, chunk: fn(String) -> Chunk) {
-    if !text.is_empty() {
-        batch.chunks.push(chunk(text));
     }
 }

@@ -21,10 +21,13 @@ pub(super) struct ChunkFrame<'a> {
     object: Option<&'a RawValue>,
     #[serde(default, borrow)]
     pub(super) choices: Option<Vec<Option<UpstreamChoice<'a>>>>,
-    #[serde(default, deserialize_with = "usage")]
-    pub(super) usage: Option<Usage>,
+    #[serde(default)]
+    pub(super) usage: Counts,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
+    /// llama-server's, where it is asked for.
+    #[serde(default, rename = "__verbose", deserialize_with = "or_none")]
+    pub(super) verbose: Option<Value>,
 }
 
 impl<'a> ChunkFrame<'a> {
@@ -48,10 +51,15 @@ pub(super) struct UpstreamChoice<'a> {
     message: Option<ChoiceDelta<'a>>,
     #[serde(default, deserialize_with = "or_none")]
     pub(super) finish_reason: Option<String>,
+    /// vLLM's word for the stop sequence that ended the answer; a token's number where none did.
+    #[serde(default, deserialize_with = "or_none")]
+    pub(super) stop_reason: Option<String>,
+    /// SGLang's word for the same.
+    #[serde(default, deserialize_with = "or_none")]
+    pub(super) matched_stop: Option<String>,
 }
 
 impl<'a> UpstreamChoice<'a> {
-    /// What it adds.
     pub(super) fn added(&mut self) -> Option<ChoiceDelta<'a>> {
         self.delta.take().or_else(|| self.message.take())
     }
@@ -59,9 +67,7 @@ impl<'a> UpstreamChoice<'a> {
 
 #[derive(Deserialize)]
 pub(super) struct ChoiceDelta<'a> {
-    #[serde(default)]
     pub(super) content: Option<Text>,
-    #[serde(default)]
     pub(super) refusal: Option<Text>,
     #[serde(default, deserialize_with = "or_none")]
     reasoning: Option<Text>,
@@ -77,26 +83,15 @@ pub(super) struct ChoiceDelta<'a> {
 impl ChoiceDelta<'_> {
     /// Its thoughts: several dialects at once say the same.
     pub(super) fn take_thoughts(&mut self) -> RawText {
-        let beside = [
-            self.reasoning.take(),
-            self.reasoning_content.take(),
-            self.reasoning_details.take(),
-        ];
-        let given = beside
-            .into_iter()
-            .flatten()
-            .map(|text| text.text)
-            .find(|text| !text.0.is_empty());
-        let within = || {
-            self.content
-                .as_mut()
-                .map(|content| std::mem::take(&mut content.thoughts))
-        };
+        let beside =
+            [self.reasoning.take(), self.reasoning_content.take(), self.reasoning_details.take()];
+        let given =
+            beside.into_iter().flatten().map(|text| text.text).find(|text| !text.0.is_empty());
+        let within = || self.content.as_mut().map(|content| std::mem::take(&mut content.thoughts));
         given.or_else(within).unwrap_or_default()
     }
 }
 
-/// A part of a tool call.
 #[derive(Deserialize)]
 pub(super) struct CallPart<'a> {
     #[serde(default, deserialize_with = "or_none")]
@@ -111,7 +106,6 @@ pub(super) struct CallPart<'a> {
 pub(super) struct FunctionPart<'a> {
     #[serde(default, deserialize_with = "lossy_text")]
     pub(super) name: Option<String>,
-    /// Text; some servers send the object itself.
     #[serde(default, borrow)]
     pub(super) arguments: Option<&'a RawValue>,
 }
@@ -120,7 +114,6 @@ pub(super) struct FunctionPart<'a> {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Text {
     pub(super) text: RawText,
-    /// What parts of thoughts say: Mistral's.
     thoughts: RawText,
 }
 
@@ -140,10 +133,7 @@ impl<'de> de::Visitor<'de> for TextVisitor {
     }
 
     fn visit_bytes<E>(self, text: &[u8]) -> Result<Text, E> {
-        Ok(Text {
-            text: RawText(text.to_vec()),
-            thoughts: RawText::default(),
-        })
+        Ok(Text { text: RawText(text.to_vec()), thoughts: RawText::default() })
     }
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, mut parts: A) -> Result<Text, A::Error> {
@@ -151,13 +141,9 @@ impl<'de> de::Visitor<'de> for TextVisitor {
         while let Some(part) = parts.next_element::<&RawValue>()? {
             let part: Value = serde_json::from_str(&repair_escapes(part.get())).unwrap_or_default();
             if let Some(thoughts) = part.get("thinking") {
-                text.thoughts
-                    .0
-                    .extend_from_slice(thoughts_text(thoughts).as_bytes());
+                text.thoughts.0.extend_from_slice(thoughts_text(thoughts).as_bytes());
             } else if let Some(words) = part.get("text").or_else(|| part.get("summary")) {
-                text.text
-                    .0
-                    .extend_from_slice(words.as_str().unwrap_or_default().as_bytes());
+                text.text.0.extend_from_slice(words.as_str().unwrap_or_default().as_bytes());
             }
         }
         Ok(text)
@@ -168,22 +154,30 @@ impl<'de> de::Visitor<'de> for TextVisitor {
 fn thoughts_text(thoughts: &Value) -> String {
     match thoughts {
         Value::String(text) => text.clone(),
-        Value::Array(parts) => parts
-            .iter()
-            .filter_map(|part| part["text"].as_str())
-            .collect(),
+        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
         _ => String::new(),
     }
 }
 
-/// Counts, where both make sense; else we count ourselves.
-fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D::Error> {
-    let counts: Option<Value> = or_none(deserializer)?;
-    let count = |name: &str| lenient_json::tokens(counts.as_ref()?.get(name)?);
-    Ok(count("prompt_tokens").zip(count("completion_tokens")).map(
-        |(prompt_tokens, completion_tokens)| Usage {
-            prompt_tokens,
-            completion_tokens,
-        },
-    ))
+/// What a server counted; nothing where its numbers make no sense, and we count ourselves.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) usage: Option<Usage>,
+    /// Prompt tokens from the server's cache.
+    pub(super) cached: u64,
+}
+
+impl<'de> Deserialize<'de> for Counts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let counts: Option<Value> = or_none(deserializer)?;
+        let count = |pointer: &str| lenient_json::tokens(counts.as_ref()?.pointer(pointer)?);
+        let usage = count("/prompt_tokens").zip(count("/completion_tokens"));
+        Ok(Self {
+            usage: usage.map(|(prompt_tokens, completion_tokens)| Usage {
+                prompt_tokens,
+                completion_tokens,
+            }),
+            cached: count("/prompt_tokens_details/cached_tokens").unwrap_or_default(),
+        })
+    }
 }

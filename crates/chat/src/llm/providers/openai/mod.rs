@@ -1,7 +1,10 @@
 //! Any OpenAI-compatible server (vLLM, llama.cpp, LM Studio, OpenAI) and the Hugging Face router: one protocol, always
 //! streamed.
 
-use std::num::NonZeroU32;
+use std::{
+    num::NonZeroU32,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use common::{
@@ -14,14 +17,13 @@ use url::Url;
 use crate::llm::{
     error::ProviderError,
     providers::{
-        ChunkStream, DEFAULT_WINDOW, ModelInfo, Provider, http,
-        http::Endpoint,
-        openai::{errors::classify_error, response::OpenAiParser},
-        response_stream,
+        ChunkStream, DEFAULT_WINDOW, EmbeddingAnswer, ModelInfo, Provider, http, http::Endpoint,
+        openai::errors::classify_error, response_stream,
     },
-    request::ChatRequest,
+    request::{ChatRequest, EmbeddingRequest},
 };
 
+mod embeddings;
 mod errors;
 mod frame;
 mod models;
@@ -29,11 +31,17 @@ mod request;
 mod response;
 mod tool_calls;
 
+pub(super) use crate::llm::providers::openai::response::OpenAiParser;
+
 pub(in crate::llm) struct OpenAi {
     kind: ProviderKind,
+    /// Whether it is OpenAI itself.
+    is_openai: bool,
     endpoint: Endpoint,
     /// The largest window, in tokens.
     window: u32,
+    /// Whether it is a llama-server, by its last list of models.
+    is_llama_server: AtomicBool,
 }
 
 impl OpenAi {
@@ -44,10 +52,15 @@ impl OpenAi {
     ) -> Self {
         Self {
             kind,
-            endpoint: Endpoint::new(client, versioned(&settings.base_url), settings),
-            window: settings
-                .context_window
-                .map_or(DEFAULT_WINDOW, NonZeroU32::get),
+            is_openai: settings.base_url.host_str() == Some("api.openai.com"),
+            endpoint: Endpoint::new(
+                client,
+                versioned(&settings.base_url),
+                settings,
+                classify_error,
+            ),
+            window: settings.context_window.map_or(DEFAULT_WINDOW, NonZeroU32::get),
+            is_llama_server: AtomicBool::new(false),
         }
     }
 }
@@ -55,14 +68,9 @@ impl OpenAi {
 /// The address with its API's version: `/v1`, unless a version is in it already.
 fn versioned(base: &Url) -> Url {
     let is_version = |segment: &str| {
-        segment
-            .strip_prefix('v')
-            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        segment.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
-    if base
-        .path_segments()
-        .is_some_and(|mut segments| segments.any(is_version))
-    {
+    if base.path_segments().is_some_and(|mut segments| segments.any(is_version)) {
         return base.clone();
     }
     http::below(base, &["v1"])
@@ -71,51 +79,44 @@ fn versioned(base: &Url) -> Url {
 #[async_trait]
 impl Provider for OpenAi {
     async fn list_models(&self) -> Result<Vec<ModelInfo>, ProviderError> {
-        let answer: Value = self.endpoint.get(&["models"], classify_error).await?;
+        let answer: Value = self.endpoint.get(&["models"]).await?;
+        let owner = answer.pointer("/data/0/owned_by").and_then(Value::as_str);
+        self.is_llama_server.store(owner == Some("llamacpp"), Ordering::Relaxed);
         // LM Studio answers 200 to what it does not know.
         let models = models::models(&answer);
         let no_list = || ProviderError::failed("/models answered 200 without a list of models");
         let mut models = models.ok_or_else(no_list)?;
         for model in &mut models {
-            let served = model.window.unwrap_or(self.window);
-            model.window = Some(served.min(self.window));
+            model.window = model.window.map(|served| served.min(self.window));
         }
         Ok(models)
     }
 
     async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError> {
-        let is_openai = self.endpoint.base().host_str() == Some("api.openai.com");
-        let body = request::body(request, is_openai);
-        let response = self
-            .endpoint
-            .chat(
-                &["chat", "completions"],
-                &body,
-                &request.request_id,
-                classify_error,
-            )
-            .await
-            .map_err(|error| error.attributed(request.untrimmed))?;
-        Ok(response_stream::response_stream(
-            response,
-            OpenAiParser::default(),
-        ))
+        let mut body = request::body(request, self.is_openai);
+        if request.options.stop.is_some() && self.is_llama_server.load(Ordering::Relaxed) {
+            body.ask_for_stopping_word();
+        }
+        let response = self.endpoint.chat(&["chat", "completions"], &body, request).await?;
+        Ok(response_stream::response_stream(response, OpenAiParser::new(request)))
+    }
+
+    async fn embed(
+        &self,
+        model: &str,
+        part: &EmbeddingRequest,
+    ) -> Result<EmbeddingAnswer, ProviderError> {
+        embeddings::embed(&self.endpoint, model, part).await
     }
 
     fn same_model(&self, listed: &str, requested: &str) -> bool {
         // The router takes `org/name:where`.
         let is_routed = || {
             self.kind == ProviderKind::HuggingFace
-                && requested
-                    .split_once(':')
-                    .is_some_and(|(name, _)| name == listed)
+                && requested.split_once(':').is_some_and(|(name, _)| name == listed)
         };
         listed == requested || is_routed()
     }
-}
-
-pub(super) fn parser() -> impl response_stream::Parser {
-    OpenAiParser::default()
 }
 
 #[cfg(test)]

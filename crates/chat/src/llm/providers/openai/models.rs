@@ -1,17 +1,14 @@
 //! The model list of an OpenAI-compatible server, in the dialects that there are.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::llm::providers::{ModelInfo, lenient_json};
 
 /// Where servers tell a model's window, the one that it is served with before the one that it was trained with:
 /// llama-server, vLLM, then OpenRouter and others, Groq.
-const WINDOWS: [&str; 4] = [
-    "/meta/n_ctx",
-    "/max_model_len",
-    "/context_length",
-    "/context_window",
-];
+const WINDOWS: [&str; 4] = ["/meta/n_ctx", "/max_model_len", "/context_length", "/context_window"];
 
 /// The models of a list; `None` where it is none. An entry without an id is left out.
 pub(super) fn models(list: &Value) -> Option<Vec<ModelInfo>> {
@@ -37,6 +34,7 @@ fn model(entry: &Value) -> Option<ModelInfo> {
         id: id.to_owned(),
         window: window.and_then(|size| u32::try_from(size).ok()),
         capabilities: None,
+        facts: Arc::default(),
     })
 }
 
@@ -66,10 +64,7 @@ mod tests {
         assert_eq!(list(both), one("a", Some(8192)));
         let together = json!([{ "id": "a/b", "context_length": 8192.0 }]);
         assert_eq!(read(together), one("a/b", Some(8192)));
-        assert_eq!(
-            read(json!({ "object": "list", "data": null })),
-            Some(Vec::new())
-        );
+        assert_eq!(read(json!({ "object": "list", "data": null })), Some(Vec::new()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! An OpenAI-compatible answer: server-sent events, or one document where the server did not stream.
 
 use crate::{
-    domain::{FinishReason, Usage},
+    domain::FinishReason,
     llm::{
         chunk::Chunk,
         error::{ErrorKind, ProviderError},
@@ -9,31 +9,36 @@ use crate::{
             Batch,
             finish::finish_reason,
             lenient_json,
-            lines::{GoOn, MAX_LINE, too_long},
+            lines::{MAX_LINE, too_long},
             openai::{
                 errors::classify_message,
-                frame::{ChoiceDelta, ChunkFrame, UpstreamChoice},
+                frame::{ChoiceDelta, ChunkFrame, Counts, UpstreamChoice},
                 tool_calls::ToolCalls,
             },
             response_stream::Parser,
-            sse::SseDecoder,
-            unicode::{RawText, TextJoiner},
+            sse::{SseDecoder, SseEvent},
+            unicode::TextJoiner,
         },
+        request::ChatRequest,
     },
 };
 
 #[derive(Default)]
-pub(super) struct OpenAiParser {
+pub(in crate::llm::providers) struct OpenAiParser {
     format: BodyFormat,
+    /// A document, kept until it is whole; before that a part of a byte order mark.
+    bytes: Vec<u8>,
+    events: SseDecoder,
     answer: OpenAiAnswer,
 }
 
+#[derive(Clone, Copy, Default)]
 enum BodyFormat {
     /// Nothing but white space and a part of a byte order mark has been read.
-    Unknown(Vec<u8>),
-    Events(SseDecoder),
-    /// One JSON document, kept until it is whole.
-    Document(Vec<u8>),
+    #[default]
+    Unknown,
+    Events,
+    Document,
 }
 
 #[derive(Default)]
@@ -42,50 +47,69 @@ struct OpenAiAnswer {
     refusal: TextJoiner,
     thinking: TextJoiner,
     tool_calls: ToolCalls,
+    /// The request's.
+    stop_sequences: Vec<String>,
     finish: Option<FinishReason>,
-    usage: Option<Usage>,
-    /// There was a choice, whatever it said.
+    stop_sequence: Option<String>,
+    counts: Counts,
     has_choice: bool,
     /// The end mark came, or there is nothing more to expect.
     is_done: bool,
 }
 
-impl Default for BodyFormat {
-    fn default() -> Self {
-        Self::Unknown(Vec::new())
-    }
-}
-
 impl Parser for OpenAiParser {
     fn feed(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<(), ProviderError> {
-        let BodyFormat::Unknown(beginning) = &mut self.format else {
-            return self.read(bytes, batch);
-        };
-        beginning.extend_from_slice(bytes);
-        let beginning = std::mem::take(beginning);
-        // Wherever it is cut: white space and a mark before it are no part of an answer.
-        let beginning = lenient_json::without_bom(beginning.trim_ascii_start()).trim_ascii_start();
-        self.format = BodyFormat::of(beginning);
-        match self.format {
-            BodyFormat::Unknown(_) => Ok(()),
-            _ => self.read(beginning, batch),
+        let Self { format, bytes: kept, events, answer } = self;
+        match format {
+            BodyFormat::Unknown => {
+                kept.extend_from_slice(bytes);
+                let beginning = std::mem::take(kept);
+                // Wherever it is cut: white space and a mark before it are no part of an answer.
+                let beginning = lenient_json::without_bom(beginning.trim_ascii_start());
+                let beginning = beginning.trim_ascii_start();
+                *format = match beginning {
+                    // A part of a byte order mark may become a whole one; what else is not known yet says nothing.
+                    [] | [0xEF] | [0xEF, 0xBB] => {
+                        *kept = beginning.to_vec();
+                        return Ok(());
+                    }
+                    // No line of an event stream begins so.
+                    [b'{' | b'[', ..] => BodyFormat::Document,
+                    _ => BodyFormat::Events,
+                };
+                self.feed(beginning, batch)
+            }
+            BodyFormat::Events => {
+                events.push(bytes);
+                while !answer.is_done
+                    && let Some(event) = events.next()?
+                {
+                    answer.event(&event, batch)?;
+                }
+                answer.end_if_done(batch)
+            }
+            BodyFormat::Document if kept.len() + bytes.len() > MAX_LINE => Err(too_long()),
+            BodyFormat::Document => {
+                kept.extend_from_slice(bytes);
+                Ok(())
+            }
         }
     }
 
     fn finish(&mut self, batch: &mut Batch) -> Result<(), ProviderError> {
-        let Self { format, answer } = self;
+        let Self { format, bytes, events, answer } = self;
         let rest = match format {
-            BodyFormat::Unknown(_) => Ok(true),
-            BodyFormat::Events(events) => {
-                events.finish(|event| answer.event(event.is_error, event.data, batch))
-            }
-            BodyFormat::Document(document) => answer.document(document, batch),
+            BodyFormat::Unknown => Ok(()),
+            BodyFormat::Events => match events.finish() {
+                Ok(Some(event)) => answer.event(&event, batch),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            },
+            BodyFormat::Document => answer.document(bytes, batch),
         };
         if answer.finish.is_none() && !answer.is_done {
             rest?;
-            return Err(ProviderError::failed(
-                "cut off: the stream ended without a finish reason",
-            ));
+            return Err(ProviderError::failed("cut off: the stream ended without a finish reason"));
         }
         answer.is_done = true;
         answer.end_if_done(batch)
@@ -97,58 +121,26 @@ impl Parser for OpenAiParser {
 }
 
 impl OpenAiParser {
-    fn read(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<(), ProviderError> {
-        let Self { format, answer } = self;
-        match format {
-            BodyFormat::Unknown(_) => Ok(()),
-            BodyFormat::Events(events) => {
-                events.feed(bytes, |event| {
-                    answer.event(event.is_error, event.data, batch)
-                })?;
-                answer.end_if_done(batch)
-            }
-            BodyFormat::Document(document) if document.len() + bytes.len() > MAX_LINE => {
-                Err(too_long())
-            }
-            BodyFormat::Document(document) => {
-                document.extend_from_slice(bytes);
-                Ok(())
-            }
-        }
-    }
-}
-
-impl BodyFormat {
-    /// What an answer is that begins so.
-    fn of(beginning: &[u8]) -> Self {
-        match beginning {
-            // A part of a byte order mark may become a whole one; what else is not known yet says nothing.
-            rest @ ([] | [0xEF] | [0xEF, 0xBB]) => Self::Unknown(rest.to_vec()),
-            // No line of an event stream begins so.
-            [b'{' | b'[', ..] => Self::Document(Vec::new()),
-            _ => Self::Events(SseDecoder::default()),
-        }
+    pub(in crate::llm::providers) fn new(request: &ChatRequest) -> Self {
+        let mut parser = Self::default();
+        parser.answer.stop_sequences = request.options.stop.clone().unwrap_or_default();
+        parser
     }
 }
 
 impl OpenAiAnswer {
-    fn event(
-        &mut self,
-        is_error: bool,
-        data: &[u8],
-        batch: &mut Batch,
-    ) -> Result<GoOn, ProviderError> {
-        if is_error {
-            return Err(failure(&String::from_utf8_lossy(data)));
+    fn event(&mut self, event: &SseEvent, batch: &mut Batch) -> Result<(), ProviderError> {
+        if event.is_error {
+            return Err(failure(&String::from_utf8_lossy(&event.data)));
         }
-        if data.trim_ascii() == b"[DONE]" {
+        if event.data.trim_ascii() == b"[DONE]" {
             self.is_done = true;
-            return Ok(false);
+            return Ok(());
         }
-        self.frame(data, batch)
+        self.frame(&event.data, batch)
     }
 
-    fn frame(&mut self, json: &[u8], batch: &mut Batch) -> Result<GoOn, ProviderError> {
+    fn frame(&mut self, json: &[u8], batch: &mut Batch) -> Result<(), ProviderError> {
         let frame: ChunkFrame<'_> = lenient_json::object(json).map_err(|error| {
             ProviderError::failed(format!("a frame that is not understood: {error}"))
         })?;
@@ -156,26 +148,25 @@ impl OpenAiAnswer {
             let all = || String::from_utf8_lossy(json);
             return Err(failure(&words.map_or_else(all, Into::into)));
         }
-        self.usage = frame.usage.or(self.usage);
+        if frame.usage.usage.is_some() {
+            self.counts = frame.usage;
+        }
+        let word = frame.verbose.as_ref().and_then(|verbose| verbose["stopping_word"].as_str());
+        self.stopped_at(word.map(str::to_owned));
         // One answer is asked for; should there be more, the first counts.
-        for choice in frame
-            .choices
-            .unwrap_or_default()
-            .into_iter()
-            .flatten()
-            .filter(|choice| choice.index.unwrap_or(0) == 0)
-        {
+        let choices = frame.choices.into_iter().flatten().flatten();
+        for choice in choices.filter(|choice| choice.index.unwrap_or(0) == 0) {
             self.has_choice = true;
             self.choice(choice, batch)?;
         }
-        Ok(!self.is_done)
+        Ok(())
     }
 
     /// A document that is there needs no word that it has ended.
-    fn document(&mut self, json: &[u8], batch: &mut Batch) -> Result<GoOn, ProviderError> {
-        let go_on = self.frame(lenient_json::without_bom(json.trim_ascii()), batch)?;
+    fn document(&mut self, json: &[u8], batch: &mut Batch) -> Result<(), ProviderError> {
+        self.frame(lenient_json::without_bom(json.trim_ascii()), batch)?;
         self.is_done = self.has_choice;
-        Ok(go_on)
+        Ok(())
     }
 
     fn choice(
@@ -186,13 +177,19 @@ impl OpenAiAnswer {
         if let Some(delta) = choice.added() {
             self.delta(delta, batch)?;
         }
-        if let (false, Some(word)) = (
-            self.is_done,
-            choice.finish_reason.filter(|word| !word.is_empty()),
-        ) {
+        if let (false, Some(word)) =
+            (self.is_done, choice.finish_reason.filter(|word| !word.is_empty()))
+        {
             self.finish = Some(finish_reason(&word)?);
         }
+        self.stopped_at(choice.stop_reason.or(choice.matched_stop));
         Ok(())
+    }
+
+    /// Notes the text that ended the answer, unless it is one of the server's own.
+    fn stopped_at(&mut self, text: Option<String>) {
+        let is_asked = |text: &String| self.stop_sequences.contains(text);
+        self.stop_sequence = self.stop_sequence.take().or(text.filter(is_asked));
     }
 
     fn delta(
@@ -203,18 +200,14 @@ impl OpenAiAnswer {
         let thoughts = delta.take_thoughts();
         let content = delta.content.unwrap_or_default().text;
         let refusal = delta.refusal.unwrap_or_default().text;
-        let has_text = [&thoughts, &content, &refusal]
-            .into_iter()
-            .any(|text| !text.0.is_empty());
+        let has_text = [&thoughts, &content, &refusal].into_iter().any(|text| !text.0.is_empty());
         batch.deltas += u64::from(has_text);
-        push(&mut self.thinking, thoughts, Chunk::Thinking, batch)?;
-        push(&mut self.content, content, Chunk::Text, batch)?;
-        push(&mut self.refusal, refusal, Chunk::Text, batch)?;
+        batch.push(Chunk::Thinking, &mut self.thinking, thoughts)?;
+        batch.push(Chunk::Text, &mut self.content, content)?;
+        batch.push(Chunk::Text, &mut self.refusal, refusal)?;
         for part in delta.tool_calls.into_iter().flatten().flatten() {
             batch.deltas += 1;
-            self.tool_calls.add(part);
-            if self.tool_calls.is_too_long() {
-                self.tool_calls.drop_last();
+            if !self.tool_calls.add(part) {
                 (self.finish, self.is_done) = (Some(FinishReason::Length), true);
                 break;
             }
@@ -226,13 +219,11 @@ impl OpenAiAnswer {
         if !self.is_done {
             return Ok(());
         }
-        push_text(self.thinking.finish().to_owned(), Chunk::Thinking, batch);
-        push_text(self.content.finish().to_owned(), Chunk::Text, batch);
-        push_text(self.refusal.finish().to_owned(), Chunk::Text, batch);
+        batch.flush(Chunk::Thinking, &mut self.thinking);
+        batch.flush(Chunk::Text, &mut self.content);
+        batch.flush(Chunk::Text, &mut self.refusal);
         let has_calls = !self.tool_calls.is_empty();
-        batch
-            .chunks
-            .extend(self.tool_calls.finish()?.into_iter().map(Chunk::ToolCall));
+        batch.chunks.extend(self.tool_calls.finish()?.into_iter().map(Chunk::ToolCall));
         let finish = match self.finish {
             None | Some(FinishReason::Stop) if has_calls => FinishReason::ToolCalls,
             // Nobody could call what is not there.
@@ -241,28 +232,11 @@ impl OpenAiAnswer {
         };
         batch.chunks.push(Chunk::End {
             finish,
-            usage: self.usage,
+            usage: self.counts.usage,
+            cached_tokens: self.counts.cached,
+            stop_sequence: self.stop_sequence.take(),
         });
         Ok(())
-    }
-}
-
-fn push(
-    joiner: &mut TextJoiner,
-    piece: RawText,
-    chunk: fn(String) -> Chunk,
-    batch: &mut Batch,
-) -> Result<(), ProviderError> {
-    let text = joiner
-        .push(piece)
-        .ok_or_else(|| ProviderError::failed("a frame whose text is not UTF-8"))?;
-    push_text(text, chunk, batch);
-    Ok(())
-}
-
-fn push_text(text: String, chunk: fn(String) -> Chunk, batch: &mut Batch) {
-    if !text.is_empty() {
-        batch.chunks.push(chunk(text));
     }
 }
 
@@ -270,4 +244,46 @@ fn push_text(text: String, chunk: fn(String) -> Chunk, batch: &mut Batch) {
 fn failure(words: &str) -> ProviderError {
     let kind = classify_message(words).unwrap_or(ErrorKind::Failed);
     ProviderError::new(kind, "an error in the stream").with_upstream_text(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Options;
+
+    /// Which stop sequence of `END` and `###` an answer is taken to have ended at.
+    fn stop_sequence(frame: &str) -> Option<String> {
+        let stop = Some(vec!["END".to_owned(), "###".to_owned()]);
+        let options = Options { stop, ..Options::default() };
+        let request = ChatRequest { options, ..ChatRequest::default() };
+        let mut batch = Batch::default();
+        let mut parser = OpenAiParser::new(&request);
+        let body = format!("data: {frame}\n\ndata: [DONE]\n\n");
+        parser.feed(body.as_bytes(), &mut batch).unwrap();
+        match batch.chunks.pop() {
+            Some(Chunk::End { finish: FinishReason::Stop, stop_sequence, .. }) => stop_sequence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_stop_sequence_is_told_in_every_dialect() {
+        for frame in [
+            r####"{"choices":[{"delta":{},"finish_reason":"stop","stop_reason":"###"}]}"####,
+            r####"{"choices":[{"delta":{},"finish_reason":"stop","matched_stop":"###"}]}"####,
+            r####"{"choices":[{"delta":{},"finish_reason":"stop"}],"__verbose":{"stopping_word":"###"}}"####,
+        ] {
+            assert_eq!(stop_sequence(frame).as_deref(), Some("###"), "{frame}");
+        }
+        for frame in [
+            r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"stop","stop_reason":null}]}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"stop","stop_reason":151645}]}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"stop","matched_stop":"<|im_end|>"}]}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"__verbose":{"stopping_word":""}}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"__verbose":7}"#,
+        ] {
+            assert_eq!(stop_sequence(frame), None, "{frame}");
+        }
+    }
 }

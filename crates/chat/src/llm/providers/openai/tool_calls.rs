@@ -2,7 +2,6 @@
 
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::llm::{
     chunk::ToolCall,
@@ -51,19 +50,7 @@ impl PartialCall {
 
     fn finish(mut self) -> ToolCall {
         self.arguments.push_str(self.joiner.finish());
-        let id = self
-            .id
-            .unwrap_or_else(|| format!("call_{}", Uuid::new_v4().simple()));
-        let arguments = if self.arguments.is_empty() {
-            "{}".to_owned()
-        } else {
-            self.arguments
-        };
-        ToolCall {
-            id,
-            name: self.name,
-            arguments,
-        }
+        ToolCall::new(self.id, self.name, self.arguments)
     }
 }
 
@@ -72,12 +59,13 @@ impl ToolCalls {
         self.calls.is_empty()
     }
 
-    /// Adds a part to the call it belongs to, or begins a call with it.
+    /// Adds a part to the call it belongs to, or begins a call with it. `false`: with it the calls are longer than an answer may
+    /// be, and the last one is dropped.
     ///
     /// A part with a name begins a call, unless it repeats the name of a call that is still growing; one without a name
     /// never does, whatever its id: some servers leave the id blank, or make a new one for every part. Some give every
     /// call the index 0, or no call an index and an id.
-    pub(super) fn add(&mut self, part: CallPart<'_>) {
+    pub(super) fn add(&mut self, part: CallPart<'_>) -> bool {
         let id = part.id.filter(|id| !id.is_empty());
         let (name, arguments) = match part.function {
             Some(function) => (function.name, function.arguments),
@@ -96,21 +84,14 @@ impl ToolCalls {
                 || (id.is_none() && part.index.is_none())
                 || (id.is_none() && arguments.is_some() && call.has_whole_arguments())
         };
-        let known = at.filter(|at| {
-            self.calls
-                .get(*at)
-                .is_some_and(|call| !begins_another(call))
-        });
+        let known = at.filter(|at| self.calls.get(*at).is_some_and(|call| !begins_another(call)));
         let at = known.unwrap_or(self.calls.len());
         if known.is_none() {
             self.size += CALL_OVERHEAD;
-            self.calls.push(PartialCall {
-                index: part.index,
-                ..PartialCall::default()
-            });
+            self.calls.push(PartialCall { index: part.index, ..PartialCall::default() });
         }
         let Some(call) = self.calls.get_mut(at) else {
-            return;
+            return true;
         };
         call.id = call.id.take().or(id);
         if let (true, Some(name)) = (call.name.is_empty(), name) {
@@ -122,6 +103,11 @@ impl ToolCalls {
             call.append(arguments);
             self.size += call.arguments.len() - before;
         }
+        let fits = self.size <= MAX_SIZE;
+        if !fits {
+            self.calls.pop();
+        }
+        fits
     }
 
     /// The call that a part belongs to, unless it begins one: by index, else by id, else the last.
@@ -137,20 +123,6 @@ impl ToolCalls {
         }
     }
 
-    /// Whether the calls are longer than an answer may be.
-    pub(super) fn is_too_long(&self) -> bool {
-        self.size > MAX_SIZE
-    }
-
-    /// Drops the call that is still growing.
-    pub(super) fn drop_last(&mut self) {
-        self.calls.pop();
-    }
-
-    /// The calls, whole.
-    ///
-    /// # Errors
-    /// Where nobody could make one of them.
     pub(super) fn finish(&mut self) -> Result<Vec<ToolCall>, ProviderError> {
         let calls = std::mem::take(&mut self.calls);
         if calls.iter().any(|call| call.name.is_empty()) {

@@ -1,0 +1,82 @@
+//! What an operator does from a shell, whatever the settings say of registration.
+
+use common::{identity::UserId, store::Store};
+
+use super::{ROUNDS, error::AuthError, lifecycle::Lifecycle, passwords::PasswordHasher};
+use crate::{
+    domain::{account::Account, password::PasswordPolicy},
+    store::{AccountStore, IndexStore},
+};
+
+/// Looks after accounts without their owners.
+pub struct Operator {
+    store: AccountStore,
+    indexes: IndexStore,
+    lifecycle: Lifecycle,
+    policy: PasswordPolicy,
+    hasher: PasswordHasher,
+}
+
+impl Operator {
+    /// Passwords need that many characters.
+    pub fn new(store: Store, password_min: usize) -> Self {
+        let accounts = AccountStore::new(store.clone());
+        let indexes = IndexStore::new(store);
+        Self {
+            lifecycle: Lifecycle::new(accounts.clone(), indexes.clone()),
+            store: accounts,
+            indexes,
+            policy: PasswordPolicy::new(password_min),
+            hasher: PasswordHasher::default(),
+        }
+    }
+
+    pub async fn add_user(&self, user: &UserId, password: &str) -> Result<(), AuthError> {
+        let hash = self.hash(user, password).await?;
+        self.lifecycle.create(user, &hash, None).await
+    }
+
+    /// Gives an account another password, or its first; all of its logins end.
+    pub async fn set_password(&self, user: &UserId, password: &str) -> Result<(), AuthError> {
+        let hash = self.hash(user, password).await?;
+        for _ in 0..ROUNDS {
+            let owned = self.store.load_with_keys(user).await?;
+            let account = owned.current.account.as_ref().ok_or(AuthError::NotFound)?;
+            let changed = self.lifecycle.replace_password(&owned, account, (&hash, None, false));
+            if changed.await? {
+                return Ok(());
+            }
+        }
+        Err(AuthError::Contended)
+    }
+
+    pub async fn delete_user(&self, user: &UserId) -> Result<(), AuthError> {
+        for _ in 0..ROUNDS {
+            let owned = self.store.load_with_keys(user).await?;
+            if owned.current.account.is_none() {
+                return Err(AuthError::NotFound);
+            }
+            if self.lifecycle.delete(&owned).await? {
+                return Ok(());
+            }
+        }
+        Err(AuthError::Contended)
+    }
+
+    /// Every account there is, the oldest first.
+    pub async fn list_users(&self) -> Result<Vec<(UserId, Account)>, AuthError> {
+        let mut listed = Vec::new();
+        for user in self.indexes.accounts().await? {
+            if let Some(account) = self.store.load(&user).await?.account {
+                listed.push((user, account));
+            }
+        }
+        listed.sort_by_key(|(user, account)| (account.created_at, user.clone()));
+        Ok(listed)
+    }
+
+    async fn hash(&self, user: &UserId, password: &str) -> Result<String, AuthError> {
+        self.policy.check(password, user)?;
+        self.hasher.hash(password).await
+    }
+}

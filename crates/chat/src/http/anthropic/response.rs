@@ -1,0 +1,97 @@
+//! The answer as Anthropic's SDKs read it. Members that are always null here are there since strict clients want to see them.
+
+use serde_json::{Value, json};
+
+use crate::{
+    domain::{FinishReason, Usage, random_text},
+    http::inference::{AnswerEnd, AnswerItem, CollectedAnswer},
+};
+
+/// Stands where Anthropic signs thoughts; nothing here reads it. Some clients send back only thoughts that have one.
+pub(super) const SIGNATURE: &str = "bm90IHNpZ25lZA==";
+
+/// A whole answer.
+pub(super) fn message(answer: &CollectedAnswer) -> Value {
+    let CollectedAnswer { model, items, end } = answer;
+    let has_calls = items.iter().any(|item| matches!(item, AnswerItem::ToolCall(_)));
+    let blocks: Vec<_> = items.iter().map(|item| block(item, true)).collect();
+    let mut message = begun(model, usage(end.usage, end.cached_tokens));
+    message["content"] = blocks.into();
+    for (member, value) in stop(end, has_calls) {
+        message[member] = value;
+    }
+    message
+}
+
+/// An answer of which nothing has been said yet.
+pub(super) fn begun(model: &str, usage: Value) -> Value {
+    json!({
+        "id": format!("msg_{}", random_text(24)),
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": null,
+        "stop_sequence": null,
+        "stop_details": null,
+        "container": null,
+        "usage": usage,
+    })
+}
+
+/// A content block; where it is not whole, its beginning.
+pub(super) fn block(item: &AnswerItem, is_whole: bool) -> Value {
+    match item {
+        AnswerItem::Text(text) => json!({ "type": "text", "text": text, "citations": null }),
+        AnswerItem::Thinking(thoughts) => {
+            let signature = if is_whole { SIGNATURE } else { "" };
+            json!({ "type": "thinking", "thinking": thoughts, "signature": signature })
+        }
+        AnswerItem::ToolCall(call) => {
+            // A model may write what is no JSON: whoever runs the tool is to see it, and can tell the model.
+            let input = || {
+                let input = serde_json::from_str(&call.arguments).ok();
+                let input = input.filter(Value::is_object);
+                input.unwrap_or_else(|| json!({ "arguments": call.arguments }))
+            };
+            let input = if is_whole { input() } else { json!({}) };
+            json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": input,
+                "caller": { "type": "direct" } })
+        }
+    }
+}
+
+/// Why it ended, and the stop sequence where one ended it and the model server tells which.
+pub(super) fn stop(end: &AnswerEnd, has_calls: bool) -> [(&'static str, Value); 2] {
+    let mut sequence = None;
+    let reason = match end.finish {
+        FinishReason::Length => "max_tokens",
+        FinishReason::ContentFilter => "refusal",
+        FinishReason::ToolCalls => "tool_use",
+        _ if has_calls => "tool_use",
+        _ if end.stop_sequence.is_some() => {
+            sequence.clone_from(&end.stop_sequence);
+            "stop_sequence"
+        }
+        _ => "end_turn",
+    };
+    [("stop_reason", reason.into()), ("stop_sequence", json!(sequence))]
+}
+
+/// The cost in tokens. All kinds of input together are the prompt, at least 1 of them not from a cache.
+pub(super) fn usage(usage: Usage, cached_tokens: u64) -> Value {
+    let prompt = usage.prompt_tokens.max(1);
+    let cached = cached_tokens.min(prompt - 1);
+    json!({
+        "input_tokens": prompt - cached,
+        // Model servers do not tell.
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached,
+        "output_tokens": usage.completion_tokens,
+        "cache_creation": null,
+        "inference_geo": null,
+        "output_tokens_details": null,
+        "server_tool_use": null,
+        "service_tier": null,
+    })
+}

@@ -1,0 +1,103 @@
+//! What all APIs without sessions share: reading large bodies, starting the completion, and writing its stream.
+//!
+//! Each API translates its request into a [`CompletionRequest`], and writes the chunks of the answer with a [`StreamWriter`]
+//! or from a [`CollectedAnswer`]. Queue, limits, quota, retries and accounting are the completion's.
+
+use std::{collections::HashSet, time::Instant};
+
+use axum::response::Response;
+use common::{errors::ApiError, http::Deadline};
+use futures_util::future::BoxFuture;
+use utoipa::openapi::{OpenApi, PathItem};
+
+use crate::{
+    error::ChatError,
+    generation::stateless::{Completion, CompletionRequest},
+    state::AppState,
+};
+
+pub mod any_case;
+pub mod body;
+pub mod checks;
+pub mod collected_answer;
+pub mod content;
+pub mod errors;
+pub mod members;
+pub mod sse;
+pub mod stream;
+
+pub use self::{
+    body::{BodyMemory, InferenceBody},
+    collected_answer::{AnswerEnd, AnswerItem, CollectedAnswer},
+    stream::StreamWriter,
+};
+
+/// A running completion and what ends it from outside.
+pub struct InferenceCall {
+    completion: Completion,
+    /// Resolves when the caller's credential is revoked.
+    revoked: BoxFuture<'static, ApiError>,
+    started: Instant,
+}
+
+impl InferenceCall {
+    /// Starts the completion. `memory` is what its body holds, given back when it has ended.
+    ///
+    /// # Errors
+    /// Those of the completion that are known before the model is asked.
+    pub fn start(
+        app: &AppState,
+        request: CompletionRequest,
+        memory: BodyMemory,
+    ) -> Result<Self, ApiError> {
+        // From here on: the body may have taken its time.
+        let Deadline(deadline) = Deadline::from_now();
+        let revoked = app.until_revoked(&request.identity);
+        let completion = app.completions.start(request, memory, deadline)?;
+        Ok(Self { completion, revoked, started: Instant::now() })
+    }
+
+    /// The model that is asked first.
+    pub fn model(&self) -> &str {
+        self.completion.model()
+    }
+
+    /// Our estimate of the prompt, in tokens; at least 1.
+    pub fn prompt_estimate(&self) -> u64 {
+        self.completion.prompt_estimate().max(1)
+    }
+
+    /// Waits for the end and returns the answer.
+    ///
+    /// # Errors
+    /// What ended the completion without an answer, and the end of the caller's credential.
+    pub async fn collect(mut self) -> Result<CollectedAnswer, ApiError> {
+        tokio::select! {
+            answer = CollectedAnswer::of(&mut self.completion) => Ok(answer?),
+            error = &mut self.revoked => Err(error),
+        }
+    }
+
+    /// Streams the answer. The status is decided within a few seconds; after that a failure is told inside the stream.
+    ///
+    /// # Errors
+    /// What ends the completion before its first chunk, where that comes in time.
+    pub async fn stream<W: StreamWriter>(self, writer: W) -> Result<Response, ApiError> {
+        stream::respond(self, writer).await
+    }
+}
+
+/// The error of a completion that was lost, which only a panic can cause.
+pub fn lost() -> ApiError {
+    ChatError::Broken.into()
+}
+
+/// The paths whose bodies may be large: every `POST` of the APIs without sessions.
+pub fn large_body_paths(document: &OpenApi) -> HashSet<String> {
+    let is_large = |item: &PathItem| {
+        let mut tags = item.post.iter().flat_map(|operation| operation.tags.iter().flatten());
+        tags.any(|tag| ["openai", "anthropic", "ollama"].contains(&tag.as_str()))
+    };
+    let paths = document.paths.paths.iter();
+    paths.filter(|(_, item)| is_large(item)).map(|(path, _)| path.clone()).collect()
+}

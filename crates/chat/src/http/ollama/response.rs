@@ -1,0 +1,229 @@
+//! An answer in lines of JSON, or as one document.
+
+use std::{slice, time::Instant};
+
+use axum::http::HeaderValue;
+use common::{clock, errors::ApiError};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    domain::FinishReason,
+    http::{
+        inference::{
+            AnswerEnd, AnswerItem, CollectedAnswer, StreamWriter, collected_answer::merged,
+        },
+        ollama::ErrorText,
+    },
+    llm::ToolCall,
+};
+
+/// Writes the answer to one request: of `/api/chat`, or of `/api/generate`.
+#[derive(Debug)]
+pub(super) struct AnswerWriter {
+    is_chat: bool,
+    model: String,
+    started: Instant,
+    first_token: Option<Instant>,
+    calls: usize,
+}
+
+impl AnswerWriter {
+    pub(super) fn new(is_chat: bool, model: String) -> Self {
+        Self { is_chat, model, started: Instant::now(), first_token: None, calls: 0 }
+    }
+
+    /// The document of an answer that was not streamed.
+    pub(super) fn whole(mut self, answer: CollectedAnswer) -> Value {
+        let (text, thoughts, calls) = merged(answer.items);
+        let document = self.document(&text, &thoughts, &calls);
+        self.finished(document, &answer.end)
+    }
+
+    /// The answer to a request to load the model, or to unload it, which is done for no caller.
+    pub(super) fn loaded(mut self, unloads: bool) -> Value {
+        let mut document = self.document("", "", &[]);
+        document["done"] = true.into();
+        document["done_reason"] = if unloads { "unload" } else { "load" }.into();
+        document
+    }
+
+    fn document(&mut self, text: &str, thinking: &str, calls: &[ToolCall]) -> Value {
+        let mut document = json!({
+            "model": self.model,
+            "created_at": clock::rfc3339(clock::now_ms()),
+        });
+        let mut said = Map::new();
+        if self.is_chat {
+            said.insert("role".to_owned(), "assistant".into());
+        }
+        let name = if self.is_chat { "content" } else { "response" };
+        said.insert(name.to_owned(), text.into());
+        if !thinking.is_empty() {
+            said.insert("thinking".to_owned(), thinking.into());
+        }
+        if !calls.is_empty() {
+            let calls: Vec<_> = calls.iter().map(|call| self.call(call)).collect();
+            said.insert("tool_calls".to_owned(), calls.into());
+        }
+        match &mut document {
+            Value::Object(members) if !self.is_chat => members.extend(said),
+            _ => document["message"] = said.into(),
+        }
+        document["done"] = false.into();
+        document
+    }
+
+    fn call(&mut self, call: &ToolCall) -> Value {
+        let arguments: Map<String, Value> =
+            serde_json::from_str(&call.arguments).unwrap_or_default();
+        let function = json!({ "index": self.calls, "name": call.name, "arguments": arguments });
+        self.calls += 1;
+        json!({ "id": call.id, "function": function })
+    }
+
+    /// Adds why it ended and what it cost. A tool call ends with `stop` as well; waiting counts as loading.
+    fn finished(&self, mut document: Value, end: &AnswerEnd) -> Value {
+        // Clients divide by these.
+        let nanos = |from: Instant, to: Instant| {
+            u64::try_from((to - from).as_nanos()).unwrap_or(u64::MAX).max(1)
+        };
+        let now = Instant::now();
+        let first = self.first_token.unwrap_or(now);
+        let is_cut = end.finish == FinishReason::Length;
+        document["done"] = true.into();
+        document["done_reason"] = if is_cut { "length" } else { "stop" }.into();
+        for (name, number) in [
+            ("total_duration", nanos(self.started, now)),
+            ("load_duration", nanos(self.started, first)),
+            ("prompt_eval_count", end.usage.prompt_tokens),
+            ("prompt_eval_duration", nanos(self.started, first)),
+            ("eval_count", end.usage.completion_tokens),
+            ("eval_duration", nanos(first, now)),
+        ] {
+            document[name] = number.into();
+        }
+        document
+    }
+}
+
+impl StreamWriter for AnswerWriter {
+    const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+    fn started(&mut self, _model: String, _out: &mut String) {
+        self.first_token = Some(Instant::now());
+    }
+
+    fn grow(&mut self, piece: &AnswerItem, out: &mut String) {
+        let line = match piece {
+            AnswerItem::Thinking(text) => self.document("", text, &[]),
+            AnswerItem::Text(text) => self.document(text, "", &[]),
+            AnswerItem::ToolCall(call) => self.document("", "", slice::from_ref(call)),
+        };
+        write_line(&line, out);
+    }
+
+    fn finish(&mut self, end: AnswerEnd, out: &mut String) {
+        let line = self.document("", "", &[]);
+        write_line(&self.finished(line, &end), out);
+    }
+
+    /// Clients take every line for a part of the answer, so there is none.
+    fn keep_alive(&self, _out: &mut String) {}
+
+    fn fail(&mut self, error: &ApiError, out: &mut String) {
+        write_line(&json!(ErrorText::new(&error.detail, &error.errors)), out);
+    }
+}
+
+fn write_line(line: &Value, out: &mut String) {
+    out.push_str(&format!("{line}\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{domain::Usage, http::inference::stream::ItemStream, llm::Chunk};
+
+    fn end(finish: FinishReason) -> Chunk {
+        Chunk::End {
+            finish,
+            usage: Some(Usage { prompt_tokens: 2, completion_tokens: 3 }),
+            cached_tokens: 0,
+            stop_sequence: None,
+        }
+    }
+
+    fn lines(is_chat: bool, chunks: Vec<Chunk>) -> Vec<Value> {
+        let writer = AnswerWriter::new(is_chat, "m".to_owned());
+        let (mut writer, mut out) = (ItemStream::new(writer), String::new());
+        let last = chunks.into_iter().map(|chunk| writer.write(chunk, &mut out)).last();
+        assert_eq!(last, Some(true));
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_chat_streams_messages_and_ends_with_counts() {
+        let call = ToolCall {
+            id: "c".to_owned(),
+            name: "f".to_owned(),
+            arguments: r#"{"a":1}"#.to_owned(),
+        };
+        let chunks = vec![
+            Chunk::Thinking("Hm.".to_owned()),
+            Chunk::Text("Yes.".to_owned()),
+            Chunk::ToolCall(call.clone()),
+            Chunk::ToolCall(call),
+            end(FinishReason::ToolCalls),
+        ];
+        let lines = lines(true, chunks);
+        assert_eq!(
+            lines[0]["message"],
+            json!({ "role": "assistant", "content": "", "thinking": "Hm." })
+        );
+        assert_eq!(lines[1]["message"], json!({ "role": "assistant", "content": "Yes." }));
+        let function = json!({ "index": 1, "name": "f", "arguments": { "a": 1 } });
+        assert_eq!(
+            lines[3]["message"]["tool_calls"][0],
+            json!({ "id": "c", "function": function })
+        );
+        let last = &lines[4];
+        assert_eq!((&last["done"], &last["done_reason"]), (&json!(true), &json!("stop")));
+        assert_eq!((&last["prompt_eval_count"], &last["eval_count"]), (&json!(2), &json!(3)));
+        let names = ["total_duration", "load_duration", "prompt_eval_duration", "eval_duration"];
+        assert!(names.iter().all(|name| last[*name].as_u64().is_some_and(|nanos| nanos > 0)));
+        assert_eq!(lines[0].get("done_reason"), None);
+    }
+
+    #[test]
+    fn generate_streams_texts_and_a_failure_is_a_line() {
+        let chunks = vec![Chunk::Text("a".to_owned()), end(FinishReason::Length)];
+        let lines = lines(false, chunks);
+        assert_eq!((&lines[0]["response"], lines[0].get("message")), (&json!("a"), None));
+        assert_eq!(lines[1]["done_reason"], "length");
+        let mut out = String::new();
+        let error = ApiError::new(common::errors::Code::LlmFailed, "It failed.");
+        AnswerWriter::new(true, "m".to_owned()).fail(&error, &mut out);
+        assert_eq!(out, "{\"error\":\"It failed.\"}\n");
+    }
+
+    #[test]
+    fn a_whole_answer_holds_what_the_lines_would() {
+        let answer = CollectedAnswer {
+            items: vec![
+                AnswerItem::Thinking("Hm.".to_owned()),
+                AnswerItem::Text("Yes.".to_owned()),
+            ],
+            ..CollectedAnswer::default()
+        };
+        let whole = AnswerWriter::new(false, "m".to_owned()).whole(answer);
+        assert_eq!((&whole["response"], &whole["thinking"]), (&json!("Yes."), &json!("Hm.")));
+        assert_eq!(whole["done"], true);
+        let loaded = AnswerWriter::new(true, "m".to_owned()).loaded(true);
+        assert_eq!(
+            (&loaded["done_reason"], &loaded["message"]["content"]),
+            (&json!("unload"), &json!(""))
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! The Responses API, without what is stored: agents send the whole conversation with every request.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use common::{
+    errors::{ApiError, Code},
+    http::RequestId,
+    identity::Identity,
+};
+
+use crate::{
+    http::{
+        inference::{InferenceBody, InferenceCall},
+        openai::{
+            error::{ErrorBody, body},
+            responses::{object::ResponseObject, request::CreateResponse, stream::ResponseWriter},
+        },
+    },
+    state::AppState,
+};
+
+mod input;
+mod object;
+mod request;
+mod stream;
+
+/// Answers a conversation, whole or streamed. Nothing of it is kept: `store: true` is answered as `store: false`.
+#[utoipa::path(
+    post, path = "/v1/responses", tag = "openai",
+    request_body = CreateResponse,
+    responses(
+        (status = 200, description = "The response: whole, or as events.", content((Object = "application/json"), (Object = "text/event-stream"))),
+        (status = "default", description = "An error.", body = ErrorBody),
+    ),
+)]
+pub async fn create(
+    State(app): State<Arc<AppState>>,
+    identity: Identity,
+    request_id: RequestId,
+    InferenceBody { value, memory }: InferenceBody<CreateResponse>,
+) -> Result<Response, ApiError> {
+    let is_streamed = value.stream.unwrap_or(false);
+    let mut response = ResponseObject::of(&value);
+    let request = value.checked(identity, request_id.0)?;
+    let call = InferenceCall::start(&app, request, memory)?;
+    response.set("model", call.model());
+    let writer = ResponseWriter::new(response);
+    if is_streamed {
+        return call.stream(writer).await;
+    }
+    Ok(Json(writer.whole(call.collect().await?)).into_response())
+}
+
+/// Clients that try a WebSocket first post at once after a 426, and only after many tries for any other status.
+pub async fn refuse_upgrade(headers: HeaderMap) -> Response {
+    let is_websocket = headers
+        .get(header::UPGRADE)
+        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !is_websocket {
+        let allow = HeaderValue::from_static("POST");
+        let error = ApiError::new(
+            Code::MethodNotAllowed,
+            "Responses are made with POST; they are not stored, so that none can be listed.",
+        );
+        return error.header(header::ALLOW, allow).into_response();
+    }
+    let detail = "There is no WebSocket here: send the request with POST.";
+    let refusal = Json(body(Code::InvalidRequest, detail, &[]));
+    (StatusCode::UPGRADE_REQUIRED, refusal).into_response()
+}

@@ -1,0 +1,173 @@
+//! Thoughts inside the text: an answer that begins with `<think>` has its thoughts up to `</think>`. Servers that do not know
+//! a model's template leave the tags where they are; elsewhere in an answer they are text.
+
+use crate::llm::Chunk;
+
+const OPEN: &str = "<think>";
+const CLOSE: &str = "</think>";
+
+/// Tells thoughts and text apart, wherever the chunks are cut.
+#[derive(Debug, Default)]
+pub(super) struct ThinkTags {
+    state: TagState,
+    /// What may turn out to be a part of a tag.
+    held: String,
+}
+
+#[derive(Debug, Default, PartialEq)]
+enum TagState {
+    /// Only white space has come.
+    #[default]
+    Beginning,
+    Thinking,
+    /// White space between the thoughts and the answer is dropped.
+    AfterThoughts,
+    Answer,
+}
+
+impl ThinkTags {
+    /// Replaces the text of these chunks by thoughts and text.
+    pub(super) fn separate(&mut self, chunks: &mut Vec<Chunk>) {
+        let is_text = |chunk: &Chunk| matches!(chunk, Chunk::Text(_));
+        if self.state == TagState::Answer || !chunks.iter().any(is_text) && self.held.is_empty() {
+            return;
+        }
+        for chunk in std::mem::take(chunks) {
+            match chunk {
+                Chunk::Text(text) => self.push(&text, chunks),
+                Chunk::ToolCall(_) | Chunk::End { .. } => {
+                    self.flush(chunks);
+                    chunks.push(chunk);
+                }
+                // A server that tells thoughts by itself leaves no tags.
+                Chunk::Thinking(_) if self.state == TagState::Beginning => {
+                    self.flush(chunks);
+                    self.state = TagState::Answer;
+                    chunks.push(chunk);
+                }
+                other => chunks.push(other),
+            }
+        }
+    }
+
+    fn push(&mut self, text: &str, out: &mut Vec<Chunk>) {
+        self.held.push_str(text);
+        loop {
+            match self.state {
+                TagState::Beginning => {
+                    let begun = self.held.trim_start();
+                    if let Some(rest) = begun.strip_prefix(OPEN) {
+                        self.held = rest.to_owned();
+                        self.state = TagState::Thinking;
+                        continue;
+                    }
+                    if OPEN.starts_with(begun) {
+                        return;
+                    }
+                    self.state = TagState::Answer;
+                }
+                TagState::Thinking => {
+                    if let Some((thoughts, rest)) = self.held.split_once(CLOSE) {
+                        emit(thoughts, Chunk::Thinking, out);
+                        self.held = rest.to_owned();
+                        self.state = TagState::AfterThoughts;
+                        continue;
+                    }
+                    let kept = partial_tag(&self.held);
+                    let end = self.held.len() - kept;
+                    emit(&self.held[..end], Chunk::Thinking, out);
+                    self.held.drain(..end);
+                    return;
+                }
+                TagState::AfterThoughts => {
+                    let rest = self.held.trim_start();
+                    if rest.is_empty() {
+                        self.held.clear();
+                        return;
+                    }
+                    self.held = rest.to_owned();
+                    self.state = TagState::Answer;
+                }
+                TagState::Answer => {
+                    emit(&std::mem::take(&mut self.held), Chunk::Text, out);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives out what was held back, since no more of a tag can come.
+    fn flush(&mut self, out: &mut Vec<Chunk>) {
+        let held = std::mem::take(&mut self.held);
+        match self.state {
+            TagState::Thinking => emit(&held, Chunk::Thinking, out),
+            _ => emit(&held, Chunk::Text, out),
+        }
+    }
+}
+
+fn emit(text: &str, chunk: fn(String) -> Chunk, out: &mut Vec<Chunk>) {
+    if !text.is_empty() {
+        out.push(chunk(text.to_owned()));
+    }
+}
+
+/// The length of the longest end of the text that is a beginning of the closing tag.
+fn partial_tag(text: &str) -> usize {
+    (1..CLOSE.len()).rev().find(|&length| text.ends_with(&CLOSE[..length])).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::FinishReason;
+
+    /// The thoughts and the text of an answer that comes in these pieces.
+    fn separated<'a>(pieces: impl IntoIterator<Item = &'a str>) -> (String, String) {
+        let (mut tags, mut thoughts, mut text) =
+            (ThinkTags::default(), String::new(), String::new());
+        let end = Chunk::End {
+            finish: FinishReason::Stop,
+            usage: None,
+            cached_tokens: 0,
+            stop_sequence: None,
+        };
+        let pieces = pieces.into_iter().map(|piece| Chunk::Text(piece.to_owned()));
+        for chunk in pieces.chain([end]) {
+            let mut chunks = vec![chunk];
+            tags.separate(&mut chunks);
+            for chunk in chunks {
+                match chunk {
+                    Chunk::Thinking(piece) => thoughts.push_str(&piece),
+                    Chunk::Text(piece) => text.push_str(&piece),
+                    _ => {}
+                }
+            }
+        }
+        (thoughts, text)
+    }
+
+    #[test]
+    fn thoughts_are_found_wherever_the_chunks_are_cut() {
+        let cases = [
+            ("<think>a < b</think>\n\nYes.", "a < b", "Yes."),
+            (" \n<think>é</think>x</think>", "é", "x</think>"),
+            ("<think>unfinished </thi", "unfinished </thi", ""),
+            ("<think></think>x", "", "x"),
+            ("a<think>b</think>", "", "a<think>b</think>"),
+            ("<thinking>", "", "<thinking>"),
+            ("  <thi", "", "  <thi"),
+            ("", "", ""),
+        ];
+        for (whole, thoughts, text) in cases {
+            let expected = (thoughts.to_owned(), text.to_owned());
+            assert_eq!(separated([whole]), expected, "{whole:?}");
+            let cuts = whole.char_indices().map(|(at, _)| whole.split_at(at));
+            for (first, second) in cuts {
+                assert_eq!(separated([first, second]), expected, "{first:?} {second:?}");
+            }
+            let singly = whole.char_indices().map(|(at, c)| &whole[at..at + c.len_utf8()]);
+            assert_eq!(separated(singly), expected, "{whole:?} by character");
+        }
+    }
+}

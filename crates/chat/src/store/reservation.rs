@@ -1,0 +1,129 @@
+//! Tokens held of a user's day, as they are entered, and settled exactly once.
+
+use std::{ops::Range, time::Duration};
+
+use common::store::{Bytes, Check, Op, StoreError, Txn};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    domain::{OpenTurn, Usage},
+    store::{
+        Context,
+        codec::encode,
+        counters::{count, hold, release},
+        keys::Keys,
+    },
+};
+
+/// How long a user's entries are kept after the last one was made: longer than any day counts.
+const ENTRY_TTL: Duration = Duration::from_secs(48 * 3600);
+
+/// Fewest tokens to which a quota limits an answer: where less is left, nothing is begun.
+const SHORTEST_ANSWER: u64 = 256;
+
+/// Tokens held of a day's quota.
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    /// Never used twice.
+    pub id: String,
+    /// The day on which it counts (`YYYYMMDD`, UTC).
+    pub day: String,
+    pub tokens: u64,
+    /// How many of them are the prompt's: what is counted if nobody is left to say what was used.
+    pub prompt: u64,
+}
+
+/// What is stored of a reservation.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) day: String,
+    pub(super) tokens: u64,
+    pub(super) prompt: u64,
+}
+
+/// How a reservation is entered in a transaction: which of its checks guards the quota.
+pub(super) struct Entered {
+    pub(super) quota_check: Option<usize>,
+}
+
+impl Reservation {
+    pub fn of_turn(open: &OpenTurn) -> Self {
+        Self {
+            id: open.id.to_string(),
+            day: open.day.clone(),
+            tokens: open.reserved,
+            prompt: open.prompt,
+        }
+    }
+
+    /// The same with an answer for which `left` tokens of the quota are enough; `None` where that would be too short to begin.
+    pub(super) fn fitted(&self, left: u64) -> Option<Self> {
+        let answer = left.saturating_sub(self.prompt);
+        let fits = self.tokens <= left;
+        (fits || answer >= SHORTEST_ANSWER)
+            .then(|| Self { tokens: self.tokens.min(left), ..self.clone() })
+    }
+
+    fn entry(&self) -> Result<Bytes, StoreError> {
+        let Self { day, tokens, prompt, .. } = self;
+        encode(&Entry { day: day.clone(), tokens: *tokens, prompt: *prompt })
+    }
+
+    /// Adds what makes the entry and its lease.
+    pub(super) fn enter(
+        &self,
+        context: &Context,
+        keys: &Keys,
+        quota: Option<u64>,
+        txn: &mut Txn,
+    ) -> Result<Entered, StoreError> {
+        txn.ops.extend([
+            context.lease_op(keys, &self.id),
+            Op::FieldSet(keys.reservations(), self.id.clone(), self.entry()?),
+            Op::Expire(keys.reservations(), Some(ENTRY_TTL)),
+        ]);
+        let quota_check = hold(keys, &self.day, self.tokens, quota, txn);
+        Ok(Entered { quota_check })
+    }
+
+    /// Adds what replaces the tokens held by what was used, or by nothing where it never took place; returns the checks that fail
+    /// where somebody else has settled it, or the day no longer counts: then [`Self::leave`] is all that is left to do.
+    pub(super) fn settle(
+        &self,
+        keys: &Keys,
+        usage: Option<Usage>,
+        txn: &mut Txn,
+    ) -> Result<Range<usize>, StoreError> {
+        let first = txn.checks.len();
+        txn.checks.extend([
+            self.is_held(keys)?,
+            // The usage of an erased account is gone, and stays so; nothing is subtracted from a counter that is gone.
+            Check::Exists(keys.usage(&self.day)),
+        ]);
+        txn.ops.extend(self.leave(keys));
+        match usage {
+            Some(usage) => txn.ops.extend(count(keys, &self.day, self.tokens, usage)),
+            None => txn.ops.extend(release(keys, &self.day, self.tokens)),
+        }
+        Ok(first..txn.checks.len())
+    }
+
+    /// That it is not settled yet.
+    pub(super) fn is_held(&self, keys: &Keys) -> Result<Check, StoreError> {
+        Ok(Check::FieldEquals(keys.reservations(), self.id.clone(), self.entry()?))
+    }
+
+    pub(super) fn leave(&self, keys: &Keys) -> [Op; 2] {
+        [Op::Delete(keys.lease(&self.id)), Op::FieldDelete(keys.reservations(), self.id.clone())]
+    }
+}
+
+impl Context {
+    pub(super) fn lease_op(&self, keys: &Keys, id: &str) -> Op {
+        Op::Set {
+            key: keys.lease(id),
+            value: Bytes::copy_from_slice(self.instance.as_bytes()),
+            ttl: Some(self.lease),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Reads the states of accounts, and caches them for as long as a caller allows.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use quick_cache::sync::Cache;
+
+use super::{
+    Credential, Owner, UserId,
+    account::{self, AccountState},
+};
+use crate::{
+    clock::Clock,
+    store::{Read, Store, StoreError},
+};
+
+const CACHED_ACCOUNTS: usize = 20_000;
+/// States that are read in one pipeline: no small call waits long behind it.
+const BATCH: usize = 256;
+
+pub(super) struct AccountStates {
+    store: Store,
+    /// With when each was read.
+    cache: Cache<UserId, (Instant, Arc<AccountState>)>,
+}
+
+/// What one read found.
+pub(super) struct StateSnapshot {
+    pub(super) state: Arc<AccountState>,
+    /// What decides on the credential beside the state.
+    pub(super) evidence: Option<Bytes>,
+    /// Unix seconds, by the store's clock.
+    pub(super) now: i64,
+}
+
+impl AccountStates {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, cache: Cache::new(CACHED_ACCOUNTS) }
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        self.store.clock()
+    }
+
+    /// The state, if it was read within that time.
+    pub(super) fn cached(&self, user: &UserId, max_age: Duration) -> Option<Arc<AccountState>> {
+        let (read_at, state) = self.cache.get(user)?;
+        (read_at.elapsed() < max_age).then_some(state)
+    }
+
+    pub(super) async fn read_alone(
+        &self,
+        user: &UserId,
+        deadline: Instant,
+    ) -> Result<Arc<AccountState>, StoreError> {
+        let owner = Owner { user: user.clone(), generation: 0 };
+        let found = self.read(&owner, &Credential::Open, deadline).await?;
+        Ok(found.state)
+    }
+
+    /// The states of these users, as far as they can be read now, in one round trip to each node for many of them.
+    pub(super) async fn read_each(
+        &self,
+        users: HashSet<UserId>,
+    ) -> HashMap<UserId, Arc<AccountState>> {
+        let mut states = HashMap::new();
+        let users: Vec<UserId> = users.into_iter().collect();
+        for batch in users.chunks(BATCH) {
+            let reads = batch.iter().map(|user| Read::Fields(account::state(user))).collect();
+            let read_at = Instant::now();
+            let found = self.store.read_each(reads).await.unwrap_or_default();
+            for (user, found) in batch.iter().zip(found) {
+                if let Ok(mut found) = found {
+                    let state = self.keep(user, read_at, &found.fields(0));
+                    states.insert(user.clone(), state);
+                }
+            }
+        }
+        states
+    }
+
+    /// The account's state and what else decides on the credential, at one moment.
+    pub(super) async fn read(
+        &self,
+        owner: &Owner,
+        credential: &Credential,
+        deadline: Instant,
+    ) -> Result<StateSnapshot, StoreError> {
+        let mut reads = vec![Read::Fields(account::state(&owner.user))];
+        reads.extend(account::evidence(owner, credential));
+        // The age counts from before the read: what is changed while it runs may be missing in it.
+        let read_at = Instant::now();
+        let mut snapshot = self.store.by(deadline).read(reads).await?;
+        let state = self.keep(&owner.user, read_at, &snapshot.fields(0));
+        Ok(StateSnapshot { state, evidence: snapshot.value(1), now: snapshot.now.div_euclid(1000) })
+    }
+
+    fn keep(
+        &self,
+        user: &UserId,
+        read_at: Instant,
+        fields: &HashMap<String, Bytes>,
+    ) -> Arc<AccountState> {
+        let state = Arc::new(AccountState::read(fields));
+        // Of two reads that overlap, the one that began later stays.
+        let cached = self.cache.get(user);
+        if cached.is_none_or(|(at, _)| at <= read_at) {
+            self.cache.insert(user.clone(), (read_at, Arc::clone(&state)));
+        }
+        state
+    }
+}

@@ -1,0 +1,301 @@
+//! One Redis server: its connections, its circuit breaker, and the background look at it.
+
+use std::{
+    sync::{Arc, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, Value};
+
+use super::{
+    replication::{self, Replication, Step},
+    reply::{self, Failure, failure},
+};
+use crate::{
+    clients::redis::{Connector, Expected, Link, address::host_and_port},
+    store::circuit_breaker::CircuitBreaker,
+};
+
+/// How often a server is looked at, so that a half-open connection is noticed and a server that is back is found.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often while it does not answer or is not there.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+
+/// One Redis server. A frozen one costs its own callers a wait, and nobody else.
+pub(super) struct Node {
+    address: String,
+    expected: Expected,
+    connector: Connector,
+    /// For large answers: no small call waits behind them.
+    bulk: Connector,
+    replication: Replication,
+    breaker: CircuitBreaker,
+    problem: std::sync::Mutex<Option<String>>,
+}
+
+/// What goes to one server in one round trip.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request<'a> {
+    One(&'a Cmd),
+    /// Independent commands; each has an answer of its own, which may be an error.
+    Each(&'a Pipeline),
+    Bulk(&'a Pipeline),
+    /// Commands from MULTI to EXEC; the answer is EXEC's.
+    Transaction(&'a Pipeline),
+    /// A write that counts once every replica has it.
+    Replicated(Step<'a>),
+}
+
+impl Node {
+    pub(super) fn new(info: ConnectionInfo, expected: Expected) -> Result<Arc<Self>, RedisError> {
+        Ok(Arc::new(Self {
+            address: host_and_port(&info),
+            bulk: Connector::new(info.clone(), expected)?,
+            connector: Connector::new(info, expected)?,
+            expected,
+            replication: Replication::default(),
+            breaker: CircuitBreaker::new(Instant::now()),
+            problem: std::sync::Mutex::default(),
+        }))
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(super) fn was_away(&self, time: Duration) -> bool {
+        self.breaker.unreachable_within(time, Instant::now())
+    }
+
+    /// Sends a request and waits for its answers until `end`. `asking`: the slot is being moved here.
+    pub(super) async fn exchange(
+        &self,
+        request: Request<'_>,
+        asking: bool,
+        end: Instant,
+    ) -> Result<Vec<Value>, Failure> {
+        match request {
+            Request::Replicated(step) => {
+                let written = self.replication.write(&self.connector, step, asking, end);
+                Ok(vec![self.breaker.guard_waiting(end, written).await?])
+            }
+            request => self.breaker.guard(end, self.send(request, asking)).await,
+        }
+    }
+
+    /// How many replicas follow it; `None` where it is no master.
+    pub(super) async fn replicas(&self, end: Instant) -> Result<Option<usize>, Failure> {
+        Ok(replication::online_replicas(&self.info("replication", end).await?))
+    }
+
+    pub(super) async fn info(&self, section: &str, end: Instant) -> Result<String, Failure> {
+        let mut info = redis::cmd("INFO");
+        info.arg(section);
+        let answer = self.exchange(Request::One(&info), false, end).await?;
+        Ok(answer.into_iter().map(reply::text).collect())
+    }
+
+    async fn send(&self, request: Request<'_>, asking: bool) -> Result<Vec<Value>, Failure> {
+        let connector = match request {
+            Request::Bulk(_) => &self.bulk,
+            _ => &self.connector,
+        };
+        let link = connector.link().await?;
+        let values = self.send_checked(&link, request, asking).await;
+        let failure = match &values {
+            Ok(values) => values.iter().find_map(reply::failed),
+            Err(_) => None,
+        };
+        match failure.as_ref().or(values.as_ref().err()) {
+            Some(Failure::Lost(_)) => link.give_up(),
+            Some(Failure::Refuses(_)) => link.give_up_refusing(),
+            _ => {}
+        }
+        values
+    }
+
+    /// Sends a request, and behind it a word that must come back behind its answers. Where it does not, answers were lost or
+    /// doubled on the way, and these belong to another call, perhaps of another user: the connection is of no more use.
+    async fn send_checked(
+        &self,
+        link: &Link,
+        request: Request<'_>,
+        asking: bool,
+    ) -> Result<Vec<Value>, Failure> {
+        let word = link.next_word();
+        let mut echo = redis::cmd("PING");
+        echo.arg(&word);
+        let mut connection = link.connection.clone();
+        let disordered = || Failure::Lost("answers came out of order".to_owned());
+        let exchanged = futures_util::future::join(
+            self.send_on(link, request, asking),
+            connection.send_packed_command(&echo),
+        );
+        let (values, echoed) = tokio::select! {
+            biased;
+            // The last answer of a connection that has lost one never comes.
+            () = link.disordered.cancelled() => return Err(disordered()),
+            exchanged = exchanged => exchanged,
+        };
+        match echoed {
+            Ok(Value::BulkString(echoed)) if echoed == word.as_bytes() => values,
+            // A server that does not take the word says so to everybody; what is wrong is in the answers.
+            // One that cannot save refuses PING as it refuses writes, and answers reads.
+            Ok(Value::ServerError(error))
+                if values.is_err() || matches!(error.code(), "MISCONF" | "LOADING") =>
+            {
+                values
+            }
+            Ok(_) => {
+                link.disordered.cancel();
+                Err(disordered())
+            }
+            Err(error) => values.and(Err(failure(&error))),
+        }
+    }
+
+    async fn send_on(
+        &self,
+        link: &Link,
+        request: Request<'_>,
+        asking: bool,
+    ) -> Result<Vec<Value>, Failure> {
+        let mut connection = link.connection.clone();
+        let values = match (request, asking) {
+            (Request::Each(commands) | Request::Bulk(commands), false)
+            | (Request::Transaction(commands), false) => {
+                connection.send_packed_commands(commands, 0, commands.len()).await
+            }
+            (Request::One(cmd), false) => {
+                connection.send_packed_command(cmd).await.map(|value| vec![value])
+            }
+            (Request::One(cmd), true) => {
+                let pipeline = with_asking([cmd].into_iter(), true);
+                connection.send_packed_commands(&pipeline, 1, 1).await
+            }
+            (Request::Each(pipeline) | Request::Bulk(pipeline), true) => {
+                let pipeline = with_asking(pipeline.cmd_iter(), true);
+                let values = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+                values.map(|values| values.into_iter().skip(1).step_by(2).collect())
+            }
+            // The flag holds until EXEC.
+            (Request::Transaction(pipeline), true) => {
+                let pipeline = with_asking(pipeline.cmd_iter(), false);
+                connection.send_packed_commands(&pipeline, 1, pipeline.len() - 1).await
+            }
+            (Request::Replicated(_), _) => return Err(reply::unexpected().into()),
+        };
+        let mut values = values.map_err(|error| failure(&error))?;
+        match (request, values.iter().find_map(reply::failed)) {
+            (Request::Each(_) | Request::Bulk(_), _) => Ok(values),
+            // What is wrong with a command of a transaction says more than EXEC does.
+            (_, Some(failure)) => Err(failure),
+            (Request::Transaction(_), None) => match values.pop() {
+                Some(Value::Array(answers)) => Ok(answers),
+                _ => Err(reply::unexpected().into()),
+            },
+            (_, None) => Ok(values),
+        }
+    }
+
+    /// Checks the server's health until the node is dropped; opens and closes the breaker, so that callers seldom pay for finding
+    /// out. `changed` is called when the server begins or ceases to answer.
+    pub(super) async fn watch(node: Weak<Self>, changed: impl Fn(&Self)) {
+        loop {
+            let Some(node) = node.upgrade() else { return };
+            let was_healthy = node.problem().is_none();
+            node.look().await;
+            let is_healthy = node.problem().is_none();
+            if is_healthy != was_healthy {
+                changed(&node);
+            }
+            drop(node);
+            tokio::time::sleep(if is_healthy { LOOK_EVERY } else { LOOK_AGAIN }).await;
+        }
+    }
+
+    async fn look(&self) {
+        let begun = Instant::now();
+        // In time for the next look: while this task lives, callers need not try what is frozen.
+        self.breaker.reserve_probe(begun + LOOK_LIMIT + 2 * LOOK_AGAIN);
+        let looks = futures_util::future::join(
+            tokio::time::timeout(LOOK_LIMIT, self.ping_unguarded()),
+            self.give_up_silent_links(),
+        );
+        let problem = match looks.await.0 {
+            Ok(result) => {
+                self.breaker.record_reply();
+                result.err().map(reply::reason)
+            }
+            Err(_) => {
+                self.breaker.record_timeout(begun, Instant::now());
+                Some("no answer in time".to_owned())
+            }
+        };
+        if problem.is_some() {
+            self.breaker.record_unreachable(Instant::now());
+        }
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
+    pub(super) fn problem(&self) -> Option<String> {
+        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        problem.clone()
+    }
+
+    /// A sign of life; of a cluster's node also that it serves its slots.
+    pub(super) async fn ping(&self, end: Instant) -> Result<(), Failure> {
+        self.breaker.guard(end, self.ping_unguarded()).await
+    }
+
+    async fn ping_unguarded(&self) -> Result<(), Failure> {
+        let mut ping = redis::cmd("PING");
+        if self.expected == Expected::ClusterNode {
+            ping = redis::cmd("CLUSTER");
+            ping.arg("INFO");
+        }
+        let answer = match self.send(Request::One(&ping), false).await {
+            Err(Failure::Lost(_)) => self.send(Request::One(&ping), false).await,
+            result => result,
+        }?;
+        let text = answer.into_iter().next().map(reply::text);
+        match text {
+            Some(text) if text.contains("cluster_state:fail") => {
+                Err(Failure::Again("CLUSTERDOWN the node says that its cluster is down".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Half-open or frozen: either way a new connection is as good, and a half-open one never mends.
+    async fn give_up_silent_links(&self) {
+        let ping = redis::cmd("PING");
+        let links = [&self.connector, &self.bulk].map(Connector::links);
+        let looks = links.into_iter().flatten().map(|link| {
+            let ping = &ping;
+            async move {
+                let mut connection = link.connection.clone();
+                let look = connection.send_packed_command(ping);
+                if tokio::time::timeout(LOOK_LIMIT, look).await.is_err() {
+                    link.give_up();
+                }
+            }
+        });
+        futures_util::future::join_all(looks).await;
+    }
+}
+
+/// The same commands, with ASKING before each, or before the first alone.
+fn with_asking<'a>(commands: impl Iterator<Item = &'a Cmd>, each: bool) -> Pipeline {
+    let mut pipeline = redis::pipe();
+    for (n, command) in commands.enumerate() {
+        if each || n == 0 {
+            pipeline.cmd("ASKING");
+        }
+        pipeline.add_command(command.clone());
+    }
+    pipeline
+}
