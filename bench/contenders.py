@@ -53,6 +53,8 @@ class Stage:
 
     def __init__(self, programs, out):
         self.programs, self.out = Path(programs), Path(out)
+        # Where `auth` and `chat` are started from: another folder for a contender that was built before.
+        self.services = self.programs
         self.mock = self.spawn("mock", [self.programs / "mock", f"127.0.0.1:{MOCK}"])
         self.wait(f"127.0.0.1:{MOCK}", "/api/tags")
 
@@ -133,10 +135,10 @@ class Stage:
         running = Running("chat", f"127.0.0.1:{CHAT}", "chat")
         running.processes["redis"] = self.redis()
         settings = self.settings(f"redis://127.0.0.1:{REDIS}/0")
-        running.processes["auth"] = self.spawn("auth", [self.programs / "auth"], **settings)
+        running.processes["auth"] = self.spawn("auth", [self.services / "auth"], **settings)
         self.wait(f"127.0.0.1:{AUTH}", "/readyz")
         begun = time.monotonic()
-        running.processes["chat"] = self.spawn("chat", [self.programs / "chat"], **settings)
+        running.processes["chat"] = self.spawn("chat", [self.services / "chat"], **settings)
         self.wait(running.address, "/readyz")
         running.ready_ms = (time.monotonic() - begun) * 1000
         return running
@@ -151,6 +153,16 @@ class Stage:
         running.processes["chat#2"] = self.spawn("chat-2", [self.programs / "chat"], **settings)
         self.wait(other, "/readyz")
         running.others = [other]
+        return running
+
+    def start_before(self):
+        """`chat` and `auth` of another build, from the folder BEFORE: what a change costs is seen in one run."""
+        self.services = Path(os.environ["BEFORE"]).resolve()
+        try:
+            running = self.start_chat()
+        finally:
+            self.services = self.programs
+        running.name = "before"
         return running
 
     def start_chatbot(self):

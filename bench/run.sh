@@ -5,6 +5,7 @@
 #
 #   bench/run.sh                         all contenders
 #   CONTENDERS=mock,chat bench/run.sh    some (mock, nginx, chat, chats, chatbot, fastapi); the mock is what the others are held against
+#   BEFORE=DIR CONTENDERS=mock,before,chat bench/run.sh   also the `auth` and `chat` in DIR, built before a change
 #   SECONDS_EACH=10 bench/run.sh         longer (3 seconds a figure otherwise)
 #   bench/run.sh passwords               an unknown user against a wrong password, and 64 logins at once (docs/security.md)
 #   OUT=DIR bench/run.sh                 where the raw figures and logs go (target/bench otherwise)

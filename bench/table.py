@@ -3,7 +3,7 @@
 import json
 import sys
 
-ORDER = ["mock", "nginx", "chat", "chats", "chatbot", "fastapi"]
+ORDER = ["mock", "nginx", "before", "chat", "chats", "chatbot", "fastapi"]
 
 
 def get(figures, *path):
@@ -155,7 +155,7 @@ def notes(results):
     ours = results.get("chat", {})
 
     def ratio(what, scenario, *path):
-        for other in ("nginx", "fastapi"):
+        for other in ("before", "nginx", "fastapi"):
             mine, theirs = get(ours, scenario, *path), get(results, other, scenario, *path)
             if mine and theirs:
                 yield f"- {what}: chat is {mine / theirs:.2f} times {other}"

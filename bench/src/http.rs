@@ -39,13 +39,7 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self {
-            next: Next::Status,
-            line: Vec::new(),
-            chunked: false,
-            length: 0,
-            status: 0,
-        }
+        Self { next: Next::Status, line: Vec::new(), chunked: false, length: 0, status: 0 }
     }
 }
 
@@ -159,10 +153,7 @@ impl Connection {
     pub async fn open(address: &str) -> io::Result<Self> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
-        Ok(Self {
-            socket,
-            buffer: vec![0; READ],
-        })
+        Ok(Self { socket, buffer: vec![0; READ] })
     }
 
     /// Sends those bytes as they are.
@@ -225,9 +216,7 @@ mod tests {
             for cut in 0..response.len() {
                 let (mut decoder, mut body) = (Decoder::default(), Vec::new());
                 for piece in [&response[..cut], &response[cut..]] {
-                    decoder
-                        .feed(piece.as_bytes(), |bytes| body.extend_from_slice(bytes))
-                        .unwrap();
+                    decoder.feed(piece.as_bytes(), |bytes| body.extend_from_slice(bytes)).unwrap();
                 }
                 assert_eq!(
                     (body.as_slice(), decoder.status, decoder.is_done()),

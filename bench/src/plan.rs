@@ -19,23 +19,14 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self {
-            tokens: 16,
-            gap: Duration::ZERO,
-            first: Duration::ZERO,
-        }
+        Self { tokens: 16, gap: Duration::ZERO, first: Duration::ZERO }
     }
 }
 
 impl Plan {
     /// The message that asks for it.
     pub fn message(&self) -> String {
-        format!(
-            "plan {} {} {} please",
-            self.tokens,
-            self.gap.as_micros(),
-            self.first.as_micros()
-        )
+        format!("plan {} {} {} please", self.tokens, self.gap.as_micros(), self.first.as_micros())
     }
 
     /// The last plan in a request: earlier ones are its history.
@@ -63,15 +54,10 @@ mod tests {
 
     #[test]
     fn the_last_plan_of_a_request_counts() {
-        let plan = Plan {
-            tokens: 3,
-            gap: Duration::from_micros(500),
-            first: Duration::from_millis(1),
-        };
-        let request = format!(
-            r#"{{"messages":["plan 9 9 9 please","{}"],"options":{{}}}}"#,
-            plan.message()
-        );
+        let plan =
+            Plan { tokens: 3, gap: Duration::from_micros(500), first: Duration::from_millis(1) };
+        let request =
+            format!(r#"{{"messages":["plan 9 9 9 please","{}"],"options":{{}}}}"#, plan.message());
         assert_eq!(Plan::of(request.as_bytes()), plan);
         assert_eq!(Plan::of(b"{}"), Plan::default());
     }

@@ -27,10 +27,7 @@ impl std::str::FromStr for Group {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, pids) = text.split_once('=').ok_or("name=pid,pid is wanted")?;
         let pids: Result<_, _> = pids.split(',').map(str::parse).collect();
-        Ok(Self {
-            name: name.to_owned(),
-            pids: pids.map_err(|error| format!("{text}: {error}"))?,
-        })
+        Ok(Self { name: name.to_owned(), pids: pids.map_err(|error| format!("{text}: {error}"))? })
     }
 }
 
@@ -72,6 +69,5 @@ fn ticks_us(pid: u32) -> u64 {
 fn rss_kib(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

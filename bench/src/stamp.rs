@@ -29,9 +29,7 @@ pub fn write(mut ns: u64, digits: &mut [u8]) {
 
 fn read(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0_u64, |ns, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| ns * 10 + u64::from(digit - b'0'))
+        digit.is_ascii_digit().then(|| ns * 10 + u64::from(digit - b'0'))
     })
 }
 

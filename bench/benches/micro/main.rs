@@ -1,9 +1,6 @@
 //! The hot steps on their own: a token's check, an event on each wire, an answer's lines read.
 
-#![allow(
-    clippy::expect_used,
-    reason = "what goes wrong here is a mistake of the measurement"
-)]
+#![allow(clippy::expect_used, reason = "what goes wrong here is a mistake of the measurement")]
 
 use std::time::{Duration, Instant};
 
@@ -70,9 +67,7 @@ fn answer(line: &str, end: &str) -> Vec<u8> {
 fn read(bencher: Bencher<'_, '_>, kind: ProviderKind, bytes: &[u8]) {
     let chunks = providers::parse(kind, [bytes]).expect("an answer");
     assert_eq!(chunks.len(), TOKENS + 1);
-    bencher
-        .counter(TOKENS)
-        .bench_local(|| providers::parse(kind, [black_box(bytes)]));
+    bencher.counter(TOKENS).bench_local(|| providers::parse(kind, [black_box(bytes)]));
 }
 
 /// Ollama's lines, by the token.
@@ -128,10 +123,7 @@ fn authenticator(runtime: &Runtime) -> Authenticator {
     let keys = KeySet::local();
     let jwk = Jwk::ed25519(URL_SAFE_NO_PAD.encode(PUBLIC), "k".into());
     assert!(keys.replace(&JwkSet::new(vec![jwk], LoginMode::Open)));
-    let rules = TokenRules {
-        issuer: "chatbot".into(),
-        audience: "chatbot".into(),
-    };
+    let rules = TokenRules { issuer: "chatbot".into(), audience: "chatbot".into() };
     Authenticator::start(rules, keys, store, &shutdown)
 }
 
@@ -159,7 +151,5 @@ fn token_check_first(bencher: Bencher<'_, '_>) {
         number += 1;
         token(number)
     };
-    bencher
-        .with_inputs(tokens)
-        .bench_local_refs(|token| check(&runtime, &authenticator, token));
+    bencher.with_inputs(tokens).bench_local_refs(|token| check(&runtime, &authenticator, token));
 }

@@ -170,10 +170,7 @@ async fn answer(socket: &mut TcpStream, wire: Wire, plan: Plan) -> io::Result<()
         }
         let at = out.len() + digits;
         out.extend_from_slice(&token);
-        stamp::write(
-            stamp::now_ns(),
-            out.get_mut(at..at + stamp::DIGITS).unwrap_or_default(),
-        );
+        stamp::write(stamp::now_ns(), out.get_mut(at..at + stamp::DIGITS).unwrap_or_default());
         if plan.gap > Duration::ZERO || out.len() >= BATCH {
             socket.write_all(&out).await?;
             out.clear();

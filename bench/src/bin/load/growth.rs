@@ -27,9 +27,7 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
     let mut callers = arguments.target.callers(1).await?;
-    let caller = callers
-        .pop()
-        .ok_or_else(|| anyhow::anyhow!("there is no caller"))?;
+    let caller = callers.pop().ok_or_else(|| anyhow::anyhow!("there is no caller"))?;
     let mut connection = Connection::open(&caller.address).await?;
     let plan = Plan::default();
     let mut seen = BTreeMap::new();
@@ -38,9 +36,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
         let request = caller.request_in(Form::Whole, &session, &plan);
         let begun = Instant::now();
         let mut scanner = Scanner::default();
-        let status = connection
-            .ask(&request, |bytes| scanner.feed(bytes, |_| {}))
-            .await?;
+        let status = connection.ask(&request, |bytes| scanner.feed(bytes, |_| {})).await?;
         anyhow::ensure!(status == 200, "turn {turn}: status {status}");
         // 1-10, 11-100, 101-1,000 and so on.
         let place = 10_u64.pow(turn.max(1).ilog10() + 1);
@@ -48,9 +44,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
             .or_insert_with(stamp::histogram)
             .saturating_record(crate::turns::ns(begun.elapsed()));
     }
-    let up_to: BTreeMap<_, _> = seen
-        .iter()
-        .map(|(place, times)| (place.to_string(), stamp::percentiles(times)))
-        .collect();
+    let up_to: BTreeMap<_, _> =
+        seen.iter().map(|(place, times)| (place.to_string(), stamp::percentiles(times))).collect();
     Ok(json!({ "turns": arguments.turns, "up_to_turn": up_to }))
 }

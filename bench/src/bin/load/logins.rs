@@ -44,19 +44,12 @@ pub struct Hashes {
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
-    let address = arguments
-        .target
-        .address
-        .first()
-        .cloned()
-        .unwrap_or_default();
+    let address = arguments.target.address.first().cloned().unwrap_or_default();
     let mut connection = Connection::open(&address).await?;
     for account in 0..ACCOUNTS {
         let body = json!({ "user_id": name(account), "password": PASSWORD }).to_string();
         // From an earlier run it is there already.
-        connection
-            .ask(&post("/auth/register", "", &body), |_| {})
-            .await?;
+        connection.ask(&post("/auth/register", "", &body), |_| {}).await?;
     }
     let done = Arc::new(AtomicU64::new(0));
     let begin = Instant::now();

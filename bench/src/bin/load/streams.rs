@@ -68,12 +68,8 @@ struct Stream {
 pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
     let Arguments { target, count, .. } = &arguments;
     let callers = target.callers(usize::try_from(*count)?).await?;
-    let seen = Arc::new(Mutex::new(Seen {
-        way: stamp::histogram(),
-        tokens: 0,
-        opened: 0,
-        ended: 0,
-    }));
+    let seen =
+        Arc::new(Mutex::new(Seen { way: stamp::histogram(), tokens: 0, opened: 0, ended: 0 }));
     let ramp = Duration::from_secs_f64(arguments.ramp);
     let counted = Duration::from_secs_f64(arguments.seconds);
     let gap = Duration::from_secs_f64(1.0 / arguments.rate);
@@ -84,11 +80,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
         reason = "a small whole number"
     )]
     let tokens = tokens as u64;
-    let plan = Plan {
-        tokens,
-        gap,
-        first: Duration::ZERO,
-    };
+    let plan = Plan { tokens, gap, first: Duration::ZERO };
     let idle = target.usage();
     let begin = Instant::now();
     let begin_ns = stamp::now_ns();
@@ -202,9 +194,7 @@ impl Ending {
     fn is_in(&mut self, bytes: &[u8]) -> bool {
         const ENDINGS: [&[u8]; 2] = [b"\"is_final\":true", b"\"type\":\"error\""];
         self.tail.extend_from_slice(bytes);
-        let found = ENDINGS
-            .iter()
-            .any(|ending| memmem::find(&self.tail, ending).is_some());
+        let found = ENDINGS.iter().any(|ending| memmem::find(&self.tail, ending).is_some());
         let keep = self.tail.len().min(16);
         self.tail.drain(..self.tail.len() - keep);
         found

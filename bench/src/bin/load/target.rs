@@ -96,9 +96,7 @@ impl Target {
     /// What the watched processes have used up to now.
     pub fn usage(&self) -> BTreeMap<String, Usage> {
         let groups = self.watch.iter();
-        groups
-            .map(|group| (group.name.clone(), group.usage()))
-            .collect()
+        groups.map(|group| (group.name.clone(), group.usage())).collect()
     }
 }
 
@@ -117,9 +115,7 @@ pub async fn login(
     }
     let mut answer = Vec::new();
     let request = post("/auth/login", "", &body.to_string());
-    let status = connection
-        .ask(&request, |bytes| answer.extend_from_slice(bytes))
-        .await?;
+    let status = connection.ask(&request, |bytes| answer.extend_from_slice(bytes)).await?;
     let answer: Value = serde_json::from_slice(&answer)?;
     let token = answer.get("access_token").and_then(Value::as_str);
     token

@@ -51,6 +51,8 @@ pub struct Arguments {
 struct Seen {
     whole: Histogram<u64>,
     first: Histogram<u64>,
+    /// Answers with 503.
+    refused: Histogram<u64>,
     failed: u64,
     /// Tokens as they came, also of answers that were not whole in time.
     tokens: u64,
@@ -71,6 +73,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
     let seen = Arc::new(Mutex::new(Seen {
         whole: stamp::histogram(),
         first: stamp::histogram(),
+        refused: stamp::histogram(),
         failed: 0,
         tokens: 0,
     }));
@@ -111,6 +114,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
     Ok(json!({
         "requests": seen.whole.len(),
         "failed": seen.failed,
+        "refused": seen.refused.len(),
+        "refusal": stamp::percentiles(&seen.refused),
         "tokens": tokens,
         "per_second": round(done / arguments.seconds),
         "tokens_per_second": round(float(tokens) / arguments.seconds),
@@ -133,6 +138,7 @@ impl Loop {
             if due >= self.until {
                 break;
             }
+            let sent = Instant::now();
             let (mut scanner, mut first) = (Scanner::default(), None);
             let asked = connection.ask(&request, |bytes| {
                 let before = scanner.tokens;
@@ -151,8 +157,9 @@ impl Loop {
                 let mut seen = lock(&self.seen);
                 if status == 200 && scanner.tokens == self.plan.tokens {
                     seen.whole.saturating_record(ns(ended - due));
-                    seen.first
-                        .saturating_record(ns(first.unwrap_or(ended) - due));
+                    seen.first.saturating_record(ns(first.unwrap_or(ended) - due));
+                } else if status == 503 {
+                    seen.refused.saturating_record(ns(ended - sent));
                 } else {
                     seen.failed += 1;
                 }
