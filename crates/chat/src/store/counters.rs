@@ -9,7 +9,7 @@ use crate::{
     store::{keys::Keys, signed},
 };
 
-/// How long a day's usage is kept.
+/// How long a day's usage is kept after the last request of it has begun.
 const USAGE_TTL: Duration = Duration::from_secs(48 * 3600);
 
 /// Holds tokens of the day's quota; returns which check guards it, if there is a quota.
@@ -37,13 +37,12 @@ pub(super) fn hold(
 }
 
 /// Gives back what was held for something that did not take place.
-pub(super) fn release(keys: &Keys, day: &str, tokens: u64) -> [Op; 2] {
-    let key = keys.usage(day);
-    [Op::FieldAdd(key.clone(), "held".into(), -signed(tokens)), Op::Expire(key, Some(USAGE_TTL))]
+pub(super) fn release(keys: &Keys, day: &str, tokens: u64) -> [Op; 1] {
+    [Op::FieldAdd(keys.usage(day), "held".into(), -signed(tokens))]
 }
 
 /// Counts a request that has ended, and replaces what was held for it by what it used.
-pub(super) fn count(keys: &Keys, day: &str, held: u64, usage: Usage) -> [Op; 5] {
+pub(super) fn count(keys: &Keys, day: &str, held: u64, usage: Usage) -> [Op; 4] {
     let key = keys.usage(day);
     let add = |field: &str, by: i64| Op::FieldAdd(key.clone(), field.into(), by);
     let spent = usage.prompt_tokens.saturating_add(usage.completion_tokens);
@@ -52,6 +51,5 @@ pub(super) fn count(keys: &Keys, day: &str, held: u64, usage: Usage) -> [Op; 5] 
         add("prompt", signed(usage.prompt_tokens)),
         add("completion", signed(usage.completion_tokens)),
         add("held", signed(spent).saturating_sub(signed(held))),
-        Op::Expire(key.clone(), Some(USAGE_TTL)),
     ]
 }

@@ -126,78 +126,31 @@ impl Node {
         asking: bool,
     ) -> Result<Vec<Value>, Failure> {
         let word = link.next_word();
-        let mut echo = redis::cmd("PING");
-        echo.arg(&word);
+        let pipeline = pipeline(request, asking, &word);
         let mut connection = link.connection.clone();
         let disordered = || Failure::Lost("answers came out of order".to_owned());
-        let exchanged = futures_util::future::join(
-            self.send_on(link, request, asking),
-            connection.send_packed_command(&echo),
-        );
-        let (values, echoed) = tokio::select! {
+        let values = tokio::select! {
             biased;
             // The last answer of a connection that has lost one never comes.
             () = link.disordered.cancelled() => return Err(disordered()),
-            exchanged = exchanged => exchanged,
+            values = connection.send_packed_commands(&pipeline, 0, pipeline.len()) => values,
         };
+        let mut values = values.map_err(|error| failure(&error))?;
+        let echoed = values.pop();
+        let values = answers(request, asking, values);
         match echoed {
-            Ok(Value::BulkString(echoed)) if echoed == word.as_bytes() => values,
+            Some(Value::BulkString(echoed)) if echoed == word.as_bytes() => values,
             // A server that does not take the word says so to everybody; what is wrong is in the answers.
             // One that cannot save refuses PING as it refuses writes, and answers reads.
-            Ok(Value::ServerError(error))
+            Some(Value::ServerError(error))
                 if values.is_err() || matches!(error.code(), "MISCONF" | "LOADING") =>
             {
                 values
             }
-            Ok(_) => {
+            _ => {
                 link.disordered.cancel();
                 Err(disordered())
             }
-            Err(error) => values.and(Err(failure(&error))),
-        }
-    }
-
-    async fn send_on(
-        &self,
-        link: &Link,
-        request: Request<'_>,
-        asking: bool,
-    ) -> Result<Vec<Value>, Failure> {
-        let mut connection = link.connection.clone();
-        let values = match (request, asking) {
-            (Request::Each(commands) | Request::Bulk(commands), false)
-            | (Request::Transaction(commands), false) => {
-                connection.send_packed_commands(commands, 0, commands.len()).await
-            }
-            (Request::One(cmd), false) => {
-                connection.send_packed_command(cmd).await.map(|value| vec![value])
-            }
-            (Request::One(cmd), true) => {
-                let pipeline = with_asking([cmd].into_iter(), true);
-                connection.send_packed_commands(&pipeline, 1, 1).await
-            }
-            (Request::Each(pipeline) | Request::Bulk(pipeline), true) => {
-                let pipeline = with_asking(pipeline.cmd_iter(), true);
-                let values = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
-                values.map(|values| values.into_iter().skip(1).step_by(2).collect())
-            }
-            // The flag holds until EXEC.
-            (Request::Transaction(pipeline), true) => {
-                let pipeline = with_asking(pipeline.cmd_iter(), false);
-                connection.send_packed_commands(&pipeline, 1, pipeline.len() - 1).await
-            }
-            (Request::Replicated(_), _) => return Err(reply::unexpected().into()),
-        };
-        let mut values = values.map_err(|error| failure(&error))?;
-        match (request, values.iter().find_map(reply::failed)) {
-            (Request::Each(_) | Request::Bulk(_), _) => Ok(values),
-            // What is wrong with a command of a transaction says more than EXEC does.
-            (_, Some(failure)) => Err(failure),
-            (Request::Transaction(_), None) => match values.pop() {
-                Some(Value::Array(answers)) => Ok(answers),
-                _ => Err(reply::unexpected().into()),
-            },
-            (_, None) => Ok(values),
         }
     }
 
@@ -288,14 +241,51 @@ impl Node {
     }
 }
 
-/// The same commands, with ASKING before each, or before the first alone.
-fn with_asking<'a>(commands: impl Iterator<Item = &'a Cmd>, each: bool) -> Pipeline {
+/// The commands of a request, and the word behind them.
+fn pipeline(request: Request<'_>, asking: bool, word: &str) -> Pipeline {
+    let each = matches!(request, Request::Each(_) | Request::Bulk(_));
+    let mut pipeline = match request {
+        Request::One(command) | Request::Replicated(Step { step: command, .. }) => {
+            copied([command].into_iter(), asking, each)
+        }
+        Request::Each(commands) | Request::Bulk(commands) | Request::Transaction(commands) => {
+            copied(commands.cmd_iter(), asking, each)
+        }
+    };
+    pipeline.cmd("PING").arg(word);
+    pipeline
+}
+
+/// ASKING holds for one command, or until EXEC.
+fn copied<'a>(commands: impl Iterator<Item = &'a Cmd>, asking: bool, each: bool) -> Pipeline {
     let mut pipeline = redis::pipe();
     for (n, command) in commands.enumerate() {
-        if each || n == 0 {
+        if asking && (each || n == 0) {
             pipeline.cmd("ASKING");
         }
         pipeline.add_command(command.clone());
     }
     pipeline
+}
+
+/// What a request is answered by, of all that its pipeline was answered by.
+fn answers(
+    request: Request<'_>,
+    asking: bool,
+    mut values: Vec<Value>,
+) -> Result<Vec<Value>, Failure> {
+    let failed = values.iter().find_map(reply::failed);
+    match (request, failed) {
+        (Request::Each(_) | Request::Bulk(_), _) if asking => {
+            Ok(values.into_iter().skip(1).step_by(2).collect())
+        }
+        (Request::Each(_) | Request::Bulk(_), _) => Ok(values),
+        // What is wrong with a command of a transaction says more than EXEC does.
+        (_, Some(failure)) => Err(failure),
+        (Request::Transaction(_), None) => match values.pop() {
+            Some(Value::Array(answers)) => Ok(answers),
+            _ => Err(reply::unexpected().into()),
+        },
+        (_, None) => Ok(values.pop().into_iter().collect()),
+    }
 }
