@@ -29,7 +29,8 @@ pub fn init(settings: &Telemetry) -> anyhow::Result<WorkerGuard> {
         .lossy(true)
         .buffered_lines_limit(BUFFERED_LINES)
         .thread_name("log")
-        .finish(io::stderr());
+        // What waits is written at once.
+        .finish(io::BufWriter::new(io::stderr()));
     let dropped = writer.error_counter();
     subscriber(settings, writer, move || dropped.dropped_lines())?.try_init()?;
     panic::set_hook(Box::new(|panic| {
