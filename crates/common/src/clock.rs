@@ -16,10 +16,10 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 /// A system clock jumps forward with the machine's time and never back; one that follows a store is set by
 /// what is read there.
 #[derive(Clone, Debug)]
-pub struct Clock(Arc<Inner>);
+pub struct Clock(Arc<ClockState>);
 
 #[derive(Debug)]
-struct Inner {
+struct ClockState {
     source: Source,
     /// The Unix time in milliseconds at which `source` was 0.
     epoch_ms: AtomicI64,
@@ -35,7 +35,7 @@ enum Source {
 
 impl Clock {
     pub fn system() -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(ClockState {
             source: Source::System(Instant::now()),
             epoch_ms: AtomicI64::new(now_ms()),
             follows: AtomicBool::new(false),
@@ -44,7 +44,7 @@ impl Clock {
 
     /// A clock that stands at `start_ms` until it is advanced, for tests.
     pub fn manual(start_ms: i64) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(ClockState {
             source: Source::Manual(AtomicU64::new(0)),
             epoch_ms: AtomicI64::new(start_ms),
             follows: AtomicBool::new(true),
@@ -62,7 +62,7 @@ impl Clock {
     /// Milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
         let elapsed = self.elapsed_ms();
-        let Inner { epoch_ms, follows, .. } = &*self.0;
+        let ClockState { epoch_ms, follows, .. } = &*self.0;
         if follows.load(Ordering::Relaxed) {
             return elapsed + epoch_ms.load(Ordering::Relaxed);
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::{InstanceLoad, Lane, UserLoad, random_text},
     store::{
-        Context,
+        StoreContext,
         codec::{decode, encode},
         keys,
     },
@@ -37,7 +37,7 @@ pub struct Ledger {
 
 /// Leases slots of model servers: what an instance has published holds for `chat.lease`.
 pub struct ConcurrencyStore<'a> {
-    pub(super) context: &'a Context,
+    pub(super) context: &'a StoreContext,
 }
 
 impl ConcurrencyStore<'_> {

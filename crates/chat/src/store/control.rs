@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::MessageId,
     store::{
-        Context,
+        StoreContext,
         codec::{decode, encode},
         events::{EventBatch, StoredEvents},
         keys,
@@ -62,7 +62,7 @@ impl TurnProgress {
 
 /// Sends and receives what instances tell each other.
 pub struct ControlStore<'a> {
-    pub(super) context: &'a Context,
+    pub(super) context: &'a StoreContext,
 }
 
 impl ControlStore<'_> {

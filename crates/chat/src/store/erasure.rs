@@ -9,7 +9,7 @@ use common::{
 };
 
 use crate::store::{
-    Context,
+    StoreContext,
     keys::{self, Keys},
 };
 
@@ -42,7 +42,7 @@ impl Erasure {
 
 /// Finds and erases the data of deleted accounts.
 pub struct ErasureStore<'a> {
-    pub(super) context: &'a Context,
+    pub(super) context: &'a StoreContext,
 }
 
 impl ErasureStore<'_> {

@@ -52,11 +52,11 @@ const RUNNING_TTL: Duration = Duration::from_secs(25 * 3600);
 /// Access to everything that this service stores. Cheap to clone.
 #[derive(Clone)]
 pub struct ChatStore {
-    context: Context,
+    context: StoreContext,
 }
 
 #[derive(Clone)]
-struct Context {
+struct StoreContext {
     store: Store,
     /// This process among all that share the store.
     instance: Arc<str>,
@@ -69,14 +69,14 @@ impl ChatStore {
     /// last renewed it.
     pub fn new(store: Store, session_ttl: Option<Duration>, lease: Duration) -> Self {
         let instance = random_text(16).into();
-        Self { context: Context { store, instance, session_ttl, lease } }
+        Self { context: StoreContext { store, instance, session_ttl, lease } }
     }
 
     /// The same store, whose calls end by that time.
     #[must_use]
     pub fn by(&self, deadline: Instant) -> Self {
         let store = self.context.store.by(deadline);
-        Self { context: Context { store, ..self.context.clone() } }
+        Self { context: StoreContext { store, ..self.context.clone() } }
     }
 
     /// When a call that begins now must have ended.
@@ -135,7 +135,7 @@ impl ChatStore {
     }
 }
 
-impl Context {
+impl StoreContext {
     /// Whether the holder of a lease may still run: on a store that no other process can have open, whoever held one
     /// before this process began is dead.
     fn may_live(&self, instance: &str) -> bool {

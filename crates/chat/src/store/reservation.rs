@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::{OpenTurn, Usage},
     store::{
-        Context,
+        StoreContext,
         codec::encode,
         counters::{count, hold, release},
         keys::Keys,
@@ -35,7 +35,7 @@ pub struct Reservation {
 
 /// What is stored of a reservation.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct ReservationRecord {
     pub(super) day: String,
     pub(super) tokens: u64,
     pub(super) prompt: u64,
@@ -66,13 +66,13 @@ impl Reservation {
 
     fn entry(&self) -> Result<Bytes, StoreError> {
         let Self { day, tokens, prompt, .. } = self;
-        encode(&Entry { day: day.clone(), tokens: *tokens, prompt: *prompt })
+        encode(&ReservationRecord { day: day.clone(), tokens: *tokens, prompt: *prompt })
     }
 
     /// Adds what makes the entry and its lease.
     pub(super) fn enter(
         &self,
-        context: &Context,
+        context: &StoreContext,
         keys: &Keys,
         quota: Option<u64>,
         txn: &mut Txn,
@@ -118,7 +118,7 @@ impl Reservation {
     }
 }
 
-impl Context {
+impl StoreContext {
     pub(super) fn lease_op(&self, keys: &Keys, id: &str) -> Op {
         Op::Set {
             key: keys.lease(id),

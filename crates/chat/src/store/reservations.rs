@@ -13,10 +13,10 @@ use common::{
 use crate::{
     domain::Usage,
     store::{
-        ATTEMPTS, Context, IDENTITY_CHECK,
+        ATTEMPTS, StoreContext, IDENTITY_CHECK,
         codec::decode,
         keys::Keys,
-        reservation::{Entry, Reservation},
+        reservation::{ReservationRecord, Reservation},
         turns::LeaseHolder,
     },
 };
@@ -37,7 +37,7 @@ pub enum Reserved {
 
 /// Holds tokens for stateless completions, and settles reservations.
 pub struct ReservationStore<'a> {
-    pub(super) context: &'a Context,
+    pub(super) context: &'a StoreContext,
 }
 
 impl ReservationStore<'_> {
@@ -134,7 +134,7 @@ impl ReservationStore<'_> {
         let mut leases = self.context.store.read(leases).await?;
         let mut dead = 0;
         for (at, (id, stored)) in entries.into_iter().enumerate() {
-            let Some(Entry { day, tokens, prompt }) = decode(&stored) else {
+            let Some(ReservationRecord { day, tokens, prompt }) = decode(&stored) else {
                 let gone = Op::FieldDelete(keys.reservations(), id);
                 self.context.store.apply(vec![gone]).await?;
                 continue;

@@ -11,7 +11,7 @@ use common::{
 use crate::{
     domain::{Message, MessageId, NewSession, Session, SessionChange, SessionId},
     store::{
-        ATTEMPTS, Context, RUNNING_TTL,
+        ATTEMPTS, StoreContext, RUNNING_TTL,
         codec::{decode, encode},
         contended,
         keys::Keys,
@@ -83,7 +83,7 @@ pub struct SessionTail {
 }
 
 pub struct SessionStore<'a> {
-    pub(super) context: &'a Context,
+    pub(super) context: &'a StoreContext,
 }
 
 impl SessionStore<'_> {
@@ -175,7 +175,7 @@ impl SessionStore<'_> {
     }
 }
 
-impl Context {
+impl StoreContext {
     /// Writes a session, and renews its time to live: none, or as long as unused sessions live plus `more`. `before` is what it
     /// replaces. Returns it as it is then stored.
     pub(super) fn keep(

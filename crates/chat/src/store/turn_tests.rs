@@ -20,7 +20,7 @@ use super::{
     usage::DayUsage,
 };
 use crate::domain::{
-    AnswerInfo, Context, Ending, FinishReason, Message, MessageId, NewSession, OpenTurn, Role,
+    AnswerInfo, StoreContext, Ending, FinishReason, Message, MessageId, NewSession, OpenTurn, Role,
     Session, SessionId, Usage,
     event::{EventRef, Start},
 };
@@ -103,7 +103,7 @@ fn finish(accept: &Accept, session: StoredSession, text: &str) -> Finish {
     let ending = Ending::Done {
         finish_reason: FinishReason::Stop,
         usage,
-        context: Context::default(),
+        context: StoreContext::default(),
         model: "m".into(),
         provider: "demo".into(),
     };
@@ -113,7 +113,7 @@ fn finish(accept: &Accept, session: StoredSession, text: &str) -> Finish {
         provider: "demo".into(),
         finish_reason: FinishReason::Stop,
         usage,
-        context: Context::default(),
+        context: StoreContext::default(),
         code: None,
     };
     Finish {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::{Ending, IdempotencyRecord, MessageId, OpenTurn, Session, SessionId},
     store::{
-        ATTEMPTS, Context,
+        ATTEMPTS, StoreContext,
         codec::decode,
         contended,
         control::{self, InboxRequest, TurnProgress},
@@ -102,7 +102,7 @@ pub enum Replication {
 }
 
 pub struct TurnStore<'a> {
-    pub(super) context: &'a Context,
+    pub(super) context: &'a StoreContext,
 }
 
 impl TurnStore<'_> {
@@ -242,7 +242,7 @@ impl TurnStore<'_> {
     }
 }
 
-impl Context {
+impl StoreContext {
     /// Who holds a lease, by what it holds.
     pub(super) fn holder(&self, keys: &Keys, lease: Option<String>) -> LeaseHolder {
         match lease.filter(|instance| self.may_live(instance)) {

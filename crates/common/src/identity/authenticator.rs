@@ -41,9 +41,9 @@ const CACHED_CREDENTIALS: usize = 20_000;
 
 /// Checks credentials. Cheap to clone; clones share their caches.
 #[derive(Clone)]
-pub struct Authenticator(Arc<Inner>);
+pub struct Authenticator(Arc<AuthenticatorState>);
 
-struct Inner {
+struct AuthenticatorState {
     rules: TokenRules,
     keys: KeySet,
     states: AccountStates,
@@ -71,7 +71,7 @@ impl Authenticator {
     /// Accepts tokens that satisfy `rules` and are signed by a key of `keys`. Watches the accounts that streams and sockets
     /// depend on until the shutdown's second stage.
     pub fn start(rules: TokenRules, keys: KeySet, store: Store, shutdown: &Shutdown) -> Self {
-        let this = Self(Arc::new(Inner {
+        let this = Self(Arc::new(AuthenticatorState {
             rules,
             keys,
             states: AccountStates::new(store),

@@ -24,12 +24,12 @@ struct Watch {
 }
 
 /// Removes the watch of a future that is dropped.
-struct Registration<'a> {
+struct WatchGuard<'a> {
     watches: &'a Watches,
     id: u64,
 }
 
-impl Drop for Registration<'_> {
+impl Drop for WatchGuard<'_> {
     fn drop(&mut self) {
         self.watches.lock().by_id.remove(&self.id);
     }
@@ -45,7 +45,7 @@ impl Watches {
             entries.last_id += 1;
             let id = entries.last_id;
             entries.by_id.insert(id, watch);
-            Registration { watches: self, id }
+            WatchGuard { watches: self, id }
         };
         let error = receiver.await;
         drop(registration);

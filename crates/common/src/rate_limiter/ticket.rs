@@ -27,10 +27,10 @@ pub enum RateLimitError {
 
 /// A request of one caller, counted or about to be. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct RateLimitTicket(Arc<Inner>);
+pub struct RateLimitTicket(Arc<TicketState>);
 
 #[derive(Debug)]
-struct Inner {
+struct TicketState {
     limiter: RateLimiter,
     caller: Caller,
     admission: OnceLock<Admission>,
@@ -38,7 +38,7 @@ struct Inner {
 
 impl RateLimitTicket {
     pub(super) fn new(limiter: RateLimiter, caller: Caller) -> Self {
-        Self(Arc::new(Inner { limiter, caller, admission: OnceLock::new() }))
+        Self(Arc::new(TicketState { limiter, caller, admission: OnceLock::new() }))
     }
 
     /// Counts the request by `deadline`, unless it has been counted already.
@@ -63,7 +63,7 @@ impl RateLimitTicket {
     /// The bucket, if the request has not been counted yet: for a caller that counts it together with its first write
     /// ([`crate::store::Store::admit_and_commit`]) and then calls [`Self::record`].
     pub fn pending_bucket(&self) -> Option<Bucket> {
-        let Inner { limiter, caller, .. } = &*self.0;
+        let TicketState { limiter, caller, .. } = &*self.0;
         self.0.admission.get().is_none().then(|| limiter.bucket(caller))
     }
 
@@ -102,7 +102,7 @@ impl RateLimitTicket {
     /// replays as the limit allows requests, since each costs what it reads and sends. If the store fails, the request stays
     /// counted.
     pub async fn refund_replay(&self) {
-        let Inner { limiter, caller, .. } = &*self.0;
+        let TicketState { limiter, caller, .. } = &*self.0;
         let Bucket { key, quota } = limiter.bucket(caller);
         let replays = Quota { burst: quota.burst.saturating_mul(REPLAYS_PER_REQUEST), ..quota };
         let admitted = limiter.store.admit(&format!("{key}:replays"), replays, 1).await;
