@@ -13,10 +13,10 @@ use common::{
 use crate::{
     domain::Usage,
     store::{
-        ATTEMPTS, StoreContext, IDENTITY_CHECK,
+        ATTEMPTS, IDENTITY_CHECK, StoreContext,
         codec::decode,
         keys::Keys,
-        reservation::{ReservationRecord, Reservation},
+        reservation::{Reservation, ReservationRecord},
         turns::LeaseHolder,
     },
 };

@@ -11,7 +11,7 @@ use common::{
 use crate::{
     domain::{Message, MessageId, NewSession, Session, SessionChange, SessionId},
     store::{
-        ATTEMPTS, StoreContext, RUNNING_TTL,
+        ATTEMPTS, RUNNING_TTL, StoreContext,
         codec::{decode, encode},
         contended,
         keys::Keys,

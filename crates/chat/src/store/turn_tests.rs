@@ -20,8 +20,8 @@ use super::{
     usage::DayUsage,
 };
 use crate::domain::{
-    AnswerInfo, StoreContext, Ending, FinishReason, Message, MessageId, NewSession, OpenTurn, Role,
-    Session, SessionId, Usage,
+    AnswerInfo, Ending, FinishReason, Message, MessageId, NewSession, OpenTurn, Role, Session,
+    SessionId, StoreContext, Usage,
     event::{EventRef, Start},
 };
 
