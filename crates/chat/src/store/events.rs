@@ -35,6 +35,17 @@ impl EventBatch {
         }
     }
 
+    /// The same events with another one in the place of the last.
+    pub(super) fn with_last(&self, id: u64, event: EventRef<'_>) -> Self {
+        let mut events = self.clone();
+        if let Some(lines) = events.batches.last_mut() {
+            let before = lines.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
+            lines.truncate(before);
+        }
+        events.push(id, event);
+        events
+    }
+
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }

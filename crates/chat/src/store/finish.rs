@@ -94,13 +94,11 @@ impl TurnStore<'_> {
     pub async fn retract(&self, owner: &Owner, finish: &Finish) -> Result<(), StoreError> {
         let ending = Ending::interrupted();
         let answer = finish.answer.clone().map(interrupted);
+        let end = End { ending: ending.clone(), request_id: Arc::from(""), by_recovery: true };
+        let events = finish.events.with_last(finish.last_event_id, EventRef::End(&end));
         let stored = self.get(owner, &finish.session_id, &finish.open.id).await?;
         match (stored.state, stored.session) {
             (TurnState::Running { .. }, Some(session)) => {
-                let mut events = EventBatch::default();
-                let end =
-                    End { ending: ending.clone(), request_id: Arc::from(""), by_recovery: true };
-                events.push(finish.last_event_id, EventRef::End(&end));
                 let instead =
                     Finish { session, answer, ending, events, until: None, ..finish.clone() };
                 self.finish(owner, &instead).await.map(drop)
@@ -109,14 +107,20 @@ impl TurnStore<'_> {
                 if record.ending.as_ref() == Some(&finish.ending) =>
             {
                 let (keys, id, open) = (Keys::of(owner), &finish.session_id, &finish.open);
-                let record = TurnRecord::new(id, open, Some(ending));
-                let mut txn = Txn::durable().check(session.unchanged(&keys, id)).op(Op::Set {
-                    key: keys.turn(&open.id),
-                    value: encode(&record)?,
-                    ttl: Some(if open.keyed { KEY_TTL + REPLAY } else { REPLAY }),
-                });
-                // The events end otherwise than readers were told: from now on the answer is read from the history.
-                txn.ops.push(Op::Delete(keys.events(&open.id)));
+                let record = |ending| encode(&TurnRecord::new(id, open, Some(ending)));
+                let (key, list) = (keys.turn(&open.id), keys.events(&open.id));
+                let mut txn = Txn::durable()
+                    .check(session.unchanged(&keys, id))
+                    // Done twice, it would take away more than the finish has added.
+                    .check(Check::Equals(key.clone(), record(finish.ending.clone())?))
+                    .op(Op::Set {
+                        key,
+                        value: record(ending)?,
+                        ttl: Some(if open.keyed { KEY_TTL + REPLAY } else { REPLAY }),
+                    });
+                txn.ops.extend(finish.events.items().map(|_| Op::Pop(list.clone())));
+                txn.ops.extend(events.items().map(|item| Op::Push(list.clone(), item)));
+                txn.ops.push(Op::Expire(list, Some(REPLAY)));
                 if let Some(answer) = answer {
                     let record = Record::new(&answer)?;
                     txn.ops.extend(record.replace(&keys, id, open.id.position()));

@@ -20,9 +20,9 @@ use super::{
     usage::DayUsage,
 };
 use crate::domain::{
-    AnswerInfo, Ending, FinishReason, Message, MessageId, NewSession, OpenTurn, Role, Session,
-    SessionId, StoreContext, Usage,
-    event::{EventRef, Start},
+    AnswerInfo, Context, Ending, FinishReason, Message, MessageId, NewSession, OpenTurn, Role,
+    Session, SessionId, Usage,
+    event::{End, Event, EventRef, Start},
 };
 
 const DAY: &str = "20260102";
@@ -103,7 +103,7 @@ fn finish(accept: &Accept, session: StoredSession, text: &str) -> Finish {
     let ending = Ending::Done {
         finish_reason: FinishReason::Stop,
         usage,
-        context: StoreContext::default(),
+        context: Context::default(),
         model: "m".into(),
         provider: "demo".into(),
     };
@@ -113,7 +113,7 @@ fn finish(accept: &Accept, session: StoredSession, text: &str) -> Finish {
         provider: "demo".into(),
         finish_reason: FinishReason::Stop,
         usage,
-        context: StoreContext::default(),
+        context: Context::default(),
         code: None,
     };
     Finish {
@@ -246,6 +246,33 @@ async fn a_finish_is_not_applied_once_its_readers_were_told_otherwise() {
         chat.sessions().message(&alice(), &turn.session_id, &turn.open.id).await.unwrap().unwrap();
     let reason = message.answer.map(|answer| answer.finish_reason);
     assert_eq!(reason, Some(FinishReason::Interrupted));
+}
+
+#[tokio::test]
+async fn a_retracted_answer_keeps_its_events_and_ends_as_interrupted() {
+    for was_applied in [true, false] {
+        let store = Store::open(&StoreUrl::Memory, &Shutdown::new()).unwrap();
+        let chat = chat_store(&store);
+        let turn = accept(new_session(), None);
+        let mut events = EventBatch::default();
+        events.push(2, EventRef::Token("all of it"));
+        let session = accepted(&chat, &turn).await;
+        let mut done = finish(&turn, session, "all of it");
+        let end = End { ending: done.ending.clone(), request_id: "r".into(), by_recovery: false };
+        events.push(3, EventRef::End(&end));
+        (done.events, done.last_event_id) = (events, 3);
+        if was_applied {
+            chat.turns().finish(&alice(), &done).await.unwrap();
+        }
+        for _ in 0..2 {
+            chat.turns().retract(&alice(), &done).await.unwrap();
+        }
+        let stored = chat.turns().events(&alice(), &turn.open.id, 0).await.unwrap().events;
+        let ids: Vec<u64> = stored.iter().map(|(id, _)| *id).collect();
+        assert_eq!(ids, [1, 2, 3], "applied: {was_applied}");
+        let ended = matches!(&stored[2].1, Event::End(End { ending, .. }) if *ending == Ending::interrupted());
+        assert!(ended, "applied: {was_applied}: {stored:?}");
+    }
 }
 
 #[tokio::test]
