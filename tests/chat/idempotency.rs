@@ -7,6 +7,7 @@ use tests::{Answer, Backend, Client, EventStream, Gate, TestApp, text_of};
 on_both_stores!(
     a_repeated_request_gets_the_first_answer,
     a_repetition_joins_a_turn_that_runs,
+    a_repetition_gets_the_answer_that_replaced_the_first,
     another_body_is_refused,
     keys_are_a_users_own,
     after_an_error_the_same_turn_runs_again,
@@ -59,6 +60,21 @@ async fn a_repetition_joins_a_turn_that_runs(on: Backend) {
     assert_eq!(text_of(&second.rest().await), "one two");
     assert_eq!(whole.await.unwrap()["message_id"], id.as_str());
     assert_eq!((app.model.chats().len(), alice.history("work").await.len()), (1, 2));
+}
+
+async fn a_repetition_gets_the_answer_that_replaced_the_first(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    alice.send_once("k", &body("hello")).await.expect(200);
+    app.model.next(Answer::tokens(["Something", " else"]));
+    let second = alice.post_empty("/chat/sessions/work/regenerate").await.expect(200);
+    let repeated = alice.send_once("k", &body("hello")).await.expect(200);
+    assert_eq!(repeated["message_id"], second["message_id"]);
+    assert_eq!(repeated["reply"], "Something else");
+    let mut stream = stream_once(&alice, "k", &body("hello")).await;
+    assert_eq!(second["message_id"], stream.started().await.as_str());
+    assert_eq!(text_of(&stream.rest().await), "Something else");
+    assert_eq!((app.model.chats().len(), alice.history("work").await.len()), (2, 2));
 }
 
 async fn another_body_is_refused(on: Backend) {

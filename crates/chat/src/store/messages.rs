@@ -8,7 +8,7 @@ use common::{
 };
 
 use crate::{
-    domain::{Message, MessageId, SessionId},
+    domain::{Message, MessageId, Role, SessionId},
     offload,
     store::{
         codec::decode,
@@ -139,6 +139,19 @@ impl SessionStore<'_> {
         let at = id.position();
         let (found, _) = self.messages_after(owner, session, at, at + 1).await?;
         Ok(found.into_iter().find(|message| message.id == *id))
+    }
+
+    /// The id of the answer that stands where that one stood or stands.
+    pub async fn answer_at(
+        &self,
+        owner: &Owner,
+        session: &SessionId,
+        id: &MessageId,
+    ) -> Result<Option<MessageId>, StoreError> {
+        let at = id.position();
+        let (found, _) = self.messages_after(owner, session, at, at + 1).await?;
+        let answer = found.into_iter().find(|message| message.role == Role::Assistant);
+        Ok(answer.map(|message| message.id).filter(|found| found.position() == at))
     }
 
     /// The sizes of the messages from `start` to `stop`, both included; `None` where not every message has one.

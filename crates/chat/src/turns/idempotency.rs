@@ -78,9 +78,12 @@ impl Idempotency {
             {
                 KeyState::Unsettled
             }
-            TurnState::Running { .. } | TurnState::Ended(_) | TurnState::Forgotten => {
-                KeyState::Readable(record)
+            TurnState::Forgotten => {
+                // Its answer may have been replaced; the one that stands there now is the message's.
+                let stands = store.sessions().answer_at(owner, &record.session, &record.id).await?;
+                KeyState::Readable(IdempotencyRecord { id: stands.unwrap_or(record.id), ..record })
             }
+            TurnState::Running { .. } | TurnState::Ended(_) => KeyState::Readable(record),
         })
     }
 }
