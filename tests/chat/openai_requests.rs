@@ -49,7 +49,7 @@ fn everything() -> Value {
         "temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": "END", "max_completion_tokens": 33, "n": 1,
         "presence_penalty": 0.1, "frequency_penalty": 0.2, "logit_bias": {"5": 1}, "reasoning_effort": "low",
         "response_format": {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}},
-        "user": "u1", "store": true, "metadata": {"a": "b"}, "service_tier": "auto", "nobody_knows": [1],
+        "user": "u1", "store": true, "metadata": {"a": "b"}, "service_tier": "auto", "nobody_knows": [1], "n_predict": 1,
     })
 }
 
@@ -113,6 +113,11 @@ async fn a_request_reaches_an_openai_compatible_server_as_it_was(on: Backend) {
         "logit_bias",
         "reasoning_effort",
         "response_format",
+        "user",
+        "store",
+        "metadata",
+        "service_tier",
+        "nobody_knows",
     ] {
         assert_eq!(sent[name], said[name], "{name}");
     }
@@ -121,9 +126,7 @@ async fn a_request_reaches_an_openai_compatible_server_as_it_was(on: Backend) {
         sent["messages"],
         json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello", "name": "al"}])
     );
-    for name in ["user", "store", "metadata", "service_tier", "nobody_knows"] {
-        assert!(sent.get(name).is_none(), "{name} is between the caller and us");
-    }
+    assert!(sent.get("n_predict").is_none(), "it would undo the limit of a quota");
     let image = json!({"type": "image_url", "image_url": {"url": "https://example.org/x.png", "detail": "low"}});
     let parts = json!([{"type": "text", "text": "What is it?"}, image]);
     let body = json!({"model": "gemma3:1b", "messages": [{"role": "user", "content": parts}]});
@@ -331,6 +334,8 @@ async fn what_cannot_succeed_is_not_to_be_tried_again(on: Backend) {
     let told = error(&refused, 429, "quota_exceeded");
     assert_eq!(told["type"], "insufficient_quota");
     assert_eq!(refused.header("x-should-retry"), "false");
+    let until_midnight: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=86_400).contains(&until_midnight), "{until_midnight}");
     body["max_tokens"] = json!(10);
     app.model.usually(Answer::refuse(503, "", "{}"));
     let failed = post(&alice, &body).await;

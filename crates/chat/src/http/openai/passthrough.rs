@@ -27,12 +27,16 @@ const MEMBERS: [Member; 10] = [
 const PENALTY: &str = "a number from -2 to 2";
 const TOOLS: &str = "a list of `{type: \"function\", function: {name, …}}`";
 
-/// What is passed through to servers that have it.
+/// llama-server's name for the longest answer, which would undo the limit that a quota sets.
+const LIMIT: &str = "n_predict";
+
+/// What is passed through to servers that have it, members that are not known here among it.
 ///
 /// # Errors
 /// The first wrong value is named.
 pub(super) fn members(request: &CreateChatCompletion) -> Result<Map<String, Value>, ApiError> {
-    let mut extra = Map::new();
+    let mut extra = request.unknown.clone();
+    extra.remove(LIMIT);
     for Member(name, value, fits, wanted) in MEMBERS {
         let Some(value) = value(request) else {
             continue;

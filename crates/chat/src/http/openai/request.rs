@@ -1,7 +1,7 @@
 //! What OpenAI's SDKs send for a completion: read tolerantly, checked where a wrong value would only fail later.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
@@ -9,8 +9,8 @@ use crate::{
     http::openai::conversation::RequestMessage,
 };
 
-/// A conversation to be answered. Members that are not known here are ignored, as are those that only make sense at
-/// OpenAI (`store`, `metadata`, `user`, `service_tier`, `logprobs`, …).
+/// A conversation to be answered. Members that are not known here go on to OpenAI-compatible servers as they came; others ignore
+/// them.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[schema(example = json!({"messages": [{"role": "user", "content": "Hello!"}]}))]
 pub struct CreateChatCompletion {
@@ -57,6 +57,9 @@ pub struct CreateChatCompletion {
     pub(super) reasoning_effort: Option<Value>,
     pub(super) verbosity: Option<Value>,
     pub(super) prediction: Option<Value>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub(super) unknown: Map<String, Value>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]

@@ -83,9 +83,9 @@ mod tests {
     }
 
     #[test]
-    fn what_sdks_send_is_taken_and_what_is_not_known_ignored() {
+    fn what_sdks_send_is_taken_and_what_is_not_known_goes_on() {
         let new = checked(json!({
-            "model": "m", "n": 1, "stop": "x", "seed": null, "max_tokens": 5, "max_completion_tokens": 7, "user": "u", "odd": [1],
+            "model": "m", "n": 1, "stop": "x", "seed": null, "max_tokens": 5, "max_completion_tokens": 7, "user": "u", "odd": [1], "n_predict": 9,
             "tools": [{ "type": "function", "function": { "name": "f", "parameters": { "z": 1, "a": 2 } } }],
             "messages": [
                 { "role": "developer", "content": [{ "type": "text", "text": "Be" }, { "type": "text", "text": " brief." }] },
@@ -102,7 +102,7 @@ mod tests {
         assert!(new.messages[3].extra.as_ref().unwrap()["content"].is_array());
         assert_eq!(new.options.max_tokens, Some(7));
         assert_eq!(new.options.stop, Some(vec!["x".to_owned()]));
-        assert_eq!(new.extra.keys().collect::<Vec<_>>(), ["tools"]);
+        assert_eq!(new.extra.keys().collect::<Vec<_>>(), ["user", "odd", "tools"]);
         assert!(
             new.extra["tools"].to_string().contains(r#"{"z":1,"a":2}"#),
             "the order of a schema's members is the order in which a model writes them"
