@@ -261,9 +261,11 @@ async fn an_alias_is_a_model(on: Backend) {
     let app =
         TestApp::builder(on).set("llm.aliases", "gpt-4o=gemma3:1b,other=gemma3:1b").start().await;
     let alice = app.login("alice").await;
-    for api in APIS {
+    for (api, name) in
+        APIS.iter().flat_map(|api| ["gpt-4o", "GPT-4o:latest"].map(|name| (api, name)))
+    {
         let mut body = (api.body)("hello", false);
-        body["model"] = json!("gpt-4o");
+        body["model"] = json!(name);
         alice.post(api.path, &body).await.expect(200);
     }
     let message = json!({"message": "hello", "model": "other"});

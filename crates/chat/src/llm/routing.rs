@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::llm::{
     error::ModelError,
+    providers::ollama::same_model,
     upstream::{Upstream, not_found},
 };
 
@@ -58,7 +59,7 @@ impl Router {
         let candidates = self.upstreams.iter().enumerate().skip(from);
         for (index, upstream) in candidates.filter(|(_, upstream)| !upstream.is_demo()) {
             let named = requested.or(upstream.default_model()).unwrap_or(&self.default_model);
-            let model = self.aliases.get(named).map_or(named, String::as_str);
+            let model = self.aliased(named);
             let has_model = upstream.has_model(model);
             if upstream.health().is_down() {
                 is_down |= has_model == Some(true);
@@ -83,6 +84,13 @@ impl Router {
                 Err(ModelError::Unavailable("no provider that may have the model is up".to_owned()))
             }
         }
+    }
+
+    /// What an alias stands for; any other name is its own.
+    fn aliased<'a>(&'a self, named: &'a str) -> &'a str {
+        let same = || self.aliases.iter().find(|(alias, _)| same_model(alias, named));
+        let target = self.aliases.get(named).or_else(|| same().map(|(_, target)| target));
+        target.map_or(named, String::as_str)
     }
 
     fn demo(&self, unreachable: &[usize]) -> Option<Selection> {

@@ -24,8 +24,7 @@ mod names;
 mod request;
 mod response;
 
-pub(in crate::llm) use crate::llm::providers::ollama::names::can_be_pulled;
-use crate::llm::providers::ollama::names::same_model;
+pub(in crate::llm) use crate::llm::providers::ollama::names::{can_be_pulled, same_model};
 pub(super) use crate::llm::providers::ollama::response::OllamaParser;
 
 pub(in crate::llm) struct Ollama {

@@ -79,7 +79,7 @@ pub(super) fn body(
     // answers.
     set("truncate", Value::from(false));
     set("shift", Value::from(false));
-    let format = request.extra.get("response_format").and_then(format);
+    let format = request.extra.get("response_format").map_or(Ok(None), format)?;
     if let Some(think) = think(request, lacks(|all| all.thinking)) {
         set("think", think);
     } else if format.is_some() && model.capabilities.is_some_and(|all| all.thinking) {
@@ -145,12 +145,17 @@ fn think(request: &ChatRequest, cannot_think: bool) -> Option<Value> {
     }
 }
 
-fn format(response_format: &Value) -> Option<Value> {
-    match response_format.get("type")?.as_str()? {
+fn format(response_format: &Value) -> Result<Option<Value>, ProviderError> {
+    let schema = response_format.pointer("/json_schema/schema").or(response_format.get("schema"));
+    match (response_format.get("type").and_then(Value::as_str), schema) {
+        (Some("text"), _) => Ok(None),
+        (Some("json_schema" | "json_object"), Some(schema)) => Ok(Some(schema.clone())),
         // `"json"` is not enforced by models with a template of their own.
-        "json_object" => Some(json!({ "type": "object" })),
-        "json_schema" => response_format.pointer("/json_schema/schema").cloned(),
-        _ => None,
+        (Some("json_object"), None) => Ok(Some(json!({ "type": "object" }))),
+        _ => {
+            let kind = ErrorKind::Unsupported(Feature::Schema);
+            Err(ProviderError::new(kind, "Ollama has no such response_format"))
+        }
     }
 }
 
@@ -299,6 +304,26 @@ mod tests {
         let request = request();
         let sent = serde_json::to_value(body(&request, model).unwrap()).unwrap();
         assert_eq!(sent["options"], json!({ "num_predict": 3996 }));
+    }
+
+    #[test]
+    fn a_format_is_kept_to_or_refused() {
+        let body_with = |format: Value| {
+            let extra = Map::from_iter([("response_format".to_owned(), format)]);
+            let request = ChatRequest { extra: extra.into(), ..request() };
+            body(&request, KNOWN).map(|body| serde_json::to_value(body).unwrap())
+        };
+        for schema in [
+            json!({ "type": "json_schema", "json_schema": { "schema": { "type": "array" } } }),
+            json!({ "type": "json_schema", "schema": { "type": "array" } }),
+            json!({ "type": "json_object", "schema": { "type": "array" } }),
+        ] {
+            assert_eq!(body_with(schema).unwrap()["format"], json!({ "type": "array" }));
+        }
+        assert_eq!(body_with(json!({ "type": "text" })).unwrap().get("format"), None);
+        for unknown in [json!({ "type": "json_schema" }), json!({ "type": "grammar" })] {
+            assert!(body_with(unknown).is_err());
+        }
     }
 
     #[test]
