@@ -19,6 +19,7 @@ pub(super) fn broken(settings: &Settings, binary: Binary) -> Vec<Broken> {
         keys_of_providers(settings, &mut broken);
     }
     paths_of_providers(settings, &mut broken);
+    bodies(settings, &mut broken);
     listeners(settings, binary, &mut broken);
     if settings.environment == Environment::Prod {
         production(settings, binary, &mut broken);
@@ -76,6 +77,15 @@ fn paths_of_providers(settings: &Settings, broken: &mut Vec<Broken>) {
         if let Some(end) = ends.iter().find(|end| path.ends_with(*end)) {
             broken.push((name, format!("it ends in {end}; allowed: {allowed}")));
         }
+    }
+}
+
+/// A body that no memory is allowed for would be refused for ever, as if others took it.
+fn bodies(settings: &Settings, broken: &mut Vec<Broken>) {
+    let most = settings.server.inference_body_limit;
+    if settings.server.body_memory < most {
+        let wrong = format!("it is below server.inference_body_limit; allowed: {most} or more");
+        broken.push(("server.body_memory", wrong));
     }
 }
 

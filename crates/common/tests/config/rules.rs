@@ -116,6 +116,19 @@ fn a_listed_provider_that_needs_a_key_says_so_at_the_start() {
 }
 
 #[test]
+fn the_largest_body_must_fit_into_the_memory_for_bodies() {
+    let problem = bad(Binary::Chat, &[("CHATBOT__SERVER__BODY_MEMORY", "1MiB")]);
+    assert!(problem.contains("server.body_memory (from CHATBOT__SERVER__BODY_MEMORY): it is below server.inference_body_limit"), "{problem}");
+    good(
+        Binary::Auth,
+        &[
+            ("CHATBOT__SERVER__BODY_MEMORY", "1MiB"),
+            ("CHATBOT__SERVER__INFERENCE_BODY_LIMIT", "1MiB"),
+        ],
+    );
+}
+
+#[test]
 fn two_listeners_of_a_process_cannot_share_a_port() {
     let problem = bad(Binary::Chatbot, &[("CHATBOT__CHAT__ADMIN_LISTEN", "127.0.0.1:9001")]);
     assert!(problem.starts_with("chat.admin_listen (from CHATBOT__CHAT__ADMIN_LISTEN): 127.0.0.1:9001 is also auth.listen"), "{problem}");
