@@ -37,7 +37,7 @@ pub enum ChatError {
     IdempotencyMismatch,
     /// The day's quota does not hold the turn.
     #[error("the quota of {tokens_per_day} tokens a day is used up")]
-    QuotaExceeded { tokens_per_day: u64 },
+    QuotaExceeded { tokens_per_day: u64, is_held: bool },
     /// The credential does not count any more.
     #[error(transparent)]
     Identity(#[from] IdentityError),

@@ -88,8 +88,8 @@ impl Clock {
     }
 
     pub fn until_utc_midnight(&self) -> Duration {
-        let left = DAY_MS - self.now_ms().rem_euclid(DAY_MS);
-        Duration::from_millis(u64::try_from(left).unwrap_or_default())
+        let now = self.now_ms();
+        Duration::from_millis(u64::try_from(next_utc_day(now) - now).unwrap_or_default())
     }
 
     /// Sets the clock by another one that showed `now_ms` between `asked` (of [`Self::elapsed`]) and this moment. It moves no
@@ -132,6 +132,11 @@ pub fn rfc3339(ms: i64) -> String {
 pub fn utc_day(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms)
         .map_or_else(|_| String::new(), |at| at.strftime("%Y%m%d").to_string())
+}
+
+/// When the day after that of a time begins in UTC.
+pub fn next_utc_day(ms: i64) -> i64 {
+    (ms.div_euclid(DAY_MS) + 1) * DAY_MS
 }
 
 /// As [`Clock::until_utc_midnight`], by this machine's clock.

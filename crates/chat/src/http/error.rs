@@ -10,6 +10,9 @@ use crate::{
     llm::{Feature, ModelError},
 };
 
+/// When tokens that running answers hold are asked for again: nobody knows when these end.
+const QUOTA_HELD: Duration = Duration::from_secs(5);
+
 impl From<ChatError> for ApiError {
     fn from(error: ChatError) -> Self {
         let new = |code: Code, detail: String| ApiError::new(code, detail);
@@ -33,12 +36,12 @@ impl From<ChatError> for ApiError {
                 format!("A session holds at most {most} messages; begin another one."),
             ),
             ChatError::MessageNotFound => {
-                new(Code::MessageNotFound, "You have no answer of that id.".into())
+                new(Code::MessageNotFound, "You have no such answer; it may have been deleted or replaced.".into())
             }
             ChatError::ContextTooLong { window } => new(
                 Code::ContextTooLong,
                 format!(
-                    "The message does not fit the model's window of {window} tokens with room for an answer; shorten it."
+                    "The message and the system prompt do not fit the model's window of {window} tokens with room for an answer; shorten them."
                 ),
             ),
             ChatError::IdempotencyMismatch => new(
@@ -46,7 +49,14 @@ impl From<ChatError> for ApiError {
                 "This Idempotency-Key belongs to another request; use a new key for a new request."
                     .into(),
             ),
-            ChatError::QuotaExceeded { tokens_per_day } => new(
+            ChatError::QuotaExceeded { tokens_per_day, is_held: true } => new(
+                Code::QuotaExceeded,
+                format!(
+                    "Running answers hold what is left of the quota of {tokens_per_day} tokens a day; try again when they have ended."
+                ),
+            )
+            .retry_after(QUOTA_HELD),
+            ChatError::QuotaExceeded { tokens_per_day, is_held: false } => new(
                 Code::QuotaExceeded,
                 format!(
                     "The quota of {tokens_per_day} tokens a day is used up until midnight UTC."

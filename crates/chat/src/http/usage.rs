@@ -50,13 +50,10 @@ pub async fn read(
     Deadline(deadline): Deadline,
 ) -> Result<Json<UsageBody>, ApiError> {
     let day = app.usage.today(&identity.owner, deadline).await?;
-    let quota = app.tokens_per_day.map(|tokens_per_day| {
-        let until = i64::try_from(clock::until_utc_midnight().as_millis()).unwrap_or_default();
-        QuotaBody {
-            tokens_per_day,
-            left: tokens_per_day.saturating_sub(day.held),
-            resets_at: clock::rfc3339(clock::now_ms() / 1000 * 1000 + until),
-        }
+    let quota = app.tokens_per_day.map(|tokens_per_day| QuotaBody {
+        tokens_per_day,
+        left: tokens_per_day.saturating_sub(day.held),
+        resets_at: clock::rfc3339(clock::next_utc_day(clock::now_ms())),
     });
     let today = Today {
         prompt_tokens: day.prompt,

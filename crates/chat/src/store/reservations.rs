@@ -29,10 +29,16 @@ const WITHDRAWN: Bytes = Bytes::from_static(b"withdrawn");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserved {
     Yes,
-    /// Too little is left of the day's quota.
-    QuotaExceeded,
+    QuotaExceeded(QuotaExceeded),
     /// The account changed since the credential was checked: check it again.
     AccountChanged,
+}
+
+/// Too little is left of the day's quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaExceeded {
+    /// It would be enough without what running answers hold, most of which they give back.
+    pub is_held: bool,
 }
 
 /// Holds tokens for stateless completions, and settles reservations.
@@ -51,29 +57,31 @@ impl ReservationStore<'_> {
         reservation: &mut Reservation,
         quota: Option<u64>,
     ) -> Result<Reserved, StoreError> {
+        let mut reserved = Reserved::Yes;
         for _ in 0..ATTEMPTS {
-            let reserved = self.try_reserve(identity, reservation, quota).await?;
-            if reserved != Reserved::QuotaExceeded {
-                return Ok(reserved);
+            reserved = self.try_reserve(identity, reservation, quota).await?;
+            if !matches!(reserved, Reserved::QuotaExceeded(_)) {
+                break;
             }
             match self.fit(&identity.owner, reservation, quota).await? {
-                Some(fitted) => *reservation = fitted,
-                None => break,
+                Ok(fitted) => *reservation = fitted,
+                Err(exceeded) => return Ok(Reserved::QuotaExceeded(exceeded)),
             }
         }
-        Ok(Reserved::QuotaExceeded)
+        Ok(reserved)
     }
 
-    /// A reservation that the quota has refused, as far as it allows it now; `None` where too little is left. Reservations of dead
-    /// processes hold nothing.
+    /// A reservation that the quota has refused, as far as it allows it now. Reservations of dead processes hold nothing.
     pub async fn fit(
         &self,
         owner: &Owner,
         reservation: &Reservation,
         quota: Option<u64>,
-    ) -> Result<Option<Reservation>, StoreError> {
-        let held = self.usage(owner, &reservation.day).await?.held;
-        Ok(reservation.fitted(quota.unwrap_or(u64::MAX).saturating_sub(held)))
+    ) -> Result<Result<Reservation, QuotaExceeded>, StoreError> {
+        let usage = self.usage(owner, &reservation.day).await?;
+        let fitted = |taken| reservation.fitted(quota.unwrap_or(u64::MAX).saturating_sub(taken));
+        let is_held = fitted(usage.prompt.saturating_add(usage.completion)).is_some();
+        Ok(fitted(usage.held).ok_or(QuotaExceeded { is_held }))
     }
 
     async fn try_reserve(
@@ -91,7 +99,7 @@ impl ReservationStore<'_> {
         Ok(match self.context.store.commit(txn).await? {
             Committed::Refused(IDENTITY_CHECK) => Reserved::AccountChanged,
             Committed::Refused(check) if Some(check) == entered.quota_check => {
-                Reserved::QuotaExceeded
+                Reserved::QuotaExceeded(QuotaExceeded { is_held: true })
             }
             // Where another check failed it exists: this repeats what was done.
             Committed::Applied | Committed::Refused(_) => Reserved::Yes,

@@ -112,7 +112,8 @@ impl Committer {
         let (asked, quota) = (ready.accept.reservation(), self.tokens_per_day);
         let fitted = store.reservations().fit(owner, &asked, quota).await?;
         let tokens_per_day = quota.unwrap_or_default();
-        let fitted = fitted.ok_or(ChatError::QuotaExceeded { tokens_per_day })?;
+        let fitted = fitted
+            .map_err(|why| ChatError::QuotaExceeded { tokens_per_day, is_held: why.is_held })?;
         // Otherwise a dead process held what was missing.
         if fitted.tokens < asked.tokens {
             ready.accept.set_reserved(fitted.tokens);

@@ -18,7 +18,11 @@ use crate::{
     error::ChatError,
     generation::stateless::{CompletionService, READER_TIMEOUT},
     retry,
-    store::{ChatStore, reservation::Reservation, reservations::Reserved},
+    store::{
+        ChatStore,
+        reservation::Reservation,
+        reservations::{QuotaExceeded, Reserved},
+    },
 };
 
 /// How long a complete answer's end waits for its usage to be stored; after that it is stored later.
@@ -69,9 +73,9 @@ impl HeldReservation {
                     let Reservation { tokens, prompt, .. } = self.reservation;
                     return Ok((tokens < asked).then(|| tokens.saturating_sub(prompt)));
                 }
-                Ok(Reserved::QuotaExceeded) => {
+                Ok(Reserved::QuotaExceeded(QuotaExceeded { is_held })) => {
                     let tokens_per_day = self.quota.unwrap_or_default();
-                    return Err(ChatError::QuotaExceeded { tokens_per_day });
+                    return Err(ChatError::QuotaExceeded { tokens_per_day, is_held });
                 }
                 Ok(Reserved::AccountChanged) => {
                     self.identity = self.authenticator.recheck(&self.identity, deadline).await?;
