@@ -32,6 +32,8 @@ async fn a_session_is_made_changed_and_deleted(on: Backend) {
         .await
         .problem(409, "session_exists");
     let changed = alice.patch("/chat/sessions/work", &json!({"title": "Ours"})).await.expect(200);
+    let nothing = alice.request(reqwest::Method::PATCH, "/chat/sessions/work");
+    assert_eq!(alice.fetch(nothing).await.expect(200)["title"], "Ours");
     assert_eq!(changed["title"], "Ours");
     assert_eq!(alice.get("/chat/sessions/work").await.expect(200)["title"], "Ours");
     assert_eq!(alice.history("work").await, Vec::<Value>::new());

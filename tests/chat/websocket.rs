@@ -201,6 +201,12 @@ async fn a_ref_comes_back(on: Backend) {
         let refused = socket.of_type("error").await;
         assert_eq!(refused["errors"][0]["pointer"], "/ref", "{refused}");
     }
+    for wrong in [json!(true), json!({"a": 1})] {
+        socket.send(&json!({"message": "hello", "ref": wrong})).await;
+        let refused = socket.of_type("error").await;
+        let wanted = "Expected a text or a number.";
+        assert_eq!(refused["errors"], json!([{"pointer": "/ref", "detail": wanted}]), "{refused}");
+    }
 }
 
 async fn two_messages_to_one_session_keep_their_order(on: Backend) {

@@ -1,6 +1,6 @@
 //! The JSON of a turn's events for clients: server-sent events, NDJSON lines and WebSocket frames.
 
-use common::errors::{ApiError, Code, FieldError, status_of};
+use common::errors::{ApiError, Code, FieldError, retry_after_seconds, status_of};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -34,7 +34,7 @@ pub struct ErrorData<'a> {
     /// Fields that are wrong, of a refused request.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
-    /// Seconds; a socket has no headers to say it in.
+    /// Seconds; an event has no headers to say it in.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
 }
@@ -49,7 +49,15 @@ impl<'a> ErrorData<'a> {
             request_id,
             retryable: code.retryable(),
             errors: &[],
-            retry_after: None,
+            retry_after: retry_after_seconds(code, None),
+        }
+    }
+
+    fn of(error: &'a ApiError, request_id: &'a str) -> Self {
+        Self {
+            errors: &error.errors,
+            retry_after: error.retry_after_seconds(),
+            ..Self::new(error.code, &error.detail, request_id)
         }
     }
 }
@@ -118,19 +126,14 @@ pub fn connection_error(
     }
     push_reference(reference, out);
     out.push(',');
-    let data = ErrorData {
-        errors: &error.errors,
-        retry_after: error.retry_after_seconds(),
-        ..ErrorData::new(error.code, &error.detail, request_id)
-    };
-    push_object_members(&data, out);
+    push_object_members(&ErrorData::of(error, request_id), out);
     out.push('}');
 }
 
 /// Appends such an `error` as a server-sent event without an id.
 pub fn sse_connection_error(error: &ApiError, request_id: &str, out: &mut String) {
     out.push_str("event: error\ndata: {\"type\":\"about:blank\",");
-    push_object_members(&ErrorData::new(error.code, &error.detail, request_id), out);
+    push_object_members(&ErrorData::of(error, request_id), out);
     out.push_str("}\n\n");
 }
 

@@ -11,7 +11,7 @@ use axum::{
 use common::{
     errors::{
         ApiError, Problem,
-        extract::{Body, OptionalBody, Path, Query},
+        extract::{OptionalBody, Path, Query},
     },
     http::Deadline,
     identity::Identity,
@@ -150,7 +150,7 @@ pub async fn read(
 
 /// Changes a session's title, model or system prompt.
 #[utoipa::path(
-    patch, path = "/chat/sessions/{session_id}", tag = "sessions", request_body = ChangeSession,
+    patch, path = "/chat/sessions/{session_id}", tag = "sessions", request_body = Option<ChangeSession>,
     params(SessionPath),
     responses(
         (status = 200, body = SessionBody),
@@ -161,7 +161,7 @@ pub async fn change(
     State(app): State<Arc<AppState>>,
     identity: Identity,
     Path(SessionPath { session_id }): Path<SessionPath>,
-    Body(body): Body<ChangeSession>,
+    OptionalBody(body): OptionalBody<ChangeSession>,
 ) -> Result<Json<SessionBody>, ApiError> {
     let id = session_in_path(&session_id)?;
     let Deadline(deadline) = Deadline::from_now();

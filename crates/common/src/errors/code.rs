@@ -80,7 +80,7 @@ codes! {
     Internal 500 "internal" "Something went wrong here" true,
     LlmFailed 502 "llm_failed" "The model server failed" true,
     LlmTimeout 504 "llm_timeout" "The model server took too long" true,
-    LlmUnavailable 503 "llm_unavailable" "The model server cannot be reached" true,
+    LlmUnavailable 503 "llm_unavailable" "The model server is not available" true,
     StoreUnavailable 503 "store_unavailable" "The store cannot be reached" true,
     StoreFull 503 "store_full" "The store is full" true,
     QueueFull 503 "queue_full" "The queue is full" true,

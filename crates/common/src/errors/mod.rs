@@ -10,5 +10,5 @@ mod typed;
 
 pub use self::{
     code::Code,
-    response::{ApiError, FieldError, Problem, status_of},
+    response::{ApiError, FieldError, Problem, retry_after_seconds, status_of},
 };

@@ -68,6 +68,13 @@ pub struct ApiError {
     pub headers: Vec<(header::HeaderName, HeaderValue)>,
 }
 
+/// When to come back, in whole seconds; where nobody knows, by the code.
+pub fn retry_after_seconds(code: Code, known: Option<Duration>) -> Option<u64> {
+    let waits = matches!(status_of(code).as_u16(), 429 | 503);
+    let after = known.or(waits.then_some(DEFAULT_RETRY_AFTER))?;
+    Some(u64::try_from(after.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX))
+}
+
 impl ApiError {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
@@ -113,10 +120,7 @@ impl ApiError {
 
     /// When to come back, in whole seconds: what `Retry-After` says, where the answer has one.
     pub fn retry_after_seconds(&self) -> Option<u64> {
-        let after = self.retry_after.or_else(|| {
-            matches!(status_of(self.code).as_u16(), 429 | 503).then_some(DEFAULT_RETRY_AFTER)
-        })?;
-        Some(u64::try_from(after.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX))
+        retry_after_seconds(self.code, self.retry_after)
     }
 
     /// The problem object, with the id of the request that it answers.

@@ -54,7 +54,7 @@ fn never<T>(_: &Option<T>) -> bool {
 
 /// What a client tells its frames apart by: a short text or a number, given back as it came.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "Expected a text or a number.")]
 enum Reference {
     Text(String),
     Number(serde_json::Number),
