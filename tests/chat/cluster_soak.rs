@@ -107,7 +107,7 @@ async fn audit(app: &TestApp, load: &Load) -> Vec<String> {
     wrong
 }
 
-/// How long after a master is back the others may still vote for a replica: they wait 2 s for it, and vote for up to twice that.
+/// How long after a master is back the others may still put a replica in its place.
 const VOTED_OUT: Duration = Duration::from_secs(4);
 
 type Happening = fn(&RedisCluster);
