@@ -45,6 +45,8 @@ pub struct ChatRequest {
     /// Our estimate of the prompt's tokens.
     pub prompt_estimate: u32,
     pub dropped: u64,
+    /// Of stateless completions: the caller made the prompt, so that a server that calls it bad means the caller.
+    pub is_callers: bool,
     /// Of stateless completions alone: the prompt goes as the caller made it; a server that would cut it silently is told not to.
     pub untrimmed: bool,
     /// Of stateless completions alone: members passed through to servers that have them (`tools`, `tool_choice`, `response_format`, …).
