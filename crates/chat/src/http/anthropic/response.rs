@@ -15,7 +15,7 @@ pub(super) fn message(answer: &CollectedAnswer) -> Value {
     let CollectedAnswer { model, items, end } = answer;
     let has_calls = items.iter().any(|item| matches!(item, AnswerItem::ToolCall(_)));
     let blocks: Vec<_> = items.iter().map(|item| block(item, true)).collect();
-    let mut message = begun(model, usage(end.usage, end.cached_tokens));
+    let mut message = begun(model, usage(end.usage, end.details.cached_tokens));
     message["content"] = blocks.into();
     for (member, value) in stop(end, has_calls) {
         message[member] = value;

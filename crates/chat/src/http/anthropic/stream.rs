@@ -79,7 +79,7 @@ impl StreamWriter for EventWriter {
         for (member, value) in stop(&end, self.has_calls) {
             delta[member] = value;
         }
-        let usage = usage(end.usage, end.cached_tokens);
+        let usage = usage(end.usage, end.details.cached_tokens);
         write_typed_event("message_delta", json!({ "delta": delta, "usage": usage }), out);
         write_typed_event("message_stop", json!({}), out);
     }
@@ -104,7 +104,7 @@ mod tests {
             anthropic::response::message,
             inference::{CollectedAnswer, stream::ItemStream},
         },
-        llm::{Chunk, ToolCall},
+        llm::{Chunk, ToolCall, UsageDetails},
     };
 
     fn call(name: &str, arguments: &str) -> Chunk {
@@ -117,7 +117,8 @@ mod tests {
 
     fn end(finish: FinishReason) -> Chunk {
         let usage = Usage { prompt_tokens: 9, completion_tokens: 3 };
-        Chunk::End { finish, usage: Some(usage), cached_tokens: 9, stop_sequence: None }
+        let details = UsageDetails { cached_tokens: 9, ..UsageDetails::default() };
+        Chunk::End { finish, usage: Some(usage), details, stop_sequence: None }
     }
 
     /// The same chunks as a stream and as a whole answer.
@@ -206,7 +207,7 @@ mod tests {
         let stopped = |finish| Chunk::End {
             finish,
             usage: None,
-            cached_tokens: 0,
+            details: UsageDetails::default(),
             stop_sequence: Some("END".to_owned()),
         };
         let (events, whole) = answers(vec![stopped(FinishReason::Stop)]);

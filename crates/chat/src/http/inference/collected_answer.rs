@@ -4,7 +4,7 @@ use crate::{
     domain::{FinishReason, Usage},
     error::ChatError,
     generation::stateless::Completion,
-    llm::{Chunk, ToolCall},
+    llm::{Chunk, ToolCall, UsageDetails},
 };
 
 /// A part of an answer. Each ends before another begins.
@@ -27,8 +27,7 @@ pub struct CollectedAnswer {
 pub struct AnswerEnd {
     pub finish: FinishReason,
     pub usage: Usage,
-    /// Prompt tokens that the server had in its cache.
-    pub cached_tokens: u64,
+    pub details: UsageDetails,
     /// The one that ended the answer, where the server tells.
     pub stop_sequence: Option<String>,
 }
@@ -79,9 +78,9 @@ impl CollectedAnswer {
             Chunk::Thinking(text) => self.add(AnswerItem::Thinking(text)),
             Chunk::Text(text) => self.add(AnswerItem::Text(text)),
             Chunk::ToolCall(call) => self.add(AnswerItem::ToolCall(call)),
-            Chunk::End { finish, usage, cached_tokens, stop_sequence } => {
+            Chunk::End { finish, usage, details, stop_sequence } => {
                 let usage = usage.unwrap_or_default();
-                self.end = AnswerEnd { finish, usage, cached_tokens, stop_sequence };
+                self.end = AnswerEnd { finish, usage, details, stop_sequence };
                 return true;
             }
         }

@@ -81,10 +81,10 @@ impl<W: StreamWriter> ItemStream<W> {
                 self.add(&AnswerItem::ToolCall(call), out);
                 self.end_item(out);
             }
-            Chunk::End { finish, usage, cached_tokens, stop_sequence } => {
+            Chunk::End { finish, usage, details, stop_sequence } => {
                 self.end_item(out);
                 let usage = usage.unwrap_or_default();
-                let end = AnswerEnd { finish, usage, cached_tokens, stop_sequence };
+                let end = AnswerEnd { finish, usage, details, stop_sequence };
                 self.writer.finish(end, out);
                 return true;
             }

@@ -144,13 +144,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{domain::Usage, http::inference::stream::ItemStream, llm::Chunk};
+    use crate::{
+        domain::Usage,
+        http::inference::stream::ItemStream,
+        llm::{Chunk, UsageDetails},
+    };
 
     fn end(finish: FinishReason) -> Chunk {
         Chunk::End {
             finish,
             usage: Some(Usage { prompt_tokens: 2, completion_tokens: 3 }),
-            cached_tokens: 0,
+            details: UsageDetails::default(),
             stop_sequence: None,
         }
     }

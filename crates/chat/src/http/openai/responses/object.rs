@@ -13,6 +13,7 @@ use crate::{
         inference::{AnswerEnd, AnswerItem},
         openai::responses::{input::encode_thoughts, request::CreateResponse},
     },
+    llm::UsageDetails,
 };
 
 /// A response that grows: what it repeats of its request, and its items.
@@ -158,15 +159,14 @@ pub(super) fn new_id(item: &AnswerItem) -> String {
     format!("{prefix}_{}", random_text(26))
 }
 
-/// `thoughts` and `text` are lengths in bytes: a server counts the tokens of both together.
-pub(super) fn usage(end: &AnswerEnd, thoughts: usize, text: usize) -> Value {
+pub(super) fn usage(end: &AnswerEnd) -> Value {
     let Usage { prompt_tokens, completion_tokens } = end.usage;
-    let (thoughts, all) = (thoughts as u64, (thoughts + text).max(1) as u64);
+    let UsageDetails { cached_tokens, reasoning_tokens, estimated_reasoning } = end.details;
     json!({
         "input_tokens": prompt_tokens,
-        "input_tokens_details": { "cached_tokens": end.cached_tokens },
+        "input_tokens_details": { "cached_tokens": cached_tokens },
         "output_tokens": completion_tokens,
-        "output_tokens_details": { "reasoning_tokens": completion_tokens.saturating_mul(thoughts) / all },
+        "output_tokens_details": { "reasoning_tokens": reasoning_tokens.unwrap_or(estimated_reasoning) },
         "total_tokens": prompt_tokens.saturating_add(completion_tokens),
     })
 }

@@ -18,9 +18,6 @@ pub(super) struct ResponseWriter {
     next_number: u64,
     /// The id of the item that grows.
     item_id: String,
-    /// The lengths of what was written, in bytes.
-    thoughts_length: usize,
-    text_length: usize,
 }
 
 /// A piece of text or thoughts: the event that there are most of.
@@ -58,13 +55,7 @@ fn part_events(item: &AnswerItem) -> Option<[&'static str; 3]> {
 
 impl ResponseWriter {
     pub(super) fn new(response: ResponseObject) -> Self {
-        Self {
-            response,
-            next_number: 0,
-            item_id: String::new(),
-            thoughts_length: 0,
-            text_length: 0,
-        }
+        Self { response, next_number: 0, item_id: String::new() }
     }
 
     /// The response to a request that is not streamed.
@@ -79,11 +70,6 @@ impl ResponseWriter {
 
     /// Adds a whole item to the output.
     fn add(&mut self, item: &AnswerItem) {
-        match item {
-            AnswerItem::Thinking(text) => self.thoughts_length += text.len(),
-            AnswerItem::Text(text) => self.text_length += text.len(),
-            AnswerItem::ToolCall(_) => {}
-        }
         let id = std::mem::take(&mut self.item_id);
         let id = if id.is_empty() { new_id(item) } else { id };
         self.response.output.push(self.response.item(&id, item, true));
@@ -94,7 +80,7 @@ impl ResponseWriter {
         if self.response.output.is_empty() {
             self.add(&AnswerItem::Text(String::new()));
         }
-        self.response.finish(end.finish, usage(end, self.thoughts_length, self.text_length))
+        self.response.finish(end.finish, usage(end))
     }
 
     /// Appends an event, and its number to its members.

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::{
     domain::{FinishReason, Usage},
     llm::{
-        chunk::{Chunk, ToolCall},
+        chunk::{Chunk, ToolCall, UsageDetails},
         error::{ErrorKind, ProviderError},
         providers::{
             Batch,
@@ -149,7 +149,7 @@ impl OllamaAnswer {
                 finish => finish,
             },
             usage: self.usage(line.prompt_eval_count, line.eval_count),
-            cached_tokens: 0,
+            details: UsageDetails::default(),
             stop_sequence: None,
         });
         Ok(())
