@@ -43,6 +43,8 @@ pub struct UsageDetails {
     pub reasoning_tokens: Option<u64>,
     /// The same by our estimate.
     pub estimated_reasoning: u64,
+    /// How long loading, the prompt and the answer took, in nanoseconds, where it tells.
+    pub durations: Option<[u64; 3]>,
 }
 
 /// A tool call of the model, whole.

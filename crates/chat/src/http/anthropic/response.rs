@@ -12,7 +12,7 @@ pub(super) const SIGNATURE: &str = "bm90IHNpZ25lZA==";
 
 /// A whole answer.
 pub(super) fn message(answer: &CollectedAnswer) -> Value {
-    let CollectedAnswer { model, items, end } = answer;
+    let CollectedAnswer { model, items, end, .. } = answer;
     let has_calls = items.iter().any(|item| matches!(item, AnswerItem::ToolCall(_)));
     let blocks: Vec<_> = items.iter().map(|item| block(item, true)).collect();
     let mut message = begun(model, usage(end.usage, end.details.cached_tokens));

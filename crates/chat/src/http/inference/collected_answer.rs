@@ -1,5 +1,7 @@
 //! A whole answer, gathered from its chunks.
 
+use std::time::Instant;
+
 use crate::{
     domain::{FinishReason, Usage},
     error::ChatError,
@@ -18,6 +20,8 @@ pub enum AnswerItem {
 #[derive(Debug, Default)]
 pub struct CollectedAnswer {
     pub model: String,
+    /// When the model began to answer.
+    pub first_token: Option<Instant>,
     pub items: Vec<AnswerItem>,
     pub end: AnswerEnd,
 }
@@ -74,7 +78,9 @@ impl CollectedAnswer {
     pub fn take(&mut self, chunk: Chunk) -> bool {
         match chunk {
             Chunk::Queued { .. } => {}
-            Chunk::Started { model, .. } => self.model = model,
+            Chunk::Started { model, .. } => {
+                (self.model, self.first_token) = (model, Some(Instant::now()));
+            }
             Chunk::Thinking(text) => self.add(AnswerItem::Thinking(text)),
             Chunk::Text(text) => self.add(AnswerItem::Text(text)),
             Chunk::ToolCall(call) => self.add(AnswerItem::ToolCall(call)),

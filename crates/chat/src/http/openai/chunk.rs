@@ -152,7 +152,7 @@ mod tests {
             details: UsageDetails {
                 cached_tokens: 1,
                 reasoning_tokens: Some(2),
-                estimated_reasoning: 9,
+                ..UsageDetails::default()
             },
             stop_sequence: None,
         }

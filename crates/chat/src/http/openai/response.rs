@@ -131,7 +131,7 @@ pub(super) fn new_id() -> String {
 
 impl From<CollectedAnswer> for ChatCompletion {
     fn from(answer: CollectedAnswer) -> Self {
-        let CollectedAnswer { model, items, end } = answer;
+        let CollectedAnswer { model, items, end, .. } = answer;
         let (text, thoughts, calls) = merged(items);
         let message = CompletionMessage {
             role: "assistant",

@@ -161,7 +161,7 @@ pub(super) fn new_id(item: &AnswerItem) -> String {
 
 pub(super) fn usage(end: &AnswerEnd) -> Value {
     let Usage { prompt_tokens, completion_tokens } = end.usage;
-    let UsageDetails { cached_tokens, reasoning_tokens, estimated_reasoning } = end.details;
+    let UsageDetails { cached_tokens, reasoning_tokens, estimated_reasoning, .. } = end.details;
     json!({
         "input_tokens": prompt_tokens,
         "input_tokens_details": { "cached_tokens": cached_tokens },
