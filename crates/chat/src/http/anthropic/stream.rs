@@ -66,7 +66,7 @@ impl StreamWriter for EventWriter {
         }
     }
 
-    fn end(&mut self, item: &AnswerItem, out: &mut String) {
+    fn end(&mut self, item: &AnswerItem, _is_complete: bool, out: &mut String) {
         if matches!(item, AnswerItem::Thinking(_)) {
             self.delta("signature_delta", "signature", SIGNATURE, out);
         }
