@@ -15,6 +15,7 @@ on_both_stores!(
     a_quota_that_ends_inside_the_answer_charges_what_was_produced,
     a_caller_who_leaves_stops_the_model,
     every_stream_begins_within_five_seconds,
+    an_empty_answer_at_the_end_is_never_sent,
     what_the_model_server_calls_bad_is_told_as_bad_on_every_api,
     thoughts_in_tags_are_told_apart,
     an_alias_is_a_model,
@@ -239,6 +240,27 @@ async fn every_stream_begins_within_five_seconds(on: Backend) {
         let said = rest(stream.unwrap()).await;
         assert!(said.contains("one"), "{said}");
     }
+}
+
+async fn an_empty_answer_at_the_end_is_never_sent(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    let conversation = |answer: &str| {
+        let said =
+            json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]);
+        let mut body = messages("", false);
+        (body["messages"], body["input"]) = (said.clone(), said);
+        body
+    };
+    for path in ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"] {
+        alice.post(path, &conversation("")).await.expect(200);
+        let sent = app.model.chats().pop().unwrap().messages();
+        assert_eq!(sent, [("user".to_owned(), "Hi".to_owned())], "{path}");
+        alice.post(path, &conversation("Hello, ")).await.expect(200);
+        assert_eq!(app.model.chats().pop().unwrap().messages().len(), 2, "{path}");
+    }
+    let alone = json!({"model": "gemma3:1b", "messages": [{"role": "assistant", "content": ""}]});
+    alice.post("/v1/chat/completions", &alone).await.expect(400);
 }
 
 async fn what_the_model_server_calls_bad_is_told_as_bad_on_every_api(on: Backend) {

@@ -28,6 +28,15 @@ impl PromptMessage {
         Self { role: role.to_owned(), content: content.into(), extra: None }
     }
 
+    /// Whether it is the model's and says nothing that a model server could be sent: thoughts and a name alone are no answer.
+    pub fn is_empty_answer(&self) -> bool {
+        let mut extra = self.extra.iter().flatten();
+        let is_aside = |name: &str| ["name", "reasoning_content"].contains(&name);
+        self.role == "assistant"
+            && self.content.is_empty()
+            && extra.all(|(name, value)| value.is_null() || is_aside(name))
+    }
+
     /// Sets a member of [`Self::extra`].
     pub fn set(&mut self, member: &str, value: impl Into<Value>) {
         self.extra.get_or_insert_default().insert(member.to_owned(), value.into());
