@@ -204,6 +204,12 @@ async fn models_have_the_form_that_the_client_reads(on: Backend) {
     assert_eq!((&one["type"], &one["display_name"]), (&json!("model"), &json!("claude-local")));
     let page = ask("/v1/models?limit=1&after_id=gemma3:1b").await.expect(200);
     assert_eq!((&page["data"][0], &page["has_more"]), (one, &json!(false)));
+    let back = ask("/v1/models?limit=1&before_id=claude-local").await.expect(200);
+    assert_eq!((&back["first_id"], &back["has_more"]), (&json!("gemma3:1b"), &json!(false)));
+    for unknown in ["after_id=no-such", "before_id=no-such"] {
+        let refused = ask(&format!("/v1/models?{unknown}")).await;
+        anthropic_error(&refused, 400, "invalid_request_error", "invalid_request");
+    }
     assert_eq!(ask("/v1/models/claude-local").await.expect(200), *one);
     let missing = ask("/v1/models/no/such:one").await;
     anthropic_error(&missing, 404, "not_found_error", "model_not_found");

@@ -15,6 +15,8 @@ on_both_stores!(
     a_quota_that_ends_inside_the_answer_charges_what_was_produced,
     a_caller_who_leaves_stops_the_model,
     every_stream_begins_within_five_seconds,
+    an_empty_answer_at_the_end_is_never_sent,
+    what_the_model_server_calls_bad_is_told_as_bad_on_every_api,
     thoughts_in_tags_are_told_apart,
     an_alias_is_a_model,
     large_bodies_are_read_and_larger_ones_refused,
@@ -237,6 +239,63 @@ async fn every_stream_begins_within_five_seconds(on: Backend) {
         gate.open();
         let said = rest(stream.unwrap()).await;
         assert!(said.contains("one"), "{said}");
+    }
+}
+
+async fn an_empty_answer_at_the_end_is_never_sent(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    let conversation = |answer: &str| {
+        let said =
+            json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]);
+        let mut body = messages("", false);
+        (body["messages"], body["input"]) = (said.clone(), said);
+        body
+    };
+    for path in ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"] {
+        alice.post(path, &conversation("")).await.expect(200);
+        let sent = app.model.chats().pop().unwrap().messages();
+        assert_eq!(sent, [("user".to_owned(), "Hi".to_owned())], "{path}");
+        alice.post(path, &conversation("Hello, ")).await.expect(200);
+        assert_eq!(app.model.chats().pop().unwrap().messages().len(), 2, "{path}");
+    }
+    let alone = json!({"model": "gemma3:1b", "messages": [{"role": "assistant", "content": ""}]});
+    alice.post("/v1/chat/completions", &alone).await.expect(400);
+}
+
+async fn what_the_model_server_calls_bad_is_told_as_bad_on_every_api(on: Backend) {
+    const WORDS: &str = "The model server does not accept this request";
+    let app = TestApp::builder(on).set("llm.ollama.max_concurrency", 1).start().await;
+    let alice = app.login("alice").await;
+    let gate = Gate::new();
+    app.model.answer_to("hold", Answer::gated(["one"], &gate));
+    app.model.usually(Answer::refuse(400, "", r#"{"error": "invalid message sequence"}"#));
+    for api in APIS {
+        for stream in [false, true] {
+            let reply = alice.post(api.path, &(api.body)("bad", stream)).await;
+            let error = reply.expect(400).pointer(api.error).cloned().unwrap();
+            assert!(error.as_str().unwrap().contains(WORDS), "{} {error}", api.path);
+        }
+    }
+    let asked = app.model.chats().len();
+    let holding = tokio::spawn({
+        let client = alice.clone();
+        async move { APIS[0].whole(&client, "hold").await }
+    });
+    app.model.wait_chats(asked + 1).await;
+    let streams = APIS.map(|api| {
+        let client = alice.clone();
+        tokio::spawn(async move { api.stream(&client, "bad").await })
+    });
+    let mut open = Vec::new();
+    for stream in streams {
+        open.push(within(SECOND * 6, "the stream begins", stream).await.unwrap());
+    }
+    gate.open();
+    holding.await.unwrap().expect(200);
+    for stream in open {
+        let said = rest(stream).await;
+        assert!(said.contains(WORDS) && !said.contains("invalid message"), "{said}");
     }
 }
 

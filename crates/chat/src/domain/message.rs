@@ -33,6 +33,13 @@ pub enum FinishReason {
     ContentFilter,
 }
 
+impl FinishReason {
+    /// Whether the answer ended before the model had finished it.
+    pub fn is_cut(self) -> bool {
+        matches!(self, Self::Length | Self::ContentFilter)
+    }
+}
+
 /// Tokens as the model server counted them, or estimates where it did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Usage {

@@ -12,7 +12,7 @@ use crate::{
         Outcome,
         tokens::{TextSize, TokenEstimates},
     },
-    llm::Chunk,
+    llm::{Chunk, UsageDetails},
 };
 
 /// Longest text of one answer, of its thoughts, and of its tool calls, in bytes; beyond it the answer ends as `length`.
@@ -44,7 +44,7 @@ pub(crate) struct AnswerBuilder {
     tool_calls: usize,
     size: TextSize,
     counted: Option<Usage>,
-    cached_tokens: u64,
+    details: UsageDetails,
     stop_sequence: Option<String>,
     streamed_tokens: u64,
     source: Option<AnswerSource>,
@@ -82,9 +82,9 @@ impl AnswerBuilder {
                     self.size.add(&call.arguments);
                     false
                 }
-                Chunk::End { finish: reason, usage, cached_tokens, stop_sequence } => {
+                Chunk::End { finish: reason, usage, details, stop_sequence } => {
                     self.counted = *usage;
-                    self.cached_tokens = *cached_tokens;
+                    self.details = *details;
                     self.stop_sequence = stop_sequence.take();
                     return (kept, Some(*reason));
                 }
@@ -125,10 +125,13 @@ impl AnswerBuilder {
 
     /// The last chunk of an answer that cost so much.
     pub(crate) fn end(&mut self, finish: FinishReason, usage: Usage) -> Chunk {
+        // Servers count thoughts, text and calls together.
+        let all = (self.text + self.thinking + self.tool_calls).max(1) as u64;
+        let thoughts = usage.completion_tokens.saturating_mul(self.thinking as u64) / all;
         Chunk::End {
             finish,
             usage: Some(usage),
-            cached_tokens: self.cached_tokens,
+            details: UsageDetails { estimated_reasoning: thoughts, ..self.details },
             stop_sequence: self.stop_sequence.take(),
         }
     }
@@ -176,6 +179,21 @@ impl TextSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::ToolCall;
+
+    #[test]
+    fn the_estimate_of_thoughts_leaves_out_text_and_calls() {
+        let (name, arguments) = ("read".to_owned(), "x".repeat(46));
+        let call = ToolCall { id: "c".to_owned(), name, arguments };
+        let mut answer = AnswerBuilder::default();
+        let said = [Chunk::Thinking("x".repeat(30)), Chunk::Text("x".repeat(20))];
+        answer.take(said.into_iter().chain([Chunk::ToolCall(call)]).collect());
+        let usage = Usage { prompt_tokens: 1, completion_tokens: 200 };
+        match answer.end(FinishReason::ToolCalls, usage) {
+            Chunk::End { details, .. } => assert_eq!(details.estimated_reasoning, 60),
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn an_answer_beyond_the_limit_ends_as_length_at_a_character() {

@@ -28,11 +28,23 @@ pub enum Chunk {
         finish: FinishReason,
         /// What it cost, if the server counted.
         usage: Option<Usage>,
-        /// Prompt tokens that the server had in its cache, as far as it tells.
-        cached_tokens: u64,
+        details: UsageDetails,
         /// Which of the request's stop sequences ended it, if one did and the server tells.
         stop_sequence: Option<String>,
     },
+}
+
+/// What a server tells of the cost beside its counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsageDetails {
+    /// Prompt tokens that were in its cache, as far as it tells.
+    pub cached_tokens: u64,
+    /// How many tokens of the answer are thoughts, where it tells.
+    pub reasoning_tokens: Option<u64>,
+    /// The same by our estimate.
+    pub estimated_reasoning: u64,
+    /// How long loading, the prompt and the answer took, in nanoseconds, where it tells.
+    pub durations: Option<[u64; 3]>,
 }
 
 /// A tool call of the model, whole.

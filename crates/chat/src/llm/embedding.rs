@@ -23,6 +23,10 @@ const PART_BYTES: usize = 16 * 1024;
 /// What a token counts as, in bytes.
 const TOKEN_BYTES: usize = 4;
 
+/// For the caller of a request that the server calls bad.
+const CHECK: &str =
+    "The model server does not accept this request: check `input` and `dimensions`.";
+
 #[derive(Debug)]
 pub struct EmbeddedPart {
     pub vectors: Vec<Vec<f32>>,
@@ -134,7 +138,7 @@ impl EmbeddingRun {
         let mut timeouts = upstream.stream_timeouts();
         let send = || upstream.provider().embed(&self.call.model, part);
         let sent = send_with_retries(upstream, &mut timeouts, send);
-        let answer = self.call.span().run(sent).await?;
+        let answer = self.call.span().run(sent).await.map_err(|error| error.advised(CHECK))?;
         upstream.health().record_output(Instant::now());
         self.length = Some(check(&answer, part.input.len(), part.dimensions, self.length)?);
         Ok(answer)

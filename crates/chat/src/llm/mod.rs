@@ -29,7 +29,7 @@ mod think_tags;
 mod upstream;
 
 pub use crate::llm::{
-    chunk::{Chunk, ToolCall},
+    chunk::{Chunk, ToolCall, UsageDetails},
     embedding::{EmbeddedPart, EmbeddingRun},
     error::{Feature, ModelError},
     generation::{Generation, GenerationStream},

@@ -28,6 +28,15 @@ impl PromptMessage {
         Self { role: role.to_owned(), content: content.into(), extra: None }
     }
 
+    /// Whether it is the model's and says nothing that a model server could be sent: thoughts and a name alone are no answer.
+    pub fn is_empty_answer(&self) -> bool {
+        let mut extra = self.extra.iter().flatten();
+        let is_aside = |name: &str| ["name", "reasoning_content"].contains(&name);
+        self.role == "assistant"
+            && self.content.is_empty()
+            && extra.all(|(name, value)| value.is_null() || is_aside(name))
+    }
+
     /// Sets a member of [`Self::extra`].
     pub fn set(&mut self, member: &str, value: impl Into<Value>) {
         self.extra.get_or_insert_default().insert(member.to_owned(), value.into());
@@ -45,6 +54,8 @@ pub struct ChatRequest {
     /// Our estimate of the prompt's tokens.
     pub prompt_estimate: u32,
     pub dropped: u64,
+    /// Of stateless completions: the caller made the prompt, so that a server that calls it bad means the caller.
+    pub is_callers: bool,
     /// Of stateless completions alone: the prompt goes as the caller made it; a server that would cut it silently is told not to.
     pub untrimmed: bool,
     /// Of stateless completions alone: members passed through to servers that have them (`tools`, `tool_choice`, `response_format`, …).

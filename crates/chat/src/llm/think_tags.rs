@@ -120,7 +120,7 @@ fn partial_tag(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::FinishReason;
+    use crate::{domain::FinishReason, llm::UsageDetails};
 
     /// The thoughts and the text of an answer that comes in these pieces.
     fn separated<'a>(pieces: impl IntoIterator<Item = &'a str>) -> (String, String) {
@@ -129,7 +129,7 @@ mod tests {
         let end = Chunk::End {
             finish: FinishReason::Stop,
             usage: None,
-            cached_tokens: 0,
+            details: UsageDetails::default(),
             stop_sequence: None,
         };
         let pieces = pieces.into_iter().map(|piece| Chunk::Text(piece.to_owned()));

@@ -173,6 +173,7 @@ impl Prompt for SessionPrompt {
             window,
             prompt_estimate: estimate,
             dropped: dropped + self.older,
+            is_callers: false,
             untrimmed: false,
             extra: Arc::default(),
             request_id: Arc::clone(&self.request_id),

@@ -111,6 +111,17 @@ async fn every_input_gets_its_vector_whatever_the_server_is() {
 }
 
 #[tokio::test]
+async fn an_input_that_the_server_calls_bad_is_the_callers() {
+    for provider in [Ollama, OpenAi] {
+        let bad = || vec![Action::Send(response("400 Bad Request", "", r#"{"error":"no"}"#))];
+        let server = embedding(move |_, _| bad()).await;
+        let service = Service::probed(&settings(&[(provider, &server.url)])).await;
+        assert_eq!(error_of(&service, &many(1)).await, "Unsupported");
+        service.idle().await;
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_waits_goes_between_the_parts_of_an_import() {
     let server = embedding(|request, _| {
         [vec![Action::Wait(Duration::from_millis(50))], embedded(request)].concat()

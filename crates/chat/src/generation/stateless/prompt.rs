@@ -149,6 +149,7 @@ impl Prompt for StatelessPrompt {
             options: self.options.limited(self.answer_limit.get().copied()),
             window,
             prompt_estimate,
+            is_callers: true,
             untrimmed: !self.truncates,
             extra: Arc::clone(&self.extra),
             request_id: Arc::clone(&self.request_id),
@@ -194,6 +195,7 @@ mod tests {
         let roles = |window| -> Vec<String> {
             let fitted = prompt.fit("m", window);
             assert_eq!(fitted.dropped as usize, 5 - fitted.messages.len());
+            assert!(fitted.is_callers && !fitted.untrimmed);
             fitted.messages.iter().map(|m| m.role.clone()).collect()
         };
         assert_eq!(roles(100_000).len(), 5);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use common::{
-    errors::{ApiError, Code, FieldError, Problem, status_of},
+    errors::{Code, FieldError, Problem, status_of},
     http::{ErrorShape, ShapedError},
 };
 use serde_json::{Value, json};
@@ -35,13 +35,8 @@ fn shaped(problem: &Problem) -> ShapedError {
     ShapedError { status: overloaded.flatten().or(status), body }
 }
 
-/// The body of an error in mid-stream.
-pub(super) fn event(error: &ApiError, request_id: &str) -> Value {
-    body(error.code, &error.detail, &error.errors, request_id)
-}
-
 /// `type` is the kind of the error in Anthropic's words, `code` the code of this service.
-fn body(code: Code, detail: &str, errors: &[FieldError], request_id: &str) -> Value {
+pub(super) fn body(code: Code, detail: &str, errors: &[FieldError], request_id: &str) -> Value {
     let message = match errors.first() {
         Some(error) if !error.pointer.is_empty() => {
             // What a model may lack has names of our own API.
@@ -77,6 +72,8 @@ fn kind(code: Code) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use common::errors::ApiError;
+
     use super::*;
 
     fn shaped_at(path: &str, error: &ApiError) -> Option<ShapedError> {

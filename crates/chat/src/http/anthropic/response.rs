@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     domain::{FinishReason, Usage, random_text},
     http::inference::{AnswerEnd, AnswerItem, CollectedAnswer},
+    llm::ToolCall,
 };
 
 /// Stands where Anthropic signs thoughts; nothing here reads it. Some clients send back only thoughts that have one.
@@ -12,10 +13,10 @@ pub(super) const SIGNATURE: &str = "bm90IHNpZ25lZA==";
 
 /// A whole answer.
 pub(super) fn message(answer: &CollectedAnswer) -> Value {
-    let CollectedAnswer { model, items, end } = answer;
+    let CollectedAnswer { model, items, end, .. } = answer;
     let has_calls = items.iter().any(|item| matches!(item, AnswerItem::ToolCall(_)));
-    let blocks: Vec<_> = items.iter().map(|item| block(item, true)).collect();
-    let mut message = begun(model, usage(end.usage, end.cached_tokens));
+    let blocks: Vec<_> = items.iter().map(|item| block(item, Some(end.finish))).collect();
+    let mut message = begun(model, usage(end.usage, end.details.cached_tokens));
     message["content"] = blocks.into();
     for (member, value) in stop(end, has_calls) {
         message[member] = value;
@@ -39,26 +40,32 @@ pub(super) fn begun(model: &str, usage: Value) -> Value {
     })
 }
 
-/// A content block; where it is not whole, its beginning.
-pub(super) fn block(item: &AnswerItem, is_whole: bool) -> Value {
+/// A content block of an answer that ended so; while it goes on, the block's beginning.
+pub(super) fn block(item: &AnswerItem, finish: Option<FinishReason>) -> Value {
     match item {
         AnswerItem::Text(text) => json!({ "type": "text", "text": text, "citations": null }),
         AnswerItem::Thinking(thoughts) => {
-            let signature = if is_whole { SIGNATURE } else { "" };
+            let signature = if finish.is_some() { SIGNATURE } else { "" };
             json!({ "type": "thinking", "thinking": thoughts, "signature": signature })
         }
         AnswerItem::ToolCall(call) => {
-            // A model may write what is no JSON: whoever runs the tool is to see it, and can tell the model.
-            let input = || {
-                let input = serde_json::from_str(&call.arguments).ok();
-                let input = input.filter(Value::is_object);
-                input.unwrap_or_else(|| json!({ "arguments": call.arguments }))
+            // Half of the arguments says nothing that a tool could be run with.
+            let input = match (finish, arguments(call)) {
+                (Some(_), Ok(input)) => input,
+                (Some(finish), Err(broken)) if !finish.is_cut() => broken,
+                _ => json!({}),
             };
-            let input = if is_whole { input() } else { json!({}) };
             json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": input,
                 "caller": { "type": "direct" } })
         }
     }
+}
+
+/// The arguments of a call. Those that are no JSON object are an error: whoever runs the tool is to see them, by the name that
+/// Anthropic advises, and can tell the model.
+pub(super) fn arguments(call: &ToolCall) -> Result<Value, Value> {
+    let read = serde_json::from_str(&call.arguments).ok().filter(Value::is_object);
+    read.ok_or_else(|| json!({ "INVALID_JSON": call.arguments }))
 }
 
 /// Why it ended, and the stop sequence where one ended it and the model server tells which.

@@ -10,7 +10,7 @@ use crate::{
     http::{
         anthropic::{
             error,
-            response::{SIGNATURE, begun, block, stop, usage},
+            response::{SIGNATURE, arguments, begun, block, stop, usage},
         },
         inference::{
             AnswerEnd, AnswerItem, StreamWriter,
@@ -36,12 +36,8 @@ impl EventWriter {
     }
 
     fn delta(&self, kind: &str, member: &str, text: &str, out: &mut String) {
-        let delta = json!({ "type": kind, (member): text });
-        write_typed_event(
-            "content_block_delta",
-            json!({ "index": self.ended, "delta": delta }),
-            out,
-        );
+        let grown = json!({ "index": self.ended, "delta": { "type": kind, (member): text } });
+        write_typed_event("content_block_delta", grown, out);
     }
 }
 
@@ -51,7 +47,7 @@ impl StreamWriter for EventWriter {
     }
 
     fn begin(&mut self, item: &AnswerItem, out: &mut String) {
-        let started = json!({ "index": self.ended, "content_block": block(item, false) });
+        let started = json!({ "index": self.ended, "content_block": block(item, None) });
         write_typed_event("content_block_start", started, out);
     }
 
@@ -59,16 +55,20 @@ impl StreamWriter for EventWriter {
         match piece {
             AnswerItem::Thinking(text) => self.delta("thinking_delta", "thinking", text, out),
             AnswerItem::Text(text) => self.delta("text_delta", "text", text, out),
-            AnswerItem::ToolCall(call) => {
-                self.has_calls = true;
-                self.delta("input_json_delta", "partial_json", &call.arguments, out);
-            }
+            AnswerItem::ToolCall(_) => self.has_calls = true,
         }
     }
 
-    fn end(&mut self, item: &AnswerItem, out: &mut String) {
-        if matches!(item, AnswerItem::Thinking(_)) {
-            self.delta("signature_delta", "signature", SIGNATURE, out);
+    fn end(&mut self, item: &AnswerItem, is_complete: bool, out: &mut String) {
+        match item {
+            AnswerItem::Text(_) => {}
+            AnswerItem::Thinking(_) => self.delta("signature_delta", "signature", SIGNATURE, out),
+            AnswerItem::ToolCall(call) => {
+                // SDKs fail at the end of a block that is no JSON, unless it is the beginning of some.
+                let broken = arguments(call).err().filter(|_| is_complete).map(|it| it.to_string());
+                let json = broken.as_ref().unwrap_or(&call.arguments);
+                self.delta("input_json_delta", "partial_json", json, out);
+            }
         }
         write_typed_event("content_block_stop", json!({ "index": self.ended }), out);
         self.ended += 1;
@@ -79,7 +79,7 @@ impl StreamWriter for EventWriter {
         for (member, value) in stop(&end, self.has_calls) {
             delta[member] = value;
         }
-        let usage = usage(end.usage, end.cached_tokens);
+        let usage = usage(end.usage, end.details.cached_tokens);
         write_typed_event("message_delta", json!({ "delta": delta, "usage": usage }), out);
         write_typed_event("message_stop", json!({}), out);
     }
@@ -89,7 +89,8 @@ impl StreamWriter for EventWriter {
     }
 
     fn fail(&mut self, error: &ApiError, out: &mut String) {
-        write_event("error", &error::event(error, &self.request_id), out);
+        let body = error::body(error.code, &error.detail, &error.errors, &self.request_id);
+        write_event("error", &body, out);
     }
 }
 
@@ -104,7 +105,7 @@ mod tests {
             anthropic::response::message,
             inference::{CollectedAnswer, stream::ItemStream},
         },
-        llm::{Chunk, ToolCall},
+        llm::{Chunk, ToolCall, UsageDetails},
     };
 
     fn call(name: &str, arguments: &str) -> Chunk {
@@ -117,7 +118,8 @@ mod tests {
 
     fn end(finish: FinishReason) -> Chunk {
         let usage = Usage { prompt_tokens: 9, completion_tokens: 3 };
-        Chunk::End { finish, usage: Some(usage), cached_tokens: 9, stop_sequence: None }
+        let details = UsageDetails { cached_tokens: 9, ..UsageDetails::default() };
+        Chunk::End { finish, usage: Some(usage), details, stop_sequence: None }
     }
 
     /// The same chunks as a stream and as a whole answer.
@@ -206,7 +208,7 @@ mod tests {
         let stopped = |finish| Chunk::End {
             finish,
             usage: None,
-            cached_tokens: 0,
+            details: UsageDetails::default(),
             stop_sequence: Some("END".to_owned()),
         };
         let (events, whole) = answers(vec![stopped(FinishReason::Stop)]);
@@ -217,8 +219,24 @@ mod tests {
         let (_, whole) = answers(vec![call("f", "{}"), stopped(FinishReason::Stop)]);
         let stop = (&whole["stop_reason"], &whole["stop_sequence"]);
         assert_eq!(stop, (&json!("tool_use"), &Value::Null));
-        let (_, whole) = answers(vec![call("f", "no json"), end(FinishReason::ToolCalls)]);
-        assert_eq!(whole["content"][0]["input"], json!({ "arguments": "no json" }));
+    }
+
+    #[test]
+    fn broken_arguments_are_shown_unless_the_answer_was_cut_in_them() {
+        let cut = r#"{"city": "Par"#;
+        let invalid = json!({ "INVALID_JSON": cut });
+        for (finish, input, delta) in [
+            (FinishReason::Length, json!({}), cut.to_owned()),
+            (FinishReason::ToolCalls, invalid.clone(), invalid.to_string()),
+        ] {
+            let (events, whole) = answers(vec![call("f", "{}"), call("g", cut), end(finish)]);
+            assert_eq!(whole["content"][1]["input"], input);
+            let deltas: Vec<_> =
+                events.iter().filter_map(|event| event["delta"]["partial_json"].as_str()).collect();
+            assert_eq!(deltas, ["{}", &delta]);
+        }
+        let (_, whole) = answers(vec![call("f", "[1]"), end(FinishReason::Stop)]);
+        assert_eq!(whole["content"][0]["input"], json!({ "INVALID_JSON": "[1]" }));
     }
 
     #[test]

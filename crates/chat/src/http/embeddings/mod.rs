@@ -19,6 +19,7 @@ use common::{
 use futures_util::stream::unfold;
 
 use crate::{
+    error::ChatError,
     generation::stateless::{Embedding, EmbeddingChunk},
     http::inference::{BodyMemory, lost},
     llm::EmbeddingRequest,
@@ -57,7 +58,7 @@ pub async fn embed(
     let mut answer = Vectors { model: String::new(), vectors: Vec::new(), tokens: 0, memory: None };
     loop {
         let chunk = tokio::select! {
-            chunk = embedding.next() => chunk.ok_or_else(lost)??,
+            chunk = embedding.next() => chunk.ok_or_else(lost)?.map_err(about_input)?,
             error = &mut revoked => return Err(error),
         };
         match chunk {
@@ -88,7 +89,16 @@ fn start(
             format!("`input` has at most {MAX_INPUTS} members; send several requests."),
         ));
     }
-    Ok(app.completions.embed(identity, model, request, deadline)?)
+    app.completions.embed(identity, model, request, deadline).map_err(about_input)
+}
+
+/// The error in the words of embeddings, which have no conversation.
+fn about_input(error: ChatError) -> ApiError {
+    let mut error = ApiError::from(error);
+    if error.code == Code::ContextTooLong {
+        error.detail = "An input is longer than the model's window; send it in parts.".to_owned();
+    }
+    error
 }
 
 impl Vectors {
@@ -141,6 +151,14 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::llm::ModelError;
+
+    #[test]
+    fn an_input_that_is_too_long_is_told_in_the_words_of_embeddings() {
+        let told = |error| about_input(ChatError::Model(error)).detail;
+        assert!(told(ModelError::ContextTooLong(String::new())).starts_with("An input is"));
+        assert!(told(ModelError::QueueFull).starts_with("Too many requests"));
+    }
 
     async fn written(count: usize) -> Value {
         let vectors = Vectors {

@@ -1,10 +1,12 @@
 //! A whole answer, gathered from its chunks.
 
+use std::time::Instant;
+
 use crate::{
     domain::{FinishReason, Usage},
     error::ChatError,
     generation::stateless::Completion,
-    llm::{Chunk, ToolCall},
+    llm::{Chunk, ToolCall, UsageDetails},
 };
 
 /// A part of an answer. Each ends before another begins.
@@ -18,6 +20,8 @@ pub enum AnswerItem {
 #[derive(Debug, Default)]
 pub struct CollectedAnswer {
     pub model: String,
+    /// When the model began to answer.
+    pub first_token: Option<Instant>,
     pub items: Vec<AnswerItem>,
     pub end: AnswerEnd,
 }
@@ -27,8 +31,7 @@ pub struct CollectedAnswer {
 pub struct AnswerEnd {
     pub finish: FinishReason,
     pub usage: Usage,
-    /// Prompt tokens that the server had in its cache.
-    pub cached_tokens: u64,
+    pub details: UsageDetails,
     /// The one that ended the answer, where the server tells.
     pub stop_sequence: Option<String>,
 }
@@ -75,13 +78,15 @@ impl CollectedAnswer {
     pub fn take(&mut self, chunk: Chunk) -> bool {
         match chunk {
             Chunk::Queued { .. } => {}
-            Chunk::Started { model, .. } => self.model = model,
+            Chunk::Started { model, .. } => {
+                (self.model, self.first_token) = (model, Some(Instant::now()));
+            }
             Chunk::Thinking(text) => self.add(AnswerItem::Thinking(text)),
             Chunk::Text(text) => self.add(AnswerItem::Text(text)),
             Chunk::ToolCall(call) => self.add(AnswerItem::ToolCall(call)),
-            Chunk::End { finish, usage, cached_tokens, stop_sequence } => {
+            Chunk::End { finish, usage, details, stop_sequence } => {
                 let usage = usage.unwrap_or_default();
-                self.end = AnswerEnd { finish, usage, cached_tokens, stop_sequence };
+                self.end = AnswerEnd { finish, usage, details, stop_sequence };
                 return true;
             }
         }

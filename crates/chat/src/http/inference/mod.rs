@@ -6,13 +6,17 @@
 use std::{collections::HashSet, time::Instant};
 
 use axum::response::Response;
-use common::{errors::ApiError, http::Deadline};
+use common::{
+    errors::{ApiError, Code},
+    http::Deadline,
+};
 use futures_util::future::BoxFuture;
 use utoipa::openapi::{OpenApi, PathItem};
 
 use crate::{
     error::ChatError,
     generation::stateless::{Completion, CompletionRequest},
+    llm::PromptMessage,
     state::AppState,
 };
 
@@ -47,9 +51,10 @@ impl InferenceCall {
     /// Those of the completion that are known before the model is asked.
     pub fn start(
         app: &AppState,
-        request: CompletionRequest,
+        mut request: CompletionRequest,
         memory: BodyMemory,
     ) -> Result<Self, ApiError> {
+        trim_end(&mut request.messages)?;
         // From here on: the body may have taken its time.
         let Deadline(deadline) = Deadline::from_now();
         let revoked = app.until_revoked(&request.identity);
@@ -87,6 +92,14 @@ impl InferenceCall {
     }
 }
 
+/// Leaves out empty messages of the model at the end: a server that is to go on with nothing writes garbage.
+fn trim_end(messages: &mut Vec<PromptMessage>) -> Result<(), ApiError> {
+    let last = messages.iter().rposition(|message| !message.is_empty_answer());
+    let nothing = || ApiError::new(Code::InvalidRequest, "There must be a message with content.");
+    messages.truncate(last.ok_or_else(nothing)? + 1);
+    Ok(())
+}
+
 /// The error of a completion that was lost, which only a panic can cause.
 pub fn lost() -> ApiError {
     ChatError::Broken.into()
@@ -100,4 +113,37 @@ pub fn large_body_paths(document: &OpenApi) -> HashSet<String> {
     };
     let paths = document.paths.paths.iter();
     paths.filter(|(_, item)| is_large(item)).map(|(path, _)| path.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn no_empty_answer_stands_at_the_end_of_a_prompt() {
+        let said = |role: &str, text: &str| PromptMessage::text(role, text);
+        let with = |member: &str, value: Value| {
+            let mut message = said("assistant", "");
+            message.set(member, value);
+            message
+        };
+        let user = || said("user", "Hi");
+        let thoughts = || with("reasoning_content", "Hm.".into());
+        let nothing = || with("content", Value::Null);
+        for (mut messages, left) in [
+            (vec![user(), said("assistant", "")], 1),
+            (vec![user(), said("assistant", ""), nothing(), thoughts()], 1),
+            (vec![user(), said("assistant", ""), said("user", "")], 3),
+            (vec![user(), said("assistant", "Hel")], 2),
+            (vec![user(), with("tool_calls", json!([{ "id": "c" }]))], 2),
+            (vec![user(), with("content", json!([{ "type": "image_url" }]))], 2),
+        ] {
+            trim_end(&mut messages).unwrap();
+            assert_eq!(messages.len(), left, "{messages:?}");
+        }
+        let refused = trim_end(&mut vec![said("assistant", "")]).unwrap_err();
+        assert_eq!(refused.code, Code::InvalidRequest);
+    }
 }

@@ -46,8 +46,8 @@ pub trait StreamWriter: Send + 'static {
     /// Appends what the item grows by; of a call all of it.
     fn grow(&mut self, piece: &AnswerItem, out: &mut String);
 
-    /// Appends the end of an item, which is whole.
-    fn end(&mut self, _item: &AnswerItem, _out: &mut String) {}
+    /// Appends the end of an item; it is not complete where the answer was cut in it.
+    fn end(&mut self, _item: &AnswerItem, _is_complete: bool, _out: &mut String) {}
 
     /// Appends the end of the answer.
     fn finish(&mut self, end: AnswerEnd, out: &mut String);
@@ -77,14 +77,12 @@ impl<W: StreamWriter> ItemStream<W> {
             Chunk::Started { model, .. } => self.writer.started(model, out),
             Chunk::Thinking(text) => self.add(&AnswerItem::Thinking(text), out),
             Chunk::Text(text) => self.add(&AnswerItem::Text(text), out),
-            Chunk::ToolCall(call) => {
-                self.add(&AnswerItem::ToolCall(call), out);
-                self.end_item(out);
-            }
-            Chunk::End { finish, usage, cached_tokens, stop_sequence } => {
-                self.end_item(out);
+            // What follows tells whether it is complete.
+            Chunk::ToolCall(call) => self.add(&AnswerItem::ToolCall(call), out),
+            Chunk::End { finish, usage, details, stop_sequence } => {
+                self.end_item(!finish.is_cut(), out);
                 let usage = usage.unwrap_or_default();
-                let end = AnswerEnd { finish, usage, cached_tokens, stop_sequence };
+                let end = AnswerEnd { finish, usage, details, stop_sequence };
                 self.writer.finish(end, out);
                 return true;
             }
@@ -94,13 +92,15 @@ impl<W: StreamWriter> ItemStream<W> {
 
     /// SDKs notice neither a missing end nor a missing finish: a failure must be told, and then the stream ended.
     pub fn fail(&mut self, error: &ApiError, out: &mut String) {
-        self.end_item(out);
+        // A call is passed on when it is whole.
+        let is_call = matches!(self.open, Some(AnswerItem::ToolCall(_)));
+        self.end_item(is_call, out);
         self.writer.fail(error, out);
     }
 
     fn add(&mut self, piece: &AnswerItem, out: &mut String) {
         if !self.open.as_ref().is_some_and(|open| open.continues_with(piece)) {
-            self.end_item(out);
+            self.end_item(true, out);
             let begun = piece.begun();
             self.writer.begin(&begun, out);
             self.open = Some(begun);
@@ -111,9 +111,9 @@ impl<W: StreamWriter> ItemStream<W> {
         }
     }
 
-    fn end_item(&mut self, out: &mut String) {
+    fn end_item(&mut self, is_complete: bool, out: &mut String) {
         if let Some(item) = self.open.take() {
-            self.writer.end(&item, out);
+            self.writer.end(&item, is_complete, out);
         }
     }
 }

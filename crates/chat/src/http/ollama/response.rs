@@ -34,6 +34,7 @@ impl AnswerWriter {
 
     /// The document of an answer that was not streamed.
     pub(super) fn whole(mut self, answer: CollectedAnswer) -> Value {
+        self.first_token = answer.first_token;
         let (text, thoughts, calls) = merged(answer.items);
         let document = self.document(&text, &thoughts, &calls);
         self.finished(document, &answer.end)
@@ -81,26 +82,30 @@ impl AnswerWriter {
         json!({ "id": call.id, "function": function })
     }
 
-    /// Adds why it ended and what it cost. A tool call ends with `stop` as well; waiting counts as loading.
+    /// Adds why it ended and what it cost. A tool call ends with `stop` as well. Where the server does not tell how
+    /// long it took, all before the first token counts for the prompt.
     fn finished(&self, mut document: Value, end: &AnswerEnd) -> Value {
-        // Clients divide by these.
-        let nanos = |from: Instant, to: Instant| {
-            u64::try_from((to - from).as_nanos()).unwrap_or(u64::MAX).max(1)
+        let nanos = |from, to: Instant| {
+            u64::try_from(to.duration_since(from).as_nanos()).unwrap_or(u64::MAX)
         };
         let now = Instant::now();
         let first = self.first_token.unwrap_or(now);
+        let measured = || [0, nanos(self.started, first), nanos(first, now)];
+        let [load, prompt, answer] = end.details.durations.unwrap_or_else(measured);
         let is_cut = end.finish == FinishReason::Length;
         document["done"] = true.into();
         document["done_reason"] = if is_cut { "length" } else { "stop" }.into();
         for (name, number) in [
             ("total_duration", nanos(self.started, now)),
-            ("load_duration", nanos(self.started, first)),
+            ("load_duration", load),
             ("prompt_eval_count", end.usage.prompt_tokens),
-            ("prompt_eval_duration", nanos(self.started, first)),
+            ("prompt_eval_duration", prompt),
             ("eval_count", end.usage.completion_tokens),
-            ("eval_duration", nanos(first, now)),
+            ("eval_duration", answer),
         ] {
-            document[name] = number.into();
+            // Clients divide by durations.
+            let least = u64::from(name.ends_with("duration"));
+            document[name] = number.max(least).into();
         }
         document
     }
@@ -141,16 +146,22 @@ fn write_line(line: &Value, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
-    use crate::{domain::Usage, http::inference::stream::ItemStream, llm::Chunk};
+    use crate::{
+        domain::Usage,
+        http::inference::stream::ItemStream,
+        llm::{Chunk, UsageDetails},
+    };
 
     fn end(finish: FinishReason) -> Chunk {
         Chunk::End {
             finish,
             usage: Some(Usage { prompt_tokens: 2, completion_tokens: 3 }),
-            cached_tokens: 0,
+            details: UsageDetails::default(),
             stop_sequence: None,
         }
     }
@@ -206,6 +217,27 @@ mod tests {
         let error = ApiError::new(common::errors::Code::LlmFailed, "It failed.");
         AnswerWriter::new(true, "m".to_owned()).fail(&error, &mut out);
         assert_eq!(out, "{\"error\":\"It failed.\"}\n");
+    }
+
+    #[test]
+    fn times_are_the_generations_and_none_is_told_twice() {
+        let ago = |millis| Instant::now().checked_sub(Duration::from_millis(millis)).unwrap();
+        let answered = |durations| {
+            let (mut writer, mut answer) =
+                (AnswerWriter::new(true, "m".to_owned()), CollectedAnswer::default());
+            (writer.started, answer.first_token) = (ago(5000), Some(ago(2000)));
+            answer.end.details.durations = durations;
+            let whole = writer.whole(answer);
+            let names =
+                ["total_duration", "load_duration", "prompt_eval_duration", "eval_duration"];
+            names.map(|name| whole[name].as_u64().unwrap())
+        };
+        let [total, load, prompt, eval] = answered(None);
+        assert!(total >= 5_000_000_000 && load == 1, "{total} {load}");
+        assert!((2_900_000_000..3_100_000_000).contains(&prompt), "{prompt}");
+        assert!((2_000_000_000..4_000_000_000).contains(&eval), "{eval}");
+        let told = answered(Some([0, 20, 30]));
+        assert_eq!(told[1..], [1, 20, 30]);
     }
 
     #[test]

@@ -134,7 +134,7 @@ mod tests {
             inference::{CollectedAnswer, stream::ItemStream},
             openai::response::ChatCompletion,
         },
-        llm::{Chunk, ToolCall},
+        llm::{Chunk, ToolCall, UsageDetails},
     };
 
     fn call(name: &str) -> Chunk {
@@ -149,7 +149,11 @@ mod tests {
         Chunk::End {
             finish,
             usage: Some(Usage { prompt_tokens: 2, completion_tokens: 3 }),
-            cached_tokens: 1,
+            details: UsageDetails {
+                cached_tokens: 1,
+                reasoning_tokens: Some(2),
+                ..UsageDetails::default()
+            },
             stop_sequence: None,
         }
     }
@@ -173,6 +177,9 @@ mod tests {
         assert_eq!(lines[3]["usage"]["total_tokens"], json!(5));
         assert_eq!(lines[3]["usage"]["prompt_tokens_details"]["cached_tokens"], json!(1));
         let answer = json!(ChatCompletion::from(whole));
+        for usage in [&lines[3]["usage"], &answer["usage"]] {
+            assert_eq!(usage["completion_tokens_details"], json!({ "reasoning_tokens": 2 }));
+        }
         assert_eq!(answer["choices"][0]["message"]["content"], Value::Null);
         assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
         assert!(answer["choices"][0]["message"]["tool_calls"][0].get("index").is_none());

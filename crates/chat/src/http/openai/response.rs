@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::{
     domain::{FinishReason, Usage, random_text},
     http::inference::{AnswerEnd, CollectedAnswer, collected_answer::merged},
-    llm::ToolCall,
+    llm::{ToolCall, UsageDetails},
 };
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -70,6 +70,9 @@ pub struct Tokens {
     completion_tokens: u64,
     total_tokens: u64,
     prompt_tokens_details: PromptTokenDetails,
+    /// Where the model server tells of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens_details: Option<CompletionTokenDetails>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
@@ -78,14 +81,23 @@ pub struct PromptTokenDetails {
     cached_tokens: u64,
 }
 
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct CompletionTokenDetails {
+    /// Tokens of thoughts.
+    reasoning_tokens: u64,
+}
+
 impl From<&AnswerEnd> for Tokens {
     fn from(end: &AnswerEnd) -> Self {
         let Usage { prompt_tokens, completion_tokens } = end.usage;
+        let UsageDetails { cached_tokens, reasoning_tokens, .. } = end.details;
         Self {
             prompt_tokens,
             completion_tokens,
             total_tokens: prompt_tokens.saturating_add(completion_tokens),
-            prompt_tokens_details: PromptTokenDetails { cached_tokens: end.cached_tokens },
+            prompt_tokens_details: PromptTokenDetails { cached_tokens },
+            completion_tokens_details: reasoning_tokens
+                .map(|reasoning_tokens| CompletionTokenDetails { reasoning_tokens }),
         }
     }
 }
@@ -119,7 +131,7 @@ pub(super) fn new_id() -> String {
 
 impl From<CollectedAnswer> for ChatCompletion {
     fn from(answer: CollectedAnswer) -> Self {
-        let CollectedAnswer { model, items, end } = answer;
+        let CollectedAnswer { model, items, end, .. } = answer;
         let (text, thoughts, calls) = merged(items);
         let message = CompletionMessage {
             role: "assistant",

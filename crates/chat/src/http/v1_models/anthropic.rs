@@ -1,5 +1,6 @@
 //! The models as Anthropic's SDKs read them.
 
+use common::errors::ApiError;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -63,14 +64,20 @@ impl From<llm::Model> for AnthropicModel {
 }
 
 /// The page of these models that the query asks for.
-pub fn page(models: Vec<llm::Model>, query: &PageQuery) -> AnthropicModels {
+///
+/// # Errors
+/// `validation_failed` for a model to begin at that is not there: whoever went on from it would read the same page for ever.
+pub fn page(models: Vec<llm::Model>, query: &PageQuery) -> Result<AnthropicModels, ApiError> {
     let limit = query.limit.as_ref().and_then(|limit| limit.parse().ok());
     let limit = limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
-    let place = |id: &Option<String>| {
-        let id = id.as_ref()?;
-        models.iter().position(|model| model.id == *id)
+    let place = |name: &str, id: &Option<String>| {
+        let Some(id) = id.as_ref().filter(|id| !id.is_empty()) else { return Ok(None) };
+        let place = models.iter().position(|model| model.id == *id);
+        let unknown = || ApiError::invalid(format!("/{name}"), "No model has that id.");
+        place.map(Some).ok_or_else(unknown)
     };
-    let (start, end, has_more) = match (place(&query.after_id), place(&query.before_id)) {
+    let after = place("after_id", &query.after_id)?;
+    let (start, end, has_more) = match (after, place("before_id", &query.before_id)?) {
         (None, Some(end)) => {
             let start = end.saturating_sub(limit);
             (start, end, start > 0)
@@ -83,12 +90,12 @@ pub fn page(models: Vec<llm::Model>, query: &PageQuery) -> AnthropicModels {
     };
     let page = models.into_iter().skip(start).take(end - start);
     let data: Vec<AnthropicModel> = page.map(AnthropicModel::from).collect();
-    AnthropicModels {
+    Ok(AnthropicModels {
         has_more,
         first_id: data.first().map(|model| model.id.clone()),
         last_id: data.last().map(|model| model.id.clone()),
         data,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -97,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    fn ids(query: PageQuery) -> (Vec<String>, bool) {
+    fn models() -> Vec<llm::Model> {
         let models = ["a", "b", "c"].map(|id| llm::Model {
             id: id.to_owned(),
             provider: ProviderKind::Ollama,
@@ -106,7 +113,11 @@ mod tests {
             capabilities: None,
             facts: std::sync::Arc::default(),
         });
-        let page = page(models.into(), &query);
+        models.into()
+    }
+
+    fn ids(query: PageQuery) -> (Vec<String>, bool) {
+        let page = page(models(), &query).unwrap();
         let ids: Vec<_> = page.data.into_iter().map(|model| model.id).collect();
         assert_eq!(ids.first(), page.first_id.as_ref());
         assert_eq!(ids.last(), page.last_id.as_ref());
@@ -123,10 +134,19 @@ mod tests {
             (query(text("2"), text("b"), None), vec!["c"], false),
             (query(text("2"), text("c"), None), vec![], false),
             (query(text("1"), None, text("c")), vec!["b"], true),
-            (query(text("x"), text("?"), None), vec!["a", "b", "c"], false),
+            (query(text("2"), None, text("c")), vec!["a", "b"], false),
+            (query(None, None, text("a")), vec![], false),
+            (query(text("x"), text(""), None), vec!["a", "b", "c"], false),
         ] {
             let wanted = wanted.into_iter().map(str::to_owned).collect();
             assert_eq!(ids(asked), (wanted, more));
+        }
+        for (unknown, at) in [
+            (query(None, text("?"), None), "/after_id"),
+            (query(None, None, text("?")), "/before_id"),
+            (query(None, text("a"), text("?")), "/before_id"),
+        ] {
+            assert_eq!(page(models(), &unknown).unwrap_err().errors[0].pointer, at);
         }
     }
 }

@@ -108,18 +108,18 @@ pub async fn list(
     _identity: Identity,
     headers: HeaderMap,
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Json<ModelsAnswer> {
+) -> Result<Json<ModelsAnswer>, ApiError> {
     let models = app.llm.distinct_models();
     if is_anthropic(&headers) {
         let Query(query) = query.unwrap_or_default();
-        return Json(ModelsAnswer::Anthropic(page(models, &query)));
+        return Ok(Json(ModelsAnswer::Anthropic(page(models, &query)?)));
     }
     let for_codex = models.iter().filter(|model| model.can_chat());
-    Json(ModelsAnswer::OpenAi(ModelObjects {
+    Ok(Json(ModelsAnswer::OpenAi(ModelObjects {
         object: "list",
         models: for_codex.map(CodexModel::from).collect(),
         data: models.into_iter().map(ModelObject::from).collect(),
-    }))
+    })))
 }
 
 /// Tells of one model. Its id may have slashes and colons, encoded or not. With an `anthropic-version` header the answer has the

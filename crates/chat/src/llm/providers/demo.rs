@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use crate::{
     domain::FinishReason,
     llm::{
-        chunk::Chunk,
+        chunk::{Chunk, UsageDetails},
         error::{ErrorKind, Feature, ProviderError},
         model::Capabilities,
         providers::{Batch, ChunkStream, EmbeddingAnswer, ModelInfo, Provider},
@@ -80,7 +80,7 @@ impl Provider for Demo {
         let end = vec![Chunk::End {
             finish: FinishReason::Stop,
             usage: None,
-            cached_tokens: 0,
+            details: UsageDetails::default(),
             stop_sequence: None,
         }];
         let paced = stream::iter(text.chain([end])).then(|chunks| async move {

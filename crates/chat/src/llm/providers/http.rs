@@ -76,10 +76,10 @@ impl Endpoint {
         body: &impl Serialize,
         request: &ChatRequest,
     ) -> Result<Response, ProviderError> {
-        const CHECK: &str = "The model server does not accept this request: check the messages, `tools` and `response_format`.";
+        const CHECK: &str = "The model server does not accept this request: check the messages, the tools and the format of the answer.";
         let sent = self.post(path, body, &request.request_id).await;
         // Where the caller made the prompt, and not we, a server that calls the request bad means the caller.
-        sent.map_err(|error| if request.untrimmed { error.advised(CHECK) } else { error })
+        sent.map_err(|error| if request.is_callers { error.advised(CHECK) } else { error })
     }
 
     /// `request_id` goes along, so that the server's log can be searched by it; empty: none is sent.

@@ -29,6 +29,8 @@ mod input;
 mod object;
 mod request;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 /// Answers a conversation, whole or streamed. Nothing of it is kept: `store: true` is answered as `store: false`.
 #[utoipa::path(

@@ -13,7 +13,10 @@ use crate::{
         inference::{AnswerEnd, AnswerItem},
         openai::responses::{input::encode_thoughts, request::CreateResponse},
     },
+    llm::UsageDetails,
 };
+
+pub(super) const IN_PROGRESS: &str = "in_progress";
 
 /// A response that grows: what it repeats of its request, and its items.
 #[derive(Serialize)]
@@ -38,7 +41,7 @@ impl ResponseObject {
             "object": "response",
             "created_at": clock::now_s(),
             "completed_at": null,
-            "status": "in_progress",
+            "status": IN_PROGRESS,
             "error": null,
             "incomplete_details": null,
             "model": request.model,
@@ -114,15 +117,15 @@ impl ResponseObject {
         self.set("error", json!({ "code": code, "message": message }));
     }
 
-    /// An item of the output; where it is not complete, its beginning.
-    pub(super) fn item(&self, id: &str, item: &AnswerItem, is_complete: bool) -> Value {
-        let status = if is_complete { "completed" } else { "in_progress" };
-        let parts: Vec<_> = is_complete.then(|| part(item)).into_iter().collect();
+    /// An item of the output; while it is in progress, its beginning.
+    pub(super) fn item(&self, id: &str, item: &AnswerItem, status: &str) -> Value {
+        let has_ended = status != IN_PROGRESS;
+        let parts: Vec<_> = has_ended.then(|| part(item)).into_iter().collect();
         match item {
             AnswerItem::Thinking(text) => {
                 let mut item = json!({ "type": "reasoning", "id": id, "status": status,
                     "summary": parts, "content": [] });
-                if is_complete && self.encodes_thoughts {
+                if has_ended && self.encodes_thoughts {
                     item["encrypted_content"] = encode_thoughts(text).into();
                 }
                 item
@@ -130,7 +133,7 @@ impl ResponseObject {
             AnswerItem::Text(_) => json!({ "type": "message", "id": id, "status": status,
                 "role": "assistant", "content": parts }),
             AnswerItem::ToolCall(call) => {
-                let arguments = if is_complete { &*call.arguments } else { "" };
+                let arguments = if has_ended { &*call.arguments } else { "" };
                 json!({ "type": "function_call", "id": id, "status": status, "call_id": call.id,
                     "name": call.name, "arguments": arguments })
             }
@@ -158,15 +161,14 @@ pub(super) fn new_id(item: &AnswerItem) -> String {
     format!("{prefix}_{}", random_text(26))
 }
 
-/// `thoughts` and `text` are lengths in bytes: a server counts the tokens of both together.
-pub(super) fn usage(end: &AnswerEnd, thoughts: usize, text: usize) -> Value {
+pub(super) fn usage(end: &AnswerEnd) -> Value {
     let Usage { prompt_tokens, completion_tokens } = end.usage;
-    let (thoughts, all) = (thoughts as u64, (thoughts + text).max(1) as u64);
+    let UsageDetails { cached_tokens, reasoning_tokens, estimated_reasoning, .. } = end.details;
     json!({
         "input_tokens": prompt_tokens,
-        "input_tokens_details": { "cached_tokens": end.cached_tokens },
+        "input_tokens_details": { "cached_tokens": cached_tokens },
         "output_tokens": completion_tokens,
-        "output_tokens_details": { "reasoning_tokens": completion_tokens.saturating_mul(thoughts) / all },
+        "output_tokens_details": { "reasoning_tokens": reasoning_tokens.unwrap_or(estimated_reasoning) },
         "total_tokens": prompt_tokens.saturating_add(completion_tokens),
     })
 }

@@ -9,7 +9,7 @@ use crate::http::{
         AnswerEnd, AnswerItem, CollectedAnswer, StreamWriter,
         sse::{write_event, write_typed_event},
     },
-    openai::responses::object::{ResponseObject, new_id, part, usage},
+    openai::responses::object::{IN_PROGRESS, ResponseObject, new_id, part, usage},
 };
 
 /// Writes the events of one response. Their numbers count the events from 0.
@@ -18,9 +18,6 @@ pub(super) struct ResponseWriter {
     next_number: u64,
     /// The id of the item that grows.
     item_id: String,
-    /// The lengths of what was written, in bytes.
-    thoughts_length: usize,
-    text_length: usize,
 }
 
 /// A piece of text or thoughts: the event that there are most of.
@@ -58,43 +55,33 @@ fn part_events(item: &AnswerItem) -> Option<[&'static str; 3]> {
 
 impl ResponseWriter {
     pub(super) fn new(response: ResponseObject) -> Self {
-        Self {
-            response,
-            next_number: 0,
-            item_id: String::new(),
-            thoughts_length: 0,
-            text_length: 0,
-        }
+        Self { response, next_number: 0, item_id: String::new() }
     }
 
     /// The response to a request that is not streamed.
     pub(super) fn whole(mut self, answer: CollectedAnswer) -> Value {
         self.response.set("model", answer.model);
-        for item in &answer.items {
-            self.add(item);
+        for (i, item) in answer.items.iter().enumerate() {
+            self.add(item, !answer.end.finish.is_cut() || i + 1 < answer.items.len());
         }
         self.complete(&answer.end);
         json!(self.response)
     }
 
-    /// Adds a whole item to the output.
-    fn add(&mut self, item: &AnswerItem) {
-        match item {
-            AnswerItem::Thinking(text) => self.thoughts_length += text.len(),
-            AnswerItem::Text(text) => self.text_length += text.len(),
-            AnswerItem::ToolCall(_) => {}
-        }
+    /// Adds an item that has ended to the output.
+    fn add(&mut self, item: &AnswerItem, is_complete: bool) {
         let id = std::mem::take(&mut self.item_id);
         let id = if id.is_empty() { new_id(item) } else { id };
-        self.response.output.push(self.response.item(&id, item, true));
+        let status = if is_complete { "completed" } else { "incomplete" };
+        self.response.output.push(self.response.item(&id, item, status));
     }
 
     /// Sets how the response ended; returns the name of the event that says so.
     fn complete(&mut self, end: &AnswerEnd) -> &'static str {
         if self.response.output.is_empty() {
-            self.add(&AnswerItem::Text(String::new()));
+            self.add(&AnswerItem::Text(String::new()), !end.finish.is_cut());
         }
-        self.response.finish(end.finish, usage(end, self.thoughts_length, self.text_length))
+        self.response.finish(end.finish, usage(end))
     }
 
     /// Appends an event, and its number to its members.
@@ -129,7 +116,7 @@ impl StreamWriter for ResponseWriter {
 
     fn begin(&mut self, item: &AnswerItem, out: &mut String) {
         self.item_id = new_id(item);
-        let begun = self.response.item(&self.item_id, item, false);
+        let begun = self.response.item(&self.item_id, item, IN_PROGRESS);
         let added = json!({ "output_index": self.response.output.len(), "item": begun });
         self.event("response.output_item.added", added, out);
         if let Some([part_event, _, index]) = part_events(item) {
@@ -161,7 +148,7 @@ impl StreamWriter for ResponseWriter {
         write_event(kind, &event, out);
     }
 
-    fn end(&mut self, item: &AnswerItem, out: &mut String) {
+    fn end(&mut self, item: &AnswerItem, is_complete: bool, out: &mut String) {
         if let Some([part_event, text_event, index]) = part_events(item) {
             let part = part(item);
             let mut done = json!({ index: 0, "text": part["text"] });
@@ -176,7 +163,7 @@ impl StreamWriter for ResponseWriter {
             self.item_event("response.function_call_arguments.done", done, out);
         }
         let index = self.response.output.len();
-        self.add(item);
+        self.add(item, is_complete);
         let done = json!({ "output_index": index, "item": self.response.output[index] });
         self.event("response.output_item.done", done, out);
     }
@@ -185,7 +172,7 @@ impl StreamWriter for ResponseWriter {
         if self.response.output.is_empty() {
             let empty = AnswerItem::Text(String::new());
             self.begin(&empty, out);
-            self.end(&empty, out);
+            self.end(&empty, !end.finish.is_cut(), out);
         }
         let kind = self.complete(&end);
         self.lifecycle(kind, out);

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::{
     domain::{FinishReason, Usage},
     llm::{
-        chunk::{Chunk, ToolCall},
+        chunk::{Chunk, ToolCall, UsageDetails},
         error::{ErrorKind, ProviderError},
         providers::{
             Batch,
@@ -45,6 +45,12 @@ struct OllamaLine<'a> {
     prompt_eval_count: Option<u64>,
     #[serde(default, deserialize_with = "tokens_or_none")]
     eval_count: Option<u64>,
+    #[serde(default, deserialize_with = "or_none")]
+    load_duration: Option<u64>,
+    #[serde(default, deserialize_with = "or_none")]
+    prompt_eval_duration: Option<u64>,
+    #[serde(default, deserialize_with = "or_none")]
+    eval_duration: Option<u64>,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
 }
@@ -72,6 +78,15 @@ struct OllamaFunction<'a> {
     name: Option<String>,
     #[serde(default, borrow)]
     arguments: Option<&'a RawValue>,
+}
+
+impl OllamaLine<'_> {
+    /// A part that took no time is left out; the answer's own is always there.
+    fn durations(&self) -> Option<[u64; 3]> {
+        let before = [self.load_duration, self.prompt_eval_duration];
+        let [load, prompt] = before.map(Option::unwrap_or_default);
+        Some([load, prompt, self.eval_duration?])
+    }
 }
 
 impl OllamaFunction<'_> {
@@ -124,7 +139,7 @@ impl OllamaAnswer {
         if line.is_empty() {
             return Ok(());
         }
-        let line: OllamaLine<'_> = lenient_json::object(line).map_err(|error| {
+        let mut line: OllamaLine<'_> = lenient_json::object(line).map_err(|error| {
             ProviderError::failed(format!("a line that is not understood: {error}"))
         })?;
         if let Some(error) = line.error.filter(|error| lenient_json::says(error)) {
@@ -133,13 +148,14 @@ impl OllamaAnswer {
                 ProviderError::new(kind, "an error in the stream").with_upstream_text(error.get())
             );
         }
-        if let Some(message) = line.message {
+        if let Some(message) = line.message.take() {
             self.message(message, batch)?;
         }
         if line.done != Some(true) {
             return Ok(());
         }
         self.is_done = true;
+        let details = UsageDetails { durations: line.durations(), ..UsageDetails::default() };
         let finish = finish_reason(line.done_reason.as_deref().unwrap_or_default())?;
         batch.flush(Chunk::Thinking, &mut self.thinking);
         batch.flush(Chunk::Text, &mut self.content);
@@ -149,7 +165,7 @@ impl OllamaAnswer {
                 finish => finish,
             },
             usage: self.usage(line.prompt_eval_count, line.eval_count),
-            cached_tokens: 0,
+            details,
             stop_sequence: None,
         });
         Ok(())
@@ -181,5 +197,27 @@ impl OllamaAnswer {
             prompt_tokens: prompt.unwrap_or_else(|| self.prompt_estimate.into()),
             completion_tokens: answer.unwrap_or(0),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_own_durations_are_told() {
+        let durations = |line: &str| {
+            let mut parser = OllamaParser::new(&ChatRequest::default());
+            let mut batch = Batch::default();
+            parser.feed(format!("{line}\n").as_bytes(), &mut batch).unwrap();
+            match batch.chunks.pop() {
+                Some(Chunk::End { details, .. }) => details.durations,
+                other => panic!("{other:?}"),
+            }
+        };
+        let told = r#"{"done":true,"load_duration":3,"prompt_eval_duration":60000000000,"eval_duration":5}"#;
+        assert_eq!(durations(told), Some([3, 60_000_000_000, 5]));
+        assert_eq!(durations(r#"{"done":true}"#), None);
+        assert_eq!(durations(r#"{"done":true,"eval_duration":"soon"}"#), None);
     }
 }

@@ -11,10 +11,6 @@ use crate::llm::{
     request::EmbeddingRequest,
 };
 
-/// For the caller of a request that the server calls bad.
-const CHECK: &str =
-    "The model server does not accept this request: check `input` and `dimensions`.";
-
 #[derive(Deserialize)]
 struct OpenAiEmbeddings {
     data: Vec<OpenAiEmbedding>,
@@ -43,10 +39,8 @@ pub(super) async fn embed(
     if let Some(dimensions) = part.dimensions {
         body["dimensions"] = dimensions.into();
     }
-    let mut answer: OpenAiEmbeddings = endpoint
-        .call(&["embeddings"], &body, &part.request_id)
-        .await
-        .map_err(|error| error.advised(CHECK))?;
+    let mut answer: OpenAiEmbeddings =
+        endpoint.call(&["embeddings"], &body, &part.request_id).await?;
     // Some servers answer out of order; those that leave the index out keep the order.
     answer.data.sort_by_key(|entry| entry.index);
     Ok(EmbeddingAnswer {

@@ -7,9 +7,12 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     domain::Usage,
-    llm::providers::{
-        lenient_json::{self, lossy_text, or_none},
-        unicode::{RawText, repair_escapes},
+    llm::{
+        chunk::UsageDetails,
+        providers::{
+            lenient_json::{self, lossy_text, or_none},
+            unicode::{RawText, repair_escapes},
+        },
     },
 };
 
@@ -163,8 +166,7 @@ fn thoughts_text(thoughts: &Value) -> String {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Counts {
     pub(super) usage: Option<Usage>,
-    /// Prompt tokens from the server's cache.
-    pub(super) cached: u64,
+    pub(super) details: UsageDetails,
 }
 
 impl<'de> Deserialize<'de> for Counts {
@@ -177,7 +179,11 @@ impl<'de> Deserialize<'de> for Counts {
                 prompt_tokens,
                 completion_tokens,
             }),
-            cached: count("/prompt_tokens_details/cached_tokens").unwrap_or_default(),
+            details: UsageDetails {
+                cached_tokens: count("/prompt_tokens_details/cached_tokens").unwrap_or_default(),
+                reasoning_tokens: count("/completion_tokens_details/reasoning_tokens"),
+                ..UsageDetails::default()
+            },
         })
     }
 }

@@ -233,7 +233,7 @@ impl OpenAiAnswer {
         batch.chunks.push(Chunk::End {
             finish,
             usage: self.counts.usage,
-            cached_tokens: self.counts.cached,
+            details: self.counts.details,
             stop_sequence: self.stop_sequence.take(),
         });
         Ok(())
@@ -264,6 +264,27 @@ mod tests {
             Some(Chunk::End { finish: FinishReason::Stop, stop_sequence, .. }) => stop_sequence,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn details_of_the_cost_are_told_where_the_server_tells_them() {
+        let details = |more: &str| {
+            let body = format!(
+                r#"data: {{"choices":[{{"delta":{{}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":9,"completion_tokens":7{more}}}}}"#
+            );
+            let (mut batch, mut parser) = (Batch::default(), OpenAiParser::default());
+            parser.feed(format!("{body}\n\ndata: [DONE]\n\n").as_bytes(), &mut batch).unwrap();
+            match batch.chunks.pop() {
+                Some(Chunk::End { details, .. }) => {
+                    (details.cached_tokens, details.reasoning_tokens)
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let told = r#","prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":5}"#;
+        assert_eq!(details(told), (4, Some(5)));
+        assert_eq!(details(r#","completion_tokens_details":{"reasoning_tokens":0}"#), (0, Some(0)));
+        assert_eq!(details(r#","completion_tokens_details":null"#), (0, None));
     }
 
     #[test]
