@@ -18,7 +18,6 @@ pub enum Command {
     User(User),
 }
 
-/// What can be done with operator.
 #[derive(Debug, Subcommand)]
 pub enum User {
     /// Creates an account; the password comes from standard input, or is generated and printed

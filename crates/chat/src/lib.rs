@@ -93,12 +93,10 @@ impl Identities {
     }
 }
 
-/// The description of the public API.
 pub fn openapi() -> OpenApi {
     complete_openapi(http::router::document())
 }
 
-/// Puts the service together.
 pub fn build(
     settings: &Settings,
     store: Store,

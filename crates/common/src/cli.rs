@@ -34,7 +34,6 @@ use crate::{
     workers::WorkerPool,
 };
 
-/// The setting that `--demo` sets.
 const PROVIDERS: &str = "CHATBOT__LLM__PROVIDERS";
 /// The exit code for wrong settings: `EX_CONFIG` of sysexits.
 const EXIT_CONFIG: u8 = 78;

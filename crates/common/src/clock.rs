@@ -23,7 +23,6 @@ struct ClockState {
     source: Source,
     /// The Unix time in milliseconds at which `source` was 0.
     epoch_ms: AtomicI64,
-    /// The epoch is set from outside.
     follows: AtomicBool,
 }
 

@@ -18,6 +18,5 @@ pub struct LoginRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
     Logout,
-    /// A refresh token was used twice.
     Reused,
 }

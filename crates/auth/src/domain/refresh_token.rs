@@ -26,7 +26,6 @@ pub enum RefreshUse {
     /// It was used before, and it is too late for a repetition.
     Theft,
     Ended(EndReason),
-    /// It was never issued.
     Unknown,
 }
 

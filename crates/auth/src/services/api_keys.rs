@@ -58,7 +58,6 @@ impl ApiKeyService {
         Err(AuthError::Contended)
     }
 
-    /// The account's keys, the newest first.
     pub async fn list(&self, identity: &Identity) -> Result<Vec<ApiKey>, AuthError> {
         let owned = authorize(&self.store, identity).await?;
         Ok(self.store.api_keys(&identity.owner, &owned.key_ids).await?)

@@ -20,7 +20,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::error::AuthError;
 
-/// Longest wait for a thread.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an idle thread is kept, and its 19 MiB with it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,7 +8,6 @@ use crate::{
     store::{AccountStore, IndexStore},
 };
 
-/// Looks after accounts without their owners.
 pub struct Operator {
     store: AccountStore,
     indexes: IndexStore,
@@ -18,7 +17,6 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Passwords need that many characters.
     pub fn new(store: Store, password_min: usize) -> Self {
         let accounts = AccountStore::new(store.clone());
         let indexes = IndexStore::new(store);

@@ -59,7 +59,6 @@ impl PasswordHasher {
     }
 }
 
-/// With today's parameters.
 fn hash_with(password: &str, salt: &[u8]) -> Result<PasswordHash, AuthError> {
     PooledArgon2
         .hash_password_with_params(password.as_bytes(), salt, argon2::Params::default())

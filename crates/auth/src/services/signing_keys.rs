@@ -94,7 +94,6 @@ impl SigningKeys {
         self.0.public.clone()
     }
 
-    /// What `/.well-known/jwks.json` answers.
     pub fn jwks(&self) -> JwkSet {
         let keys = self.0.keys.load();
         let public = keys.iter().map(|key| key.file.public.clone());

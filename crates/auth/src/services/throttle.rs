@@ -16,7 +16,6 @@ use crate::store::AttemptStore;
 /// Attempts on one account that one process makes at a time. Fewer than the free ones, so that right passwords sent at
 /// once follow one another and are not taken for guesses.
 const CONCURRENT_ATTEMPTS: usize = 2;
-/// Longest wait for a permit.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Above so many accounts, those without an attempt are forgotten.
 const SWEEP_AT: usize = 1024;

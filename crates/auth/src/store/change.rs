@@ -13,7 +13,6 @@ pub struct Change {
     pub(super) user: UserId,
     state: AccountState,
     is_new_state: bool,
-    /// The revision, if it changes.
     next_revision: u64,
     txn: Txn,
 }

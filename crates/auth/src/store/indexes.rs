@@ -5,7 +5,6 @@ use common::{
     store::{Key, Op, Read, SHARDS, Store, StoreError, Txn, shard},
 };
 
-/// Members read at a time.
 const PAGE: usize = 1000;
 
 /// Keeps the indexes. They lie in other slots than the accounts, so each is changed in a step of its own.

@@ -35,7 +35,6 @@ const ROUND_GAP: Duration = Duration::from_millis(10);
 /// After so many failures of the store in a row, a [`POLL`] apart, the instance's own limit holds.
 const FAILURES: u32 = 3;
 
-/// One provider's slots.
 struct SharedConcurrency {
     store: ChatStore,
     provider: &'static str,

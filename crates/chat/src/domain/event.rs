@@ -47,7 +47,6 @@ pub struct Start {
     pub reset: bool,
 }
 
-/// The last event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct End {
     pub ending: Ending,

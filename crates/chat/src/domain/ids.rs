@@ -30,7 +30,6 @@ impl SessionId {
         Self(random_text(16))
     }
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -92,7 +91,6 @@ impl MessageId {
         self.position
     }
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }

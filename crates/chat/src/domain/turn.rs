@@ -54,7 +54,6 @@ pub struct OpenTurn {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub regenerates: bool,
     pub model: String,
-    /// The provider that is tried first.
     pub provider: String,
     /// Whether an idempotency key refers to it: its record is then kept as long as the key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -125,7 +124,6 @@ impl Ending {
     }
 }
 
-/// What an idempotency key refers to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IdempotencyRecord {
     /// The answer of the turn that it started, or of that turn's last run.

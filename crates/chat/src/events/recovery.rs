@@ -25,7 +25,6 @@ use crate::{
     },
 };
 
-/// Closes turns of dead instances.
 #[derive(Clone)]
 pub struct Recovery {
     estimates: TokenEstimates,

@@ -237,7 +237,6 @@ impl Registry {
         }
     }
 
-    /// Resolves when a turn runs here.
     pub async fn not_empty(&self) {
         loop {
             let added = self.added.notified();

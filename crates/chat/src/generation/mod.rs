@@ -19,7 +19,6 @@ pub(crate) enum Outcome {
     Answered(FinishReason),
     Failed(ModelError),
     Stopped(StopReason),
-    /// The only reader left.
     Abandoned,
     Interrupted,
     Broken,

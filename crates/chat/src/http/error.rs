@@ -35,9 +35,10 @@ impl From<ChatError> for ApiError {
                 "/session_id",
                 format!("A session holds at most {most} messages; begin another one."),
             ),
-            ChatError::MessageNotFound => {
-                new(Code::MessageNotFound, "You have no such answer; it may have been deleted or replaced.".into())
-            }
+            ChatError::MessageNotFound => new(
+                Code::MessageNotFound,
+                "You have no such answer; it may have been deleted or replaced.".into(),
+            ),
             ChatError::ContextTooLong { window } => new(
                 Code::ContextTooLong,
                 format!(
@@ -49,20 +50,9 @@ impl From<ChatError> for ApiError {
                 "This Idempotency-Key belongs to another request; use a new key for a new request."
                     .into(),
             ),
-            ChatError::QuotaExceeded { tokens_per_day, is_held: true } => new(
-                Code::QuotaExceeded,
-                format!(
-                    "Running answers hold what is left of the quota of {tokens_per_day} tokens a day; try again when they have ended."
-                ),
-            )
-            .retry_after(QUOTA_HELD),
-            ChatError::QuotaExceeded { tokens_per_day, is_held: false } => new(
-                Code::QuotaExceeded,
-                format!(
-                    "The quota of {tokens_per_day} tokens a day is used up until midnight UTC."
-                ),
-            )
-            .retry_after(common::clock::until_utc_midnight()),
+            ChatError::QuotaExceeded { tokens_per_day, is_held } => {
+                quota_exceeded(tokens_per_day, is_held)
+            }
             ChatError::Identity(error) => error.into(),
             ChatError::RateLimited(error) => error.into(),
             ChatError::ShuttingDown => {
@@ -80,6 +70,18 @@ impl From<ChatError> for ApiError {
             ChatError::Store(error) => error.into(),
         }
     }
+}
+
+fn quota_exceeded(tokens_per_day: u64, is_held: bool) -> ApiError {
+    let quota = format!("the quota of {tokens_per_day} tokens a day");
+    let (detail, wait) = if is_held {
+        let held = "Running answers hold what is left of";
+        (format!("{held} {quota}; try again when they have ended."), QUOTA_HELD)
+    } else {
+        let used_up = format!("Nothing is left of {quota} until midnight UTC.");
+        (used_up, common::clock::until_utc_midnight())
+    };
+    ApiError::new(Code::QuotaExceeded, detail).retry_after(wait)
 }
 
 /// This instance stops while a turn that it follows goes on elsewhere.

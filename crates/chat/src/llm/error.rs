@@ -239,7 +239,6 @@ impl ModelError {
         }
     }
 
-    /// The `result` label of `llm_requests_total`.
     pub(super) fn metric_label(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",

@@ -55,7 +55,6 @@ pub struct LlmService {
 #[derive(Clone, Debug)]
 pub struct Route {
     pub model: String,
-    /// The provider that is tried first.
     pub provider: ProviderKind,
     /// That provider's window for the model, in tokens.
     pub window: u32,

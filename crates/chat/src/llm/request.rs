@@ -23,7 +23,6 @@ pub struct PromptMessage {
 }
 
 impl PromptMessage {
-    /// A message of text alone.
     pub fn text(role: &str, content: impl Into<String>) -> Self {
         Self { role: role.to_owned(), content: content.into(), extra: None }
     }
@@ -37,7 +36,6 @@ impl PromptMessage {
             && extra.all(|(name, value)| value.is_null() || is_aside(name))
     }
 
-    /// Sets a member of [`Self::extra`].
     pub fn set(&mut self, member: &str, value: impl Into<Value>) {
         self.extra.get_or_insert_default().insert(member.to_owned(), value.into());
     }

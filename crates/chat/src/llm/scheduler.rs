@@ -50,9 +50,7 @@ type Waiter = watch::Sender<Position>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     Unknown,
-    /// So many wait ahead.
     Waiting(usize),
-    /// Its turn has come.
     Admitted,
 }
 

@@ -16,7 +16,6 @@ pub(super) struct ThinkTags {
 
 #[derive(Debug, Default, PartialEq)]
 enum TagState {
-    /// Only white space has come.
     #[default]
     Beginning,
     Thinking,

@@ -40,7 +40,6 @@ pub struct Accept {
     pub key: Option<KeyChange>,
     /// The day's quota in tokens.
     pub quota: Option<u64>,
-    /// The turn's first event.
     pub start: Start,
 }
 
@@ -77,7 +76,6 @@ pub enum Accepted {
     AccountChanged,
     /// The day's quota does not allow the reservation.
     QuotaExceeded,
-    /// The rate limit's bucket was empty.
     RateLimited,
 }
 

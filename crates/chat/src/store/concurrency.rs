@@ -18,7 +18,6 @@ use crate::{
 /// The field that changes whenever an instance takes slots.
 const TAKEN: &str = "taken";
 
-/// What an instance has published.
 #[derive(Serialize, Deserialize)]
 struct Lease {
     /// Unix milliseconds; then the instance is taken for dead.
@@ -29,9 +28,7 @@ struct Lease {
 /// What all other instances that live have published.
 pub struct Ledger {
     pub others: Vec<InstanceLoad>,
-    /// The field [`TAKEN`].
     taken: Option<Bytes>,
-    /// Fields of dead instances.
     expired: Vec<(String, Bytes)>,
 }
 

@@ -16,7 +16,6 @@ use crate::store::{
 /// Accounts looked at in one round, of each slot.
 const ROUND: usize = 100;
 
-/// Session ids read at a time.
 const PAGE: usize = 100;
 
 /// When an account is erased once more. Until every instance knows that its tokens are refused, and while a message

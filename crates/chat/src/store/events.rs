@@ -50,7 +50,6 @@ impl EventBatch {
         self.batches.is_empty()
     }
 
-    /// How many bytes it takes.
     pub fn size(&self) -> usize {
         self.batches.iter().map(String::len).sum()
     }

@@ -37,7 +37,6 @@ pub struct Finish {
     /// The session as it was last seen, with the turn open.
     pub session: StoredSession,
     pub open: OpenTurn,
-    /// The answer, if there is one.
     pub answer: Option<Message>,
     pub ending: Ending,
     pub usage: Usage,
@@ -219,7 +218,6 @@ impl TurnStore<'_> {
     }
 }
 
-/// An answer that was cut off.
 fn interrupted(mut message: Message) -> Message {
     if let Some(answer) = &mut message.answer {
         answer.finish_reason = FinishReason::Interrupted;

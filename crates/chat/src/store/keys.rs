@@ -97,7 +97,6 @@ pub(super) fn erased_index(user: &UserId) -> String {
     erased_index_of(shard(user.as_str()))
 }
 
-/// Every index of erased accounts.
 pub(super) fn erased_indexes() -> impl Iterator<Item = String> {
     (0..SHARDS).map(erased_index_of)
 }

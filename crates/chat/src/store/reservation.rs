@@ -21,7 +21,6 @@ const ENTRY_TTL: Duration = Duration::from_secs(48 * 3600);
 /// Fewest tokens to which a quota limits an answer: where less is left, nothing is begun.
 const SHORTEST_ANSWER: u64 = 256;
 
-/// Tokens held of a day's quota.
 #[derive(Clone, Debug)]
 pub struct Reservation {
     /// Never used twice.
@@ -33,7 +32,6 @@ pub struct Reservation {
     pub prompt: u64,
 }
 
-/// What is stored of a reservation.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ReservationRecord {
     pub(super) day: String,
@@ -108,7 +106,6 @@ impl Reservation {
         Ok(first..txn.checks.len())
     }
 
-    /// That it is not settled yet.
     pub(super) fn is_held(&self, keys: &Keys) -> Result<Check, StoreError> {
         Ok(Check::FieldEquals(keys.reservations(), self.id.clone(), self.entry()?))
     }

@@ -14,7 +14,6 @@ use crate::{
     },
 };
 
-/// Records read at a time.
 const STEP: usize = 64;
 
 /// Bytes of records at which a page ends before its limit.

@@ -37,7 +37,6 @@ pub struct TurnRecord {
     pub session: SessionId,
     pub reply_to: MessageId,
     pub model: String,
-    /// The provider that was tried first.
     pub provider: String,
     /// Absent if it was withdrawn: its acceptance was given up before it was known, and must never be applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,6 @@ use crate::{
     turns::request::TurnRequest,
 };
 
-/// What an idempotency key refers to.
 pub(super) enum KeyState {
     /// Nothing yet, or there is no key.
     Unused,

@@ -31,7 +31,6 @@ pub struct StartedTurn {
     pub id: MessageId,
     /// The caller's, as it was checked last.
     pub identity: Identity,
-    /// Its events from the first.
     pub events: Subscriber,
 }
 

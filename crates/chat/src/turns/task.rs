@@ -41,7 +41,6 @@ pub(super) struct TurnTask {
     prompt: Arc<SessionPrompt>,
     on_disconnect: OnDisconnect,
     request_id: Arc<str>,
-    /// Held until the turn is closed.
     permit: SessionPermit,
 }
 

@@ -51,13 +51,11 @@ impl fmt::Display for Environment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Environment {
     Dev,
-    /// A test deployment by compose.
     Stg,
     /// Strangers reach it; unsafe settings end the start.
     Prod,
 }
 
-/// When a write counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
@@ -105,7 +103,6 @@ pub enum ProviderKind {
     Ollama,
     OpenAi,
     HuggingFace,
-    /// Built in; no model.
     Demo,
 }
 

@@ -34,7 +34,6 @@ pub struct Layers {
     pub hosts: HostPolicy,
     /// Browser origins that may read answers, beside its own.
     pub allowed_origins: Vec<String>,
-    /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     pub limits: RequestLimits,
     pub error_shape: Option<ErrorShape>,

@@ -48,7 +48,6 @@ const RESERVE: f64 = 1.25;
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(20), Duration::from_millis(300)];
 
-/// Refusals are logged together.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -196,7 +195,6 @@ impl LoadShedder {
         Err(ApiError::new(Code::Overloaded, detail))
     }
 
-    /// Waits before a refusal is answered.
     pub(super) async fn pause(&self) {
         let number = self.0.refusals.fetch_add(1, Ordering::Relaxed);
         let pause = PAUSES.get(number % PAUSES.len()).copied();

@@ -32,7 +32,6 @@ pub fn complete_openapi(mut openapi: OpenApi) -> OpenApi {
     openapi
 }
 
-/// Every operation of a document.
 pub fn operations(openapi: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
     openapi.paths.paths.values_mut().flat_map(|item| {
         let PathItem { get, put, post, delete, patch, .. } = item;

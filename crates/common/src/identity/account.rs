@@ -20,7 +20,6 @@ pub const API_KEY_PREFIX: &str = "cbk_";
 /// What replaces the record of a revoked API key for a while, so that the key is told from one that never existed.
 pub const REVOKED_KEY: Bytes = Bytes::from_static(b"revoked");
 
-/// The key of an account's state.
 pub fn state(user: &UserId) -> Key {
     format!("i:{{{user}}}:state")
 }
@@ -46,7 +45,6 @@ pub fn erase_index(user: &UserId) -> Key {
     erase_index_of(shard(user.as_str()))
 }
 
-/// Every index of accounts to erase.
 pub fn erase_indexes() -> impl Iterator<Item = Key> {
     (0..SHARDS).map(erase_index_of)
 }
@@ -74,7 +72,6 @@ pub(super) fn revision_is(user: &UserId, revision: u64) -> Check {
 pub struct AccountState {
     /// How many accounts of that id were deleted.
     pub generation: u64,
-    /// Whether there is an account now.
     pub live: bool,
     pub has_password: bool,
     pub epoch: u64,

@@ -28,7 +28,6 @@ pub(super) struct AccountStates {
     cache: Cache<UserId, (Instant, Arc<AccountState>)>,
 }
 
-/// What one read found.
 pub(super) struct StateSnapshot {
     pub(super) state: Arc<AccountState>,
     /// What decides on the credential beside the state.

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::shutdown::Shutdown;
 
-/// Between two fetches in the background.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Between two attempts while there is no key at all.
 const COLD_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,7 +19,6 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest answer, in bytes: some hundred keys.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Keeps a [`KeySet`] up to date.
 #[derive(Debug)]
 pub struct JwksClient {
     url: String,

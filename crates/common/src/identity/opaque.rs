@@ -17,7 +17,6 @@ const MAX_SECRET: usize = 128;
 /// Longest text worth decoding, in bytes.
 const MAX_TEXT: usize = 512;
 
-/// The parts of an opaque credential.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Opaque {
     pub owner: Owner,

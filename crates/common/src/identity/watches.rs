@@ -55,7 +55,6 @@ impl Watches {
         }
     }
 
-    /// Every watched identity.
     pub fn all(&self) -> Vec<(u64, Identity)> {
         let entries = self.lock();
         entries.by_id.iter().map(|(id, watch)| (*id, watch.identity.clone())).collect()

@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DROPPED_SPANS, SENT_SPANS};
 
-/// Most spans of one request.
 const BATCH: usize = 512;
 
 /// Takes finished spans. One that does not fit is dropped and counted.

@@ -17,7 +17,6 @@ pub enum RateLimitError {
     Limited {
         /// Whether the caller is an address without identity, not a user.
         by_address: bool,
-        /// When the next request would pass.
         retry_after: Duration,
     },
     /// The bucket cannot be read; the request may have been counted.

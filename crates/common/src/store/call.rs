@@ -55,7 +55,6 @@ pub(super) fn any_of<T>(
     }
 }
 
-/// The `result` label of a call.
 fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
     match result {
         Ok(_) => "ok",

@@ -39,16 +39,12 @@ impl Read {
     }
 }
 
-/// What one [`Read`] found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found {
-    /// Of [`Read::Value`].
     Value(Option<Bytes>),
     /// Of [`Read::Fields`]; empty where the key is absent.
     Fields(HashMap<String, Bytes>),
-    /// Of [`Read::Items`].
     Items(Vec<Bytes>),
-    /// Of [`Read::Length`].
     Count(u64),
     /// Of [`Read::Newest`] and [`Read::Since`]: (member, score).
     Members(Vec<(String, i64)>),
@@ -59,7 +55,6 @@ pub enum Found {
 pub struct Snapshot {
     /// The store's clock: milliseconds since the Unix epoch.
     pub now: i64,
-    /// One entry for each [`Read`].
     pub found: Vec<Found>,
 }
 

@@ -31,7 +31,6 @@ const SETTLE_WAIT: Duration = Duration::from_secs(1);
 /// How long settling is repeated for a store that does not take it.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often it is tried again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct HeldReservation {

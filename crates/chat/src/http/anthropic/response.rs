@@ -11,7 +11,6 @@ use crate::{
 /// Stands where Anthropic signs thoughts; nothing here reads it. Some clients send back only thoughts that have one.
 pub(super) const SIGNATURE: &str = "bm90IHNpZ25lZA==";
 
-/// A whole answer.
 pub(super) fn message(answer: &CollectedAnswer) -> Value {
     let CollectedAnswer { model, items, end, .. } = answer;
     let has_calls = items.iter().any(|item| matches!(item, AnswerItem::ToolCall(_)));

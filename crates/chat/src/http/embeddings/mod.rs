@@ -26,7 +26,6 @@ use crate::{
     state::AppState,
 };
 
-/// Most inputs of a request.
 pub const MAX_INPUTS: usize = 16_384;
 
 /// How much of an answer is written at a time, in bytes.

@@ -20,7 +20,6 @@ pub enum AnswerItem {
 #[derive(Debug, Default)]
 pub struct CollectedAnswer {
     pub model: String,
-    /// When the model began to answer.
     pub first_token: Option<Instant>,
     pub items: Vec<AnswerItem>,
     pub end: AnswerEnd,

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::llm::PromptMessage;
 
-/// Texts, images and other parts.
 #[derive(Debug, Default)]
 pub struct Content(Vec<Value>);
 
@@ -34,7 +33,6 @@ impl Content {
         self.0.iter().filter_map(|part| part["text"].as_str()).collect()
     }
 
-    /// The parts that are not text.
     pub fn without_texts(mut self) -> Self {
         self.0.retain(|part| part["type"] != "text");
         self

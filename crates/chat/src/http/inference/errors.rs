@@ -11,8 +11,10 @@ use common::errors::{ApiError, Code, Problem};
 /// SDKs repeat 408, 409, 429 and 5xx by themselves, and agents other statuses too, unless this header says otherwise.
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// What is refused for so long, or for good, is not worth a program's waiting.
-const SOON: Duration = Duration::from_secs(60);
+/// Whether a program may wait so long.
+pub fn is_soon(wait: Option<Duration>) -> bool {
+    wait.is_some_and(|wait| wait <= Duration::from_secs(60))
+}
 
 /// The code and status of a failure: OpenAI's and Anthropic's APIs have one status for every wrong body, 400.
 pub fn code_and_status(problem: &Problem) -> (Code, Option<StatusCode>) {
@@ -24,9 +26,8 @@ pub fn code_and_status(problem: &Problem) -> (Code, Option<StatusCode>) {
 
 /// Tells SDKs not to repeat what would only fail again.
 pub async fn advise_on_retrying(mut response: Response) -> Response {
-    let in_vain = response.extensions().get::<ApiError>().is_some_and(|error| {
-        !error.code.retryable() && error.retry_after.is_none_or(|wait| wait > SOON)
-    });
+    let error = response.extensions().get::<ApiError>();
+    let in_vain = error.is_some_and(|error| !error.code.retryable() && !is_soon(error.retry_after));
     if response.status() == StatusCode::CONFLICT || in_vain {
         let no = HeaderValue::from_static("false");
         response.headers_mut().insert(X_SHOULD_RETRY, no);

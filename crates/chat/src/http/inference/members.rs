@@ -64,7 +64,6 @@ pub fn functions(
     functions.collect()
 }
 
-/// A choice of one function.
 pub fn chosen_function(name: &Value) -> Value {
     json!({ "type": "function", "function": { "name": name } })
 }

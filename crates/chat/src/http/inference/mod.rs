@@ -62,7 +62,6 @@ impl InferenceCall {
         Ok(Self { completion, revoked, started: Instant::now() })
     }
 
-    /// The model that is asked first.
     pub fn model(&self) -> &str {
         self.completion.model()
     }

@@ -49,7 +49,6 @@ pub trait StreamWriter: Send + 'static {
     /// Appends the end of an item; it is not complete where the answer was cut in it.
     fn end(&mut self, _item: &AnswerItem, _is_complete: bool, _out: &mut String) {}
 
-    /// Appends the end of the answer.
     fn finish(&mut self, end: AnswerEnd, out: &mut String);
 
     /// Appends what shows that the connection lives; nothing where the API has nothing for it.

@@ -38,7 +38,6 @@ pub(super) struct TurnStart {
     pub(super) outcome: Result<(Identity, MessageId, Subscriber), ApiError>,
 }
 
-/// A message's place in that order.
 pub(super) struct OrderGuard {
     /// Resolves once the message before has its place in the session's queue.
     before: Option<oneshot::Receiver<()>>,

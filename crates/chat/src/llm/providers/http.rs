@@ -31,7 +31,6 @@ pub(super) type Classify = fn(&ErrorAnswer) -> Classified;
 /// The kind of an error, and what an operator can do about it.
 pub(super) type Classified = (ErrorKind, Option<&'static str>);
 
-/// An answer with a bad status.
 pub(super) struct ErrorAnswer {
     pub(super) status: u16,
     pub(super) body: String,

@@ -14,7 +14,6 @@ pub(super) fn too_long() -> ProviderError {
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     bytes: Vec<u8>,
-    /// Where the next line begins.
     start: usize,
     /// Up to here no end of that line was found.
     searched: usize,

@@ -11,7 +11,6 @@ use crate::llm::{
 };
 
 pub(super) struct SseEvent {
-    /// Whether it is named `error`.
     pub(super) is_error: bool,
     pub(super) data: Vec<u8>,
 }
@@ -31,7 +30,6 @@ impl SseDecoder {
         self.lines.push(bytes);
     }
 
-    /// The next event that is complete.
     pub(super) fn next(&mut self) -> Result<Option<SseEvent>, ProviderError> {
         while let Some(mut line) = self.lines.next()? {
             if !mem::replace(&mut self.started, true) {

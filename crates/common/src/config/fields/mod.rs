@@ -28,14 +28,11 @@ use super::ProviderKind;
 pub(super) const MASK: &str = "********";
 /// A longer duration is a mistake, and would overflow when added to a point in time.
 const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
-/// A larger count is a mistake.
 pub(super) const MOST: u64 = 1_000_000_000;
 
 pub(super) enum ParseError {
-    /// Not what `allowed` says.
     NotAllowed,
     Unset,
-    /// Not allowed, for this reason.
     Because(&'static str),
 }
 
@@ -151,7 +148,6 @@ impl<T: 'static> FieldParser<T> {
         })
     }
 
-    /// The value as TOML, secrets masked.
     pub(super) fn show(&self, value: Option<&Value>) -> String {
         let masked = |text: &str| match self.mask {
             Some(mask) if !text.is_empty() => mask(text),
@@ -316,7 +312,6 @@ fn pair(allowed: &str) -> FieldParser<(String, String)> {
     })
 }
 
-/// A count of at least 1.
 pub(super) fn count<T: TryFrom<u64> + 'static>() -> FieldParser<T> {
     number(1, MOST)
 }

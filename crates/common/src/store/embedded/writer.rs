@@ -34,7 +34,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// After a failure of the disk, writes are refused for so long.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Most requests in one redb transaction.
 const GROUP: usize = 256;
 
 /// The thread. Dropping it writes out everything, then ends.

@@ -9,7 +9,6 @@ use crate::clients::redis::address::join;
 
 pub(super) const SLOTS: u16 = 16384;
 
-/// A slot that nobody serves.
 const NOBODY: u16 = u16::MAX;
 
 /// The slot of a key: CRC16 of its hash tag, or of all of it where it has none.

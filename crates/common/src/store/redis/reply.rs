@@ -75,7 +75,6 @@ pub(super) fn unexpected() -> StoreError {
     StoreError::Corrupt("an answer of another shape than expected".into())
 }
 
-/// Sorts an error of the client.
 pub(super) fn failure(error: &RedisError) -> Failure {
     if let Some(errors) = error.clone().into_server_errors() {
         return errors.first().map_or(Failure::Said(unexpected()), |(_, error)| {
@@ -102,7 +101,6 @@ fn unwrapped(text: &str) -> Option<&str> {
     place.split_once(": ").map(|(_, error)| error.trim_start_matches('-'))
 }
 
-/// Sorts an error of the server.
 pub(super) fn server_failure(code: &str, details: Option<&str>) -> Failure {
     let text = format!("{code} {}", details.unwrap_or_default());
     let (code, details) = unwrapped(&text).unwrap_or(&text).split_once(' ').unwrap_or((code, ""));
@@ -162,7 +160,6 @@ pub(super) fn failed(value: &Value) -> Option<Failure> {
     }
 }
 
-/// A value that is no error.
 pub(super) fn checked(value: Option<Value>) -> Result<Value, StoreError> {
     let value = value.ok_or_else(unexpected)?;
     match failed(&value) {

@@ -31,7 +31,6 @@ use crate::{
 /// How often the servers are asked although nothing seems to have changed.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// How often while something is wrong.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The shortest time between two rounds, however many redirections there are.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     domain::{FinishReason, Usage, random_text},
     http::{
-        inference::{AnswerEnd, AnswerItem},
+        inference::{AnswerEnd, AnswerItem, errors::is_soon},
         openai::responses::{input::encode_thoughts, request::CreateResponse},
     },
     llm::UsageDetails,
@@ -105,8 +105,10 @@ impl ResponseObject {
     pub(super) fn fail(&mut self, error: &ApiError) {
         let (code, advice) = match error.code {
             Code::ContextTooLong => ("context_length_exceeded", String::new()),
-            Code::QuotaExceeded => ("insufficient_quota", String::new()),
-            Code::RateLimited | Code::QueueFull | Code::Overloaded => {
+            Code::QuotaExceeded if !is_soon(error.retry_after) => {
+                ("insufficient_quota", String::new())
+            }
+            Code::QuotaExceeded | Code::RateLimited | Code::QueueFull | Code::Overloaded => {
                 let wait = error.retry_after.map_or(1, |wait| wait.as_secs().max(1));
                 ("rate_limit_exceeded", format!(" Please try again in {wait}s."))
             }

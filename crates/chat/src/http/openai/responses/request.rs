@@ -103,7 +103,6 @@ impl CreateResponse {
         })
     }
 
-    /// Refuses what needs stored responses.
     fn check_state(&self) -> Result<(), ApiError> {
         let refused = [
             (
@@ -164,7 +163,6 @@ impl CreateResponse {
     }
 }
 
-/// A choice that names functions.
 fn chosen(choice: &Map<String, Value>, tools: &mut Vec<Value>) -> Option<Value> {
     match choice.get("type").and_then(Value::as_str)? {
         "function" => choice.get("name").map(chosen_function),

@@ -35,7 +35,6 @@ pub(super) struct Catalog {
 pub(super) struct Details {
     /// The length that it was trained with, in tokens.
     trained_window: Option<u32>,
-    /// Its own `PARAMETER num_ctx`.
     num_ctx: Option<u32>,
     capabilities: Option<Capabilities>,
     embedding_length: Option<u32>,

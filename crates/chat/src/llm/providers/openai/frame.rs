@@ -16,7 +16,6 @@ use crate::{
     },
 };
 
-/// A chunk, or a whole answer.
 #[derive(Deserialize)]
 pub(super) struct ChunkFrame<'a> {
     /// What it is; `error` is all that some servers say of one.

@@ -35,7 +35,6 @@ pub(super) use crate::llm::providers::openai::response::OpenAiParser;
 
 pub(in crate::llm) struct OpenAi {
     kind: ProviderKind,
-    /// Whether it is OpenAI itself.
     is_openai: bool,
     endpoint: Endpoint,
     /// The largest window, in tokens.

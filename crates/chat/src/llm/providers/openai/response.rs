@@ -47,7 +47,6 @@ struct OpenAiAnswer {
     refusal: TextJoiner,
     thinking: TextJoiner,
     tool_calls: ToolCalls,
-    /// The request's.
     stop_sequences: Vec<String>,
     finish: Option<FinishReason>,
     stop_sequence: Option<String>,

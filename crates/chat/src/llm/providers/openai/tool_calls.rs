@@ -20,7 +20,6 @@ const CALL_OVERHEAD: usize = 64;
 #[derive(Default)]
 pub(super) struct ToolCalls {
     calls: Vec<PartialCall>,
-    /// Bytes of all calls.
     size: usize,
 }
 
