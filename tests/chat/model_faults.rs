@@ -101,6 +101,11 @@ async fn a_refusal_is_tried_once_more_and_only_before_the_first_token(on: Backen
     app.model.answer_to("three", Answer::refuse(502, "", "{}"));
     alice.send("work", "three").await.problem(503, "llm_unavailable");
     assert_eq!(app.model.chats().len(), 5, "twice and no more");
+    app.model.answer_to("four", Answer::refuse(503, "retry-after: 20\r\n", "{}"));
+    let refused = alice.send("work", "four").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "20"));
+    let events = alice.stream("work", "four").await.rest().await;
+    assert_eq!(events.last().unwrap().data["retry_after"], 20, "{events:?}");
 }
 
 async fn bytes_cut_anywhere_give_the_same_text(on: Backend) {

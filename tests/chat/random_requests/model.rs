@@ -76,6 +76,8 @@ pub struct Key {
     pub session: usize,
     pub life: usize,
     pub turn: usize,
+    /// Which message and answer of its session.
+    pub pair: usize,
     /// What its caller was told: a reply, or a failure.
     pub told: Result<String, ()>,
     /// Its answer's number, if it has one.
@@ -122,7 +124,9 @@ impl Talk {
             return None;
         }
         if known.answer.is_some() && self.was_replaced(known) {
-            return Some(Told::Status(404));
+            // Only a whole answer takes the place of another one.
+            let (text, _) = session.pairs[known.pair].1.clone().unwrap();
+            return Some(Told::Reply(text));
         }
         Some(known.told.clone().map_or(Told::Status(502), Told::Reply))
     }
@@ -166,13 +170,14 @@ impl Talk {
             session.numbers.pop();
             session.numbers.push(Some(number));
         }
-        let (life, turn) = (session.life, session.turns);
+        let (life, turn, pair) = (session.life, session.turns, session.pairs.len() - 1);
         if let Some(key) = key {
             let remembered = Key {
                 body: asked.to_owned(),
                 session: s,
                 life,
                 turn,
+                pair,
                 told: match &told {
                     Told::Reply(reply) => Ok(reply.clone()),
                     Told::Status(_) => Err(()),

@@ -16,7 +16,6 @@ const PREFIX: &str = "cbr_";
 const RANDOM: usize = 32;
 const PROOF: usize = 16;
 
-/// What a presented refresh token means.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RefreshUse {
     /// It is the one that works: its successor takes its place.
@@ -55,7 +54,6 @@ pub fn classify(
     }
 }
 
-/// A proof key or a nonce.
 pub fn random_secret() -> Vec<u8> {
     rand::random::<[u8; RANDOM]>().to_vec()
 }

@@ -42,7 +42,6 @@ async fn authorize(store: &AccountStore, identity: &Identity) -> Result<OwnedAcc
     Ok(owned)
 }
 
-/// Whole seconds of a lifetime.
 fn seconds(lifetime: std::time::Duration) -> i64 {
     i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX)
 }

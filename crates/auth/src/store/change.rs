@@ -94,7 +94,6 @@ impl Change {
         change.new_revision()
     }
 
-    /// Ends every login but one.
     pub fn end_logins(self, kept: Option<&str>) -> Self {
         let mut change = self.new_revision();
         change.state.epoch += 1;

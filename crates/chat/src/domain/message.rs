@@ -81,7 +81,6 @@ impl Message {
 /// What an answer has beside its text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnswerInfo {
-    /// The user's message that it answers.
     pub reply_to: MessageId,
     pub model: String,
     pub provider: String,

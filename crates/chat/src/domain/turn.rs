@@ -10,7 +10,6 @@ use super::{AnswerInfo, Context, FinishReason, MessageId, SessionId, Usage};
 #[derive(Clone, Debug, PartialEq)]
 pub enum TurnInput {
     Message(String),
-    /// The session's last message, once more.
     Regenerate,
 }
 
@@ -81,13 +80,19 @@ pub enum Ending {
         provider: String,
     },
     /// Without an answer, or with a part of one.
-    Error { code: Code, detail: String },
+    Error {
+        code: Code,
+        detail: String,
+        /// Seconds, where the model server told them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
+    },
 }
 
 impl Ending {
     pub fn error(code: Code, detail: &str) -> Self {
         let detail = detail.to_owned();
-        Self::Error { code, detail }
+        Self::Error { code, detail, retry_after: None }
     }
 
     /// The ending of a turn whose process died or was stopped.

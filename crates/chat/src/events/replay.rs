@@ -13,7 +13,6 @@ use crate::{
     store::{ChatStore, events::StoredEvents, turns::TurnRecord},
 };
 
-/// Whether stored events continue a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continuity {
     Complete,

@@ -102,7 +102,6 @@ impl AnswerBuilder {
         (kept, finish)
     }
 
-    /// Who answers, once somebody does.
     pub(crate) fn source(&self) -> Option<&AnswerSource> {
         self.source.as_ref()
     }

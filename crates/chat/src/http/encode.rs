@@ -173,8 +173,10 @@ fn push_members(event: EventRef<'_>, out: &mut String) {
                 };
                 push_object_members(&done, out);
             }
-            Ending::Error { code, detail } => {
-                push_object_members(&ErrorData::new(*code, detail, request_id), out)
+            Ending::Error { code, detail, retry_after } => {
+                let mut data = ErrorData::new(*code, detail, request_id);
+                data.retry_after = retry_after.or(data.retry_after);
+                push_object_members(&data, out);
             }
         },
     }

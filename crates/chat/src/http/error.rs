@@ -112,9 +112,6 @@ fn model_error(error: ModelError) -> ApiError {
         }
         _ => Vec::new(),
     };
-    let retry_after = match &error {
-        ModelError::Busy { retry_after } => *retry_after,
-        _ => None,
-    };
+    let retry_after = error.retry_after();
     ApiError { retry_after, errors, ..ApiError::new(code, detail).caused_by(error) }
 }

@@ -1,5 +1,7 @@
 //! Collects the events of a turn into one answer, for clients that do not stream.
 
+use std::time::Duration;
+
 use common::errors::ApiError;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -70,7 +72,10 @@ pub async fn collect(subscriber: Subscriber) -> Result<SentMessage, ApiError> {
                 context,
             })
         }
-        (_, Some(Ending::Error { code, detail })) => Err(ApiError::new(code, detail)),
+        (_, Some(Ending::Error { code, detail, retry_after })) => {
+            let retry_after = retry_after.map(Duration::from_secs);
+            Err(ApiError { retry_after, ..ApiError::new(code, detail) })
+        }
         _ => Err(ChatError::Interrupted.into()),
     }
 }

@@ -41,7 +41,6 @@ pub struct UsageDetails {
     pub cached_tokens: u64,
     /// How many tokens of the answer are thoughts, where it tells.
     pub reasoning_tokens: Option<u64>,
-    /// The same by our estimate.
     pub estimated_reasoning: u64,
     /// How long loading, the prompt and the answer took, in nanoseconds, where it tells.
     pub durations: Option<[u64; 3]>,

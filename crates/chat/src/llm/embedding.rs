@@ -31,7 +31,6 @@ const CHECK: &str =
 pub struct EmbeddedPart {
     pub vectors: Vec<Vec<f32>>,
     pub inputs: Range<usize>,
-    /// Their tokens, if the server counted.
     pub tokens: Option<u64>,
     pub model: String,
 }

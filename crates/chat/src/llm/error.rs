@@ -229,6 +229,13 @@ impl fmt::Display for Feature {
 }
 
 impl ModelError {
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// How much the error helps the caller: what the request can change comes first, a full queue last.
     pub(super) fn error_priority(&self) -> u8 {
         match self {

@@ -58,7 +58,6 @@ pub struct Route {
     pub provider: ProviderKind,
     /// That provider's window for the model, in tokens.
     pub window: u32,
-    /// That provider's place in the list.
     index: usize,
     /// The model that the caller named: each provider tried has its own where there was none.
     requested: Option<String>,

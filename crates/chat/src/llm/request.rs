@@ -49,7 +49,6 @@ pub struct ChatRequest {
     pub options: Options,
     /// The window in tokens.
     pub window: u32,
-    /// Our estimate of the prompt's tokens.
     pub prompt_estimate: u32,
     pub dropped: u64,
     /// Of stateless completions: the caller made the prompt, so that a server that calls it bad means the caller.
@@ -65,7 +64,6 @@ pub struct ChatRequest {
 #[derive(Clone, Debug)]
 pub enum EmbeddingInput {
     Texts(Arc<[String]>),
-    /// Texts as the model's tokens.
     Tokens(Arc<[Vec<u32>]>),
 }
 

@@ -36,7 +36,6 @@ pub(super) struct Upstream {
     /// The model where nobody names one, of this provider's own settings.
     default_model: Option<String>,
     default_window: u32,
-    /// `None` for the built-in provider.
     address: Option<Url>,
     think_tags: bool,
     timeouts: Timeouts,

@@ -22,7 +22,6 @@ const SIZES_FORMAT: Bytes = Bytes::from_static(b"record text");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MessageSize {
     pub(super) record: usize,
-    /// Its text, without thoughts.
     pub(super) text: usize,
 }
 
@@ -53,7 +52,6 @@ impl Record {
         Ok(Self { bytes, size: size.encode() })
     }
 
-    /// Appends it behind so many messages.
     pub(super) fn append(self, keys: &Keys, id: &SessionId, count: u64) -> Vec<Op> {
         let sizes = keys.message_sizes(id);
         let mut ops = vec![Op::Push(keys.messages(id), self.bytes)];

@@ -23,7 +23,6 @@ const SHORTEST_ANSWER: u64 = 256;
 
 #[derive(Clone, Debug)]
 pub struct Reservation {
-    /// Never used twice.
     pub id: String,
     /// The day on which it counts (`YYYYMMDD`, UTC).
     pub day: String,

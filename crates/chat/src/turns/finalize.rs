@@ -231,7 +231,8 @@ fn ending_of(source: &AnswerSource, usage: Usage, outcome: &Outcome) -> Ending {
         Outcome::Stopped(StopReason::LeaseLost) | Outcome::Interrupted => Ending::interrupted(),
         Outcome::Failed(error) => {
             let (code, detail) = explain(error);
-            Ending::Error { code, detail }
+            let retry_after = error.retry_after().map(|wait| wait.as_secs());
+            Ending::Error { code, detail, retry_after }
         }
         Outcome::Broken => Ending::error(
             Code::Internal,

@@ -109,7 +109,6 @@ impl AccountState {
         ]
     }
 
-    /// Holds while this state is unchanged.
     pub fn unchanged(&self, user: &UserId) -> Check {
         revision_is(user, self.revision)
     }

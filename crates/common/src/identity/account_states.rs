@@ -24,7 +24,6 @@ const BATCH: usize = 256;
 
 pub(super) struct AccountStates {
     store: Store,
-    /// With when each was read.
     cache: Cache<UserId, (Instant, Arc<AccountState>)>,
 }
 

@@ -21,7 +21,6 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// What becomes of a store without a number that holds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewStore {
-    /// It gets ours.
     Number,
     /// It is left to `auth`: `chat` may write none of its keys, and a look changes nothing.
     LeaveAlone,

@@ -37,7 +37,6 @@ pub trait StreamWriter: Send + 'static {
     /// Appends what a stream begins with, before anything of the answer is known.
     fn open(&mut self, _out: &mut String) {}
 
-    /// The model that answers is known.
     fn started(&mut self, _model: String, _out: &mut String) {}
 
     /// Appends the beginning of an item: a text that is empty yet, or a call.

@@ -41,7 +41,6 @@ pub(super) struct TurnStart {
 pub(super) struct OrderGuard {
     /// Resolves once the message before has its place in the session's queue.
     before: Option<oneshot::Receiver<()>>,
-    /// Dropped once this one has.
     through: oneshot::Sender<()>,
 }
 

@@ -55,7 +55,6 @@ impl Writer {
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
-    /// False if the writer has ended.
     pub(super) fn send(&self, request: QueuedJob) -> bool {
         self.requests.as_ref().is_some_and(|requests| requests.send(request).is_ok())
     }

@@ -48,7 +48,6 @@ pub(super) struct Topology {
     seeds: Vec<Seed>,
     nodes: Mutex<HashMap<String, Weak<Node>>>,
     layout: ArcSwapOption<Layout>,
-    /// Why there is no layout yet.
     problem: ArcSwapOption<String>,
     /// Woken when the first layout, or the reason why there is none, is known.
     known: Notify,
