@@ -126,7 +126,7 @@ impl Node {
         asking: bool,
     ) -> Result<Vec<Value>, Failure> {
         let word = link.next_word();
-        let pipeline = pipeline(request, asking, &word);
+        let pipeline = pipeline(request, asking, &word)?;
         let mut connection = link.connection.clone();
         let disordered = || Failure::Lost("answers came out of order".to_owned());
         let values = tokio::select! {
@@ -242,18 +242,18 @@ impl Node {
 }
 
 /// The commands of a request, and the word behind them.
-fn pipeline(request: Request<'_>, asking: bool, word: &str) -> Pipeline {
+fn pipeline(request: Request<'_>, asking: bool, word: &str) -> Result<Pipeline, Failure> {
     let each = matches!(request, Request::Each(_) | Request::Bulk(_));
     let mut pipeline = match request {
-        Request::One(command) | Request::Replicated(Step { step: command, .. }) => {
-            copied([command].into_iter(), asking, each)
-        }
+        Request::One(command) => copied([command].into_iter(), asking, each),
         Request::Each(commands) | Request::Bulk(commands) | Request::Transaction(commands) => {
             copied(commands.cmd_iter(), asking, each)
         }
+        // Sent like the others, it would count before a replica has it.
+        Request::Replicated(_) => return Err(reply::unexpected().into()),
     };
     pipeline.cmd("PING").arg(word);
-    pipeline
+    Ok(pipeline)
 }
 
 /// ASKING holds for one command, or until EXEC.
