@@ -34,8 +34,8 @@ const LIMIT: &str = "n_predict";
 ///
 /// # Errors
 /// The first wrong value is named.
-pub(super) fn members(request: &CreateChatCompletion) -> Result<Map<String, Value>, ApiError> {
-    let mut extra = request.unknown.clone();
+pub(super) fn members(request: &mut CreateChatCompletion) -> Result<Map<String, Value>, ApiError> {
+    let mut extra = std::mem::take(&mut request.unknown);
     extra.remove(LIMIT);
     for Member(name, value, fits, wanted) in MEMBERS {
         let Some(value) = value(request) else {

@@ -19,7 +19,7 @@ impl CreateChatCompletion {
     /// # Errors
     /// The first wrong value is named, with what is allowed.
     pub fn checked(
-        self,
+        mut self,
         identity: Identity,
         request_id: Arc<str>,
     ) -> Result<CompletionRequest, ApiError> {
@@ -31,7 +31,7 @@ impl CreateChatCompletion {
         )?;
         check(!self.messages.is_empty(), "/messages", "There must be at least one message.")?;
         let options = self.options()?;
-        let extra = passthrough::members(&self)?;
+        let extra = passthrough::members(&mut self)?;
         let messages = self.messages.into_iter().enumerate();
         Ok(CompletionRequest {
             identity,
