@@ -64,24 +64,28 @@ src=crates/chat/src
 services="$src/turns $src/events $src/generation $src/sessions.rs $src/usage.rs $src/erasure.rs $src/concurrency"
 # shellcheck disable=SC2086
 forbid "services of chat know no HTTP" "$web" $services
-# shellcheck disable=SC2086
-forbid "services of chat do not import http" "$(from http)" $services
+for module in http state; do
+  # shellcheck disable=SC2086
+  forbid "services of chat do not import $module" "$(from $module)" $services
+done
 forbid "chat's domain knows no HTTP" "$web" $src/domain
-for module in http turns events generation sessions usage erasure concurrency store; do
+for module in http state turns events generation sessions usage erasure concurrency store llm; do
   forbid "chat's domain imports no other module, not $module" "$(from $module)" $src/domain
 done
-for module in http turns events generation sessions usage erasure concurrency llm; do
+for module in http state turns events generation sessions usage erasure concurrency llm; do
   forbid "chat's store imports only domain, not $module" "$(from $module)" $src/store
 done
 forbid "chat's store knows no HTTP" "$web" $src/store
-for module in http turns events generation sessions usage erasure concurrency store; do
-  forbid "llm imports only domain, not $module" "crate::$module\b" $src/llm
+for module in http state turns events generation sessions usage erasure concurrency store; do
+  forbid "llm imports only domain, not $module" "$(from $module)" $src/llm
 done
 forbid "llm knows no HTTP server" '\baxum\b|\butoipa\b' $src/llm
-for module in http turns generation; do
-  forbid "events do not import $module" "$(from $module)" $src/events/log $src/events/registry.rs $src/events/replicator.rs
+for module in turns sessions usage erasure concurrency; do
+  forbid "events do not import $module" "$(from $module)" $src/events
 done
-for module in http turns events; do
+forbid "the log of events, which keeps them, does not import generation" "$(from generation)" \
+  $src/events/log $src/events/registry.rs $src/events/replicator.rs
+for module in turns events sessions usage erasure concurrency; do
   forbid "generation does not import $module" "$(from $module)" $src/generation
 done
 forbid "chat's http asks services, not the store's keys" 'store::keys' $src/http
