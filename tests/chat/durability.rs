@@ -1,7 +1,10 @@
 //! Turns that survive what happens around them: callers who leave at any moment, sessions that expire, a store that is
 //! away.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use tests::{
@@ -13,7 +16,7 @@ on_both_stores!(
     an_unanswered_message_is_answered_by_regenerating,
     a_session_does_not_expire_while_it_answers,
     an_expired_session_is_gone_as_a_whole,
-    callers_who_leave_the_lane_leave_nothing,
+    callers_who_leave_the_queue_of_a_session_leave_nothing,
     messages_of_one_socket_keep_their_order,
 );
 
@@ -78,13 +81,25 @@ async fn an_expired_session_is_gone_as_a_whole(on: Backend) {
     assert_eq!(texts(&alice.talk("work").await), ["anew", "You said: anew"]);
 }
 
-async fn callers_who_leave_the_lane_leave_nothing(on: Backend) {
-    let app = TestApp::start(on).await;
+/// How many requests the rate limit still allows, once this one is counted.
+async fn allowed(client: &Client) -> u64 {
+    let reply = client.get("/chat/usage").await;
+    let left = reply.header("ratelimit").split("r=").nth(1).unwrap();
+    left.split(';').next().unwrap().parse().unwrap()
+}
+
+async fn callers_who_leave_the_queue_of_a_session_leave_nothing(on: Backend) {
+    let app = TestApp::builder(on)
+        .set("rate_limit.requests", 1000)
+        .set("rate_limit.period", "1d")
+        .start()
+        .await;
     let gate = Gate::new();
     app.model.answer_to("first", Answer::gated(["slow"], &gate));
     let alice = app.login("alice").await;
     let mut first = alice.stream("work", "first").await;
     first.started().await;
+    let before = allowed(&alice).await;
     let waiting: Vec<_> = (0..5)
         .map(|number| {
             let (alice, message) = (alice.at(app.chat(0)), format!("left {number}"));
@@ -93,9 +108,19 @@ async fn callers_who_leave_the_lane_leave_nothing(on: Backend) {
         .collect();
     let last = alice.at(app.chat(0));
     let last = tokio::spawn(async move { last.say("work", "last").await });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // A message is counted once it has its place in the queue; each look is counted, too.
+    let looks = Cell::new(0);
+    eventually(PATIENCE, "all of them wait", || async {
+        looks.set(looks.get() + 1);
+        (before - allowed(&alice).await == 6 + looks.get()).then_some(())
+    })
+    .await;
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    eventually(PATIENCE, "it is noticed that they left", || async {
+        let left = app.measured(0, "http_requests_total", "status=\"499\"").await;
+        (left >= 5.0).then_some(())
+    })
+    .await;
     gate.open();
     first.ending().await.expect_done("stop");
     assert_eq!(last.await.unwrap(), "You said: last");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value as Found;
 use serde_json::{Value, json};
-use tests::{Answer, Backend, Client, Mode, TestApp, text_of};
+use tests::{Answer, Backend, Client, Mode, PATIENCE, TestApp, eventually, text_of};
 
 on_both_stores!(
     a_list_of_sessions_is_small_however_long_their_prompts_are,
@@ -158,7 +158,11 @@ async fn ids_of_expired_sessions_leave_the_index_without_being_listed() {
     for number in 0..20 {
         create(number).await;
     }
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    eventually(PATIENCE, "all of them expire", || async {
+        let sessions = app.redis().cli(&["KEYS", "c:{alice}:0:s:*"]).await;
+        (sessions == Found::Array(vec![])).then_some(())
+    })
+    .await;
     create(20).await;
     create(21).await;
     let left = app.redis().cli(&["ZCARD", "c:{alice}:0:sessions"]).await;

@@ -1,4 +1,4 @@
-//! The events of an answer, read strictly: whatever the grammar or the order of api.md forbids fails the test.
+//! The events of an answer, read strictly: whatever breaks their grammar or their order (docs/websocket.md) fails the test.
 
 use std::time::Duration;
 
