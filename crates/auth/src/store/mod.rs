@@ -1,4 +1,4 @@
-//! What `auth` stores; the only place that spells its keys. All keys of a user share the hash tag `{user}`.
+//! What `auth` stores; the only place that spells its keys, but for `i:` and the rate limit's. All keys of a user share the hash tag `{user}`.
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
