@@ -74,7 +74,7 @@ impl Op {
     }
 
     /// What the key must hold if it exists; `None` where any kind will do.
-    fn needs(&self) -> Option<KeyType> {
+    pub(super) fn needs(&self) -> Option<KeyType> {
         match self {
             Op::Set { .. } | Op::Delete(_) | Op::Expire(..) => None,
             Op::FieldSet(..) | Op::FieldDelete(..) | Op::FieldAdd(..) => Some(KeyType::Hash),

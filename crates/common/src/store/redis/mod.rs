@@ -10,6 +10,7 @@ mod layout;
 mod node;
 mod replication;
 mod scatter;
+mod script;
 mod topology;
 
 use std::{
@@ -18,17 +19,18 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use redis::{Cmd, Script, Value};
+use redis::{Cmd, Value};
 use secrecy::{ExposeSecret, SecretString};
 
 pub(super) use self::layout::tag;
 use self::{
-    command::ScriptArgs,
+    command::{Arg, ScriptCall},
     layout::slot,
     node::{Node, Request},
     replication::{Step, none_connected},
     reply::Failure,
     scatter::{Part, part_of_op, scatter, send_part},
+    script::{Scripts, StoredScript},
     topology::Topology,
 };
 use super::{
@@ -41,40 +43,13 @@ const ADMIT: &str = concat!(
     "return admit(KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]))"
 );
 
-const COMMIT: &str = concat!(include_str!("../commit.lua"), "return commit(KEYS, ARGV)");
-
-/// The bucket's key, burst and step come last, after what the transaction takes. Answers as `admit` does, and what the
-/// transaction says behind that.
-const ADMIT_AND_COMMIT: &str = concat!(
-    include_str!("../admit.lua"),
-    include_str!("../commit.lua"),
-    "
-local step, burst = tonumber(table.remove(ARGV)), tonumber(table.remove(ARGV))
-local said = admit(table.remove(KEYS), burst, step, 1)
-if said[1] == 1 then said[5] = commit(KEYS, ARGV) end
-return type(said[5]) == 'table' and said[5] or said"
-);
-
 /// Redis, through the connections of whichever thread asks.
 #[derive(Clone)]
 pub(super) struct Redis {
     topology: Arc<Topology>,
     durability: Durability,
-    commit: Arc<StoredScript>,
     admit: Arc<StoredScript>,
-    admit_and_commit: Arc<StoredScript>,
-}
-
-/// A script that Redis knows by its hash once it was sent whole.
-struct StoredScript {
-    source: &'static str,
-    script: Script,
-}
-
-impl StoredScript {
-    fn new(source: &'static str) -> Arc<Self> {
-        Arc::new(Self { source, script: Script::new(source) })
-    }
+    scripts: Arc<Scripts>,
 }
 
 impl Redis {
@@ -88,9 +63,8 @@ impl Redis {
         Ok(Self {
             topology: Topology::open(address, shutdown)?,
             durability,
-            commit: StoredScript::new(COMMIT),
-            admit: StoredScript::new(ADMIT),
-            admit_and_commit: StoredScript::new(ADMIT_AND_COMMIT),
+            admit: StoredScript::new(ADMIT.to_owned()),
+            scripts: Arc::default(),
         })
     }
 
@@ -150,9 +124,7 @@ impl Redis {
     }
 
     pub(super) async fn commit(&self, txn: &Txn, end: Instant) -> Result<Committed, StoreError> {
-        let guards = plan::guards(txn)?;
-        let flat = ScriptArgs::of(txn, &guards);
-        let said = self.run(&self.commit, &flat, self.durability_of(txn), end).await?;
+        let said = self.run_txn(txn, None, end).await?;
         reply::committed(reply::number(said)?)
     }
 
@@ -178,9 +150,8 @@ impl Redis {
         end: Instant,
     ) -> Result<Admission, StoreError> {
         let numbers = [quota.burst(), quota.step(), cost].map(|n| n.to_string());
-        let args = numbers.iter().map(|n| n.as_bytes().into()).collect();
-        let flat = ScriptArgs { keys: vec![key], args };
-        let said = self.run(&self.admit, &flat, Durability::Local, end).await?;
+        let args: Vec<_> = numbers.iter().map(|n| n.as_bytes().into()).collect();
+        let said = self.run(&self.admit, &[key], &args, Durability::Local, end).await?;
         Ok(reply::admission(said)?.0)
     }
 
@@ -190,10 +161,7 @@ impl Redis {
         txn: &Txn,
         end: Instant,
     ) -> Result<(Admission, Option<Committed>), StoreError> {
-        let guards = plan::guards(txn)?;
-        let mut flat = ScriptArgs::of(txn, &guards);
-        flat.bucket(bucket);
-        let said = self.run(&self.admit_and_commit, &flat, self.durability_of(txn), end).await?;
+        let said = self.run_txn(txn, Some(bucket), end).await?;
         let (admission, rest) = reply::admission(said)?;
         let committed = rest.map(reply::committed).transpose()?;
         Ok((admission, committed))
@@ -226,11 +194,6 @@ impl Redis {
             true => StoreHealth::Whole,
             false => StoreHealth::Degraded(reasons.join("; ")),
         })
-    }
-
-    /// Only what is acknowledged to somebody waits for replicas.
-    fn durability_of(&self, txn: &Txn) -> Durability {
-        if txn.durable { self.durability } else { Durability::Local }
     }
 
     async fn ping_node(&self, node: &Node, end: Instant) -> Result<(), Failure> {
@@ -285,11 +248,26 @@ impl Redis {
         Ok(common)
     }
 
+    async fn run_txn(
+        &self,
+        txn: &Txn,
+        bucket: Option<&Bucket>,
+        end: Instant,
+    ) -> Result<Value, StoreError> {
+        let call = ScriptCall::of(txn, bucket)?;
+        let script = self.scripts.of(&call.steps);
+        // Only what is acknowledged to somebody waits for replicas.
+        let durability = if txn.durable { self.durability } else { Durability::Local };
+        let keys: Vec<_> = call.keys().collect();
+        self.run(&script, &keys, &call.args, durability, end).await
+    }
+
     /// Runs a script by its hash, and whole if Redis has forgotten it (nothing was done then). All keys are of one slot.
     async fn run(
         &self,
         stored: &StoredScript,
-        ScriptArgs { keys, args }: &ScriptArgs<'_>,
+        keys: &[&str],
+        args: &[Arg<'_>],
         durability: Durability,
         end: Instant,
     ) -> Result<Value, StoreError> {
@@ -311,11 +289,11 @@ impl Redis {
             Durability::Local => Request::One(step),
             Durability::Replicated => Request::Replicated(Step { step, byte: &byte }),
         };
-        let by_hash = call("EVALSHA", stored.script.get_hash());
+        let by_hash = call("EVALSHA", stored.hash());
         let answer = self.topology.route(slot, request(&by_hash), end).await;
         let answer = match answer {
             Err(Failure::NoScript) => {
-                let whole = call("EVAL", stored.source);
+                let whole = call("EVAL", &stored.source);
                 self.topology.route(slot, request(&whole), end).await
             }
             answer => answer,

@@ -134,7 +134,7 @@ pub(super) fn number(value: Value) -> Result<i64, StoreError> {
     }
 }
 
-/// How a transaction went, by what `commit.lua` says.
+/// How a transaction went, by what its script says.
 pub(super) fn committed(said: i64) -> Result<Committed, StoreError> {
     match said {
         -1 => Ok(Committed::Applied),

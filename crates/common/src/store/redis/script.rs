@@ -1,0 +1,236 @@
+//! Transactions as Lua scripts.
+//!
+//! Each shape of a transaction (which checks, guards and commands, on which of its keys) is a script of its own, which has nothing
+//! left to decide, and is given the keys and values. Shapes are as many as the code has kinds of transactions, whatever is stored:
+//! where a number of items varies, the script is given it.
+//!
+//! A script is not rolled back when a command fails halfway. So nothing that can fail for the state it finds may come after the first
+//! write: the guards look at types and numbers first. There is no `#!lua` line on purpose: without it Redis refuses for want of
+//! memory, for a full disk or as a replica only at the first write, so that a transaction which frees memory passes, and after the
+//! first write it refuses no more.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use quick_cache::sync::Cache;
+use redis::Script;
+
+/// Most items of one command that are part of the shape.
+pub(super) const FEW: usize = 4;
+
+/// Scripts that are remembered here; one that is forgotten is made again.
+const SCRIPTS: usize = 1000;
+
+/// The caller's rate limit; `said` is what it answers, with what the transaction says behind it.
+const ADMIT: &str = concat!(
+    include_str!("../admit.lua"),
+    "local said=admit(K[1],tonumber(A[1]),tonumber(A[2]),1) if said[1]==0 then return said end\n"
+);
+
+/// `whole`: numbers of at most 15 digits. Lua's are doubles, exact up to 2^53.
+const NUMBERS: &str = "\
+local corrupt=redis.error_reply('WRONGTYPE a stored value is not a whole number')
+local function whole(text)
+return text=='0' or text:find('^%-?[1-9]%d*$') and (#text<=15 or (#text==16 and text:sub(1,1)=='-'))
+end
+";
+
+/// One step of a script.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Step {
+    /// Counts the request against the bucket of the first key.
+    Admit,
+    /// A check or guard as Lua: `$k` is its key, `$1` its first argument, `$*` all of them, `$r` what refuses the transaction.
+    Look { lua: &'static str, key: Place, args: usize },
+    /// A command; `None` arguments: as many as the next argument says.
+    Run {
+        name: &'static str,
+        keys: Vec<usize>,
+        args: Option<usize>,
+        word: Option<(usize, &'static str)>,
+    },
+    /// Deletes as many keys as the next argument says, from the end of all keys.
+    DeleteMany,
+}
+
+/// Where a key stands: among the keys (from 1), or as the next argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    Key(usize),
+    Argument,
+}
+
+/// A script that Redis knows by its hash once it was sent whole.
+pub(super) struct StoredScript {
+    pub(super) source: String,
+    script: Script,
+}
+
+impl StoredScript {
+    pub(super) fn new(source: String) -> Arc<Self> {
+        Arc::new(Self { script: Script::new(&source), source })
+    }
+
+    pub(super) fn hash(&self) -> &str {
+        self.script.get_hash()
+    }
+}
+
+/// The scripts of the transactions seen so far.
+pub(super) struct Scripts(Cache<Vec<Step>, Arc<StoredScript>>);
+
+impl Default for Scripts {
+    fn default() -> Self {
+        Self(Cache::new(SCRIPTS))
+    }
+}
+
+impl Scripts {
+    pub(super) fn of(&self, steps: &[Step]) -> Arc<StoredScript> {
+        self.0.get(steps).unwrap_or_else(|| {
+            let script = StoredScript::new(source(steps));
+            self.0.insert(steps.to_vec(), Arc::clone(&script));
+            script
+        })
+    }
+}
+
+/// The script: answers -1 if everything was done, else the position (from 0) of the first check that did not hold.
+fn source(steps: &[Step]) -> String {
+    let admits = steps.first() == Some(&Step::Admit);
+    let mut lua = Lua { text: String::new(), args: 0, is_moved: false };
+    lua.text.push_str("local c,K,A,d,e=redis.call,KEYS,ARGV,0,#KEYS\n");
+    let counts = |step: &Step| matches!(step, Step::Look { lua, .. } if lua.contains("whole"));
+    if steps.iter().any(counts) {
+        lua.text.push_str(NUMBERS);
+    }
+    let mut checks = 0;
+    for step in steps {
+        match step {
+            Step::Admit => {
+                lua.text.push_str(ADMIT);
+                lua.args = 2;
+            }
+            Step::Look { lua: template, key, args } => {
+                let refuse = match admits {
+                    true => format!("said[5]={checks} return said"),
+                    false => format!("return {checks}"),
+                };
+                checks += usize::from(template.contains("$r"));
+                lua.look(template, *key, *args, &refuse);
+            }
+            Step::Run { name, keys, args, word } => lua.run(name, keys, *args, *word),
+            Step::DeleteMany => {
+                let count = lua.arg();
+                let _ = write!(lua.text, "c('DEL',unpack(K,e-{count}+1,e)) e=e-{count}");
+            }
+        }
+        lua.text.push('\n');
+    }
+    lua.text.push_str(if admits { "said[5]=-1 return said" } else { "return -1" });
+    lua.text
+}
+
+struct Lua {
+    text: String,
+    /// Arguments that were taken, but for those whose number the script is given: these are counted in `d`.
+    args: usize,
+    is_moved: bool,
+}
+
+impl Lua {
+    /// The next argument.
+    fn arg(&mut self) -> String {
+        self.args += 1;
+        let d = if self.is_moved { "d+" } else { "" };
+        format!("A[{d}{}]", self.args)
+    }
+
+    fn look(&mut self, template: &str, key: Place, args: usize, refuse: &str) {
+        let key = match key {
+            Place::Key(at) => format!("K[{at}]"),
+            Place::Argument => self.arg(),
+        };
+        let args: Vec<_> = (0..args).map(|_| self.arg()).collect();
+        let mut text = template.replace("$k", &key).replace("$r", refuse);
+        for (name, arg) in ["$1", "$2"].into_iter().zip(&args) {
+            text = text.replace(name, arg);
+        }
+        self.text.push_str(&text.replace("$*", &args.join(",")));
+    }
+
+    fn run(
+        &mut self,
+        name: &str,
+        keys: &[usize],
+        args: Option<usize>,
+        word: Option<(usize, &'static str)>,
+    ) {
+        let mut call = format!("'{name}'");
+        for key in keys {
+            let _ = write!(call, ",K[{key}]");
+        }
+        let Some(args) = args else {
+            let count = self.arg();
+            let first = self.args + 1;
+            let _ = write!(
+                self.text,
+                "c({call},unpack(A,d+{first},d+{}+{count})) d=d+{count}",
+                self.args
+            );
+            self.is_moved = true;
+            return;
+        };
+        for at in 0..args {
+            if let Some((_, word)) = word.filter(|(before, _)| *before == at) {
+                let _ = write!(call, ",'{word}'");
+            }
+            let arg = self.arg();
+            let _ = write!(call, ",{arg}");
+        }
+        match name {
+            // A position that is not there changes nothing; that is the only thing which can be wrong by now.
+            "LSET" => {
+                let _ = write!(
+                    self.text,
+                    "do local r=redis.pcall({call}) if r.err and not r.err:find('no such key') \
+                     and not r.err:find('index out of range') then return r end end"
+                );
+            }
+            _ => {
+                let _ = write!(self.text, "c({call})");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(lua: &'static str, key: Place, args: usize) -> Step {
+        Step::Look { lua, key, args }
+    }
+
+    #[test]
+    fn a_shape_is_one_script_that_is_given_keys_and_values() {
+        let steps = [
+            look("if c('GET',$k)~=$1 then $r end", Place::Key(1), 1),
+            look("c('LLEN',$k)", Place::Key(2), 0),
+            look("if c('EXISTS',$k)==1 then $r end", Place::Argument, 0),
+            Step::Run { name: "RPUSH", keys: vec![2], args: None, word: None },
+            Step::Run { name: "SET", keys: vec![1], args: Some(2), word: Some((1, "PX")) },
+            Step::DeleteMany,
+        ];
+        assert_eq!(
+            source(&steps),
+            "local c,K,A,d,e=redis.call,KEYS,ARGV,0,#KEYS\n\
+             if c('GET',K[1])~=A[1] then return 0 end\n\
+             c('LLEN',K[2])\n\
+             if c('EXISTS',A[2])==1 then return 1 end\n\
+             c('RPUSH',K[2],unpack(A,d+4,d+3+A[3])) d=d+A[3]\n\
+             c('SET',K[1],A[d+4],'PX',A[d+5])\n\
+             c('DEL',unpack(K,e-A[d+6]+1,e)) e=e-A[d+6]\n\
+             return -1"
+        );
+    }
+}
