@@ -2,7 +2,8 @@
 
 use std::{
     io::{self, Write},
-    panic,
+    panic, thread,
+    time::Duration,
 };
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -22,6 +23,12 @@ pub(crate) const DROPPED_LINES: &str = "log_lines_dropped_total";
 /// would otherwise block every thread that serves. Lines that do not fit are counted and dropped.
 const BUFFERED_LINES: usize = 8192;
 
+/// Bytes of lines that are written at once.
+const WRITE_SIZE: usize = 64 * 1024;
+
+/// How long lines gather before they are written: waking the thread for each would cost more than writing it.
+const GATHERED: Duration = Duration::from_millis(5);
+
 /// Starts logging for the whole process, panics included. Fails where logging has been started before. What is buffered
 /// is written when the guard is dropped, or given up after about a second.
 pub fn init(settings: &Telemetry) -> anyhow::Result<WorkerGuard> {
@@ -29,8 +36,7 @@ pub fn init(settings: &Telemetry) -> anyhow::Result<WorkerGuard> {
         .lossy(true)
         .buffered_lines_limit(BUFFERED_LINES)
         .thread_name("log")
-        // What waits is written at once.
-        .finish(io::BufWriter::new(io::stderr()));
+        .finish(Gathered(io::BufWriter::with_capacity(WRITE_SIZE, io::stderr())));
     let dropped = writer.error_counter();
     subscriber(settings, writer, move || dropped.dropped_lines())?.try_init()?;
     panic::set_hook(Box::new(|panic| {
@@ -38,6 +44,21 @@ pub fn init(settings: &Telemetry) -> anyhow::Result<WorkerGuard> {
         tracing::error!(location, cause = panic.payload_as_str(), "a task panicked");
     }));
     Ok(guard)
+}
+
+/// Where the thread of the log writes: it takes what waits, flushes it, and begins again after a pause.
+struct Gathered<W: Write>(io::BufWriter<W>);
+
+impl<W: Write> Write for Gathered<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        thread::sleep(GATHERED);
+        Ok(())
+    }
 }
 
 fn subscriber<W, D>(
