@@ -90,7 +90,8 @@ async fn a_turn_of_a_day_that_is_gone_begins_no_counter_below_zero() {
     streams[0].ending().await.expect_error(404, "session_not_found");
     streams[1].ending().await.expect_done("stop");
     eventually(PATIENCE, "nothing is held", || async {
-        let held = app.redis().cli(&["HLEN", "c:{alice}:0:reservations"]).await;
+        let leases = "return #redis.call('KEYS', 'c:{alice}:0:l:*')";
+        let held = app.redis().cli(&["EVAL", leases, "0"]).await;
         (held == Found::Int(0)).then_some(())
     })
     .await;

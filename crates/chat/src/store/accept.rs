@@ -1,6 +1,6 @@
 //! Accepting a turn: lease, idempotency key, message and reservation in one step; and taking back a step whose outcome is unknown.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use common::{
     identity::{Identity, Owner},
@@ -202,7 +202,7 @@ impl TurnStore<'_> {
             match self.context.store.commit(undo).await? {
                 Committed::Applied => return Ok(true),
                 // Somebody took us for dead and settled the reservation.
-                Committed::Refused(check) if settled.contains(&check) => {}
+                Committed::Refused(check) if Some(check) == settled => {}
                 Committed::Refused(_) => return Ok(false),
             }
         }
@@ -215,15 +215,15 @@ impl TurnStore<'_> {
         accept: &Accept,
         accepted: &StoredSession,
         settles: bool,
-    ) -> Result<(Txn, Range<usize>), StoreError> {
+    ) -> Result<(Txn, Option<usize>), StoreError> {
         let (id, open) = (&accept.session_id, &accept.open);
         let reservation = accept.reservation();
         let mut undo = Txn::durable().check(accepted.unchanged(keys, id));
         let settled = if settles {
-            reservation.settle(keys, None, &mut undo)?
+            Some(reservation.settle(keys, None, &mut undo)?)
         } else {
             undo.ops.extend(reservation.leave(keys));
-            0..0
+            None
         };
         if accept.before.is_new() {
             let incarnation = keys.incarnation(&accepted.session.incarnation);

@@ -1,24 +1,30 @@
 //! Deleting a session with everything that is stored of its turns.
 
 use common::{
+    clock,
     identity::Owner,
     store::{Check, Committed, Op, Read, StoreError, Txn},
 };
 
 use crate::{
-    domain::{MessageId, OpenTurn, SessionId},
+    domain::{Message, MessageId, OpenTurn, Role, SessionId},
     store::{
-        ATTEMPTS, contended,
+        ATTEMPTS,
+        codec::decode,
+        contended,
         keys::Keys,
         message_sizes,
         sessions::{SessionStore, StoredSession},
-        turns::forget,
+        turns::{forget, replayable_since},
     },
 };
 
-/// Most ended turns of a session whose events are deleted with it: more than a rate limit allows in the minutes that events are
-/// kept.
-const RECENT_MAX: usize = 100_000;
+/// Most turns without an answer whose events are deleted with their session: more than a rate limit allows in the minutes that
+/// events are kept.
+const UNANSWERED_MAX: usize = 100_000;
+
+/// Messages that are read at a time to find those of the last minutes.
+const STEP: u64 = 32;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Deleted {
@@ -47,7 +53,7 @@ impl SessionStore<'_> {
             if let Some(session) = &session {
                 let incarnation = &session.incarnation;
                 txn.ops.push(Op::Delete(keys.incarnation(incarnation)));
-                txn.ops.extend(self.forget_events(&keys, incarnation).await?);
+                txn.ops.extend(self.forget_events(owner, id, incarnation).await?);
             }
             // Its lease and reservation stay: its task, or whoever finds the lease lapsed, settles what it used.
             let open = session.and_then(|session| session.open);
@@ -62,13 +68,35 @@ impl SessionStore<'_> {
     }
 
     /// What deletes the events of a session's ended turns, which contain its text for some minutes.
-    async fn forget_events(&self, keys: &Keys, incarnation: &str) -> Result<Vec<Op>, StoreError> {
-        let recent = keys.recent(incarnation);
-        let read = Read::Since { key: recent.clone(), score: 0, limit: RECENT_MAX };
-        let noted = self.context.store.read(vec![read]).await?.members(0);
+    async fn forget_events(
+        &self,
+        owner: &Owner,
+        id: &SessionId,
+        incarnation: &str,
+    ) -> Result<Vec<Op>, StoreError> {
+        let keys = Keys::of(owner);
+        let unanswered = keys.unanswered(incarnation);
+        let reads = vec![
+            Read::Since { key: unanswered.clone(), score: 0, limit: UNANSWERED_MAX },
+            Read::Length(keys.messages(id)),
+            Read::Items { key: keys.messages(id), start: -1, stop: -1 },
+        ];
+        let mut found = self.context.store.read(reads).await?;
+        let noted = found.members(0);
         let ids = noted.into_iter().filter_map(|(id, _)| MessageId::parse(&id));
-        let mut ops: Vec<Op> = ids.flat_map(|id| forget(keys, &id)).collect();
-        ops.push(Op::Delete(recent));
+        let mut ops: Vec<Op> = ids.flat_map(|id| forget(&keys, &id)).collect();
+        ops.push(Op::Delete(unanswered));
+        let since = replayable_since(clock::now_ms());
+        let last: Option<Message> = found.items(2).first().and_then(|item| decode(item));
+        let (mut end, mut is_over) = (found.count(1), last.is_some_and(|last| last.at < since));
+        while end > 0 && !is_over {
+            let (messages, start) = self.messages_before(owner, id, end, STEP).await?;
+            let recent = |message: &&Message| message.at >= since;
+            is_over = !messages.iter().all(|message| recent(&message));
+            let answers = messages.iter().filter(recent).filter(|it| it.role == Role::Assistant);
+            ops.extend(answers.flat_map(|answer| forget(&keys, &answer.id)));
+            end = start;
+        }
         Ok(ops)
     }
 }

@@ -121,10 +121,7 @@ impl ErasureStore<'_> {
         let Erasure { owner, is_second } = erasure;
         let (keys, now) = (Keys::of(owner), clock::now_ms());
         let days = [now, now - DAY_MS].map(|at| keys.usage(&clock::utc_day(at)));
-        let txn = Txn::durable()
-            .op(Op::Delete(keys.sessions()))
-            .op(Op::Delete(keys.reservations()))
-            .ops(days.map(Op::Delete));
+        let txn = Txn::durable().op(Op::Delete(keys.sessions())).ops(days.map(Op::Delete));
         self.context.store.commit(txn).await?;
         // Last, and each in another slot: whoever stops before one of them does all of it again.
         let (erased, member) = (keys::erased_index(&owner.user), erasure.member());

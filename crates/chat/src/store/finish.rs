@@ -1,6 +1,6 @@
 //! Finishing a turn: the answer, the ending and its usage, in one step that only the turn's own session takes.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use common::{
     clock,
@@ -72,7 +72,7 @@ impl TurnStore<'_> {
             match self.context.store.commit(txn).await? {
                 Committed::Applied => return Ok(Finished::Yes(is_first.then(|| Box::new(after)))),
                 // Somebody took us for dead and settled the reservation.
-                Committed::Refused(check) if settled.contains(&check) => settles = false,
+                Committed::Refused(check) if Some(check) == settled => settles = false,
                 Committed::Refused(_) => {
                     is_first = false;
                     session = match self.after_refusal(owner, finish).await? {
@@ -169,7 +169,7 @@ impl TurnStore<'_> {
         finish: &Finish,
         before: &StoredSession,
         settles: bool,
-    ) -> Result<(Txn, StoredSession, Range<usize>), StoreError> {
+    ) -> Result<(Txn, StoredSession, Option<usize>), StoreError> {
         let Finish { session_id: id, open, .. } = finish;
         let reservation = Reservation::of_turn(open);
         let mut txn = Txn::durable().check(before.unchanged(keys, id));
@@ -178,10 +178,10 @@ impl TurnStore<'_> {
         }
         // First what frees: so a full store takes the answer to a question that it took.
         let settled = if settles {
-            reservation.settle(keys, Some(finish.usage), &mut txn)?
+            Some(reservation.settle(keys, Some(finish.usage), &mut txn)?)
         } else {
             txn.ops.extend(reservation.leave(keys));
-            0..0
+            None
         };
         // On a store of our own a dead holder's lease may still exist; no other process can renew it.
         if finish.for_dead_instance && self.context.store.is_shared() {
@@ -213,7 +213,9 @@ impl TurnStore<'_> {
         let items = finish.events.items();
         txn.ops.extend(items.map(|item| Op::Push(events.clone(), item)));
         txn.ops.push(Op::Expire(events, Some(REPLAY)));
-        txn.ops.extend(note_recent(keys, open));
+        if finish.answer.is_none() {
+            txn.ops.extend(note_unanswered(keys, open));
+        }
         Ok((txn, after, settled))
     }
 }
@@ -226,10 +228,10 @@ fn interrupted(mut message: Message) -> Message {
     message
 }
 
-/// Notes a turn among those whose events are still stored: deleting its session deletes them too. A running turn is found
-/// through its session.
-fn note_recent(keys: &Keys, open: &OpenTurn) -> [Op; 3] {
-    let (key, now) = (keys.recent(open.id.incarnation()), clock::now_ms());
+/// Notes a turn that leaves no answer in the history: deleting its session deletes its events too. Others are found through their
+/// session and its history.
+fn note_unanswered(keys: &Keys, open: &OpenTurn) -> [Op; 3] {
+    let (key, now) = (keys.unanswered(open.id.incarnation()), clock::now_ms());
     [
         Op::MemberSet(key.clone(), open.id.to_string(), now),
         Op::MembersBelow(key.clone(), replayable_since(now)),

@@ -46,8 +46,9 @@ impl Keys {
         format!("{}:r:{incarnation}", self.base)
     }
 
-    /// Index: turns of that incarnation of a session that have ended and whose events are still kept, by their end.
-    pub(super) fn recent(&self, incarnation: &str) -> String {
+    /// Index: turns of that incarnation of a session that have ended without an answer in its history and whose events are still
+    /// kept, by their end.
+    pub(super) fn unanswered(&self, incarnation: &str) -> String {
         format!("{}:d:{incarnation}", self.base)
     }
 
@@ -71,14 +72,9 @@ impl Keys {
         format!("{}:k:{digest}", self.base)
     }
 
-    /// Hash: the tokens of a day (`YYYYMMDD`, UTC).
+    /// Hash: the tokens of a day (`YYYYMMDD`, UTC), and what running turns and completions hold of its quota, by their ids.
     pub(super) fn usage(&self, day: &str) -> String {
         format!("{}:u:{day}", self.base)
-    }
-
-    /// Hash: what running turns and completions hold of the quota, by id.
-    pub(super) fn reservations(&self) -> String {
-        format!("{}:reservations", self.base)
     }
 }
 

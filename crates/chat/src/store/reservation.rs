@@ -1,7 +1,5 @@
 //! Tokens held of a user's day, as they are entered, and settled exactly once.
 
-use std::{ops::Range, time::Duration};
-
 use common::store::{Bytes, Check, Op, StoreError, Txn};
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +13,8 @@ use crate::{
     },
 };
 
-/// How long a user's entries are kept after the last one was made: longer than any day counts.
-const ENTRY_TTL: Duration = Duration::from_secs(48 * 3600);
+/// What begins the name of an entry's field, beside the counters of its day.
+const ENTRY: &str = "r:";
 
 /// Fewest tokens to which a quota limits an answer: where less is left, nothing is begun.
 const SHORTEST_ANSWER: u64 = 256;
@@ -33,7 +31,6 @@ pub struct Reservation {
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct ReservationRecord {
-    pub(super) day: String,
     pub(super) tokens: u64,
     pub(super) prompt: u64,
 }
@@ -61,9 +58,17 @@ impl Reservation {
             .then(|| Self { tokens: self.tokens.min(left), ..self.clone() })
     }
 
+    /// The id of a reservation by the name of its field; `None` for a counter.
+    pub(super) fn id_of(field: &str) -> Option<&str> {
+        field.strip_prefix(ENTRY)
+    }
+
+    fn field(&self) -> String {
+        format!("{ENTRY}{}", self.id)
+    }
+
     fn entry(&self) -> Result<Bytes, StoreError> {
-        let Self { day, tokens, prompt, .. } = self;
-        encode(&ReservationRecord { day: day.clone(), tokens: *tokens, prompt: *prompt })
+        encode(&ReservationRecord { tokens: self.tokens, prompt: self.prompt })
     }
 
     /// Adds what makes the entry and its lease.
@@ -74,43 +79,41 @@ impl Reservation {
         quota: Option<u64>,
         txn: &mut Txn,
     ) -> Result<Entered, StoreError> {
-        txn.ops.extend([
-            context.lease_op(keys, &self.id),
-            Op::FieldSet(keys.reservations(), self.id.clone(), self.entry()?),
-            Op::Expire(keys.reservations(), Some(ENTRY_TTL)),
-        ]);
         let quota_check = hold(keys, &self.day, self.tokens, quota, txn);
+        txn.ops.extend([
+            Op::FieldSet(keys.usage(&self.day), self.field(), self.entry()?),
+            context.lease_op(keys, &self.id),
+        ]);
         Ok(Entered { quota_check })
     }
 
-    /// Adds what replaces the tokens held by what was used, or by nothing where it never took place; returns the checks that fail
-    /// where somebody else has settled it, or the day no longer counts: then [`Self::leave`] is all that is left to do.
+    /// Adds what replaces the tokens held by what was used, or by nothing where it never took place; returns the check that fails
+    /// where somebody else has settled it, or the day is gone with its account: then [`Self::leave`] is all that is left to do.
     pub(super) fn settle(
         &self,
         keys: &Keys,
         usage: Option<Usage>,
         txn: &mut Txn,
-    ) -> Result<Range<usize>, StoreError> {
-        let first = txn.checks.len();
-        txn.checks.extend([
-            self.is_held(keys)?,
-            // The usage of an erased account is gone, and stays so; nothing is subtracted from a counter that is gone.
-            Check::Exists(keys.usage(&self.day)),
-        ]);
+    ) -> Result<usize, StoreError> {
+        txn.checks.push(self.is_held(keys)?);
         txn.ops.extend(self.leave(keys));
         match usage {
             Some(usage) => txn.ops.extend(count(keys, &self.day, self.tokens, usage)),
             None => txn.ops.extend(release(keys, &self.day, self.tokens)),
         }
-        Ok(first..txn.checks.len())
+        Ok(txn.checks.len() - 1)
     }
 
     pub(super) fn is_held(&self, keys: &Keys) -> Result<Check, StoreError> {
-        Ok(Check::FieldEquals(keys.reservations(), self.id.clone(), self.entry()?))
+        Ok(Check::FieldEquals(keys.usage(&self.day), self.field(), self.entry()?))
+    }
+
+    pub(super) fn is_absent(&self, keys: &Keys) -> Check {
+        Check::FieldAbsent(keys.usage(&self.day), self.field())
     }
 
     pub(super) fn leave(&self, keys: &Keys) -> [Op; 2] {
-        [Op::Delete(keys.lease(&self.id)), Op::FieldDelete(keys.reservations(), self.id.clone())]
+        [Op::Delete(keys.lease(&self.id)), Op::FieldDelete(keys.usage(&self.day), self.field())]
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tokens of a user's day: held before they are used, settled exactly once with what was used.
 //!
-//! Each running turn or stateless completion has an entry in the user's hash of reservations, and a lease under the same id that its
-//! process renews. Entries whose lease has lapsed are settled by whoever looks at the day next.
+//! Each running turn or stateless completion has an entry in the hash of the user's day, and a lease under its id that its process
+//! renews. Entries whose lease has lapsed are settled by whoever looks at the day next.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -94,7 +94,7 @@ impl ReservationStore<'_> {
         let mut txn = Txn::relaxed()
             .check(identity.is_current())
             .check(Check::Absent(keys.lease(&reservation.id)))
-            .check(Check::FieldAbsent(keys.reservations(), reservation.id.clone()));
+            .check(reservation.is_absent(&keys));
         let entered = reservation.enter(self.context, &keys, quota, &mut txn)?;
         Ok(match self.context.store.commit(txn).await? {
             Committed::Refused(IDENTITY_CHECK) => Reserved::AccountChanged,
@@ -132,27 +132,27 @@ impl ReservationStore<'_> {
     pub(super) async fn settle_dead(
         &self,
         keys: &Keys,
-        entries: HashMap<String, Bytes>,
+        day: &str,
+        fields: &HashMap<String, Bytes>,
     ) -> Result<usize, StoreError> {
+        let ids = fields.iter().map(|(field, stored)| (Reservation::id_of(field), stored));
+        let entries: Vec<_> = ids.filter_map(|(id, stored)| Some((id?, stored))).collect();
         if entries.is_empty() {
             return Ok(0);
         }
-        let entries: Vec<_> = entries.into_iter().collect();
         let leases = entries.iter().map(|(id, _)| Read::Value(keys.lease(id))).collect();
         let mut leases = self.context.store.read(leases).await?;
         let mut dead = 0;
         for (at, (id, stored)) in entries.into_iter().enumerate() {
-            let Some(ReservationRecord { day, tokens, prompt }) = decode(&stored) else {
-                let gone = Op::FieldDelete(keys.reservations(), id);
-                self.context.store.apply(vec![gone]).await?;
-                continue;
-            };
+            let record = decode(stored).unwrap_or(ReservationRecord { tokens: 0, prompt: 0 });
+            let ReservationRecord { tokens, prompt } = record;
             let lease = leases.value(at).and_then(|holder| String::from_utf8(holder.to_vec()).ok());
             if self.context.holder(keys, lease) != LeaseHolder::Nobody {
                 continue;
             }
             let usage = Usage { prompt_tokens: prompt, completion_tokens: 0 };
-            let reservation = Reservation { id, day, tokens, prompt };
+            let reservation =
+                Reservation { id: id.to_owned(), day: day.to_owned(), tokens, prompt };
             self.close(keys, &reservation, Some(usage)).await?;
             dead += 1;
         }
@@ -187,13 +187,11 @@ impl ReservationStore<'_> {
     ) -> Result<(), StoreError> {
         let keys = Keys::of(owner);
         self.close(&keys, reservation, None).await?;
-        let bar = Txn::relaxed()
-            .check(Check::FieldAbsent(keys.reservations(), reservation.id.clone()))
-            .op(Op::Set {
-                key: keys.lease(&reservation.id),
-                value: WITHDRAWN,
-                ttl: Some(WITHDRAWN_TTL),
-            });
+        let bar = Txn::relaxed().check(reservation.is_absent(&keys)).op(Op::Set {
+            key: keys.lease(&reservation.id),
+            value: WITHDRAWN,
+            ttl: Some(WITHDRAWN_TTL),
+        });
         match self.context.store.commit(bar).await? {
             Committed::Applied => Ok(()),
             // It came between the two: the next try takes it back.

@@ -23,10 +23,9 @@ impl ReservationStore<'_> {
     /// What was used on that day (`YYYYMMDD`, UTC). Settles the reservations of dead processes first.
     pub async fn usage(&self, owner: &Owner, day: &str) -> Result<DayUsage, StoreError> {
         let keys = Keys::of(owner);
-        let read = vec![Read::Fields(keys.usage(day)), Read::Fields(keys.reservations())];
-        let mut found = self.context.store.read(read.clone()).await?;
-        let mut fields = found.fields(0);
-        if self.settle_dead(&keys, found.fields(1)).await? > 0 {
+        let read = vec![Read::Fields(keys.usage(day))];
+        let mut fields = self.context.store.read(read.clone()).await?.fields(0);
+        if self.settle_dead(&keys, day, &fields).await? > 0 {
             fields = self.context.store.read(read).await?.fields(0);
         }
         Ok(DayUsage {
