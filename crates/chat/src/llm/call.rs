@@ -48,7 +48,7 @@ impl ProviderCall {
 
     /// The span of the whole request, of which this is the first call.
     pub(super) fn request_span(&self, operation: &'static str) -> Span {
-        let span = call_span(&self.upstream, format!("{operation} {}", self.model), &self.model);
+        let span = call_span(&self.upstream, operation, &self.model);
         span.set("gen_ai.operation.name", operation);
         span
     }
@@ -62,8 +62,7 @@ impl ProviderCall {
     }
 
     pub(super) fn admitted(&mut self) {
-        let name = format!("attempt {}", self.model);
-        self.span = Some(call_span(&self.upstream, name, &self.model));
+        self.span = Some(call_span(&self.upstream, "attempt", &self.model));
         self.record_time("llm_queue_wait_seconds");
         self.started = Instant::now();
     }

@@ -26,13 +26,13 @@ const LANES: [Lane; 2] = [Lane::Answers, Lane::Embeddings];
 
 #[derive(Debug)]
 pub struct Scheduler {
-    provider: &'static str,
     running_limit: usize,
     /// Of each lane.
     waiting_limit: usize,
     state: Mutex<SchedulerState>,
     /// Wakes whoever gives slots, where that is not this scheduler.
     changes: Notify,
+    gauges: [metrics::Gauge; 3],
 }
 
 #[derive(Debug, Default)]
@@ -67,11 +67,12 @@ impl Scheduler {
     /// A scheduler that runs `running` requests at a time and lets `waiting` wait in each lane.
     pub(super) fn new(provider: &'static str, running: usize, waiting: usize) -> Arc<Self> {
         let scheduler = Self {
-            provider,
             running_limit: running.max(1),
             waiting_limit: waiting,
             state: Mutex::default(),
             changes: Notify::new(),
+            gauges: ["llm_running", "llm_queued", "llm_embeddings_queued"]
+                .map(|name| metrics::gauge!(name, "provider" => provider)),
         };
         scheduler.report(&scheduler.state());
         Arc::new(scheduler)
@@ -140,13 +141,11 @@ impl Scheduler {
     }
 
     fn report(&self, state: &SchedulerState) {
-        let gauge = |name: &'static str, count: usize| {
+        let counts = [state.running(), state.answers.len(), state.embeddings.len()];
+        for (gauge, count) in self.gauges.iter().zip(counts) {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts are small")]
-            metrics::gauge!(name, "provider" => self.provider).set(count as f64);
-        };
-        gauge("llm_running", state.running());
-        gauge("llm_queued", state.answers.len());
-        gauge("llm_embeddings_queued", state.embeddings.len());
+            gauge.set(count as f64);
+        }
     }
 }
 

@@ -206,8 +206,8 @@ impl Upstream {
 }
 
 /// A span of what this server is asked, by the semantic conventions for generative AI.
-pub(super) fn call_span(upstream: &Upstream, name: String, model: &str) -> Span {
-    let span = Span::child(name, SpanKind::Client);
+pub(super) fn call_span(upstream: &Upstream, operation: &str, model: &str) -> Span {
+    let span = Span::named_child(|| format!("{operation} {model}"), SpanKind::Client);
     span.set_all(|| {
         let url = upstream.address.as_ref();
         let port = url.and_then(Url::port_or_known_default).unwrap_or_default();

@@ -18,63 +18,67 @@ impl Keys {
         Self { base: format!("c:{{{}}}:{}", owner.user, owner.generation) }
     }
 
+    fn key(&self, kind: &str, id: &str) -> String {
+        [&self.base, kind, id].concat()
+    }
+
     /// Index: session ids by the time of their last use.
     pub(super) fn sessions(&self) -> String {
         format!("{}:sessions", self.base)
     }
 
     pub(super) fn session(&self, id: &SessionId) -> String {
-        format!("{}:s:{id}", self.base)
+        self.key(":s:", id.as_str())
     }
 
     pub(super) fn system_prompt(&self, id: &SessionId) -> String {
-        format!("{}:p:{id}", self.base)
+        self.key(":p:", id.as_str())
     }
 
     /// List: a session's messages, newest last.
     pub(super) fn messages(&self, id: &SessionId) -> String {
-        format!("{}:m:{id}", self.base)
+        self.key(":m:", id.as_str())
     }
 
     /// List: what each of a session's messages takes, in bytes, in the same order.
     pub(super) fn message_sizes(&self, id: &SessionId) -> String {
-        format!("{}:z:{id}", self.base)
+        self.key(":z:", id.as_str())
     }
 
     /// Value: the session id that an incarnation belongs to.
     pub(super) fn incarnation(&self, incarnation: &str) -> String {
-        format!("{}:r:{incarnation}", self.base)
+        self.key(":r:", incarnation)
     }
 
     /// Index: turns of that incarnation of a session that have ended without an answer in its history and whose events are still
     /// kept, by their end.
     pub(super) fn unanswered(&self, incarnation: &str) -> String {
-        format!("{}:d:{incarnation}", self.base)
+        self.key(":d:", incarnation)
     }
 
     pub(super) fn turn(&self, id: &MessageId) -> String {
-        format!("{}:t:{id}", self.base)
+        self.key(":t:", id.as_str())
     }
 
     /// List: a turn's events, in batches of lines.
     pub(super) fn events(&self, id: &MessageId) -> String {
-        format!("{}:e:{id}", self.base)
+        self.key(":e:", id.as_str())
     }
 
     /// Value: the instance that runs a turn or a stateless completion, by the id of its reservation; expires when the
     /// instance does not renew it. `withdrawn` (completions only): it must not begin.
     pub(super) fn lease(&self, id: &str) -> String {
-        format!("{}:l:{id}", self.base)
+        self.key(":l:", id)
     }
 
     /// Value: what an idempotency key remembers; `digest` is the key's SHA-256.
     pub(super) fn idempotency(&self, digest: &str) -> String {
-        format!("{}:k:{digest}", self.base)
+        self.key(":k:", digest)
     }
 
     /// Hash: the tokens of a day (`YYYYMMDD`, UTC), and what running turns and completions hold of its quota, by their ids.
     pub(super) fn usage(&self, day: &str) -> String {
-        format!("{}:u:{day}", self.base)
+        self.key(":u:", day)
     }
 }
 

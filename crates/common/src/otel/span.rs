@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, future::Future};
 
+use futures_util::future::Either;
 use http::HeaderMap;
 pub use opentelemetry::trace::SpanKind;
 use opentelemetry::{
@@ -32,8 +33,16 @@ impl Span {
 
     /// A part of what the running code does; none outside a trace that is kept.
     pub fn child(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
+        Self::named_child(|| name, kind)
+    }
+
+    /// As [`Self::child`], with a name that is only made where there is a trace.
+    pub fn named_child<N: Into<Cow<'static, str>>>(
+        name: impl FnOnce() -> N,
+        kind: SpanKind,
+    ) -> Self {
         let is_kept = |context: &Context| context.span().span_context().is_sampled();
-        Self::begin(|| name, kind, Self::current().0.filter(is_kept))
+        Self::begin(name, kind, Self::current().0.filter(is_kept))
     }
 
     fn begin<N: Into<Cow<'static, str>>>(
@@ -53,8 +62,14 @@ impl Span {
     }
 
     /// Runs a future in this span; without one, in whatever span the code is in now.
-    pub fn run<F: Future>(&self, future: F) -> WithContext<F> {
-        future.with_context(self.0.clone().unwrap_or_else(Context::current))
+    pub fn run<F: Future>(&self, future: F) -> Either<WithContext<F>, F> {
+        match TRACES.get() {
+            Some(_) => {
+                let context = self.0.clone().unwrap_or_else(Context::current);
+                Either::Left(future.with_context(context))
+            }
+            None => Either::Right(future),
+        }
     }
 
     pub fn trace_id(&self) -> Option<String> {

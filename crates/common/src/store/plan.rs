@@ -1,6 +1,6 @@
 //! What must be looked at before the first operation of a transaction, so that none can fail after it.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::{Check, Op, StoreError, Txn};
 
@@ -105,7 +105,7 @@ impl Check {
 /// The guards of a transaction, or what is wrong with it in itself.
 pub(super) fn guards(txn: &Txn) -> Result<Vec<Precondition<'_>>, StoreError> {
     let mut guards = Vec::new();
-    let mut keys: HashMap<&str, KeyState<'_>> = HashMap::new();
+    let mut keys: HashMap<&str, KeyState<'_>> = HashMap::default();
     for (key, known) in txn.checks.iter().filter_map(Check::proves) {
         keys.entry(key).or_insert(known);
     }
@@ -138,7 +138,7 @@ pub(super) fn guards(txn: &Txn) -> Result<Vec<Precondition<'_>>, StoreError> {
 
 impl<'a> KeyState<'a> {
     fn of(kind: Option<KeyType>, fresh: bool) -> Self {
-        Self { kind, fresh, fields: HashMap::new(), numbers: None }
+        Self { kind, fresh, fields: HashMap::default(), numbers: None }
     }
 
     fn look_at(&mut self, key: &'a str, field: &'a str, guards: &mut Vec<Precondition<'a>>) {

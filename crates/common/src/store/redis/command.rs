@@ -3,6 +3,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use redis::Cmd;
+use smallvec::{SmallVec, smallvec};
 
 use super::script::{FEW, Place, Step};
 use crate::store::{
@@ -18,12 +19,13 @@ const JOINED: usize = 1000;
 /// The longest time to live, 100 years: Redis refuses what overflows its clock.
 const LONGEST_TTL: u128 = 100 * 366 * 24 * 60 * 60 * 1000;
 
+/// One command; of HINCRBY also several with the same key, which only a script joins.
 pub(super) struct RedisCommand<'a> {
     pub(super) name: &'static str,
     pub(super) key: &'a str,
     /// Further keys, of DEL alone.
     pub(super) more_keys: Vec<&'a str>,
-    pub(super) args: Vec<Arg<'a>>,
+    pub(super) args: SmallVec<[Arg<'a>; 2]>,
     /// A word that always stands there, and before which of the arguments.
     pub(super) word: Option<(usize, &'static str)>,
 }
@@ -43,27 +45,29 @@ fn millis<'a>(ttl: Duration) -> Arg<'a> {
 impl<'a> RedisCommand<'a> {
     pub(super) fn of(op: &'a Op) -> Self {
         let mut word = None;
-        let (name, args) = match op {
-            Op::Set { value, ttl: None, .. } => ("SET", vec![Cow::Borrowed(&value[..])]),
+        let (name, args): (_, SmallVec<[_; 2]>) = match op {
+            Op::Set { value, ttl: None, .. } => ("SET", smallvec![Cow::Borrowed(&value[..])]),
             Op::Set { value, ttl: Some(ttl), .. } => {
                 word = Some((1, "PX"));
-                ("SET", vec![Cow::Borrowed(&value[..]), millis(*ttl)])
+                ("SET", smallvec![Cow::Borrowed(&value[..]), millis(*ttl)])
             }
-            Op::Delete(_) => ("DEL", vec![]),
-            Op::Expire(_, None) => ("PERSIST", vec![]),
-            Op::Expire(_, Some(ttl)) => ("PEXPIRE", vec![millis(*ttl)]),
-            Op::FieldSet(_, field, value) => ("HSET", vec![text(field), Cow::Borrowed(&value[..])]),
-            Op::FieldDelete(_, field) => ("HDEL", vec![text(field)]),
-            Op::FieldAdd(_, field, by) => ("HINCRBY", vec![text(field), number(by)]),
-            Op::Push(_, item) => ("RPUSH", vec![Cow::Borrowed(&item[..])]),
-            Op::PushExisting(_, item) => ("RPUSHX", vec![Cow::Borrowed(&item[..])]),
-            Op::ItemSet(_, at, item) => ("LSET", vec![number(at), Cow::Borrowed(&item[..])]),
-            Op::Pop(_) => ("RPOP", vec![]),
-            Op::MemberSet(_, member, score) => ("ZADD", vec![number(score), text(member)]),
-            Op::MemberDelete(_, member) => ("ZREM", vec![text(member)]),
+            Op::Delete(_) => ("DEL", smallvec![]),
+            Op::Expire(_, None) => ("PERSIST", smallvec![]),
+            Op::Expire(_, Some(ttl)) => ("PEXPIRE", smallvec![millis(*ttl)]),
+            Op::FieldSet(_, field, value) => {
+                ("HSET", smallvec![text(field), Cow::Borrowed(&value[..])])
+            }
+            Op::FieldDelete(_, field) => ("HDEL", smallvec![text(field)]),
+            Op::FieldAdd(_, field, by) => ("HINCRBY", smallvec![text(field), number(by)]),
+            Op::Push(_, item) => ("RPUSH", smallvec![Cow::Borrowed(&item[..])]),
+            Op::PushExisting(_, item) => ("RPUSHX", smallvec![Cow::Borrowed(&item[..])]),
+            Op::ItemSet(_, at, item) => ("LSET", smallvec![number(at), Cow::Borrowed(&item[..])]),
+            Op::Pop(_) => ("RPOP", smallvec![]),
+            Op::MemberSet(_, member, score) => ("ZADD", smallvec![number(score), text(member)]),
+            Op::MemberDelete(_, member) => ("ZREM", smallvec![text(member)]),
             Op::MembersBelow(_, score) => {
                 word = Some((0, "-inf"));
-                ("ZREMRANGEBYSCORE", vec![number(format_args!("({score}"))])
+                ("ZREMRANGEBYSCORE", smallvec![number(format_args!("({score}"))])
             }
         };
         Self { name, key: op.key(), more_keys: Vec::new(), args, word }
@@ -86,7 +90,7 @@ impl<'a> RedisCommand<'a> {
         let joins = self.name == next.name
             && match self.name {
                 "DEL" => self.more_keys.len() < JOINED,
-                "HSET" | "HDEL" | "RPUSH" | "ZADD" | "ZREM" => {
+                "HSET" | "HDEL" | "HINCRBY" | "RPUSH" | "ZADD" | "ZREM" => {
                     self.key == next.key && self.args.len() < JOINED
                 }
                 _ => false,
@@ -107,6 +111,8 @@ pub(super) struct ScriptCall<'a> {
     /// Of [`Step::DeleteMany`], which takes them from the end.
     last_keys: Vec<&'a str>,
     pub(super) args: Vec<Arg<'a>>,
+    /// Numbers that were looked at and not changed since: their key, and their fields.
+    numbers: Vec<(usize, Vec<&'a [u8]>)>,
 }
 
 impl<'a> ScriptCall<'a> {
@@ -124,8 +130,8 @@ impl<'a> ScriptCall<'a> {
         }
         // Where the first operation fails for its key's type, nothing is done yet.
         let typed = first.filter(|op| op.needs().is_some()).map(Op::key);
-        for guard in &plan::guards(txn)? {
-            if !matches!(guard, Precondition::KeyType(key, _) if Some(*key) == typed) {
+        for guard in plan::guards(txn)? {
+            if !matches!(&guard, Precondition::KeyType(key, _) if Some(*key) == typed) {
                 call.guard(guard);
             }
         }
@@ -168,30 +174,31 @@ impl<'a> ScriptCall<'a> {
             }
             _ => Place::Key(self.key(check.key())),
         };
-        let (lua, args) = match check {
-            Check::Absent(_) => ("if c('EXISTS',$k)==1 then $r end", vec![]),
-            Check::Exists(_) => ("if c('EXISTS',$k)==0 then $r end", vec![]),
+        let (lua, args): (_, SmallVec<[_; 2]>) = match check {
+            Check::Absent(_) => ("if c('EXISTS',$k)==1 then $r end", smallvec![]),
+            Check::Exists(_) => ("if c('EXISTS',$k)==0 then $r end", smallvec![]),
             Check::Equals(_, value) => {
-                ("if c('GET',$k)~=$1 then $r end", vec![Cow::Borrowed(&value[..])])
+                ("if c('GET',$k)~=$1 then $r end", smallvec![Cow::Borrowed(&value[..])])
             }
-            Check::FieldEquals(_, field, value) => {
-                ("if c('HGET',$k,$1)~=$2 then $r end", vec![text(field), Cow::Borrowed(&value[..])])
-            }
+            Check::FieldEquals(_, field, value) => (
+                "if c('HGET',$k,$1)~=$2 then $r end",
+                smallvec![text(field), Cow::Borrowed(&value[..])],
+            ),
             Check::FieldAbsent(_, field) => {
-                ("if c('HEXISTS',$k,$1)==1 then $r end", vec![text(field)])
+                ("if c('HEXISTS',$k,$1)==1 then $r end", smallvec![text(field)])
             }
             Check::FieldAtMost(_, field, most) => (
                 "do local held=c('HGET',$k,$1) or '0' if not whole(held) then return corrupt end \
                  if tonumber(held)>tonumber($2) then $r end end",
-                vec![text(field), number(most)],
+                smallvec![text(field), number(most)],
             ),
             Check::LengthIs(_, length) => {
-                ("if c('LLEN',$k)~=tonumber($1) then $r end", vec![number(length)])
+                ("if c('LLEN',$k)~=tonumber($1) then $r end", smallvec![number(length)])
             }
             Check::Before(_, time) => (
                 "do local now=c('TIME') \
                  if now[1]*1000+math.floor(now[2]/1000)>=tonumber($1) then $r end end",
-                vec![number(time)],
+                smallvec![number(time)],
             ),
         };
         self.steps.push(Step::Look { lua, key, args: args.len() });
@@ -199,22 +206,25 @@ impl<'a> ScriptCall<'a> {
     }
 
     /// A command that fails for a key of another type changes nothing.
-    fn guard(&mut self, guard: &Precondition<'a>) {
-        let (lua, key, fields) = match guard {
-            Precondition::KeyType(key, KeyType::Value) => ("c('STRLEN',$k)", key, &[][..]),
-            Precondition::KeyType(key, KeyType::Hash) => ("c('HLEN',$k)", key, &[][..]),
-            Precondition::KeyType(key, KeyType::List) => ("c('LLEN',$k)", key, &[][..]),
-            Precondition::KeyType(key, KeyType::Index) => ("c('ZCARD',$k)", key, &[][..]),
-            Precondition::Numbers(key, fields) => (
-                "for _,held in ipairs(c('HMGET',$k,$*)) do \
-                 if held and not whole(held) then return corrupt end end",
-                key,
-                &fields[..],
-            ),
+    fn guard(&mut self, guard: Precondition<'a>) {
+        let step = match guard {
+            Precondition::KeyType(key, kind) => {
+                let lua = match kind {
+                    KeyType::Value => "c('STRLEN',$k)",
+                    KeyType::Hash => "c('HLEN',$k)",
+                    KeyType::List => "c('LLEN',$k)",
+                    KeyType::Index => "c('ZCARD',$k)",
+                };
+                Step::Look { lua, key: Place::Key(self.key(key)), args: 0 }
+            }
+            Precondition::Numbers(key, fields) => {
+                let (key, count) = (self.key(key), fields.len());
+                self.args.extend(fields.iter().copied().map(text));
+                self.numbers.push((key, fields.into_iter().map(str::as_bytes).collect()));
+                Step::Numbers { key, fields: count }
+            }
         };
-        let key = Place::Key(self.key(key));
-        self.steps.push(Step::Look { lua, key, args: fields.len() });
-        self.args.extend(fields.iter().copied().map(text));
+        self.steps.push(step);
     }
 
     fn command(&mut self, command: RedisCommand<'a>) {
@@ -226,12 +236,41 @@ impl<'a> ScriptCall<'a> {
             self.steps.push(Step::DeleteMany);
             return;
         }
-        let keys = std::iter::once(key).chain(more_keys).map(|key| self.key(key)).collect();
+        let key = self.key(key);
+        if name == "HINCRBY" {
+            return self.add(key, &args);
+        }
+        let more_keys = more_keys.into_iter().map(|key| self.key(key)).collect();
         let count = (args.len() <= FEW).then_some(args.len());
         if count.is_none() {
             self.args.push(number(args.len()));
         }
         self.args.extend(args);
-        self.steps.push(Step::Run { name, keys, args: count, word });
+        self.steps.push(Step::Run { name, key, more_keys, args: count, word });
+    }
+
+    /// Adds to fields: to what the guard has read of them, where it has.
+    fn add(&mut self, key: usize, args: &[Arg<'a>]) {
+        let known = self.numbers.iter().position(|(of, _)| *of == key);
+        let (_, mut fields) = known.map(|at| self.numbers.swap_remove(at)).unwrap_or_default();
+        let added = args.chunks_exact(2).map(|pair| {
+            let at = fields.iter().position(|known| *known == pair[0].as_ref())?;
+            // Added to twice, it is no longer what was read.
+            fields[at] = b"";
+            Some(at)
+        });
+        match added.collect::<Option<Vec<_>>>() {
+            Some(added) => {
+                self.args.extend(args.iter().skip(1).step_by(2).cloned());
+                self.steps.push(Step::Add { key, fields: added });
+            }
+            None => {
+                for pair in args.chunks_exact(2) {
+                    self.args.extend_from_slice(pair);
+                    let (more_keys, args, word) = (Vec::new(), Some(2), None);
+                    self.steps.push(Step::Run { name: "HINCRBY", key, more_keys, args, word });
+                }
+            }
+        }
     }
 }

@@ -26,12 +26,13 @@ const ADMIT: &str = concat!(
     "local said=admit(K[1],tonumber(A[1]),tonumber(A[2]),1) if said[1]==0 then return said end\n"
 );
 
-/// `whole`: numbers of at most 15 digits. Lua's are doubles, exact up to 2^53.
+/// Numbers of at most 15 digits: Lua's are doubles, exact up to 2^53. `%.0f`, since not every Redis writes a large one as digits.
 const NUMBERS: &str = "\
 local corrupt=redis.error_reply('WRONGTYPE a stored value is not a whole number')
 local function whole(text)
 return text=='0' or text:find('^%-?[1-9]%d*$') and (#text<=15 or (#text==16 and text:sub(1,1)=='-'))
 end
+local function sum(held,by) return string.format('%.0f',(held or 0)+by) end
 ";
 
 /// One step of a script.
@@ -39,12 +40,17 @@ end
 pub(super) enum Step {
     /// Counts the request against the bucket of the first key.
     Admit,
-    /// A check or guard as Lua: `$k` is its key, `$1` its first argument, `$*` all of them, `$r` what refuses the transaction.
+    /// A check or guard as Lua: `$k` is its key, `$1` its first argument, `$r` what refuses the transaction.
     Look { lua: &'static str, key: Place, args: usize },
+    /// Looks whether fields of a hash hold whole numbers.
+    Numbers { key: usize, fields: usize },
+    /// Adds to some of the fields that [`Self::Numbers`] has read of that key.
+    Add { key: usize, fields: Vec<usize> },
     /// A command; `None` arguments: as many as the next argument says.
     Run {
         name: &'static str,
-        keys: Vec<usize>,
+        key: usize,
+        more_keys: Vec<usize>,
         args: Option<usize>,
         word: Option<(usize, &'static str)>,
     },
@@ -99,7 +105,10 @@ fn source(steps: &[Step]) -> String {
     let admits = steps.first() == Some(&Step::Admit);
     let mut lua = Lua { text: String::new(), args: 0, is_moved: false };
     lua.text.push_str("local c,K,A,d,e=redis.call,KEYS,ARGV,0,#KEYS\n");
-    let counts = |step: &Step| matches!(step, Step::Look { lua, .. } if lua.contains("whole"));
+    let counts = |step: &Step| match step {
+        Step::Look { lua, .. } => lua.contains("whole"),
+        step => matches!(step, Step::Numbers { .. }),
+    };
     if steps.iter().any(counts) {
         lua.text.push_str(NUMBERS);
     }
@@ -118,7 +127,12 @@ fn source(steps: &[Step]) -> String {
                 checks += usize::from(template.contains("$r"));
                 lua.look(template, *key, *args, &refuse);
             }
-            Step::Run { name, keys, args, word } => lua.run(name, keys, *args, *word),
+            Step::Numbers { key, fields } => lua.numbers(*key, *fields),
+            Step::Add { key, fields } => lua.add(*key, fields),
+            Step::Run { name, key, more_keys, args, word } => {
+                let keys = [*key].into_iter().chain(more_keys.iter().copied());
+                lua.run(name, keys, *args, *word);
+            }
             Step::DeleteMany => {
                 let count = lua.arg();
                 let _ = write!(lua.text, "c('DEL',unpack(K,e-{count}+1,e)) e=e-{count}");
@@ -155,13 +169,34 @@ impl Lua {
         for (name, arg) in ["$1", "$2"].into_iter().zip(&args) {
             text = text.replace(name, arg);
         }
-        self.text.push_str(&text.replace("$*", &args.join(",")));
+        self.text.push_str(&text);
+    }
+
+    /// What was read stays in a variable, for [`Self::add`]; so does where the names of its fields stand.
+    fn numbers(&mut self, key: usize, fields: usize) {
+        let first = self.args + 1;
+        let args: Vec<_> = (0..fields).map(|_| self.arg()).collect();
+        let _ = write!(
+            self.text,
+            "local n{key},f{key}=c('HMGET',K[{key}],{}),{first} for _,held in ipairs(n{key}) do \
+             if held and not whole(held) then return corrupt end end",
+            args.join(",")
+        );
+    }
+
+    fn add(&mut self, key: usize, fields: &[usize]) {
+        let _ = write!(self.text, "c('HSET',K[{key}]");
+        for at in fields {
+            let by = self.arg();
+            let _ = write!(self.text, ",A[f{key}+{at}],sum(n{key}[{}],{by})", at + 1);
+        }
+        self.text.push(')');
     }
 
     fn run(
         &mut self,
         name: &str,
-        keys: &[usize],
+        keys: impl Iterator<Item = usize>,
         args: Option<usize>,
         word: Option<(usize, &'static str)>,
     ) {
@@ -207,6 +242,15 @@ impl Lua {
 mod tests {
     use super::*;
 
+    fn run(
+        name: &'static str,
+        key: usize,
+        args: Option<usize>,
+        word: Option<(usize, &'static str)>,
+    ) -> Step {
+        Step::Run { name, key, more_keys: Vec::new(), args, word }
+    }
+
     fn look(lua: &'static str, key: Place, args: usize) -> Step {
         Step::Look { lua, key, args }
     }
@@ -217,20 +261,27 @@ mod tests {
             look("if c('GET',$k)~=$1 then $r end", Place::Key(1), 1),
             look("c('LLEN',$k)", Place::Key(2), 0),
             look("if c('EXISTS',$k)==1 then $r end", Place::Argument, 0),
-            Step::Run { name: "RPUSH", keys: vec![2], args: None, word: None },
-            Step::Run { name: "SET", keys: vec![1], args: Some(2), word: Some((1, "PX")) },
+            Step::Numbers { key: 3, fields: 2 },
+            run("RPUSH", 2, None, None),
+            run("SET", 1, Some(2), Some((1, "PX"))),
+            Step::Add { key: 3, fields: vec![1] },
             Step::DeleteMany,
         ];
         assert_eq!(
             source(&steps),
-            "local c,K,A,d,e=redis.call,KEYS,ARGV,0,#KEYS\n\
-             if c('GET',K[1])~=A[1] then return 0 end\n\
-             c('LLEN',K[2])\n\
-             if c('EXISTS',A[2])==1 then return 1 end\n\
-             c('RPUSH',K[2],unpack(A,d+4,d+3+A[3])) d=d+A[3]\n\
-             c('SET',K[1],A[d+4],'PX',A[d+5])\n\
-             c('DEL',unpack(K,e-A[d+6]+1,e)) e=e-A[d+6]\n\
-             return -1"
+            format!(
+                "local c,K,A,d,e=redis.call,KEYS,ARGV,0,#KEYS\n{NUMBERS}\
+                 if c('GET',K[1])~=A[1] then return 0 end\n\
+                 c('LLEN',K[2])\n\
+                 if c('EXISTS',A[2])==1 then return 1 end\n\
+                 local n3,f3=c('HMGET',K[3],A[3],A[4]),3 for _,held in ipairs(n3) do \
+                 if held and not whole(held) then return corrupt end end\n\
+                 c('RPUSH',K[2],unpack(A,d+6,d+5+A[5])) d=d+A[5]\n\
+                 c('SET',K[1],A[d+6],'PX',A[d+7])\n\
+                 c('HSET',K[3],A[f3+1],sum(n3[2],A[d+8]))\n\
+                 c('DEL',unpack(K,e-A[d+9]+1,e)) e=e-A[d+9]\n\
+                 return -1"
+            )
         );
     }
 }
