@@ -70,10 +70,9 @@ impl Committer {
         &self,
         store: &ChatStore,
         request: &TurnRequest,
-        ready: ReadyTurn,
+        mut ready: Box<ReadyTurn>,
     ) -> Result<Committed, ChatError> {
         let (committer, store, mut request) = (self.clone(), store.clone(), request.clone());
-        let mut ready = ready;
         let task = self.shutdown.spawn(Span::current().run(async move {
             loop {
                 let accepted = committer.accept(&store, &request, &ready.accept);
@@ -175,9 +174,9 @@ impl Committer {
         &self,
         request: &TurnRequest,
         session: StoredSession,
-        ready: ReadyTurn,
+        ready: Box<ReadyTurn>,
     ) -> StartedTurn {
-        let ReadyTurn { plan, accept, generation, permit } = ready;
+        let ReadyTurn { plan, accept, generation, permit } = *ready;
         let id = accept.open.id.clone();
         let span = generation.span(&plan.prompt);
         let task = TurnTask::new(request, accept, session, Arc::new(plan.prompt), permit);
@@ -185,10 +184,11 @@ impl Committer {
         self.runner.register(&task);
         let runner = Arc::clone(&self.runner);
         let work = self.shutdown.work();
-        self.shutdown.spawn(span.run(async move {
+        self.shutdown.spawn(Box::pin(span.run(async move {
             runner.run(task, generation).await;
             drop(work);
-        }));
+        })));
+
         StartedTurn { id, identity: request.identity.clone(), events }
     }
 }

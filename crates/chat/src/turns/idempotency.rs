@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{Ending, IdempotencyRecord},
+    domain::{Ending, IdempotencyKey, IdempotencyRecord},
     error::ChatError,
     events::{recovery::Recovery, registry::Registry},
     store::{
@@ -44,9 +44,18 @@ impl Idempotency {
         store: &ChatStore,
         request: &TurnRequest,
     ) -> Result<KeyState, ChatError> {
-        let Some(key) = &request.key else {
-            return Ok(KeyState::Unused);
-        };
+        match &request.key {
+            Some(key) => Box::pin(self.state_of(key, store, request)).await,
+            None => Ok(KeyState::Unused),
+        }
+    }
+
+    async fn state_of(
+        &self,
+        key: &IdempotencyKey,
+        store: &ChatStore,
+        request: &TurnRequest,
+    ) -> Result<KeyState, ChatError> {
         let owner = &request.identity.owner;
         let Some(record) = store.turns().idempotency(owner, &key.digest).await? else {
             return Ok(KeyState::Unused);

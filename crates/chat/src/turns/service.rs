@@ -148,7 +148,9 @@ impl TurnService {
             let again = match self.idempotency.look_up(&store, &request).await? {
                 KeyState::Unused => None,
                 KeyState::Failed(record) => Some(record),
-                KeyState::Readable(record) => return self.join(&store, &request, &record).await,
+                KeyState::Readable(record) => {
+                    return Box::pin(self.join(&store, &request, &record)).await;
+                }
                 KeyState::Unsettled => {
                     sleep(RETRY_INTERVAL).await;
                     continue;
@@ -156,7 +158,7 @@ impl TurnService {
             };
             let Some(plan) = self.plan(&store, &request, cached.take(), again.as_ref()).await?
             else {
-                return self.join_latest(&store, &request).await;
+                return Box::pin(self.join_latest(&store, &request)).await;
             };
             if self.waiter.wait_for_slot(&mut permit, &store, &request, &plan, give_up).await? {
                 // What was read is old.
@@ -165,7 +167,7 @@ impl TurnService {
             }
             let generation = self.llm.enqueue(&plan.route, &request.identity.owner.user)?;
             let accept = self.planner.accept(&request, &plan, again);
-            let ready = ReadyTurn { plan, accept, generation, permit };
+            let ready = Box::new(ReadyTurn { plan, accept, generation, permit });
             match self.committer.commit(&store, &request, ready).await? {
                 Committed::Started(started) => return Ok(started),
                 Committed::Changed(back) => {

@@ -40,12 +40,13 @@ impl SlotWaiter {
         give_up: Instant,
     ) -> Result<bool, ChatError> {
         if !permit.is_first() {
-            self.wait_in_queue(permit, request, give_up).await?;
+            // Boxed, as is what else a turn seldom waits for: it would make every request larger.
+            Box::pin(self.wait_in_queue(permit, request, give_up)).await?;
             return Ok(true);
         }
         match &plan.session.session.open {
             Some(open) => {
-                self.wait_for_remote_turn(store, request, open, give_up).await?;
+                Box::pin(self.wait_for_remote_turn(store, request, open, give_up)).await?;
                 Ok(true)
             }
             None => Ok(false),

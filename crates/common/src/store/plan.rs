@@ -7,7 +7,7 @@ use super::{Check, Op, StoreError, Txn};
 /// Numbers in hash fields stay below this in size, so that every backend computes them exactly.
 pub(super) const NUMBER_LIMIT: i64 = 1_000_000_000_000_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum KeyType {
     Value,
     Hash,

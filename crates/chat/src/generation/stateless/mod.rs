@@ -176,7 +176,7 @@ impl CompletionService {
 
     /// Runs detached: usage is settled also where the client has left.
     fn spawn(&self, span: Span, task: impl Future<Output = ()> + Send + 'static) {
-        let work = self.shutdown.work();
+        let (work, task) = (self.shutdown.work(), Box::pin(task));
         self.shutdown.spawn(span.run(async move {
             task.await;
             drop(work);

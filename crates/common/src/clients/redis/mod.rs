@@ -115,7 +115,7 @@ impl Connector {
         {
             return Err(error.clone());
         }
-        match self.connect().await {
+        match Box::pin(self.connect()).await {
             Ok(link) => {
                 *failed = None;
                 own.link.store(Some(link.clone()));

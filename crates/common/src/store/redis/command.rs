@@ -1,14 +1,18 @@
 //! How operations and transactions are spelled for Redis.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, hash::BuildHasher as _, time::Duration};
 
+use foldhash::fast::FixedState;
 use redis::Cmd;
 use smallvec::{SmallVec, smallvec};
 
-use super::script::{FEW, Place, Step};
+use super::script::{
+    CommandName::{self, *},
+    FEW, Look, Place, Step,
+};
 use crate::store::{
     Bucket, Check, Op, StoreError, Txn,
-    plan::{self, KeyType, Precondition, family},
+    plan::{self, Precondition, family},
 };
 
 pub(super) type Arg<'a> = Cow<'a, [u8]>;
@@ -21,13 +25,11 @@ const LONGEST_TTL: u128 = 100 * 366 * 24 * 60 * 60 * 1000;
 
 /// One command; of HINCRBY also several with the same key, which only a script joins.
 pub(super) struct RedisCommand<'a> {
-    pub(super) name: &'static str,
-    pub(super) key: &'a str,
+    name: CommandName,
+    key: &'a str,
     /// Further keys, of DEL alone.
-    pub(super) more_keys: Vec<&'a str>,
-    pub(super) args: SmallVec<[Arg<'a>; 2]>,
-    /// A word that always stands there, and before which of the arguments.
-    pub(super) word: Option<(usize, &'static str)>,
+    more_keys: Vec<&'a str>,
+    args: SmallVec<[Arg<'a>; 2]>,
 }
 
 fn text(text: &str) -> Arg<'_> {
@@ -44,40 +46,38 @@ fn millis<'a>(ttl: Duration) -> Arg<'a> {
 
 impl<'a> RedisCommand<'a> {
     pub(super) fn of(op: &'a Op) -> Self {
-        let mut word = None;
         let (name, args): (_, SmallVec<[_; 2]>) = match op {
-            Op::Set { value, ttl: None, .. } => ("SET", smallvec![Cow::Borrowed(&value[..])]),
+            Op::Set { value, ttl: None, .. } => (Set, smallvec![Cow::Borrowed(&value[..])]),
             Op::Set { value, ttl: Some(ttl), .. } => {
-                word = Some((1, "PX"));
-                ("SET", smallvec![Cow::Borrowed(&value[..]), millis(*ttl)])
+                (SetFor, smallvec![Cow::Borrowed(&value[..]), millis(*ttl)])
             }
-            Op::Delete(_) => ("DEL", smallvec![]),
-            Op::Expire(_, None) => ("PERSIST", smallvec![]),
-            Op::Expire(_, Some(ttl)) => ("PEXPIRE", smallvec![millis(*ttl)]),
+            Op::Delete(_) => (Del, smallvec![]),
+            Op::Expire(_, None) => (Persist, smallvec![]),
+            Op::Expire(_, Some(ttl)) => (Pexpire, smallvec![millis(*ttl)]),
             Op::FieldSet(_, field, value) => {
-                ("HSET", smallvec![text(field), Cow::Borrowed(&value[..])])
+                (Hset, smallvec![text(field), Cow::Borrowed(&value[..])])
             }
-            Op::FieldDelete(_, field) => ("HDEL", smallvec![text(field)]),
-            Op::FieldAdd(_, field, by) => ("HINCRBY", smallvec![text(field), number(by)]),
-            Op::Push(_, item) => ("RPUSH", smallvec![Cow::Borrowed(&item[..])]),
-            Op::PushExisting(_, item) => ("RPUSHX", smallvec![Cow::Borrowed(&item[..])]),
-            Op::ItemSet(_, at, item) => ("LSET", smallvec![number(at), Cow::Borrowed(&item[..])]),
-            Op::Pop(_) => ("RPOP", smallvec![]),
-            Op::MemberSet(_, member, score) => ("ZADD", smallvec![number(score), text(member)]),
-            Op::MemberDelete(_, member) => ("ZREM", smallvec![text(member)]),
+            Op::FieldDelete(_, field) => (Hdel, smallvec![text(field)]),
+            Op::FieldAdd(_, field, by) => (Hincrby, smallvec![text(field), number(by)]),
+            Op::Push(_, item) => (Rpush, smallvec![Cow::Borrowed(&item[..])]),
+            Op::PushExisting(_, item) => (Rpushx, smallvec![Cow::Borrowed(&item[..])]),
+            Op::ItemSet(_, at, item) => (Lset, smallvec![number(at), Cow::Borrowed(&item[..])]),
+            Op::Pop(_) => (Rpop, smallvec![]),
+            Op::MemberSet(_, member, score) => (Zadd, smallvec![number(score), text(member)]),
+            Op::MemberDelete(_, member) => (Zrem, smallvec![text(member)]),
             Op::MembersBelow(_, score) => {
-                word = Some((0, "-inf"));
-                ("ZREMRANGEBYSCORE", smallvec![number(format_args!("({score}"))])
+                (Zremrangebyscore, smallvec![number(format_args!("({score}"))])
             }
         };
-        Self { name, key: op.key(), more_keys: Vec::new(), args, word }
+        Self { name, key: op.key(), more_keys: Vec::new(), args }
     }
 
     pub(super) fn packed(&self) -> Cmd {
-        let mut cmd = redis::cmd(self.name);
+        let (name, word) = self.name.text();
+        let mut cmd = redis::cmd(name);
         cmd.arg(self.key).arg(&self.more_keys);
         for (at, arg) in self.args.iter().enumerate() {
-            if let Some((_, word)) = self.word.filter(|(before, _)| *before == at) {
+            if let Some((_, word)) = word.filter(|(before, _)| *before == at) {
                 cmd.arg(word);
             }
             cmd.arg(arg.as_ref());
@@ -89,14 +89,14 @@ impl<'a> RedisCommand<'a> {
     fn join(&mut self, next: &mut RedisCommand<'a>) -> bool {
         let joins = self.name == next.name
             && match self.name {
-                "DEL" => self.more_keys.len() < JOINED,
-                "HSET" | "HDEL" | "HINCRBY" | "RPUSH" | "ZADD" | "ZREM" => {
+                Del => self.more_keys.len() < JOINED,
+                Hset | Hdel | Hincrby | Rpush | Zadd | Zrem => {
                     self.key == next.key && self.args.len() < JOINED
                 }
                 _ => false,
             };
         if joins {
-            self.more_keys.extend((self.name == "DEL").then_some(next.key));
+            self.more_keys.extend((self.name == Del).then_some(next.key));
             self.args.append(&mut next.args);
         }
         joins
@@ -108,6 +108,8 @@ impl<'a> RedisCommand<'a> {
 pub(super) struct ScriptCall<'a> {
     pub(super) steps: Vec<Step>,
     keys: Vec<&'a str>,
+    /// Of each of these keys: most of a key is the same in all, so that comparing hashes is faster.
+    hashes: Vec<u64>,
     /// Of [`Step::DeleteMany`], which takes them from the end.
     last_keys: Vec<&'a str>,
     pub(super) args: Vec<Arg<'a>>,
@@ -120,7 +122,7 @@ impl<'a> ScriptCall<'a> {
     pub(super) fn of(txn: &'a Txn, bucket: Option<&'a Bucket>) -> Result<Self, StoreError> {
         let mut call = Self::default();
         if let Some(bucket) = bucket {
-            call.keys.push(&bucket.key);
+            call.key(&bucket.key);
             call.args.extend([number(bucket.quota.burst()), number(bucket.quota.step())]);
             call.steps.push(Step::Admit);
         }
@@ -157,9 +159,12 @@ impl<'a> ScriptCall<'a> {
 
     /// The place of a key among those of the script, from 1.
     fn key(&mut self, key: &'a str) -> usize {
-        let known = self.keys.iter().position(|known| *known == key);
+        let hash = FixedState::default().hash_one(key);
+        let mut known = self.keys.iter().zip(&self.hashes);
+        let known = known.position(|(known, of)| *of == hash && *known == key);
         known.unwrap_or_else(|| {
             self.keys.push(key);
+            self.hashes.push(hash);
             self.keys.len() - 1
         }) + 1
     }
@@ -167,41 +172,29 @@ impl<'a> ScriptCall<'a> {
     /// A key of another family than the caller writes to is not among `keys`: EVALSHA asks for leave to write to all of these, and
     /// what one service writes the other may only read.
     fn check(&mut self, check: &'a Check, own: Option<&str>) {
+        let is_own = |own| check.key().strip_prefix(own).is_some_and(|rest| rest.starts_with(':'));
         let key = match own {
-            Some(own) if family(check.key()) != own => {
+            Some(own) if !is_own(own) => {
                 self.args.push(text(check.key()));
                 Place::Argument
             }
             _ => Place::Key(self.key(check.key())),
         };
-        let (lua, args): (_, SmallVec<[_; 2]>) = match check {
-            Check::Absent(_) => ("if c('EXISTS',$k)==1 then $r end", smallvec![]),
-            Check::Exists(_) => ("if c('EXISTS',$k)==0 then $r end", smallvec![]),
-            Check::Equals(_, value) => {
-                ("if c('GET',$k)~=$1 then $r end", smallvec![Cow::Borrowed(&value[..])])
+        let (look, args): (_, SmallVec<[_; 2]>) = match check {
+            Check::Absent(_) => (Look::Absent, smallvec![]),
+            Check::Exists(_) => (Look::Exists, smallvec![]),
+            Check::Equals(_, value) => (Look::Equals, smallvec![Cow::Borrowed(&value[..])]),
+            Check::FieldEquals(_, field, value) => {
+                (Look::FieldEquals, smallvec![text(field), Cow::Borrowed(&value[..])])
             }
-            Check::FieldEquals(_, field, value) => (
-                "if c('HGET',$k,$1)~=$2 then $r end",
-                smallvec![text(field), Cow::Borrowed(&value[..])],
-            ),
-            Check::FieldAbsent(_, field) => {
-                ("if c('HEXISTS',$k,$1)==1 then $r end", smallvec![text(field)])
+            Check::FieldAbsent(_, field) => (Look::FieldAbsent, smallvec![text(field)]),
+            Check::FieldAtMost(_, field, most) => {
+                (Look::FieldAtMost, smallvec![text(field), number(most)])
             }
-            Check::FieldAtMost(_, field, most) => (
-                "do local held=c('HGET',$k,$1) or '0' if not whole(held) then return corrupt end \
-                 if tonumber(held)>tonumber($2) then $r end end",
-                smallvec![text(field), number(most)],
-            ),
-            Check::LengthIs(_, length) => {
-                ("if c('LLEN',$k)~=tonumber($1) then $r end", smallvec![number(length)])
-            }
-            Check::Before(_, time) => (
-                "do local now=c('TIME') \
-                 if now[1]*1000+math.floor(now[2]/1000)>=tonumber($1) then $r end end",
-                smallvec![number(time)],
-            ),
+            Check::LengthIs(_, length) => (Look::LengthIs, smallvec![number(length)]),
+            Check::Before(_, time) => (Look::Before, smallvec![number(time)]),
         };
-        self.steps.push(Step::Look { lua, key, args: args.len() });
+        self.steps.push(Step::Look { look, key, args: args.len() });
         self.args.extend(args);
     }
 
@@ -209,13 +202,7 @@ impl<'a> ScriptCall<'a> {
     fn guard(&mut self, guard: Precondition<'a>) {
         let step = match guard {
             Precondition::KeyType(key, kind) => {
-                let lua = match kind {
-                    KeyType::Value => "c('STRLEN',$k)",
-                    KeyType::Hash => "c('HLEN',$k)",
-                    KeyType::List => "c('LLEN',$k)",
-                    KeyType::Index => "c('ZCARD',$k)",
-                };
-                Step::Look { lua, key: Place::Key(self.key(key)), args: 0 }
+                Step::Look { look: Look::IsOf(kind), key: Place::Key(self.key(key)), args: 0 }
             }
             Precondition::Numbers(key, fields) => {
                 let (key, count) = (self.key(key), fields.len());
@@ -228,7 +215,7 @@ impl<'a> ScriptCall<'a> {
     }
 
     fn command(&mut self, command: RedisCommand<'a>) {
-        let RedisCommand { name, key, more_keys, args, word } = command;
+        let RedisCommand { name, key, more_keys, args } = command;
         if more_keys.len() > FEW {
             self.args.push(number(more_keys.len() + 1));
             self.last_keys.push(key);
@@ -237,7 +224,7 @@ impl<'a> ScriptCall<'a> {
             return;
         }
         let key = self.key(key);
-        if name == "HINCRBY" {
+        if name == Hincrby {
             return self.add(key, &args);
         }
         let more_keys = more_keys.into_iter().map(|key| self.key(key)).collect();
@@ -246,7 +233,7 @@ impl<'a> ScriptCall<'a> {
             self.args.push(number(args.len()));
         }
         self.args.extend(args);
-        self.steps.push(Step::Run { name, key, more_keys, args: count, word });
+        self.steps.push(Step::Run { name, key, more_keys, args: count });
     }
 
     /// Adds to fields: to what the guard has read of them, where it has.
@@ -267,8 +254,8 @@ impl<'a> ScriptCall<'a> {
             None => {
                 for pair in args.chunks_exact(2) {
                     self.args.extend_from_slice(pair);
-                    let (more_keys, args, word) = (Vec::new(), Some(2), None);
-                    self.steps.push(Step::Run { name: "HINCRBY", key, more_keys, args, word });
+                    let (more_keys, args) = (Vec::new(), Some(2));
+                    self.steps.push(Step::Run { name: Hincrby, key, more_keys, args });
                 }
             }
         }

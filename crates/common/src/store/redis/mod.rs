@@ -282,12 +282,17 @@ impl Redis {
             cmd
         };
         let first = keys.first().copied().unwrap_or_default();
-        // In the caller's own family of keys: its Redis user may write no other.
-        let family = plan::family(first);
-        let (slot, byte) = (slot(first), format!("{family}:{{{}}}:replicated", tag(first)));
-        let request = |step| match durability {
-            Durability::Local => Request::One(step),
-            Durability::Replicated => Request::Replicated(Step { step, byte: &byte }),
+        let (slot, byte) = match durability {
+            Durability::Local => (slot(first), None),
+            // In the family of the keys that are written.
+            Durability::Replicated => {
+                let family = plan::family(first);
+                (slot(first), Some(format!("{family}:{{{}}}:replicated", tag(first))))
+            }
+        };
+        let request = |step| match &byte {
+            None => Request::One(step),
+            Some(byte) => Request::Replicated(Step { step, byte }),
         };
         let by_hash = call("EVALSHA", stored.hash());
         let answer = self.topology.route(slot, request(&by_hash), end).await;

@@ -1,6 +1,7 @@
 //! One Redis server: its connections, its circuit breaker, and the background look at it.
 
 use std::{
+    pin::pin,
     sync::{Arc, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -78,11 +79,15 @@ impl Node {
         end: Instant,
     ) -> Result<Vec<Value>, Failure> {
         match request {
+            // Pinned here: each function that they are passed through would have room for them once more.
             Request::Replicated(step) => {
-                let written = self.replication.write(&self.connector, step, asking, end);
+                let written = pin!(self.replication.write(&self.connector, step, asking, end));
                 Ok(vec![self.breaker.guard_waiting(end, written).await?])
             }
-            request => self.breaker.guard(end, self.send(request, asking)).await,
+            request => {
+                let sent = pin!(self.send(request, asking));
+                self.breaker.guard(end, sent).await
+            }
         }
     }
 

@@ -14,6 +14,8 @@ use std::{fmt::Write as _, sync::Arc};
 use quick_cache::sync::Cache;
 use redis::Script;
 
+use crate::store::plan::KeyType;
+
 /// Most items of one command that are part of the shape.
 pub(super) const FEW: usize = 4;
 
@@ -40,22 +42,99 @@ local function sum(held,by) return string.format('%.0f',(held or 0)+by) end
 pub(super) enum Step {
     /// Counts the request against the bucket of the first key.
     Admit,
-    /// A check or guard as Lua: `$k` is its key, `$1` its first argument, `$r` what refuses the transaction.
-    Look { lua: &'static str, key: Place, args: usize },
+    /// A check or guard, with the next so many arguments.
+    Look { look: Look, key: Place, args: usize },
     /// Looks whether fields of a hash hold whole numbers.
     Numbers { key: usize, fields: usize },
     /// Adds to some of the fields that [`Self::Numbers`] has read of that key.
     Add { key: usize, fields: Vec<usize> },
     /// A command; `None` arguments: as many as the next argument says.
-    Run {
-        name: &'static str,
-        key: usize,
-        more_keys: Vec<usize>,
-        args: Option<usize>,
-        word: Option<(usize, &'static str)>,
-    },
+    Run { name: CommandName, key: usize, more_keys: Vec<usize>, args: Option<usize> },
     /// Deletes as many keys as the next argument says, from the end of all keys.
     DeleteMany,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Look {
+    Absent,
+    Exists,
+    Equals,
+    FieldEquals,
+    FieldAbsent,
+    FieldAtMost,
+    LengthIs,
+    Before,
+    /// A command that fails for a key of another type, and changes nothing.
+    IsOf(KeyType),
+}
+
+impl Look {
+    /// `$k` is its key, `$1` its first argument, `$r` what refuses the transaction.
+    fn lua(self) -> &'static str {
+        match self {
+            Self::Absent => "if c('EXISTS',$k)==1 then $r end",
+            Self::Exists => "if c('EXISTS',$k)==0 then $r end",
+            Self::Equals => "if c('GET',$k)~=$1 then $r end",
+            Self::FieldEquals => "if c('HGET',$k,$1)~=$2 then $r end",
+            Self::FieldAbsent => "if c('HEXISTS',$k,$1)==1 then $r end",
+            Self::FieldAtMost => {
+                "do local held=c('HGET',$k,$1) or '0' if not whole(held) then return corrupt end \
+                 if tonumber(held)>tonumber($2) then $r end end"
+            }
+            Self::LengthIs => "if c('LLEN',$k)~=tonumber($1) then $r end",
+            Self::Before => {
+                "do local now=c('TIME') \
+                 if now[1]*1000+math.floor(now[2]/1000)>=tonumber($1) then $r end end"
+            }
+            Self::IsOf(KeyType::Value) => "c('STRLEN',$k)",
+            Self::IsOf(KeyType::Hash) => "c('HLEN',$k)",
+            Self::IsOf(KeyType::List) => "c('LLEN',$k)",
+            Self::IsOf(KeyType::Index) => "c('ZCARD',$k)",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum CommandName {
+    Set,
+    SetFor,
+    Del,
+    Persist,
+    Pexpire,
+    Hset,
+    Hdel,
+    Hincrby,
+    Rpush,
+    Rpushx,
+    Lset,
+    Rpop,
+    Zadd,
+    Zrem,
+    Zremrangebyscore,
+}
+
+impl CommandName {
+    /// The command, and a word that always stands in it, with the argument (from 0) that it stands before.
+    pub(super) fn text(self) -> (&'static str, Option<(usize, &'static str)>) {
+        let name = match self {
+            Self::Set => "SET",
+            Self::SetFor => return ("SET", Some((1, "PX"))),
+            Self::Del => "DEL",
+            Self::Persist => "PERSIST",
+            Self::Pexpire => "PEXPIRE",
+            Self::Hset => "HSET",
+            Self::Hdel => "HDEL",
+            Self::Hincrby => "HINCRBY",
+            Self::Rpush => "RPUSH",
+            Self::Rpushx => "RPUSHX",
+            Self::Lset => "LSET",
+            Self::Rpop => "RPOP",
+            Self::Zadd => "ZADD",
+            Self::Zrem => "ZREM",
+            Self::Zremrangebyscore => return ("ZREMRANGEBYSCORE", Some((0, "-inf"))),
+        };
+        (name, None)
+    }
 }
 
 /// Where a key stands: among the keys (from 1), or as the next argument.
@@ -106,7 +185,7 @@ fn source(steps: &[Step]) -> String {
     let mut lua = Lua { text: String::new(), args: 0, is_moved: false };
     lua.text.push_str("local c,K,A,d,e=redis.call,KEYS,ARGV,0,#KEYS\n");
     let counts = |step: &Step| match step {
-        Step::Look { lua, .. } => lua.contains("whole"),
+        Step::Look { look, .. } => *look == Look::FieldAtMost,
         step => matches!(step, Step::Numbers { .. }),
     };
     if steps.iter().any(counts) {
@@ -119,7 +198,8 @@ fn source(steps: &[Step]) -> String {
                 lua.text.push_str(ADMIT);
                 lua.args = 2;
             }
-            Step::Look { lua: template, key, args } => {
+            Step::Look { look, key, args } => {
+                let template = look.lua();
                 let refuse = match admits {
                     true => format!("said[5]={checks} return said"),
                     false => format!("return {checks}"),
@@ -129,9 +209,9 @@ fn source(steps: &[Step]) -> String {
             }
             Step::Numbers { key, fields } => lua.numbers(*key, *fields),
             Step::Add { key, fields } => lua.add(*key, fields),
-            Step::Run { name, key, more_keys, args, word } => {
+            Step::Run { name, key, more_keys, args } => {
                 let keys = [*key].into_iter().chain(more_keys.iter().copied());
-                lua.run(name, keys, *args, *word);
+                lua.run(*name, keys, *args);
             }
             Step::DeleteMany => {
                 let count = lua.arg();
@@ -195,11 +275,11 @@ impl Lua {
 
     fn run(
         &mut self,
-        name: &str,
+        command: CommandName,
         keys: impl Iterator<Item = usize>,
         args: Option<usize>,
-        word: Option<(usize, &'static str)>,
     ) {
+        let (name, word) = command.text();
         let mut call = format!("'{name}'");
         for key in keys {
             let _ = write!(call, ",K[{key}]");
@@ -222,9 +302,9 @@ impl Lua {
             let arg = self.arg();
             let _ = write!(call, ",{arg}");
         }
-        match name {
+        match command {
             // A position that is not there changes nothing; that is the only thing which can be wrong by now.
-            "LSET" => {
+            CommandName::Lset => {
                 let _ = write!(
                     self.text,
                     "do local r=redis.pcall({call}) if r.err and not r.err:find('no such key') \
@@ -242,28 +322,19 @@ impl Lua {
 mod tests {
     use super::*;
 
-    fn run(
-        name: &'static str,
-        key: usize,
-        args: Option<usize>,
-        word: Option<(usize, &'static str)>,
-    ) -> Step {
-        Step::Run { name, key, more_keys: Vec::new(), args, word }
-    }
-
-    fn look(lua: &'static str, key: Place, args: usize) -> Step {
-        Step::Look { lua, key, args }
+    fn run(name: CommandName, key: usize, args: Option<usize>) -> Step {
+        Step::Run { name, key, more_keys: Vec::new(), args }
     }
 
     #[test]
     fn a_shape_is_one_script_that_is_given_keys_and_values() {
         let steps = [
-            look("if c('GET',$k)~=$1 then $r end", Place::Key(1), 1),
-            look("c('LLEN',$k)", Place::Key(2), 0),
-            look("if c('EXISTS',$k)==1 then $r end", Place::Argument, 0),
+            Step::Look { look: Look::Equals, key: Place::Key(1), args: 1 },
+            Step::Look { look: Look::IsOf(KeyType::List), key: Place::Key(2), args: 0 },
+            Step::Look { look: Look::Absent, key: Place::Argument, args: 0 },
             Step::Numbers { key: 3, fields: 2 },
-            run("RPUSH", 2, None, None),
-            run("SET", 1, Some(2), Some((1, "PX"))),
+            run(CommandName::Rpush, 2, None),
+            run(CommandName::SetFor, 1, Some(2)),
             Step::Add { key: 3, fields: vec![1] },
             Step::DeleteMany,
         ];
