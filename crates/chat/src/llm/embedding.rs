@@ -171,11 +171,8 @@ fn as_prompt(input: &EmbeddingInput) -> ChatRequest {
     let EmbeddingInput::Texts(texts) = input else {
         return ChatRequest::default();
     };
-    let message = |text: &String| PromptMessage {
-        role: "user".to_owned(),
-        content: text.clone(),
-        extra: None,
-    };
+    let message =
+        |text: &String| PromptMessage { role: "user".into(), content: text.clone(), extra: None };
     ChatRequest { messages: texts.iter().map(message).collect(), ..ChatRequest::default() }
 }
 

@@ -186,8 +186,7 @@ mod tests {
     use crate::llm::request::PromptMessage;
 
     fn request(said: &str) -> ChatRequest {
-        let message =
-            PromptMessage { role: "user".to_owned(), content: said.to_owned(), extra: None };
+        let message = PromptMessage { role: "user".into(), content: said.to_owned(), extra: None };
         ChatRequest { messages: vec![message].into(), ..ChatRequest::default() }
     }
 

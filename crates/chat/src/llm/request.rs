@@ -1,6 +1,6 @@
 //! What a model server is asked.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -16,15 +16,15 @@ pub trait Prompt: Send + Sync {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptMessage {
     /// `system`, `user`, `assistant`, or on `/v1` also `tool`.
-    pub role: String,
+    pub role: Cow<'static, str>,
     pub content: String,
     /// Of stateless completions alone: everything else of the message (`tool_calls`, `tool_call_id`, `name`, and `content` as parts), as sent.
     pub extra: Option<Map<String, Value>>,
 }
 
 impl PromptMessage {
-    pub fn text(role: &str, content: impl Into<String>) -> Self {
-        Self { role: role.to_owned(), content: content.into(), extra: None }
+    pub fn text(role: impl Into<Cow<'static, str>>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), extra: None }
     }
 
     /// Whether it is the model's and says nothing that a model server could be sent: thoughts and a name alone are no answer.

@@ -27,6 +27,8 @@ pub struct SessionPrompt {
     system: Option<String>,
     /// The newest messages, oldest first; the last is the one to answer.
     messages: Vec<Arc<Message>>,
+    /// Of each of the messages.
+    sizes: Vec<TextSize>,
     older: u64,
     options: Options,
     request_id: Arc<str>,
@@ -56,6 +58,7 @@ impl SessionPrompt {
         let PromptBase { options, request_id, estimates } = base;
         Self {
             system,
+            sizes: messages.iter().map(|message| TextSize::of(&message.content)).collect(),
             messages,
             older,
             options,
@@ -75,14 +78,15 @@ impl SessionPrompt {
         self.messages.last()
     }
 
-    fn cost(&self, ratio: f64, text: &str) -> u32 {
-        TextSize::of(text).scaled(ratio).saturating_add(MESSAGE_OVERHEAD)
+    fn cost(&self, ratio: f64, size: TextSize) -> u32 {
+        size.scaled(ratio).saturating_add(MESSAGE_OVERHEAD)
     }
 
     /// What must be there in any case: the template, the system prompt and the message to answer.
     fn base_cost(&self, ratio: f64, template: u32) -> u32 {
-        let system = self.system.as_deref().map_or(0, |text| self.cost(ratio, text));
-        let last = self.messages.last().map_or(0, |message| self.cost(ratio, &message.content));
+        let system = self.system.as_deref().map(TextSize::of);
+        let system = system.map_or(0, |size| self.cost(ratio, size));
+        let last = self.sizes.last().map_or(0, |size| self.cost(ratio, *size));
         system.saturating_add(last).saturating_add(template)
     }
 
@@ -138,11 +142,9 @@ impl SessionPrompt {
             let is_turn = question.role == Role::User
                 && answer.role == Role::Assistant
                 && !answer.content.is_empty();
-            let cost = || {
-                self.cost(ratio, &question.content)
-                    .saturating_add(self.cost(ratio, &answer.content))
-            };
-            is_turn.then(|| (i - 1, i, cost()))
+            let [asked, answered] = [i - 1, i].map(|i| self.sizes.get(i).copied());
+            let cost = self.cost(ratio, asked?).saturating_add(self.cost(ratio, answered?));
+            is_turn.then_some((i - 1, i, cost))
         });
         pairs.collect()
     }
@@ -151,11 +153,7 @@ impl SessionPrompt {
 impl Prompt for SessionPrompt {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
         let PromptSelection { turns, dropped, estimate } = self.select(model, window);
-        let message = |role: &str, content: &str| PromptMessage {
-            role: role.to_owned(),
-            content: content.to_owned(),
-            extra: None,
-        };
+        let message = |role: &'static str, content: &String| PromptMessage::text(role, content);
         let system = self.system.iter().map(|text| message("system", text));
         let last = self.messages.len().checked_sub(1);
         let history = turns.into_iter().rev().chain(last);

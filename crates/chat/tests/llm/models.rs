@@ -41,7 +41,7 @@ impl Prompt for Picture {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
         let parts = json!({ "content": [{ "type": "image_url", "image_url": { "url": "data:image/png;base64,AAAA" } }] });
         let message = PromptMessage {
-            role: "user".to_owned(),
+            role: "user".into(),
             content: String::new(),
             extra: parts.as_object().cloned(),
         };
@@ -150,7 +150,7 @@ struct Conversation;
 impl Prompt for Conversation {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
         let message =
-            PromptMessage { role: "user".to_owned(), content: "Hi".to_owned(), extra: None };
+            PromptMessage { role: "user".into(), content: "Hi".to_owned(), extra: None };
         let kept = (window / 2048) as usize;
         ChatRequest {
             model: model.to_owned(),

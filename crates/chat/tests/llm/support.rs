@@ -137,7 +137,7 @@ pub struct Say(pub &'static str);
 impl Prompt for Say {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
         let said =
-            PromptMessage { role: "user".to_owned(), content: self.0.to_owned(), extra: None };
+            PromptMessage { role: "user".into(), content: self.0.to_owned(), extra: None };
         ChatRequest {
             model: model.to_owned(),
             messages: vec![said].into(),

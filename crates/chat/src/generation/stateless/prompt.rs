@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn a_conversation_that_may_be_truncated_loses_its_oldest_messages() {
-        let message = |role: &str, letter: &str| PromptMessage {
-            role: role.to_owned(),
+        let message = |role: &'static str, letter: &str| PromptMessage {
+            role: role.into(),
             content: letter.repeat(4000),
             extra: None,
         };
@@ -196,7 +196,7 @@ mod tests {
             let fitted = prompt.fit("m", window);
             assert_eq!(fitted.dropped as usize, 5 - fitted.messages.len());
             assert!(fitted.is_callers && !fitted.untrimmed);
-            fitted.messages.iter().map(|m| m.role.clone()).collect()
+            fitted.messages.iter().map(|m| m.role.to_string()).collect()
         };
         assert_eq!(roles(100_000).len(), 5);
         let all = prompt.estimate("m");
@@ -210,7 +210,7 @@ mod tests {
         let parts = json!({ "content": [{ "type": "text", "text": "What is it?" },
             { "type": "image_url", "image_url": { "url": url } }] });
         let message = PromptMessage {
-            role: "user".to_owned(),
+            role: "user".into(),
             content: String::new(),
             extra: parts.as_object().cloned(),
         };
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_reservation_is_never_more_than_the_window_read_and_written() {
         let message =
-            PromptMessage { role: "user".to_owned(), content: "x".repeat(100_000), extra: None };
+            PromptMessage { role: "user".into(), content: "x".repeat(100_000), extra: None };
         let request = request(message);
         let estimate = request.estimate("m");
         assert!(estimate > 20_000);

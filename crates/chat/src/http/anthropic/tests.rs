@@ -25,7 +25,7 @@ fn recorded(name: &str) -> Value {
 
 fn said(messages: &[PromptMessage]) -> Vec<(&str, &str)> {
     let said = messages.iter();
-    said.map(|message| (message.role.as_str(), message.content.as_str())).collect()
+    said.map(|message| (message.role.as_ref(), message.content.as_str())).collect()
 }
 
 fn prompt(messages: &Value) -> Vec<PromptMessage> {
@@ -37,7 +37,7 @@ fn the_prompt_of_claude_code_begins_with_what_stays_the_same() {
     let body = recorded("claude-1-print-turn.json");
     let first = checked(&body).unwrap();
     let [system, user] = &first.messages[..] else { panic!("{:?}", first.messages) };
-    assert_eq!((system.role.as_str(), user.role.as_str()), ("system", "user"));
+    assert_eq!((system.role.as_ref(), user.role.as_ref()), ("system", "user"));
     assert!(system.content.starts_with("You are a Claude agent"));
     assert!(system.content.contains("# Environment"));
     assert!(user.content.ends_with("hi"), "the question comes last");
@@ -62,7 +62,7 @@ fn a_tool_call_of_claude_code_and_its_result_are_found_again() {
             "arguments": r#"{"command":"echo tool-ran","description":"echo"}"# } }])
     );
     assert_eq!(extra["content"], Value::Null);
-    assert_eq!((result.role.as_str(), result.content.as_str()), ("tool", "tool-ran"));
+    assert_eq!((result.role.as_ref(), result.content.as_str()), ("tool", "tool-ran"));
     assert_eq!(result.extra.as_ref().unwrap()["tool_call_id"], "toolu_1");
 }
 
@@ -110,7 +110,7 @@ fn results_follow_their_calls_whatever_stands_between_them() {
             { "type": "tool_result", "tool_use_id": "b", "content": [{ "type": "text", "text": "seen" }, image] },
         ] },
     ]));
-    let roles: Vec<_> = messages.iter().map(|message| message.role.as_str()).collect();
+    let roles: Vec<_> = messages.iter().map(|message| message.role.as_ref()).collect();
     assert_eq!(roles, ["user", "assistant", "tool", "tool", "user"]);
     assert_eq!(messages[1].extra.as_ref().unwrap()["reasoning_content"], "Hm.");
     assert_eq!(

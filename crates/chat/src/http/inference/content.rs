@@ -1,5 +1,7 @@
 //! The content of messages, in the form of chat completions, in which model servers are asked.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use crate::llm::PromptMessage;
@@ -39,7 +41,7 @@ impl Content {
     }
 
     /// A message that says this. Texts alone become one, since not every server takes parts.
-    pub fn into_message(self, role: &str) -> PromptMessage {
+    pub fn into_message(self, role: impl Into<Cow<'static, str>>) -> PromptMessage {
         if self.0.iter().all(|part| part["type"] == "text") {
             return PromptMessage::text(role, self.texts());
         }

@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn no_empty_answer_stands_at_the_end_of_a_prompt() {
-        let said = |role: &str, text: &str| PromptMessage::text(role, text);
+        let said = |role: &'static str, text: &str| PromptMessage::text(role, text);
         let with = |member: &str, value: Value| {
             let mut message = said("assistant", "");
             message.set(member, value);

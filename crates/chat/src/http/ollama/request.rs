@@ -237,7 +237,7 @@ impl Translator {
             let url = data_url(image).ok_or_else(|| ApiError::invalid(at("images"), detail))?;
             content.add_image(url);
         }
-        let mut translated = content.into_message(&role);
+        let mut translated = content.into_message(role.clone());
         if let Some(thoughts) = message.thinking.filter(|thoughts| !thoughts.is_empty()) {
             translated.set("reasoning_content", thoughts);
         }

@@ -83,7 +83,7 @@ impl RequestMessage {
             extra.insert(name.to_owned(), value);
         }
         Ok(PromptMessage {
-            role: self.role,
+            role: self.role.into(),
             content,
             extra: Some(extra).filter(|extra| !extra.is_empty()),
         })

@@ -107,8 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_demo_says_what_it_is_and_how_to_get_a_model_in_several_pieces() {
-        let said =
-            PromptMessage { role: "user".to_owned(), content: "ü".repeat(5000), extra: None };
+        let said = PromptMessage { role: "user".into(), content: "ü".repeat(5000), extra: None };
         let request = ChatRequest { messages: vec![said].into(), ..ChatRequest::default() };
         let chunks: Vec<_> = Demo::new("gemma3:1b").chat(&request).await.unwrap().collect().await;
         assert!(chunks.len() > 5, "{}", chunks.len());

@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::script::{
     CommandName::{self, *},
-    FEW, Look, Place, Step,
+    FEW, Few, Look, Place, Step,
 };
 use crate::store::{
     Bucket, Check, Op, StoreError, Txn,
@@ -38,6 +38,11 @@ fn text(text: &str) -> Arg<'_> {
 
 fn number<'a>(number: impl std::fmt::Display) -> Arg<'a> {
     Cow::Owned(number.to_string().into_bytes())
+}
+
+/// The place of one of the few keys or fields that are part of a shape.
+fn short(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 fn millis<'a>(ttl: Duration) -> Arg<'a> {
@@ -227,13 +232,16 @@ impl<'a> ScriptCall<'a> {
         if name == Hincrby {
             return self.add(key, &args);
         }
-        let more_keys = more_keys.into_iter().map(|key| self.key(key)).collect();
+        let mut positions = Few::default();
+        for (position, key) in positions.iter_mut().zip(more_keys) {
+            *position = short(self.key(key));
+        }
         let count = (args.len() <= FEW).then_some(args.len());
         if count.is_none() {
             self.args.push(number(args.len()));
         }
         self.args.extend(args);
-        self.steps.push(Step::Run { name, key, more_keys, args: count });
+        self.steps.push(Step::Run { name, key, more_keys: positions, args: count });
     }
 
     /// Adds to fields: to what the guard has read of them, where it has.
@@ -247,14 +255,18 @@ impl<'a> ScriptCall<'a> {
             Some(at)
         });
         match added.collect::<Option<Vec<_>>>() {
-            Some(added) => {
+            Some(added) if added.len() <= FEW => {
                 self.args.extend(args.iter().skip(1).step_by(2).cloned());
-                self.steps.push(Step::Add { key, fields: added });
+                let mut fields = Few::default();
+                for (field, at) in fields.iter_mut().zip(added) {
+                    *field = short(at + 1);
+                }
+                self.steps.push(Step::Add { key, fields });
             }
-            None => {
+            _ => {
                 for pair in args.chunks_exact(2) {
                     self.args.extend_from_slice(pair);
-                    let (more_keys, args) = (Vec::new(), Some(2));
+                    let (more_keys, args) = (Few::default(), Some(2));
                     self.steps.push(Step::Run { name: Hincrby, key, more_keys, args });
                 }
             }

@@ -19,6 +19,9 @@ use crate::store::plan::KeyType;
 /// Most items of one command that are part of the shape.
 pub(super) const FEW: usize = 4;
 
+/// At most so many positions (from 1), and 0 for what is left: shapes are compared for every transaction, these without a loop.
+pub(super) type Few = [u32; FEW];
+
 /// Scripts that are remembered here; one that is forgotten is made again.
 const SCRIPTS: usize = 1000;
 
@@ -46,10 +49,10 @@ pub(super) enum Step {
     Look { look: Look, key: Place, args: usize },
     /// Looks whether fields of a hash hold whole numbers.
     Numbers { key: usize, fields: usize },
-    /// Adds to some of the fields that [`Self::Numbers`] has read of that key.
-    Add { key: usize, fields: Vec<usize> },
+    /// Adds to some of the fields (from 1; 0 for none) that [`Self::Numbers`] has read of that key.
+    Add { key: usize, fields: Few },
     /// A command; `None` arguments: as many as the next argument says.
-    Run { name: CommandName, key: usize, more_keys: Vec<usize>, args: Option<usize> },
+    Run { name: CommandName, key: usize, more_keys: Few, args: Option<usize> },
     /// Deletes as many keys as the next argument says, from the end of all keys.
     DeleteMany,
 }
@@ -210,8 +213,7 @@ fn source(steps: &[Step]) -> String {
             Step::Numbers { key, fields } => lua.numbers(*key, *fields),
             Step::Add { key, fields } => lua.add(*key, fields),
             Step::Run { name, key, more_keys, args } => {
-                let keys = [*key].into_iter().chain(more_keys.iter().copied());
-                lua.run(*name, keys, *args);
+                lua.run(*name, [*key].into_iter().chain(positions(more_keys)), *args);
             }
             Step::DeleteMany => {
                 let count = lua.arg();
@@ -222,6 +224,10 @@ fn source(steps: &[Step]) -> String {
     }
     lua.text.push_str(if admits { "said[5]=-1 return said" } else { "return -1" });
     lua.text
+}
+
+fn positions(few: &Few) -> impl Iterator<Item = usize> {
+    few.iter().take_while(|at| **at > 0).map(|at| *at as usize)
 }
 
 struct Lua {
@@ -258,17 +264,18 @@ impl Lua {
         let args: Vec<_> = (0..fields).map(|_| self.arg()).collect();
         let _ = write!(
             self.text,
-            "local n{key},f{key}=c('HMGET',K[{key}],{}),{first} for _,held in ipairs(n{key}) do \
+            "local n{key},f{key}=c('HMGET',K[{key}],{}),{} for _,held in ipairs(n{key}) do \
              if held and not whole(held) then return corrupt end end",
-            args.join(",")
+            args.join(","),
+            first - 1
         );
     }
 
-    fn add(&mut self, key: usize, fields: &[usize]) {
+    fn add(&mut self, key: usize, fields: &Few) {
         let _ = write!(self.text, "c('HSET',K[{key}]");
-        for at in fields {
+        for at in positions(fields) {
             let by = self.arg();
-            let _ = write!(self.text, ",A[f{key}+{at}],sum(n{key}[{}],{by})", at + 1);
+            let _ = write!(self.text, ",A[f{key}+{at}],sum(n{key}[{at}],{by})");
         }
         self.text.push(')');
     }
@@ -323,7 +330,7 @@ mod tests {
     use super::*;
 
     fn run(name: CommandName, key: usize, args: Option<usize>) -> Step {
-        Step::Run { name, key, more_keys: Vec::new(), args }
+        Step::Run { name, key, more_keys: Few::default(), args }
     }
 
     #[test]
@@ -335,7 +342,7 @@ mod tests {
             Step::Numbers { key: 3, fields: 2 },
             run(CommandName::Rpush, 2, None),
             run(CommandName::SetFor, 1, Some(2)),
-            Step::Add { key: 3, fields: vec![1] },
+            Step::Add { key: 3, fields: [2, 0, 0, 0] },
             Step::DeleteMany,
         ];
         assert_eq!(
@@ -345,11 +352,11 @@ mod tests {
                  if c('GET',K[1])~=A[1] then return 0 end\n\
                  c('LLEN',K[2])\n\
                  if c('EXISTS',A[2])==1 then return 1 end\n\
-                 local n3,f3=c('HMGET',K[3],A[3],A[4]),3 for _,held in ipairs(n3) do \
+                 local n3,f3=c('HMGET',K[3],A[3],A[4]),2 for _,held in ipairs(n3) do \
                  if held and not whole(held) then return corrupt end end\n\
                  c('RPUSH',K[2],unpack(A,d+6,d+5+A[5])) d=d+A[5]\n\
                  c('SET',K[1],A[d+6],'PX',A[d+7])\n\
-                 c('HSET',K[3],A[f3+1],sum(n3[2],A[d+8]))\n\
+                 c('HSET',K[3],A[f3+2],sum(n3[2],A[d+8]))\n\
                  c('DEL',unpack(K,e-A[d+9]+1,e)) e=e-A[d+9]\n\
                  return -1"
             )

@@ -27,7 +27,7 @@ fn tool_calls_get_ids_and_their_answers_find_them() {
         { "role": "tool", "content": "odd", "tool_call_id": "x" },
     ]))
     .unwrap();
-    assert_eq!((messages[0].role.as_str(), &messages[0].extra), ("user", &None));
+    assert_eq!((messages[0].role.as_ref(), &messages[0].extra), ("user", &None));
     let called = &extra(&messages[1])["tool_calls"];
     assert_eq!(called[1]["id"], "call_2");
     assert_eq!(called[0]["function"]["arguments"], r#"{"City":"Köln"}"#);
@@ -60,7 +60,7 @@ fn a_prompt_becomes_messages() {
     let messages = |value: Value| read(value).take_messages(false).unwrap();
     let both = messages(json!({ "prompt": "Hi", "system": "Be brief." }));
     let roles: Vec<_> =
-        both.iter().map(|message| (message.role.as_str(), message.content.as_str())).collect();
+        both.iter().map(|message| (message.role.as_ref(), message.content.as_str())).collect();
     assert_eq!(roles, [("system", "Be brief."), ("user", "Hi")]);
     assert_eq!(messages(json!({ "prompt": "", "system": "x", "images": null })), []);
     let seen = messages(json!({ "prompt": "look", "images": ["iVBORw0KGgo="] }));

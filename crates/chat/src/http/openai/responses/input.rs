@@ -175,7 +175,7 @@ fn text<'a>(item: &'a Map<String, Value>, name: &str) -> &'a str {
 }
 
 /// The message with that content: a text, or parts.
-fn message(role: &str, content: Value, pointer: &str) -> Result<PromptMessage, ApiError> {
+fn message(role: &'static str, content: Value, pointer: &str) -> Result<PromptMessage, ApiError> {
     let parts = match content {
         Value::String(text) => return Ok(PromptMessage::text(role, text)),
         Value::Null => return Ok(PromptMessage::text(role, "")),

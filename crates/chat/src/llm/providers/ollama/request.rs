@@ -164,7 +164,7 @@ fn translate<'a>(
     message: &'a PromptMessage,
     names: &mut Map<String, Value>,
 ) -> Result<OutgoingMessage<'a>, ProviderError> {
-    let role = match message.role.as_str() {
+    let role = match message.role.as_ref() {
         "developer" => "system",
         "function" => "tool",
         role => role,
@@ -185,7 +185,7 @@ fn translate<'a>(
     if let Some(thoughts) = extra.get("reasoning_content").and_then(Value::as_str) {
         set("thinking", Value::from(thoughts));
     }
-    if let (Some(name), "function") = (extra.get("name"), message.role.as_str()) {
+    if let (Some(name), "function") = (extra.get("name"), message.role.as_ref()) {
         set("tool_name", name.clone());
     }
     if let Some(calls) = extra.get("tool_calls").and_then(Value::as_array) {
@@ -252,7 +252,7 @@ mod tests {
     use crate::domain::{Effort, Think};
 
     fn request() -> ChatRequest {
-        let said = PromptMessage { role: "user".to_owned(), content: "Hi".to_owned(), extra: None };
+        let said = PromptMessage { role: "user".into(), content: "Hi".to_owned(), extra: None };
         ChatRequest {
             model: "m".to_owned(),
             messages: vec![said].into(),
@@ -357,8 +357,8 @@ mod tests {
     #[test]
     fn tool_messages_and_images_are_translated() {
         let extra = |value: Value| value.as_object().cloned();
-        let message = |role: &str, value| PromptMessage {
-            role: role.to_owned(),
+        let message = |role: &'static str, value| PromptMessage {
+            role: role.into(),
             content: String::new(),
             extra: extra(value),
         };

@@ -75,7 +75,7 @@ pub(super) fn body(request: &ChatRequest, is_openai: bool) -> UpstreamBody<'_> {
 }
 
 fn outgoing(message: &PromptMessage, is_openai: bool) -> UpstreamMessage<'_> {
-    let role = match message.role.as_str() {
+    let role = match message.role.as_ref() {
         // Chat templates of open models do not know it.
         "developer" if !is_openai => "system",
         role => role,
@@ -96,8 +96,7 @@ mod tests {
 
     #[test]
     fn only_what_the_caller_asked_for_is_sent() {
-        let message =
-            PromptMessage { role: "user".to_owned(), content: "Hi".to_owned(), extra: None };
+        let message = PromptMessage { role: "user".into(), content: "Hi".to_owned(), extra: None };
         let request = ChatRequest {
             model: "m".to_owned(),
             messages: vec![message].into(),
