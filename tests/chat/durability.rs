@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use test_redis::{RedisServer, wait_until};
 use tests::{
     Answer, Backend, Client, EventStream, Gate, Mode, PATIENCE, RedisOptions, TestApp, eventually,
     text_of,
@@ -301,4 +302,34 @@ async fn a_killed_embedded_store_lacks_no_event_that_was_seen_a_while_before() {
     assert!(surely.len() > 20, "{} events", surely.len());
     assert_eq!(replayed.get(..surely.len()), Some(&surely[..]));
     replayed.last().unwrap().expect_error(503, "interrupted");
+}
+
+/// The first try times out waiting for the replica, the second one finds the turn: that must count no sooner than the replica has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_acknowledged_only_once_a_frozen_replica_has_it() {
+    let fsync = ["--appendonly", "yes", "--appendfsync", "always"];
+    let master = RedisServer::start(&fsync);
+    let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", master.port())]);
+    wait_until(PATIENCE, "the replica follows", || {
+        master.tell("INFO replication").contains("state=online")
+    });
+    let app = TestApp::builder(Backend::Redis).set("store.url", master.url());
+    let app = app.set("store.durability", "replicated").start().await;
+    app.model.usually(Answer::tokens(["yes"]).done("stop"));
+    let alice = app.login("alice").await;
+    alice.say("work", "before").await;
+    replica.freeze();
+    let turns = ["one", "two", "three", "four"].map(|session| alice.send(session, "frozen"));
+    let begun = Instant::now();
+    for reply in futures_util::future::join_all(turns).await {
+        reply.problem(503, "store_unavailable");
+    }
+    // A turn that was acknowledged would run, and be refused only when its answer cannot be stored for half a minute.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    replica.thaw();
+    let reply = eventually(PATIENCE, "it takes messages again", || async {
+        let reply = alice.send("work", "after").await;
+        (reply.status == 200).then_some(reply)
+    });
+    reply.await;
 }

@@ -1,6 +1,6 @@
 //! The one loop from a model server's chunks to an answer, for turns and for stateless completions.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
 use common::otel::Span;
 use futures_util::FutureExt as _;
@@ -32,21 +32,21 @@ pub(crate) trait Sink {
     async fn deliver(&mut self, chunks: Vec<Chunk>) -> Result<(), Outcome>;
 }
 
-/// Runs a generation until the model server has finished or `stop` resolves, and delivers every chunk.
+/// Runs a generation until the model server has finished or `stop` resolves, and delivers every chunk. `stop` is pinned by the caller:
+/// an open stream would otherwise have room for it three times.
 pub(crate) async fn run<S: Sink>(
     generation: Generation,
     prompt: Arc<dyn Prompt>,
-    stop: impl Future<Output = Outcome>,
+    mut stop: Pin<&mut impl Future<Output = Outcome>>,
     answer: &mut AnswerBuilder,
     sink: &mut S,
 ) -> Outcome {
     let mut stream = generation.begin(prompt);
     let run = async {
-        tokio::pin!(stop);
         loop {
             let chunks = tokio::select! {
                 biased;
-                outcome = &mut stop => return outcome,
+                outcome = stop.as_mut() => return outcome,
                 chunks = stream.next() => match chunks {
                     Ok(chunks) => chunks,
                     Err(error) => return Outcome::Failed(error),

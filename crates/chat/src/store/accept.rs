@@ -12,6 +12,7 @@ use crate::{
     store::{
         IDENTITY_CHECK, RUNNING_TTL,
         codec::encode,
+        contended,
         events::EventBatch,
         keys::Keys,
         message_sizes::{self, Record},
@@ -160,6 +161,26 @@ impl TurnStore<'_> {
     ) -> Result<Option<StoredSession>, StoreError> {
         let stored = self.sessions().get(owner, &accept.session_id).await?;
         Ok(stored.filter(|stored| stored.session.open.as_ref() == Some(&accept.open)))
+    }
+
+    /// As [`Self::was_accepted`], of what may be acknowledged: a step that changes nothing waits until whoever must have the accept
+    /// has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: it is still unknown.
+    pub async fn confirm_accepted(
+        &self,
+        owner: &Owner,
+        accept: &Accept,
+    ) -> Result<Option<StoredSession>, StoreError> {
+        let Some(session) = self.was_accepted(owner, accept).await? else {
+            return Ok(None);
+        };
+        let unchanged = session.unchanged(&Keys::of(owner), &accept.session_id);
+        match self.context.store.commit(Txn::durable().check(unchanged)).await? {
+            Committed::Applied => Ok(Some(session)),
+            Committed::Refused(_) => Err(contended()),
+        }
     }
 
     /// Makes sure that an accept whose outcome is unknown never runs: undoes it, or bars it from being applied later.

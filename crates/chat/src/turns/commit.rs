@@ -32,7 +32,7 @@ const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_m
 
 /// A planned turn with everything that it needs to run.
 pub(super) struct ReadyTurn {
-    pub(super) plan: TurnPlan,
+    pub(super) plan: Box<TurnPlan>,
     pub(super) accept: Accept,
     pub(super) generation: Generation,
     pub(super) permit: SessionPermit,
@@ -136,7 +136,7 @@ impl Committer {
                 Ok(Accepted::Yes(session)) => return Ok(Accepted::Yes(session)),
                 Ok(refused) if !unknown => return Ok(refused),
                 // Refused because of the first try itself, or of another change; then the first may still be applied later.
-                Ok(_) => match store.turns().was_accepted(owner, accept).await {
+                Ok(_) => match store.turns().confirm_accepted(owner, accept).await {
                     Ok(Some(session)) => {
                         request.ticket.record_lost().await;
                         return Ok(Accepted::Yes(Box::new(session)));
@@ -184,10 +184,7 @@ impl Committer {
         self.runner.register(&task);
         let runner = Arc::clone(&self.runner);
         let work = self.shutdown.work();
-        self.shutdown.spawn(Box::pin(span.run(async move {
-            runner.run(task, generation).await;
-            drop(work);
-        })));
+        self.shutdown.spawn(Box::pin(span.run(runner.run(task, generation, work))));
 
         StartedTurn { id, identity: request.identity.clone(), events }
     }
@@ -202,7 +199,7 @@ async fn try_accept(
     unknown: bool,
 ) -> Result<Accepted, StoreError> {
     let turns = store.turns();
-    if unknown && let Some(session) = turns.was_accepted(&identity.owner, accept).await? {
+    if unknown && let Some(session) = turns.confirm_accepted(&identity.owner, accept).await? {
         ticket.record_lost().await;
         return Ok(Accepted::Yes(Box::new(session)));
     }

@@ -86,7 +86,7 @@ impl Planner {
         request: &TurnRequest,
         tail: SessionTail,
         again: Option<&IdempotencyRecord>,
-    ) -> Result<Option<TurnPlan>, ChatError> {
+    ) -> Result<Option<Box<TurnPlan>>, ChatError> {
         let stored = match (tail.session, &request.input) {
             (Some(stored), _) => stored,
             (None, TurnInput::Message(_)) => StoredSession::begin(NewSession::default()),
@@ -137,7 +137,7 @@ impl Planner {
         if !prompt.message_fits(&route.model, route.window) {
             return Err(ChatError::ContextTooLong { window: route.window });
         }
-        Ok(Some(TurnPlan { session: stored, route, prompt, message, replaces }))
+        Ok(Some(Box::new(TurnPlan { session: stored, route, prompt, message, replaces })))
     }
 
     /// The step that accepts a planned turn. `again` is what its idempotency key refers to now.

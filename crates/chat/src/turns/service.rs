@@ -179,7 +179,7 @@ impl TurnService {
     }
 
     /// The turn as the cached session suggests it. The cache may be old: that is never enough to refuse anything.
-    fn plan_from_cache(&self, request: &TurnRequest) -> Option<TurnPlan> {
+    fn plan_from_cache(&self, request: &TurnRequest) -> Option<Box<TurnPlan>> {
         let tail = self.cache.take(&request.identity.owner, &request.session)?;
         self.planner.plan(request, tail, None).ok().flatten()
     }
@@ -189,16 +189,17 @@ impl TurnService {
         &self,
         store: &ChatStore,
         request: &TurnRequest,
-        cached: Option<TurnPlan>,
+        cached: Option<Box<TurnPlan>>,
         again: Option<&IdempotencyRecord>,
-    ) -> Result<Option<TurnPlan>, ChatError> {
+    ) -> Result<Option<Box<TurnPlan>>, ChatError> {
         let cached = cached.or_else(|| self.plan_from_cache(request));
         if let (Some(plan), None) = (cached, again) {
             return Ok(Some(plan));
         }
         let limit = self.planner.tail_limit(request, again);
-        let tail: SessionTail =
-            store.sessions().with_tail(&request.identity.owner, &request.session, limit).await?;
+        let sessions = store.sessions();
+        let tail = sessions.with_tail(&request.identity.owner, &request.session, limit);
+        let tail: SessionTail = Box::pin(tail).await?;
         self.planner.plan(request, tail, again)
     }
 

@@ -1,8 +1,8 @@
 //! The task of a turn: it alone moves the turn from acceptance to its end, and ends it in one place.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use common::shutdown::Shutdown;
+use common::shutdown::{Shutdown, WorkGuard};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -131,17 +131,23 @@ impl TurnRunner {
         self.registry.add(&task.turn);
     }
 
-    pub(super) async fn run(&self, task: TurnTask, generation: Generation) {
+    /// Runs it to its end; `_work` is held until then.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        task: TurnTask,
+        generation: Generation,
+        _work: WorkGuard,
+    ) {
         let TurnTask { turn, session, prompt, on_disconnect, request_id, permit } = task;
         let mut answer = AnswerBuilder::default();
-        let stop = async {
+        let stop = pin!(async {
             tokio::select! {
                 biased;
                 reason = turn.stopped() => Outcome::Stopped(reason),
                 () = self.shutdown.stopping() => Outcome::Interrupted,
                 () = self.abandoned(&turn, on_disconnect) => Outcome::Stopped(StopReason::Cancelled),
             }
-        };
+        });
         let shared: Arc<dyn Prompt> = Arc::clone(&prompt) as _;
         let outcome =
             generation::run(generation, shared, stop, &mut answer, &mut LogSink(turn.log())).await;

@@ -149,8 +149,7 @@ struct Conversation;
 
 impl Prompt for Conversation {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
-        let message =
-            PromptMessage { role: "user".into(), content: "Hi".to_owned(), extra: None };
+        let message = PromptMessage { role: "user".into(), content: "Hi".to_owned(), extra: None };
         let kept = (window / 2048) as usize;
         ChatRequest {
             model: model.to_owned(),

@@ -136,8 +136,7 @@ pub struct Say(pub &'static str);
 
 impl Prompt for Say {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
-        let said =
-            PromptMessage { role: "user".into(), content: self.0.to_owned(), extra: None };
+        let said = PromptMessage { role: "user".into(), content: self.0.to_owned(), extra: None };
         ChatRequest {
             model: model.to_owned(),
             messages: vec![said].into(),

@@ -1,6 +1,7 @@
 //! Stateless completions: one answer for a client that keeps its own history; only its usage is stored.
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -236,13 +237,13 @@ impl CompletionTask {
     async fn generate(&self, generation: Generation) {
         let mut answer = AnswerBuilder::default();
         let shutdown = &self.shutdown;
-        let stop = async {
+        let stop = pin!(async {
             tokio::select! {
                 biased;
                 () = self.chunks.closed() => Outcome::Abandoned,
                 () = shutdown.stopping() => Outcome::Interrupted,
             }
-        };
+        });
         let prompt: Arc<dyn Prompt> = Arc::clone(&self.prompt) as _;
         let mut sink = ChannelSink { chunks: &self.chunks, shutdown };
         let outcome = run(generation, prompt, stop, &mut answer, &mut sink).await;
