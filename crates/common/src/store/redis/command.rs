@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::script::{
     CommandName::{self, *},
-    FEW, Few, Look, Place, Step,
+    FEW, Few, Look, Place, ScriptStep,
 };
 use crate::store::{
     Bucket, Check, Op, StoreError, Txn,
@@ -111,11 +111,11 @@ impl<'a> RedisCommand<'a> {
 /// A transaction as Redis takes it: what the script of its shape does, and what that is given.
 #[derive(Default)]
 pub(super) struct ScriptCall<'a> {
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<ScriptStep>,
     keys: Vec<&'a str>,
     /// Of each of these keys: most of a key is the same in all, so that comparing hashes is faster.
     hashes: Vec<u64>,
-    /// Of [`Step::DeleteMany`], which takes them from the end.
+    /// Of [`ScriptStep::DeleteMany`], which takes them from the end.
     last_keys: Vec<&'a str>,
     pub(super) args: Vec<Arg<'a>>,
     /// Numbers that were looked at and not changed since: their key, and their fields.
@@ -129,7 +129,7 @@ impl<'a> ScriptCall<'a> {
         if let Some(bucket) = bucket {
             call.key(&bucket.key);
             call.args.extend([number(bucket.quota.burst()), number(bucket.quota.step())]);
-            call.steps.push(Step::Admit);
+            call.steps.push(ScriptStep::Admit);
         }
         let first = txn.ops.first();
         for check in &txn.checks {
@@ -199,7 +199,7 @@ impl<'a> ScriptCall<'a> {
             Check::LengthIs(_, length) => (Look::LengthIs, smallvec![number(length)]),
             Check::Before(_, time) => (Look::Before, smallvec![number(time)]),
         };
-        self.steps.push(Step::Look { look, key, args: args.len() });
+        self.steps.push(ScriptStep::Look { look, key, args: args.len() });
         self.args.extend(args);
     }
 
@@ -207,13 +207,13 @@ impl<'a> ScriptCall<'a> {
     fn guard(&mut self, guard: Precondition<'a>) {
         let step = match guard {
             Precondition::KeyType(key, kind) => {
-                Step::Look { look: Look::IsOf(kind), key: Place::Key(self.key(key)), args: 0 }
+                ScriptStep::Look { look: Look::IsOf(kind), key: Place::Key(self.key(key)), args: 0 }
             }
             Precondition::Numbers(key, fields) => {
                 let (key, count) = (self.key(key), fields.len());
                 self.args.extend(fields.iter().copied().map(text));
                 self.numbers.push((key, fields.into_iter().map(str::as_bytes).collect()));
-                Step::Numbers { key, fields: count }
+                ScriptStep::Numbers { key, fields: count }
             }
         };
         self.steps.push(step);
@@ -225,7 +225,7 @@ impl<'a> ScriptCall<'a> {
             self.args.push(number(more_keys.len() + 1));
             self.last_keys.push(key);
             self.last_keys.extend(more_keys);
-            self.steps.push(Step::DeleteMany);
+            self.steps.push(ScriptStep::DeleteMany);
             return;
         }
         let key = self.key(key);
@@ -241,7 +241,7 @@ impl<'a> ScriptCall<'a> {
             self.args.push(number(args.len()));
         }
         self.args.extend(args);
-        self.steps.push(Step::Run { name, key, more_keys: positions, args: count });
+        self.steps.push(ScriptStep::Run { name, key, more_keys: positions, args: count });
     }
 
     /// Adds to fields: to what the guard has read of them, where it has.
@@ -261,13 +261,13 @@ impl<'a> ScriptCall<'a> {
                 for (field, at) in fields.iter_mut().zip(added) {
                     *field = short(at + 1);
                 }
-                self.steps.push(Step::Add { key, fields });
+                self.steps.push(ScriptStep::Add { key, fields });
             }
             _ => {
                 for pair in args.chunks_exact(2) {
                     self.args.extend_from_slice(pair);
                     let (more_keys, args) = (Few::default(), Some(2));
-                    self.steps.push(Step::Run { name: Hincrby, key, more_keys, args });
+                    self.steps.push(ScriptStep::Run { name: Hincrby, key, more_keys, args });
                 }
             }
         }

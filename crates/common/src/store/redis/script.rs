@@ -42,7 +42,7 @@ local function sum(held,by) return string.format('%.0f',(held or 0)+by) end
 
 /// One step of a script.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Step {
+pub(super) enum ScriptStep {
     /// Counts the request against the bucket of the first key.
     Admit,
     /// A check or guard, with the next so many arguments.
@@ -164,7 +164,7 @@ impl StoredScript {
 }
 
 /// The scripts of the transactions seen so far.
-pub(super) struct Scripts(Cache<Vec<Step>, Arc<StoredScript>>);
+pub(super) struct Scripts(Cache<Vec<ScriptStep>, Arc<StoredScript>>);
 
 impl Default for Scripts {
     fn default() -> Self {
@@ -173,7 +173,7 @@ impl Default for Scripts {
 }
 
 impl Scripts {
-    pub(super) fn of(&self, steps: &[Step]) -> Arc<StoredScript> {
+    pub(super) fn of(&self, steps: &[ScriptStep]) -> Arc<StoredScript> {
         self.0.get(steps).unwrap_or_else(|| {
             let script = StoredScript::new(source(steps));
             self.0.insert(steps.to_vec(), Arc::clone(&script));
@@ -183,13 +183,13 @@ impl Scripts {
 }
 
 /// The script: answers -1 if everything was done, else the position (from 0) of the first check that did not hold.
-fn source(steps: &[Step]) -> String {
-    let admits = steps.first() == Some(&Step::Admit);
+fn source(steps: &[ScriptStep]) -> String {
+    let admits = steps.first() == Some(&ScriptStep::Admit);
     let mut lua = Lua { text: String::new(), args: 0, is_moved: false };
     lua.text.push_str("local c,K,A,d,e=redis.call,KEYS,ARGV,0,#KEYS\n");
-    let counts = |step: &Step| match step {
-        Step::Look { look, .. } => *look == Look::FieldAtMost,
-        step => matches!(step, Step::Numbers { .. }),
+    let counts = |step: &ScriptStep| match step {
+        ScriptStep::Look { look, .. } => *look == Look::FieldAtMost,
+        step => matches!(step, ScriptStep::Numbers { .. }),
     };
     if steps.iter().any(counts) {
         lua.text.push_str(NUMBERS);
@@ -197,11 +197,11 @@ fn source(steps: &[Step]) -> String {
     let mut checks = 0;
     for step in steps {
         match step {
-            Step::Admit => {
+            ScriptStep::Admit => {
                 lua.text.push_str(ADMIT);
                 lua.args = 2;
             }
-            Step::Look { look, key, args } => {
+            ScriptStep::Look { look, key, args } => {
                 let template = look.lua();
                 let refuse = match admits {
                     true => format!("said[5]={checks} return said"),
@@ -210,12 +210,12 @@ fn source(steps: &[Step]) -> String {
                 checks += usize::from(template.contains("$r"));
                 lua.look(template, *key, *args, &refuse);
             }
-            Step::Numbers { key, fields } => lua.numbers(*key, *fields),
-            Step::Add { key, fields } => lua.add(*key, fields),
-            Step::Run { name, key, more_keys, args } => {
+            ScriptStep::Numbers { key, fields } => lua.numbers(*key, *fields),
+            ScriptStep::Add { key, fields } => lua.add(*key, fields),
+            ScriptStep::Run { name, key, more_keys, args } => {
                 lua.run(*name, [*key].into_iter().chain(positions(more_keys)), *args);
             }
-            Step::DeleteMany => {
+            ScriptStep::DeleteMany => {
                 let count = lua.arg();
                 let _ = write!(lua.text, "c('DEL',unpack(K,e-{count}+1,e)) e=e-{count}");
             }
@@ -329,21 +329,21 @@ impl Lua {
 mod tests {
     use super::*;
 
-    fn run(name: CommandName, key: usize, args: Option<usize>) -> Step {
-        Step::Run { name, key, more_keys: Few::default(), args }
+    fn run(name: CommandName, key: usize, args: Option<usize>) -> ScriptStep {
+        ScriptStep::Run { name, key, more_keys: Few::default(), args }
     }
 
     #[test]
     fn a_shape_is_one_script_that_is_given_keys_and_values() {
         let steps = [
-            Step::Look { look: Look::Equals, key: Place::Key(1), args: 1 },
-            Step::Look { look: Look::IsOf(KeyType::List), key: Place::Key(2), args: 0 },
-            Step::Look { look: Look::Absent, key: Place::Argument, args: 0 },
-            Step::Numbers { key: 3, fields: 2 },
+            ScriptStep::Look { look: Look::Equals, key: Place::Key(1), args: 1 },
+            ScriptStep::Look { look: Look::IsOf(KeyType::List), key: Place::Key(2), args: 0 },
+            ScriptStep::Look { look: Look::Absent, key: Place::Argument, args: 0 },
+            ScriptStep::Numbers { key: 3, fields: 2 },
             run(CommandName::Rpush, 2, None),
             run(CommandName::SetFor, 1, Some(2)),
-            Step::Add { key: 3, fields: [2, 0, 0, 0] },
-            Step::DeleteMany,
+            ScriptStep::Add { key: 3, fields: [2, 0, 0, 0] },
+            ScriptStep::DeleteMany,
         ];
         assert_eq!(
             source(&steps),
