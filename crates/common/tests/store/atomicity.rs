@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::store::{Bucket, Check, Committed, Op, Quota, Read, Store, Txn};
 
-use crate::{bytes, done, field, fields, items, key, on_every_backend, push, txn, value};
+use crate::{bytes, done, field, fields, items, key, on_every_backend, push, set, txn, value};
 
 on_every_backend!(
     two_hundred_guarded_increments_all_count_once,
@@ -13,6 +13,7 @@ on_every_backend!(
     a_reader_never_sees_half_a_transaction,
     relaxed_and_durable_writes_keep_their_order,
     what_another_family_says_decides_too,
+    a_transaction_of_many_operations_is_done_in_their_order,
 );
 
 async fn together<F>(tasks: impl IntoIterator<Item = F>) -> Vec<F::Output>
@@ -136,4 +137,43 @@ async fn what_another_family_says_decides_too(store: &Store) {
     assert!(admission.allowed);
     assert_eq!(committed, Some(Committed::Refused(0)));
     assert_eq!(items(store, "l").await, ["x"]);
+}
+
+/// More operations of each kind than a short transaction has, with others behind them.
+async fn a_transaction_of_many_operations_is_done_in_their_order(store: &Store) {
+    for round in 1..=3_i64 {
+        let add = |name: String, by| Op::FieldAdd(key("h"), name, by);
+        let mut ops = vec![push("first", "x")];
+        ops.extend((0..40).map(|n| set(&format!("old-{n}"), "x")));
+        ops.extend((0..50).map(|n| push("l", &n.to_string())));
+        ops.extend((0..9).map(|n| add(format!("n-{n}"), 1_000_000_000_000 + n)));
+        ops.extend([add("twice".into(), 1), add("twice".into(), 2), set("between", "x")]);
+        ops.extend((0..30).map(|n| Op::Delete(key(&format!("old-{n}")))));
+        ops.extend([add("n-0".into(), -5), field("h", "text", "behind")]);
+        ops.extend((30..40).map(|n| Op::Delete(key(&format!("old-{n}")))));
+        ops.extend([add("twice".into(), 4), push("l", "end")]);
+        let bucket = Bucket {
+            key: key("rate"),
+            quota: Quota { burst: 10, period: Duration::from_secs(3600) },
+        };
+        let txn = txn(ops).check(Check::FieldAtMost(key("h"), "n-1".into(), i64::MAX));
+        let committed = match round {
+            2 => store.admit_and_commit(&bucket, txn).await.unwrap().1,
+            _ => Some(store.commit(txn).await.unwrap()),
+        };
+        assert_eq!(committed, Some(Committed::Applied));
+        for n in 0..40 {
+            assert_eq!(value(store, &format!("old-{n}")).await, None);
+        }
+        let list = items(store, "l").await;
+        assert_eq!(list.len() as i64, 51 * round);
+        assert_eq!(list[list.len() - 2..], ["49", "end"]);
+        let mut expected: Vec<(String, String)> = (1..9)
+            .map(|n| (format!("n-{n}"), (round * (1_000_000_000_000 + n)).to_string()))
+            .collect();
+        expected.insert(0, ("n-0".into(), (round * (1_000_000_000_000 - 5)).to_string()));
+        expected
+            .extend([("text".into(), "behind".into()), ("twice".into(), (7 * round).to_string())]);
+        assert_eq!(fields(store, "h").await, expected);
+    }
 }
