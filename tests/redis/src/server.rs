@@ -60,7 +60,12 @@ impl RedisServer {
         let dir = tempfile::tempdir().expect("a folder");
         fill(dir.path());
         let tls_port = crate::tls_port(port).to_string();
-        let args: Vec<_> = args.iter().map(|arg| arg.replace("{tls-port}", &tls_port)).collect();
+        // Word by word: before 7.0 an argument of several words is one value.
+        let words = args.iter().flat_map(|arg| match *arg {
+            "" => vec![""],
+            arg => arg.split(' ').collect(),
+        });
+        let args: Vec<_> = words.map(|arg| arg.replace("{tls-port}", &tls_port)).collect();
         let server =
             Self { child: Mutex::new(spawn(port, &dir, &args)), port, dir, args: Mutex::new(args) };
         server.answers().then_some(server)

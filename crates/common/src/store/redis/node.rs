@@ -146,9 +146,11 @@ impl Node {
         match echoed {
             Some(Value::BulkString(echoed)) if echoed == word.as_bytes() => values,
             // A server that does not take the word says so to everybody; what is wrong is in the answers.
-            // One that cannot save refuses PING as it refuses writes, and answers reads.
+            // One that cannot save refuses PING as it refuses writes, and answers reads; a Sentinel before 7.0 takes no word.
             Some(Value::ServerError(error))
-                if values.is_err() || matches!(error.code(), "MISCONF" | "LOADING") =>
+                if values.is_err()
+                    || matches!(error.code(), "MISCONF" | "LOADING")
+                    || error.details().is_some_and(|why| why.contains("number of arguments")) =>
             {
                 values
             }
