@@ -31,6 +31,9 @@ use crate::{
     },
 };
 
+/// Which of a finish's checks says that it is in time, where it must be.
+const UNTIL_CHECK: usize = 1;
+
 #[derive(Clone, Debug)]
 pub struct Finish {
     pub session_id: SessionId,
@@ -73,6 +76,9 @@ impl TurnStore<'_> {
                 Committed::Applied => return Ok(Finished::Yes(is_first.then(|| Box::new(after)))),
                 // Somebody took us for dead and settled the reservation.
                 Committed::Refused(check) if Some(check) == settled => settles = false,
+                Committed::Refused(UNTIL_CHECK) if finish.until.is_some() => {
+                    return Err(StoreError::Unavailable("it came too late".into()));
+                }
                 Committed::Refused(_) => {
                     is_first = false;
                     session = match self.after_refusal(owner, finish).await? {

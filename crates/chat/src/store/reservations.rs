@@ -125,7 +125,7 @@ impl ReservationStore<'_> {
         reservation: &Reservation,
         usage: Usage,
     ) -> Result<(), StoreError> {
-        self.close(&Keys::of(owner), reservation, Some(usage)).await
+        self.close(Txn::relaxed(), &Keys::of(owner), reservation, Some(usage)).await
     }
 
     /// Settles the reservations of processes that died, with what is known of them; returns how many. Safe to repeat.
@@ -153,22 +153,29 @@ impl ReservationStore<'_> {
             let usage = Usage { prompt_tokens: prompt, completion_tokens: 0 };
             let reservation =
                 Reservation { id: id.to_owned(), day: day.to_owned(), tokens, prompt };
-            self.close(keys, &reservation, Some(usage)).await?;
+            let mut txn = Txn::relaxed();
+            if self.context.store.is_shared() {
+                // Its process may have been slow, and have renewed it since.
+                txn.checks.push(Check::Absent(keys.lease(id)));
+            }
+            self.close(txn, keys, &reservation, Some(usage)).await?;
             dead += 1;
         }
         Ok(dead)
     }
 
+    /// Settles a reservation where the checks of the transaction hold.
     async fn close(
         &self,
+        mut txn: Txn,
         keys: &Keys,
         reservation: &Reservation,
         usage: Option<Usage>,
     ) -> Result<(), StoreError> {
-        let mut txn = Txn::relaxed();
-        reservation.settle(keys, usage, &mut txn)?;
+        let settled = reservation.settle(keys, usage, &mut txn)?;
         match self.context.store.commit(txn).await? {
             Committed::Applied => Ok(()),
+            Committed::Refused(check) if check != settled => Ok(()),
             // It was settled by a try whose answer was lost, or there is nothing to settle.
             Committed::Refused(_) => {
                 self.context.store.apply(reservation.leave(keys).to_vec()).await.map(drop)
@@ -186,7 +193,7 @@ impl ReservationStore<'_> {
         reservation: &Reservation,
     ) -> Result<(), StoreError> {
         let keys = Keys::of(owner);
-        self.close(&keys, reservation, None).await?;
+        self.close(Txn::relaxed(), &keys, reservation, None).await?;
         let bar = Txn::relaxed().check(reservation.is_absent(&keys)).op(Op::Set {
             key: keys.lease(&reservation.id),
             value: WITHDRAWN,

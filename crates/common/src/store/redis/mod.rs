@@ -294,8 +294,12 @@ impl Redis {
             None => Request::One(step),
             Some(byte) => Request::Replicated(Step { step, byte }),
         };
-        let by_hash = call("EVALSHA", stored.hash());
-        let answer = self.topology.route(slot, request(&by_hash), end).await;
+        let sent = match durability {
+            Durability::Local => call("EVALSHA", stored.hash()),
+            // A refusal of the hash would be heard only when the replicas have answered.
+            Durability::Replicated => call("EVAL", &stored.source),
+        };
+        let answer = self.topology.route(slot, request(&sent), end).await;
         let answer = match answer {
             Err(Failure::NoScript) => {
                 let whole = call("EVAL", &stored.source);

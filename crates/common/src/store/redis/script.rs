@@ -1,11 +1,11 @@
 //! Transactions as Lua scripts.
 //!
 //! Each shape of a transaction (which checks, guards and commands, on which of its keys) is a script of its own, which has nothing
-//! left to decide, and is given the keys and values. Shapes are as many as the code has kinds of transactions, whatever is stored:
-//! where a number of items varies, the script is given it.
+//! left to decide, and is given the keys and values. How many there are depends on the code and hardly on what is
+//! stored: where a number of items varies, the script is given it.
 //!
 //! A script is not rolled back when a command fails halfway. So nothing that can fail for the state it finds may come after the first
-//! write: the guards look at types and numbers first. There is no `#!lua` line on purpose: without it Redis refuses for want of
+//! write of a transaction (the rate limit's stands before it): the guards look at types and numbers first. There is no `#!lua` line on purpose: without it Redis refuses for want of
 //! memory, for a full disk or as a replica only at the first write, so that a transaction which frees memory passes, and after the
 //! first write it refuses no more.
 
