@@ -22,6 +22,7 @@ need redis-server redis-server
 # Certificates for a Redis that speaks TLS.
 need openssl openssl
 need haproxy haproxy
+need nginx-light nginx /usr/sbin/nginx
 # Instances whose clocks are wrong.
 need faketime faketime
 # The official OpenAI SDKs are clients of some end-to-end tests.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tests::{
-    Answer, Backend, Client, Haproxy, PATIENCE, Process, TestApp, eventually, free_port, raw,
+    Answer, Backend, Client, LoadBalancer, PATIENCE, Process, TestApp, eventually, free_port, raw,
     text_of,
 };
 use tokio::task::JoinSet;
@@ -117,7 +117,7 @@ async fn stream_on(client: Client, session: String, over: Arc<AtomicBool>, done:
 }
 
 /// Two instances behind the proxy.
-async fn proxied() -> (TestApp, [Instance; 2], Haproxy) {
+async fn two_instances() -> (TestApp, [Instance; 2]) {
     let app = TestApp::builder(Backend::Redis)
         .set("llm.ollama.max_concurrency", 64)
         .set("server.trusted_proxies", "127.0.0.1/32")
@@ -125,7 +125,12 @@ async fn proxied() -> (TestApp, [Instance; 2], Haproxy) {
         .start()
         .await;
     let instances = [Instance::start(&app).await, Instance::start(&app).await];
-    let haproxy = Haproxy::start([instances[0].address, instances[1].address]).await;
+    (app, instances)
+}
+
+async fn proxied() -> (TestApp, [Instance; 2], LoadBalancer) {
+    let (app, instances) = two_instances().await;
+    let haproxy = LoadBalancer::haproxy([instances[0].address, instances[1].address]).await;
     (app, instances, haproxy)
 }
 
@@ -166,15 +171,26 @@ async fn a_turn_that_fails_behind_the_proxy_is_sent_again_and_stands_once() {
 #[tokio::test]
 async fn a_killed_instance_behind_the_proxy_costs_no_answer() {
     let (app, instances, haproxy) = proxied().await;
+    costs_no_answer(&app, &instances, &haproxy).await;
+}
+
+#[tokio::test]
+async fn a_killed_instance_behind_nginx_costs_no_answer() {
+    let (app, instances) = two_instances().await;
+    let nginx = LoadBalancer::nginx([instances[0].address, instances[1].address]).await;
+    costs_no_answer(&app, &instances, &nginx).await;
+}
+
+async fn costs_no_answer(app: &TestApp, instances: &[Instance; 2], proxy: &LoadBalancer) {
     let gate = tests::Gate::new();
     app.model.next(Answer::gated(["one ", "two"], &gate));
-    let alice = app.login("alice").await.at(haproxy.address());
+    let alice = app.login("alice").await.at(proxy.address());
     let asked = alice.clone();
     let reply = tokio::spawn(async move { asked.send("work", "count").await });
     app.model.wait_chats(1).await;
     gate.release(1);
     let mut killed = 0;
-    for instance in &instances {
+    for instance in instances {
         let admin = instance.process.address("chat", true).await;
         let measured = alice.at(admin).get("/metrics").await.text();
         if measured.contains("chat_turns_running 1") {

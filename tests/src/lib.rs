@@ -38,7 +38,7 @@ mod collector;
 mod completions;
 mod events;
 mod forge;
-mod haproxy;
+mod load_balancer;
 mod message_stream;
 pub mod models;
 mod process;
@@ -57,7 +57,7 @@ pub use self::{
     completions::{Completion, Line, completion_of, text_of_chunks},
     events::{Event, EventStream, read_frames, text_of, thinking_of},
     forge::{Forge, signing_key},
-    haproxy::Haproxy,
+    load_balancer::LoadBalancer,
     message_stream::{MessageStream, anthropic_error, message_of, text_of_events},
     models::{Answer, ChatRequest, FakeModel, Gate, fixture},
     process::{Process, free_port, with_wrong_clock},
