@@ -100,8 +100,9 @@ function leave(reason) {
 function goTo(session) {
   const hash = session ? `#/${session}` : '#/';
   showSidebar(false);
-  if (location.hash === hash) route();
-  else location.hash = hash;
+  // At once: what is typed meanwhile would be lost with the chat before.
+  if (location.hash !== hash) history.pushState(null, '', hash);
+  route();
 }
 
 function route() {
