@@ -204,8 +204,12 @@ async fn bad_sessions_are_refused_with_pointers(on: Backend) {
 async fn a_deleted_session_leaves_none_of_its_text() {
     let app = TestApp::start(Backend::Redis).await;
     let alice = app.login("alice").await;
-    alice.say("work", "word-one").await;
-    alice.say("work", "word-two").await;
+    // More than is looked at in one step, and an answer larger than others wait behind.
+    for _ in 0..20 {
+        alice.say("work", "word-one").await;
+    }
+    app.model.next(Answer::tokens(["word-two".to_owned(), "x".repeat(100_000)]).done("stop"));
+    alice.say("work", "go").await;
     // Its text stands in its events alone: the good answer before it stays.
     app.model.next(Answer::partial(["word-three", " and"]).error("no"));
     alice.post_empty("/chat/sessions/work/regenerate").await.problem(502, "llm_failed");

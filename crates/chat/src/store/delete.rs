@@ -13,7 +13,8 @@ use crate::{
         codec::decode,
         contended,
         keys::Keys,
-        message_sizes,
+        message_sizes::{self, decode_sizes},
+        messages::BULK_SIZE,
         sessions::{SessionStore, StoredSession},
         turns::{forget, replayable_since},
     },
@@ -38,10 +39,14 @@ impl SessionStore<'_> {
     pub async fn delete(&self, owner: &Owner, id: &SessionId) -> Result<Deleted, StoreError> {
         let keys = Keys::of(owner);
         for _ in 0..ATTEMPTS {
-            let read = Read::Value(keys.session(id));
-            let Some(stored) = self.context.store.read(vec![read]).await?.value(0) else {
+            let last = Read::Items { key: keys.message_sizes(id), start: -1, stop: -1 };
+            let reads = vec![Read::Value(keys.session(id)), last];
+            let mut found = self.context.store.read(reads).await?;
+            let Some(stored) = found.value(0) else {
                 return Ok(Deleted::NotFound);
             };
+            let sizes = decode_sizes(&found.items(1));
+            let is_large = sizes.is_none_or(|all| all.iter().any(|last| last.record > BULK_SIZE));
             let mut txn = Txn::durable()
                 .check(Check::Equals(keys.session(id), stored.clone()))
                 .op(Op::Delete(keys.session(id)))
@@ -53,7 +58,7 @@ impl SessionStore<'_> {
             if let Some(session) = &session {
                 let incarnation = &session.incarnation;
                 txn.ops.push(Op::Delete(keys.incarnation(incarnation)));
-                txn.ops.extend(self.forget_events(owner, id, incarnation).await?);
+                txn.ops.extend(self.forget_events(owner, id, incarnation, is_large).await?);
             }
             // Its lease and reservation stay: its task, or whoever finds the lease lapsed, settles what it used.
             let open = session.and_then(|session| session.open);
@@ -67,12 +72,13 @@ impl SessionStore<'_> {
         Err(contended())
     }
 
-    /// What deletes the events of a session's ended turns, which contain its text for some minutes.
+    /// What deletes the events of a session's ended turns, which contain its text for some minutes. `is_large`: its last message.
     async fn forget_events(
         &self,
         owner: &Owner,
         id: &SessionId,
         incarnation: &str,
+        is_large: bool,
     ) -> Result<Vec<Op>, StoreError> {
         let keys = Keys::of(owner);
         let unanswered = keys.unanswered(incarnation);
@@ -81,7 +87,9 @@ impl SessionStore<'_> {
             Read::Length(keys.messages(id)),
             Read::Items { key: keys.messages(id), start: -1, stop: -1 },
         ];
-        let mut found = self.context.store.read(reads).await?;
+        let store = &self.context.store;
+        let mut found =
+            if is_large { store.read_bulk(reads).await? } else { store.read(reads).await? };
         let noted = found.members(0);
         let ids = noted.into_iter().filter_map(|(id, _)| MessageId::parse(&id));
         let mut ops: Vec<Op> = ids.flat_map(|id| forget(&keys, &id)).collect();

@@ -92,7 +92,7 @@ impl TurnStore<'_> {
     }
 
     /// Ends a turn as interrupted whose finish timed out for good: instead of it, or after it, where the store applied it after
-    /// all. Does nothing for a turn that was closed otherwise, or is no longer the last of its session. Safe to repeat.
+    /// all. Does nothing for a turn that was closed otherwise. Safe to repeat.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: to be repeated.

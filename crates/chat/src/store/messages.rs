@@ -23,7 +23,7 @@ use crate::{
 const SIZES: u64 = 1000;
 
 /// From this size on, a read has a connection of its own: what waits behind it on the shared one would wait too long.
-const BULK_SIZE: usize = 64 * 1024;
+pub(super) const BULK_SIZE: usize = 64 * 1024;
 
 /// How much of a session's history is read for a prompt: until one of the two is reached.
 #[derive(Clone, Copy, Debug)]
