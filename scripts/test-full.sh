@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What scripts/test.sh checks, and the tests that take long: random requests with many seeds, a soak of turns with killed
-# instances, one of a Redis Cluster, groups of Redis servers, other versions of Redis, mixed load that would show leaks, real agents. An hour and a half on two
-# cores.
+# instances, one of a Redis Cluster, groups of Redis servers, other versions of Redis, mixed load that would show leaks, real
+# agents. An hour and a half on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

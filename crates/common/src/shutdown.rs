@@ -132,6 +132,15 @@ impl Shutdown {
         WorkGuard { _held: self.work.token() }
     }
 
+    /// Spawns a task that a drain waits for. Boxed: a large future would be copied on its way to the runtime.
+    pub fn spawn_work(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let (work, task) = (self.work(), Box::pin(task));
+        self.spawn(async move {
+            task.await;
+            drop(work);
+        });
+    }
+
     pub async fn work_finished(&self) {
         self.work.close();
         self.work.wait().await;

@@ -26,7 +26,7 @@ const BUFFERED_LINES: usize = 8192;
 /// Bytes of lines that are written at once.
 const WRITE_SIZE: usize = 64 * 1024;
 
-/// How long lines gather before they are written: waking the thread for each would cost more than writing it.
+/// The time for which lines gather before they are written: waking the thread for each would cost more than writing it.
 const GATHERED: Duration = Duration::from_millis(5);
 
 /// Starts logging for the whole process, panics included. Fails where logging has been started before. What is buffered
@@ -46,7 +46,7 @@ pub fn init(settings: &Telemetry) -> anyhow::Result<WorkerGuard> {
     Ok(guard)
 }
 
-/// Where the thread of the log writes: it takes what waits, flushes it, and begins again after a pause.
+/// The writer of the thread of the log, which takes what waits, flushes it, and begins again after a pause.
 struct Gathered<W: Write>(io::BufWriter<W>);
 
 impl<W: Write> Write for Gathered<W> {

@@ -171,8 +171,7 @@ fn as_prompt(input: &EmbeddingInput) -> ChatRequest {
     let EmbeddingInput::Texts(texts) = input else {
         return ChatRequest::default();
     };
-    let message =
-        |text: &String| PromptMessage { role: "user".into(), content: text.clone(), extra: None };
+    let message = |text: &String| PromptMessage::text("user", text);
     ChatRequest { messages: texts.iter().map(message).collect(), ..ChatRequest::default() }
 }
 

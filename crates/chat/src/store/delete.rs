@@ -72,7 +72,7 @@ impl SessionStore<'_> {
         Err(contended())
     }
 
-    /// What deletes the events of a session's ended turns, which contain its text for some minutes. `is_large`: its last message.
+    /// The operations that delete the events of a session's ended turns, which contain its text for some minutes. `is_large`: its last message.
     async fn forget_events(
         &self,
         owner: &Owner,

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What begins the name of an entry's field, beside the counters of its day.
+/// The beginning of the name of an entry's field, beside the counters of its day.
 const ENTRY: &str = "r:";
 
 /// Fewest tokens to which a quota limits an answer: where less is left, nothing is begun.

@@ -183,9 +183,7 @@ impl Committer {
         let events = task.turn().log().subscribe(0);
         self.runner.register(&task);
         let runner = Arc::clone(&self.runner);
-        let work = self.shutdown.work();
-        self.shutdown.spawn(Box::pin(span.run(runner.run(task, generation, work))));
-
+        self.shutdown.spawn_work(span.run(runner.run(task, generation)));
         StartedTurn { id, identity: request.identity.clone(), events }
     }
 }

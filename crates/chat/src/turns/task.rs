@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use common::shutdown::{Shutdown, WorkGuard};
+use common::shutdown::Shutdown;
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -131,13 +131,7 @@ impl TurnRunner {
         self.registry.add(&task.turn);
     }
 
-    /// Runs it to its end; `_work` is held until then.
-    pub(super) async fn run(
-        self: Arc<Self>,
-        task: TurnTask,
-        generation: Generation,
-        _work: WorkGuard,
-    ) {
+    pub(super) async fn run(self: Arc<Self>, task: TurnTask, generation: Generation) {
         let TurnTask { turn, session, prompt, on_disconnect, request_id, permit } = task;
         let mut answer = AnswerBuilder::default();
         let stop = pin!(async {

@@ -67,7 +67,8 @@ impl CompletionService {
         let (sender, parts) = mpsc::channel(PARTS);
         let shutdown = self.shutdown.clone();
         let task = EmbeddingTask { request, estimate, held, parts: sender, shutdown };
-        self.spawn(run.span(), task.run(run, deadline));
+        // Detached: usage is settled also where the client has left.
+        self.shutdown.spawn_work(run.span().run(task.run(run, deadline)));
         Ok(Embedding { parts })
     }
 }

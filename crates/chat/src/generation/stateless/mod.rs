@@ -9,7 +9,6 @@ use std::{
 use common::{
     errors::Code,
     identity::{Authenticator, Identity},
-    otel::Span,
     shutdown::Shutdown,
 };
 use serde_json::{Map, Value};
@@ -167,21 +166,13 @@ impl CompletionService {
             shutdown: self.shutdown.clone(),
             _memory: memory,
         };
-        self.spawn(generation.span(&*task.prompt), async move {
+        // Detached: usage is settled also where the client has left.
+        self.shutdown.spawn_work(generation.span(&*task.prompt).run(async move {
             metrics::gauge!("chat_completions_running").increment(1.0);
             task.run(generation, deadline).await;
             metrics::gauge!("chat_completions_running").decrement(1.0);
-        });
-        Ok(Completion { model, prompt_estimate: estimate, chunks })
-    }
-
-    /// Runs detached: usage is settled also where the client has left.
-    fn spawn(&self, span: Span, task: impl Future<Output = ()> + Send + 'static) {
-        let (work, task) = (self.shutdown.work(), Box::pin(task));
-        self.shutdown.spawn(span.run(async move {
-            task.await;
-            drop(work);
         }));
+        Ok(Completion { model, prompt_estimate: estimate, chunks })
     }
 }
 

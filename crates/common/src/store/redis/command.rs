@@ -118,8 +118,8 @@ pub(super) struct ScriptCall<'a> {
     /// Of [`ScriptStep::DeleteMany`], which takes them from the end.
     last_keys: Vec<&'a str>,
     pub(super) args: Vec<Arg<'a>>,
-    /// Numbers that were looked at and not changed since: their key, and their fields.
-    numbers: Vec<(usize, Vec<&'a [u8]>)>,
+    /// Numbers that were looked at: their key, and their fields; `None` for one that was changed since.
+    numbers: Vec<(usize, Vec<Option<&'a [u8]>>)>,
 }
 
 impl<'a> ScriptCall<'a> {
@@ -212,7 +212,8 @@ impl<'a> ScriptCall<'a> {
             Precondition::Numbers(key, fields) => {
                 let (key, count) = (self.key(key), fields.len());
                 self.args.extend(fields.iter().copied().map(text));
-                self.numbers.push((key, fields.into_iter().map(str::as_bytes).collect()));
+                let known = fields.into_iter().map(|field| Some(field.as_bytes()));
+                self.numbers.push((key, known.collect()));
                 ScriptStep::Numbers { key, fields: count }
             }
         };
@@ -249,9 +250,8 @@ impl<'a> ScriptCall<'a> {
         let known = self.numbers.iter().position(|(of, _)| *of == key);
         let (_, mut fields) = known.map(|at| self.numbers.swap_remove(at)).unwrap_or_default();
         let added = args.chunks_exact(2).map(|pair| {
-            let at = fields.iter().position(|known| *known == pair[0].as_ref())?;
-            // Added to twice, it is no longer what was read.
-            fields[at] = b"";
+            let at = fields.iter().position(|known| *known == Some(pair[0].as_ref()))?;
+            fields[at] = None;
             Some(at)
         });
         match added.collect::<Option<Vec<_>>>() {

@@ -282,22 +282,18 @@ impl Redis {
             cmd
         };
         let first = keys.first().copied().unwrap_or_default();
-        let (slot, byte) = match durability {
-            Durability::Local => (slot(first), None),
-            // In the family of the keys that are written.
-            Durability::Replicated => {
-                let family = plan::family(first);
-                (slot(first), Some(format!("{family}:{{{}}}:replicated", tag(first))))
-            }
-        };
+        let slot = slot(first);
+        // In the family of the keys that are written.
+        let byte = (durability == Durability::Replicated)
+            .then(|| format!("{}:{{{}}}:replicated", plan::family(first), tag(first)));
         let request = |step| match &byte {
             None => Request::One(step),
             Some(byte) => Request::Replicated(Step { step, byte }),
         };
-        let sent = match durability {
-            Durability::Local => call("EVALSHA", stored.hash()),
+        let sent = match &byte {
+            None => call("EVALSHA", stored.hash()),
             // A refusal of the hash would be heard only when the replicas have answered.
-            Durability::Replicated => call("EVAL", &stored.source),
+            Some(_) => call("EVAL", &stored.source),
         };
         let answer = self.topology.route(slot, request(&sent), end).await;
         let answer = match answer {

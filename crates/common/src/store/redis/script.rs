@@ -140,7 +140,7 @@ impl CommandName {
     }
 }
 
-/// Where a key stands: among the keys (from 1), or as the next argument.
+/// The place of a key: among the keys (from 1), or the next argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     Key(usize),
@@ -258,7 +258,7 @@ impl Lua {
         self.text.push_str(&text);
     }
 
-    /// What was read stays in a variable, for [`Self::add`]; so does where the names of its fields stand.
+    /// Keeps in variables, for [`Self::add`], the numbers read and the place of the names of their fields.
     fn numbers(&mut self, key: usize, fields: usize) {
         let first = self.args + 1;
         let args: Vec<_> = (0..fields).map(|_| self.arg()).collect();
