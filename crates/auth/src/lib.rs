@@ -138,7 +138,7 @@ fn public(
 ) -> Router {
     let router = http::router::build(state, limiter)
         .merge(health::routes(health))
-        .merge(docs::routes(openapi()));
+        .merge(docs::routes(openapi));
     let guarded = settings.auth.listen.ip().is_loopback() || settings.auth.login == LoginMode::Open;
     let hosts = HostPolicy::guarded(settings.server.allowed_hosts.clone(), move || guarded);
     wrap(router, Layers::new("auth", hosts, &settings.server))

@@ -23,7 +23,7 @@ pub mod store;
 pub mod turns;
 pub mod usage;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::{Router, http::Uri, middleware::from_fn};
@@ -111,17 +111,15 @@ pub fn build(
     let state = state(settings, &store, &llm, &authenticator, shutdown);
     let health = health::build(store, authenticator, llm, shutdown.clone());
     let ollama_api = settings.chat.ollama_api;
-    let document = openapi();
-    let large_body_paths = http::inference::large_body_paths(&document);
     let router = http::router::build(&state, ollama_api)
         .merge(auth_proxy)
         .merge(health_routes::routes(health.clone()))
-        .merge(docs::routes(document))
+        .merge(docs::routes(openapi))
         .merge(http::anthropic::probe_routes())
         .merge(page(ollama_api))
         .fallback(async move |uri: Uri| http::not_found::not_found(&uri, ollama_api));
     Service {
-        public: wrap(router, public_layers(settings, &state, large_body_paths)),
+        public: wrap(router, public_layers(settings, &state)),
         admin: wrap(admin::router(health, metrics, shutdown), Layers::admin("chat")),
     }
 }
@@ -180,17 +178,13 @@ fn state(
     })
 }
 
-fn public_layers(
-    settings: &Settings,
-    state: &AppState,
-    large_body_paths: HashSet<String>,
-) -> Layers {
+fn public_layers(settings: &Settings, state: &AppState) -> Layers {
     let hosts = hosts(settings, state.authenticator.clone());
     let mut layers = Layers::new("chat", hosts, &settings.server);
     layers.allowed_origins.clone_from(&settings.chat.allowed_origins);
     layers.load_shedder = Some(state.load_shedder.clone());
     layers.error_shape = Some(http::error_shape(settings.chat.ollama_api));
-    layers.limits.large_body_paths = Arc::new(large_body_paths);
+    layers.limits.has_large_body = http::inference::has_large_body;
     layers.limits.large_body =
         BodyLimit { bytes: settings.server.inference_body_limit, time: LARGE_BODY_TIMEOUT };
     layers

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::{Router, middleware::from_fn_with_state};
+use axum::{
+    Router,
+    middleware::from_fn_with_state,
+    routing::{delete, get, post, put},
+};
 use common::{
     http::complete_openapi,
     identity::identify,
@@ -12,7 +16,6 @@ use utoipa::{
     Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{account, api_keys, login, public, validate};
 use crate::state::AppState;
@@ -20,6 +23,20 @@ use crate::state::AppState;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Auth", description = "Accounts, tokens and API keys."),
+    paths(
+        login::login,
+        login::refresh,
+        login::logout,
+        account::register,
+        account::change_password,
+        account::delete,
+        api_keys::create,
+        api_keys::list,
+        api_keys::revoke,
+        validate::validate,
+        public::jwks,
+        public::settings,
+    ),
     components(schemas(common::errors::Problem, common::errors::Code)),
     modifiers(&BearerToken)
 )]
@@ -37,38 +54,36 @@ impl Modify for BearerToken {
 }
 
 /// Routes that identify their caller and are limited.
-fn account_routes() -> OpenApiRouter<Arc<AppState>> {
-    OpenApiRouter::new()
-        .routes(routes!(login::login))
-        .routes(routes!(login::refresh))
-        .routes(routes!(login::logout))
-        .routes(routes!(account::register))
-        .routes(routes!(account::change_password))
-        .routes(routes!(account::delete))
-        .routes(routes!(api_keys::create, api_keys::list))
-        .routes(routes!(api_keys::revoke))
-        .routes(routes!(validate::validate))
+fn account_routes() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/auth/login", post(login::login))
+        .route("/auth/refresh", post(login::refresh))
+        .route("/auth/logout", post(login::logout))
+        .route("/auth/register", post(account::register))
+        .route("/auth/password", put(account::change_password))
+        .route("/auth/account", delete(account::delete))
+        .route("/auth/keys", get(api_keys::list).post(api_keys::create))
+        .route("/auth/keys/{id}", delete(api_keys::revoke))
+        .route("/auth/validate", get(validate::validate))
 }
 
 /// Routes that need no identity and are not limited.
-fn public_routes() -> OpenApiRouter<Arc<AppState>> {
-    OpenApiRouter::new().routes(routes!(public::jwks)).routes(routes!(public::settings))
+fn public_routes() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/.well-known/jwks.json", get(public::jwks))
+        .route("/auth/settings", get(public::settings))
 }
 
 pub fn document() -> utoipa::openapi::OpenApi {
-    let document = OpenApiRouter::with_openapi(Document::openapi())
-        .merge(account_routes())
-        .merge(public_routes())
-        .into_openapi();
-    complete_openapi(document)
+    complete_openapi(Document::openapi())
 }
 
 /// The rate limit is inside the identity, so that users are counted as such, and around every handler that may refuse an
 /// identity.
 pub fn build(state: &Arc<AppState>, limiter: RateLimiter) -> Router {
-    Router::from(account_routes())
+    account_routes()
         .layer(from_fn_with_state(limiter, limit))
         .layer(from_fn_with_state(state.authenticator.clone(), identify))
-        .merge(Router::from(public_routes()))
+        .merge(public_routes())
         .with_state(Arc::clone(state))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state},
+    routing::{get, post},
 };
 use common::{
     http::operations,
@@ -15,12 +16,11 @@ use utoipa::{
     Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     http::{
-        anthropic, event_schema, export, messages, models, ollama, openai, sessions, usage,
-        v1_models, ws,
+        anthropic, embeddings, event_schema, export, messages, models, ollama, openai, sessions,
+        usage, v1_models, ws,
     },
     state::AppState,
 };
@@ -30,6 +30,37 @@ use crate::{
     info(
         title = "Chat",
         description = "Messages, sessions, streams and models.\n\nEvery call takes a token: `POST /auth/login` on this address with `{\"user_id\": \"alice\"}` (and a `password`, where login is not open) answers with an `access_token`. On this page it goes into *Authorize*.",
+    ),
+    paths(
+        messages::send,
+        messages::regenerate,
+        messages::stream,
+        messages::cancel,
+        sessions::list,
+        sessions::create,
+        sessions::read,
+        sessions::change,
+        sessions::delete,
+        sessions::messages,
+        export::export,
+        models::list,
+        usage::read,
+        ws::connect,
+        openai::chat_completions::complete,
+        openai::responses::create,
+        embeddings::openai::create,
+        v1_models::list,
+        v1_models::read,
+        anthropic::messages::create,
+        anthropic::messages::count_tokens,
+        ollama::generate::chat,
+        ollama::generate::generate,
+        embeddings::ollama::embed,
+        embeddings::ollama::embed_one,
+        ollama::models::tags,
+        ollama::models::loaded,
+        ollama::models::show,
+        ollama::models::version,
     ),
     components(schemas(
         common::errors::Problem,
@@ -60,46 +91,34 @@ impl Modify for BearerToken {
     }
 }
 
-/// All routes that ask for an identity, by how the rate limit counts them. `ollama_api`: whether Ollama's API is served.
-struct Routes {
-    /// Those that start a turn: counted as the turn is accepted, in one step.
-    turns: OpenApiRouter<Arc<AppState>>,
-    /// Counted before their handler runs.
-    others: OpenApiRouter<Arc<AppState>>,
-    /// Counted in a bucket of their own.
-    token_counts: OpenApiRouter<Arc<AppState>>,
+/// Those that start a turn: the rate limit counts them as the turn is accepted, in one step.
+fn turn_routes() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/chat/message", post(messages::send))
+        .route("/chat/sessions/{session_id}/regenerate", post(messages::regenerate))
 }
 
-impl Routes {
-    fn new(ollama_api: bool) -> Self {
-        let turns = OpenApiRouter::new()
-            .routes(routes!(messages::send))
-            .routes(routes!(messages::regenerate));
-        let others = OpenApiRouter::new()
-            .routes(routes!(messages::stream))
-            .routes(routes!(messages::cancel))
-            .routes(routes!(sessions::list, sessions::create))
-            .routes(routes!(sessions::read, sessions::change, sessions::delete))
-            .routes(routes!(sessions::messages))
-            .routes(routes!(export::export))
-            .routes(routes!(models::list))
-            .routes(routes!(usage::read))
-            .routes(routes!(ws::connect))
-            .merge(openai::routes())
-            .merge(v1_models::routes())
-            .merge(anthropic::routes());
-        let others = if ollama_api { others.merge(ollama::routes()) } else { others };
-        Self { turns, others, token_counts: anthropic::count_routes() }
-    }
+/// Those that the rate limit counts before their handler runs. `ollama_api`: whether Ollama's API is served.
+fn other_routes(ollama_api: bool) -> Router<Arc<AppState>> {
+    let session = get(sessions::read).patch(sessions::change).delete(sessions::delete);
+    let routes = Router::new()
+        .route("/chat/messages/{message_id}/stream", get(messages::stream))
+        .route("/chat/messages/{message_id}/cancel", post(messages::cancel))
+        .route("/chat/sessions", get(sessions::list).post(sessions::create))
+        .route("/chat/sessions/{session_id}", session)
+        .route("/chat/sessions/{session_id}/messages", get(sessions::messages))
+        .route("/chat/sessions/{session_id}/export", get(export::export))
+        .route("/chat/models", get(models::list))
+        .route("/chat/usage", get(usage::read))
+        .route("/chat/ws", get(ws::connect))
+        .merge(openai::routes())
+        .merge(v1_models::routes())
+        .merge(anthropic::routes());
+    if ollama_api { routes.merge(ollama::routes()) } else { routes }
 }
 
 pub fn document() -> utoipa::openapi::OpenApi {
-    let Routes { turns, others, token_counts } = Routes::new(true);
-    let mut document = OpenApiRouter::with_openapi(Document::openapi())
-        .merge(turns)
-        .merge(others)
-        .merge(token_counts)
-        .into_openapi();
+    let mut document = Document::openapi();
     for operation in operations(&mut document) {
         let bearer = SecurityRequirement::new(BEARER, Vec::<String>::new());
         operation.security.get_or_insert_with(|| vec![bearer]);
@@ -109,15 +128,12 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 /// Identity comes first, then the rate limit, which counts every request, whatever its handler makes of it.
 pub fn build(state: &Arc<AppState>, ollama_api: bool) -> Router {
-    let Routes { turns, others, token_counts } = Routes::new(ollama_api);
     let limiter = || state.limiter.clone();
-    let turns = Router::from(turns).layer(from_fn_with_state(limiter(), limit_by_handler));
-    let others = Router::from(others).layer(from_fn_with_state(limiter(), limit));
     let count_limiter = state.count_limiter.clone();
-    let token_counts = Router::from(token_counts).layer(from_fn_with_state(count_limiter, limit));
-    turns
-        .merge(others)
-        .merge(token_counts)
+    turn_routes()
+        .layer(from_fn_with_state(limiter(), limit_by_handler))
+        .merge(other_routes(ollama_api).layer(from_fn_with_state(limiter(), limit)))
+        .merge(anthropic::count_routes().layer(from_fn_with_state(count_limiter, limit)))
         .layer(from_fn(anthropic::mark))
         .layer(from_fn_with_state(state.authenticator.clone(), identify))
         .with_state(Arc::clone(state))

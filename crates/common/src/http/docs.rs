@@ -1,6 +1,8 @@
 //! `/openapi.json`, and `/docs` to read and try the API. Nothing is loaded from other hosts, and every address is relative,
 //! so that both work under a path prefix of a proxy.
 
+use std::sync::{Arc, LazyLock};
+
 use axum::{
     Router,
     http::{HeaderValue, header},
@@ -18,13 +20,16 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-pub fn routes<S: Clone + Send + Sync + 'static>(mut openapi: OpenApi) -> Router<S> {
-    openapi.servers = Some(vec![Server::new(".")]);
-    // Only its text is kept: the description is thousands of small values, and always the same.
-    let text = Bytes::from(openapi.to_json().unwrap_or_default());
-    drop(openapi);
+/// The document is made when it is first asked for (it takes megabytes and some milliseconds), and its text is kept.
+pub fn routes<S: Clone + Send + Sync + 'static>(openapi: fn() -> OpenApi) -> Router<S> {
+    let text = LazyLock::new(move || {
+        let mut openapi = openapi();
+        openapi.servers = Some(vec![Server::new(".")]);
+        Bytes::from(openapi.to_json().unwrap_or_default())
+    });
+    let text = Arc::new(text);
     let json = [(header::CONTENT_TYPE, "application/json")];
-    let description = get(move || std::future::ready((json, text.clone())));
+    let description = get(move || std::future::ready((json, Bytes::clone(&text))));
     // The page would otherwise ask a validator elsewhere for its badge.
     let config = Config::new(["../openapi.json"]).validator_url("none").try_it_out_enabled(true);
     Router::from(SwaggerUi::new("/docs").config(config))

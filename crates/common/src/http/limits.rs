@@ -1,11 +1,9 @@
 //! Limits of a request: its size, and how long its body may take to arrive.
 
 use std::{
-    collections::HashSet,
     error::Error as StdError,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -28,9 +26,9 @@ pub struct RequestLimits {
     pub header_bytes: usize,
     pub header_count: usize,
     pub body: BodyLimit,
-    /// Of bodies on `large_body_paths`.
+    /// Of bodies on a path that is one of [`Self::has_large_body`].
     pub large_body: BodyLimit,
-    pub large_body_paths: Arc<HashSet<String>>,
+    pub has_large_body: fn(path: &str) -> bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +48,7 @@ impl Default for RequestLimits {
             header_count: 64,
             body: BODY,
             large_body: BODY,
-            large_body_paths: Arc::default(),
+            has_large_body: |_| false,
         }
     }
 }
@@ -85,7 +83,7 @@ impl RequestLimits {
     }
 
     fn body_limit(&self, path: &str) -> BodyLimit {
-        if self.large_body_paths.contains(path) { self.large_body } else { self.body }
+        if (self.has_large_body)(path) { self.large_body } else { self.body }
     }
 
     /// Limits the body: past the limit of size or time it fails with a [`BodyError`].

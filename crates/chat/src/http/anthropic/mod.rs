@@ -19,11 +19,10 @@ use axum::{
     http::HeaderName,
     middleware::{Next, map_response},
     response::Response,
-    routing::get,
+    routing::{get, post},
 };
 use common::http::RequestId;
 use serde_json::{Value, json};
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     http::{inference::errors::advise_on_retrying, v1_models::anthropic::VERSION_HEADER},
@@ -52,13 +51,14 @@ pub async fn mark(request: Request, next: Next) -> Response {
 }
 
 /// The routes that cost one of `rate_limit.requests`.
-pub fn routes() -> OpenApiRouter<Arc<AppState>> {
-    OpenApiRouter::new().routes(routes!(messages::create)).layer(map_response(advise_on_retrying))
+pub fn routes() -> Router<Arc<AppState>> {
+    let create = post(messages::create);
+    Router::new().route("/v1/messages", create).layer(map_response(advise_on_retrying))
 }
 
 /// The routes with a rate limit of their own: [`messages::COUNT_QUOTA`].
-pub fn count_routes() -> OpenApiRouter<Arc<AppState>> {
-    OpenApiRouter::new().routes(routes!(messages::count_tokens))
+pub fn count_routes() -> Router<Arc<AppState>> {
+    Router::new().route("/v1/messages/count_tokens", post(messages::count_tokens))
 }
 
 /// What Claude Code asks at its start, without a token, to see whether anybody answers; it costs nothing.

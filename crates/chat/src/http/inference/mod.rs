@@ -3,7 +3,7 @@
 //! Each API translates its request into a [`CompletionRequest`], and writes the chunks of the answer with a [`StreamWriter`]
 //! or from a [`CollectedAnswer`]. Queue, limits, quota, retries and accounting are the completion's.
 
-use std::{collections::HashSet, time::Instant};
+use std::time::Instant;
 
 use axum::response::Response;
 use common::{
@@ -11,7 +11,6 @@ use common::{
     http::Deadline,
 };
 use futures_util::future::BoxFuture;
-use utoipa::openapi::{OpenApi, PathItem};
 
 use crate::{
     error::ChatError,
@@ -104,14 +103,9 @@ pub fn lost() -> ApiError {
     ChatError::Broken.into()
 }
 
-/// The paths whose bodies may be large: every `POST` of the APIs without sessions.
-pub fn large_body_paths(document: &OpenApi) -> HashSet<String> {
-    let is_large = |item: &PathItem| {
-        let mut tags = item.post.iter().flat_map(|operation| operation.tags.iter().flatten());
-        tags.any(|tag| ["openai", "anthropic", "ollama"].contains(&tag.as_str()))
-    };
-    let paths = document.paths.paths.iter();
-    paths.filter(|(_, item)| is_large(item)).map(|(path, _)| path.clone()).collect()
+/// Whether bodies on the path may be large: those of the APIs without sessions.
+pub fn has_large_body(path: &str) -> bool {
+    path.starts_with("/v1/") || path.starts_with("/api/")
 }
 
 #[cfg(test)]

@@ -10,7 +10,11 @@ mod response;
 
 use std::sync::Arc;
 
-use axum::{http::StatusCode, routing::any};
+use axum::{
+    Router,
+    http::StatusCode,
+    routing::{any, get, post},
+};
 use common::{
     errors::{ApiError, Code, FieldError, Problem},
     http::{ErrorShape, ShapedError},
@@ -18,7 +22,6 @@ use common::{
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{http::embeddings, state::AppState};
 
@@ -42,16 +45,16 @@ pub struct ErrorText {
     error: String,
 }
 
-pub fn routes() -> OpenApiRouter<Arc<AppState>> {
-    let routes = OpenApiRouter::new()
-        .routes(routes!(generate::chat))
-        .routes(routes!(generate::generate))
-        .routes(routes!(embeddings::ollama::embed))
-        .routes(routes!(embeddings::ollama::embed_one))
-        .routes(routes!(models::tags))
-        .routes(routes!(models::loaded))
-        .routes(routes!(models::show))
-        .routes(routes!(models::version));
+pub fn routes() -> Router<Arc<AppState>> {
+    let routes = Router::new()
+        .route("/api/chat", post(generate::chat))
+        .route("/api/generate", post(generate::generate))
+        .route("/api/embed", post(embeddings::ollama::embed))
+        .route("/api/embeddings", post(embeddings::ollama::embed_one))
+        .route("/api/tags", get(models::tags))
+        .route("/api/ps", get(models::loaded))
+        .route("/api/show", post(models::show))
+        .route("/api/version", get(models::version));
     MANAGEMENT.into_iter().fold(routes, |routes, path| routes.route(path, any(refuse)))
 }
 

@@ -12,19 +12,17 @@ mod translate;
 
 use std::sync::Arc;
 
-use axum::{middleware::map_response, routing::MethodRouter};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use axum::{Router, middleware::map_response, routing::post};
 
 use crate::{
     http::{embeddings, inference::errors::advise_on_retrying},
     state::AppState,
 };
 
-pub fn routes() -> OpenApiRouter<Arc<AppState>> {
-    OpenApiRouter::new()
-        .routes(routes!(chat_completions::complete))
-        .routes(routes!(responses::create))
-        .route("/v1/responses", MethodRouter::new().fallback(responses::refuse_upgrade))
-        .routes(routes!(embeddings::openai::create))
+pub fn routes() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/v1/chat/completions", post(chat_completions::complete))
+        .route("/v1/responses", post(responses::create).fallback(responses::refuse_upgrade))
+        .route("/v1/embeddings", post(embeddings::openai::create))
         .layer(map_response(advise_on_retrying))
 }

@@ -6,7 +6,7 @@ mod codex;
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Json, Router,
     extract::{Query, State, rejection::QueryRejection},
     http::HeaderMap,
     middleware::map_response,
@@ -18,7 +18,6 @@ use common::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     anthropic::{AnthropicModel, AnthropicModels, PageQuery, VERSION_HEADER, page},
@@ -30,10 +29,10 @@ use crate::{
     state::AppState,
 };
 
-pub fn routes() -> OpenApiRouter<Arc<AppState>> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(read))
+pub fn routes() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/v1/models", get(list))
+        .route("/v1/models/{model}", get(read))
         // An id with slashes that were not encoded; the description has it as `{model}`.
         .route("/v1/models/{first}/{*rest}", get(read_parts))
         .layer(map_response(advise_on_retrying))
