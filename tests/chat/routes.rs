@@ -1,5 +1,10 @@
 //! No call of any route, new ones included, gets anywhere without a good token.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{Backend, Client, TestApp};
@@ -8,6 +13,7 @@ on_both_stores!(
     every_route_refuses_every_bad_token,
     another_users_ids_open_nothing_on_any_route,
     the_document_lists_routes_of_every_api,
+    the_documents_list_every_handler_that_is_described,
     methods_that_do_not_exist_are_405,
     a_route_that_is_missing_says_what_serves_instead,
 );
@@ -125,6 +131,30 @@ async fn refused(client: &Client, method: &Method, path: &str, code: &str) {
         );
     } else {
         reply.problem(401, code);
+    }
+}
+
+/// How often `#[utoipa::path(` stands in the Rust files below a folder.
+fn described_handlers(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let count = |path: PathBuf| match path.is_dir() {
+        true => described_handlers(&path),
+        false => fs::read_to_string(path).unwrap_or_default().matches("#[utoipa::path(").count(),
+    };
+    entries.map(count).sum()
+}
+
+/// The tests above know the routes from the documents, whose lists are written by hand.
+async fn the_documents_list_every_handler_that_is_described(on: Backend) {
+    let app = TestApp::start(on).await;
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    let shared = described_handlers(&crates.join("common/src"));
+    for (service, address) in [("auth", app.auth()), ("chat", app.chat(0))] {
+        let described = shared + described_handlers(&crates.join(service).join("src"));
+        let document = Client::stranger(address, app.auth()).get("/openapi.json").await.expect(200);
+        let paths = document["paths"].as_object().unwrap();
+        let listed: usize = paths.values().map(|calls| calls.as_object().unwrap().len()).sum();
+        assert_eq!(listed, described, "{service}");
     }
 }
 

@@ -1,13 +1,13 @@
 //! The ids of sessions and messages.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 /// A session's id within its user's sessions: 1 to 64 of `A-Z a-z 0-9 . _ -`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SessionId(String);
+pub struct SessionId(Arc<str>);
 
 impl SessionId {
     /// Longest id, in characters.
@@ -17,17 +17,17 @@ impl SessionId {
     pub fn parse(text: &str) -> Option<Self> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
         let fits = (1..=Self::MAX_LENGTH).contains(&text.len());
-        (fits && text.bytes().all(allowed)).then(|| Self(text.to_owned()))
+        (fits && text.bytes().all(allowed)).then(|| Self(text.into()))
     }
 
     /// The session of a message that names none.
     pub fn default_session() -> Self {
-        Self("default".to_owned())
+        Self("default".into())
     }
 
     /// A new one, for a session that is created without an id.
     pub fn random() -> Self {
-        Self(random_text(16))
+        Self(random_text(16).into())
     }
 
     pub fn as_str(&self) -> &str {
@@ -46,9 +46,9 @@ impl fmt::Display for SessionId {
 /// It says where the message stands, so that finding it costs the same in a long session as in a short one and needs
 /// no index beside the list; the random part tells apart two answers that held the same position one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Arc<str>", into = "Arc<str>")]
 pub struct MessageId {
-    text: String,
+    text: Arc<str>,
     incarnation_end: usize,
     position: u64,
 }
@@ -56,7 +56,7 @@ pub struct MessageId {
 impl MessageId {
     /// A new id for the message at that position (0 is the first) of that incarnation of a session.
     pub fn new(incarnation: &str, position: u64) -> Self {
-        let text = format!("{incarnation}-{position}-{}", random_text(8));
+        let text = format!("{incarnation}-{position}-{}", random_text(8)).into();
         Self { incarnation_end: incarnation.len(), position, text }
     }
 
@@ -78,7 +78,7 @@ impl MessageId {
             return None;
         }
         let position = position.parse().ok()?;
-        Some(Self { incarnation_end: incarnation.len(), position, text: text.to_owned() })
+        Some(Self { incarnation_end: incarnation.len(), position, text: text.into() })
     }
 
     /// Which life of its session it belongs to.
@@ -102,15 +102,15 @@ impl fmt::Display for MessageId {
     }
 }
 
-impl TryFrom<String> for MessageId {
+impl TryFrom<Arc<str>> for MessageId {
     type Error = &'static str;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+    fn try_from(text: Arc<str>) -> Result<Self, Self::Error> {
         Self::parse(&text).ok_or("not a message id")
     }
 }
 
-impl From<MessageId> for String {
+impl From<MessageId> for Arc<str> {
     fn from(id: MessageId) -> Self {
         id.text
     }

@@ -240,8 +240,6 @@ impl Registry {
     pub async fn not_empty(&self) {
         loop {
             let added = self.added.notified();
-            tokio::pin!(added);
-            added.as_mut().enable();
             if !self.turns().is_empty() {
                 return;
             }

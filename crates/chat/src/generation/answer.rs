@@ -54,52 +54,54 @@ pub(crate) struct AnswerBuilder {
 
 impl AnswerBuilder {
     /// Takes chunks in, and returns those that are to be delivered, and how the answer ended, if it did.
-    pub(crate) fn take(&mut self, chunks: Vec<Chunk>) -> (Vec<Chunk>, Option<FinishReason>) {
-        let (mut kept, mut finish) = (Vec::with_capacity(chunks.len()), None);
-        for mut chunk in chunks {
-            let is_full = match &mut chunk {
-                Chunk::Queued { .. } => false,
-                Chunk::Started { provider, model, window, dropped } => {
-                    self.source = Some(AnswerSource {
-                        model: model.clone(),
-                        provider: provider.as_str().to_owned(),
-                        context: Context { window: *window, dropped_messages: *dropped },
-                    });
-                    false
-                }
-                Chunk::Text(text) => {
-                    otel::capture(&mut self.captured, text);
-                    self.size.add_clipped(text, &mut self.text)
-                }
-                Chunk::Thinking(text) => self.size.add_clipped(text, &mut self.thinking),
-                Chunk::ToolCall(call) => {
-                    let size = call.name.len() + call.arguments.len();
-                    if self.tool_calls + size > TEXT_LIMIT {
-                        return (kept, Some(FinishReason::Length));
-                    }
-                    self.tool_calls += size;
-                    self.size.add(&call.name);
-                    self.size.add(&call.arguments);
-                    false
-                }
-                Chunk::End { finish: reason, usage, details, stop_sequence } => {
-                    self.counted = *usage;
-                    self.details = *details;
-                    self.stop_sequence = stop_sequence.take();
-                    return (kept, Some(*reason));
-                }
-            };
-            let is_empty =
-                matches!(&chunk, Chunk::Text(text) | Chunk::Thinking(text) if text.is_empty());
-            if !(is_full && is_empty) {
-                kept.push(chunk);
+    pub(crate) fn take(&mut self, mut chunks: Vec<Chunk>) -> (Vec<Chunk>, Option<FinishReason>) {
+        let mut finish = None;
+        chunks.retain_mut(|chunk| finish.is_none() && self.take_one(chunk, &mut finish));
+        (chunks, finish)
+    }
+
+    /// Whether the chunk is to be delivered.
+    fn take_one(&mut self, chunk: &mut Chunk, finish: &mut Option<FinishReason>) -> bool {
+        let is_full = match chunk {
+            Chunk::Queued { .. } => false,
+            Chunk::Started { provider, model, window, dropped } => {
+                self.source = Some(AnswerSource {
+                    model: model.clone(),
+                    provider: provider.as_str().to_owned(),
+                    context: Context { window: *window, dropped_messages: *dropped },
+                });
+                false
             }
-            if is_full {
-                finish = Some(FinishReason::Length);
-                break;
+            Chunk::Text(text) => {
+                otel::capture(&mut self.captured, text);
+                self.size.add_clipped(text, &mut self.text)
             }
+            Chunk::Thinking(text) => self.size.add_clipped(text, &mut self.thinking),
+            Chunk::ToolCall(call) => {
+                let size = call.name.len() + call.arguments.len();
+                if self.tool_calls + size > TEXT_LIMIT {
+                    *finish = Some(FinishReason::Length);
+                    return false;
+                }
+                self.tool_calls += size;
+                self.size.add(&call.name);
+                self.size.add(&call.arguments);
+                false
+            }
+            Chunk::End { finish: reason, usage, details, stop_sequence } => {
+                self.counted = *usage;
+                self.details = *details;
+                self.stop_sequence = stop_sequence.take();
+                *finish = Some(*reason);
+                return false;
+            }
+        };
+        let is_empty =
+            matches!(chunk, Chunk::Text(text) | Chunk::Thinking(text) if text.is_empty());
+        if is_full {
+            *finish = Some(FinishReason::Length);
         }
-        (kept, finish)
+        !(is_full && is_empty)
     }
 
     pub(crate) fn source(&self) -> Option<&AnswerSource> {

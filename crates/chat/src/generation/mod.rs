@@ -3,7 +3,7 @@
 use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
 use common::otel::Span;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 
 use crate::{
     domain::{FinishReason, StopReason, Usage},
@@ -37,16 +37,18 @@ pub(crate) trait Sink {
 pub(crate) async fn run<S: Sink>(
     generation: Generation,
     prompt: Arc<dyn Prompt>,
-    mut stop: Pin<&mut impl Future<Output = Outcome>>,
+    stop: Pin<&mut impl Future<Output = Outcome>>,
     answer: &mut AnswerBuilder,
     sink: &mut S,
 ) -> Outcome {
     let mut stream = generation.begin(prompt);
+    // It waits for several things, which are looked at when one of them happens, and not for every chunk.
+    let mut stop = FuturesUnordered::from_iter([stop]);
     let run = async {
         loop {
             let chunks = tokio::select! {
                 biased;
-                outcome = stop.as_mut() => return outcome,
+                Some(outcome) = stop.next() => return outcome,
                 chunks = stream.next() => match chunks {
                     Ok(chunks) => chunks,
                     Err(error) => return Outcome::Failed(error),

@@ -111,9 +111,7 @@ fn other_routes(ollama_api: bool) -> Router<Arc<AppState>> {
         .route("/chat/models", get(models::list))
         .route("/chat/usage", get(usage::read))
         .route("/chat/ws", get(ws::connect))
-        .merge(openai::routes())
-        .merge(v1_models::routes())
-        .merge(anthropic::routes());
+        .merge(openai::routes());
     if ollama_api { routes.merge(ollama::routes()) } else { routes }
 }
 
@@ -130,11 +128,15 @@ pub fn document() -> utoipa::openapi::OpenApi {
 pub fn build(state: &Arc<AppState>, ollama_api: bool) -> Router {
     let limiter = || state.limiter.clone();
     let count_limiter = state.count_limiter.clone();
+    let for_anthropic_clients = anthropic::routes()
+        .merge(v1_models::routes())
+        .layer(from_fn_with_state(limiter(), limit))
+        .merge(anthropic::count_routes().layer(from_fn_with_state(count_limiter, limit)))
+        .layer(from_fn(anthropic::mark));
     turn_routes()
         .layer(from_fn_with_state(limiter(), limit_by_handler))
         .merge(other_routes(ollama_api).layer(from_fn_with_state(limiter(), limit)))
-        .merge(anthropic::count_routes().layer(from_fn_with_state(count_limiter, limit)))
-        .layer(from_fn(anthropic::mark))
+        .merge(for_anthropic_clients)
         .layer(from_fn_with_state(state.authenticator.clone(), identify))
         .with_state(Arc::clone(state))
 }

@@ -7,40 +7,40 @@ use crate::domain::event::{End, Event, EventRef};
 /// Bytes at which a batch is full; the event that fills it still belongs to it.
 const BATCH_SIZE: usize = 16 * 1024;
 
+/// Bytes that most batches need.
+const SMALL_BATCH: usize = 256;
+
 /// Events that are appended to a turn's stored log together.
 #[derive(Clone, Debug, Default)]
 pub struct EventBatch {
     /// Items of the stored list, so small that a few of them can be read at a time.
-    batches: Vec<String>,
+    batches: Vec<Vec<u8>>,
 }
 
 impl EventBatch {
     /// Appends an event, as the line `<id> <kind> <JSON>`.
     pub fn push(&mut self, id: u64, event: EventRef<'_>) {
-        let (kind, json) = match event {
-            EventRef::Start(start) => ("start", json(start)),
-            EventRef::Queued { position } => ("queued", json(&position)),
-            EventRef::Token(text) => ("token", json(text)),
-            EventRef::Thinking(text) => ("thinking", json(text)),
-            EventRef::End(end) => ("end", json(end)),
-        };
         if self.batches.last().is_none_or(|last| last.len() >= BATCH_SIZE) {
-            self.batches.push(String::new());
+            self.batches.push(Vec::with_capacity(SMALL_BATCH));
         }
-        if let Some(lines) = self.batches.last_mut() {
-            lines.push_str(itoa::Buffer::new().format(id));
-            for part in [" ", kind, " ", &json, "\n"] {
-                lines.push_str(part);
-            }
+        let Some(lines) = self.batches.last_mut() else { return };
+        lines.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
+        match event {
+            EventRef::Start(start) => append(lines, b" start ", start),
+            EventRef::Queued { position } => append(lines, b" queued ", &position),
+            EventRef::Token(text) => append(lines, b" token ", text),
+            EventRef::Thinking(text) => append(lines, b" thinking ", text),
+            EventRef::End(end) => append(lines, b" end ", end),
         }
+        lines.push(b'\n');
     }
 
     /// The same events with another one in the place of the last.
     pub(super) fn with_last(&self, id: u64, event: EventRef<'_>) -> Self {
         let mut events = self.clone();
         if let Some(lines) = events.batches.last_mut() {
-            let before = lines.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
-            lines.truncate(before);
+            let others = lines.split_inclusive(|byte| *byte == b'\n').rev().skip(1);
+            lines.truncate(others.map(<[u8]>::len).sum());
         }
         events.push(id, event);
         events
@@ -51,11 +51,11 @@ impl EventBatch {
     }
 
     pub fn size(&self) -> usize {
-        self.batches.iter().map(String::len).sum()
+        self.batches.iter().map(Vec::len).sum()
     }
 
     pub(super) fn lines(&self) -> String {
-        self.batches.concat()
+        String::from_utf8(self.batches.concat()).unwrap_or_default()
     }
 
     pub(super) fn items(&self) -> impl ExactSizeIterator<Item = Bytes> {
@@ -97,9 +97,10 @@ fn parse(line: &str) -> Option<(u64, Event)> {
     Some((id, event))
 }
 
-/// Strings, numbers and structs of these: encoding them cannot fail.
-fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+/// Strings, numbers and structs of these: encoding them into memory cannot fail.
+fn append<T: serde::Serialize + ?Sized>(line: &mut Vec<u8>, kind: &[u8], value: &T) {
+    line.extend_from_slice(kind);
+    let _ = serde_json::to_writer(line, value);
 }
 
 #[cfg(test)]

@@ -94,8 +94,9 @@ async fn metrics_name_routes_and_never_paths() {
 
 #[tokio::test]
 async fn the_description_and_its_page_load_nothing_from_elsewhere() {
-    let openapi =
-        OpenApiBuilder::new().info(InfoBuilder::new().title("Chat").version("1").build()).build();
+    let openapi = || {
+        OpenApiBuilder::new().info(InfoBuilder::new().title("Chat").version("1").build()).build()
+    };
     let router =
         wrap(docs::routes(openapi), Layers::new("test", HostPolicy::any(), &server_settings()));
     let site = Site::serving(router, ConnectionLimits::default(), Shutdown::new()).await;

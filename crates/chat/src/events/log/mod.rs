@@ -162,8 +162,6 @@ impl EventLog {
     pub async fn until_subscribed(&self, subscribed: bool) {
         loop {
             let changed = self.subscribers_changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
             if (self.subscriber_count() > 0) == subscribed {
                 return;
             }

@@ -69,14 +69,13 @@ impl Subscriber {
 
     /// Passes every available event to `take`, with its id; waits for one where there is none.
     pub async fn next(&mut self, mut take: impl FnMut(u64, EventRef<'_>)) -> ReadResult {
-        if let Some(result) = self.read_available(&mut take) {
-            return result;
-        }
         loop {
+            if let Some(result) = self.read_available(&mut take) {
+                return result;
+            }
+            // Told of what is appended from here on; what came before it is read.
             let log = Arc::clone(&self.log);
             let grown = log.grown.notified();
-            tokio::pin!(grown);
-            grown.as_mut().enable();
             if let Some(result) = self.read_available(&mut take) {
                 return result;
             }

@@ -35,9 +35,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// Gives answers to clients of this API what they look for: the request's id under their name, and on the paths that are shared
 /// with OpenAI's API errors in their shape.
 pub async fn mark(request: Request, next: Next) -> Response {
-    let is_shared = request.uri().path().starts_with("/v1/models")
-        && request.headers().contains_key(VERSION_HEADER);
-    let is_ours = is_shared || request.uri().path().starts_with("/v1/messages");
+    let is_models = request.uri().path().starts_with("/v1/models");
+    let is_shared = is_models && request.headers().contains_key(VERSION_HEADER);
+    let is_ours = is_shared || !is_models;
     let id = request.extensions().get::<RequestId>().filter(|_| is_ours);
     let id = id.and_then(RequestId::header_value);
     let mut response = next.run(request).await;

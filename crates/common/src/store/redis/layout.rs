@@ -18,11 +18,12 @@ pub(super) fn slot(key: &str) -> u16 {
 
 /// What stands in the first braces, if anything does; else the whole key.
 pub(in crate::store) fn tag(key: &str) -> &str {
-    let inside = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
-    match inside {
-        Some((tag, _)) if !tag.is_empty() => tag,
-        _ => key,
-    }
+    // Every key of every transaction is asked this: bytes, since looking for a `char` costs several times as much.
+    let inside = || {
+        let (_, rest) = key.split_at_checked(key.bytes().position(|byte| byte == b'{')? + 1)?;
+        rest.get(..rest.bytes().position(|byte| byte == b'}')?)
+    };
+    inside().filter(|tag| !tag.is_empty()).unwrap_or(key)
 }
 
 /// Slots from the first to the second, and the address of the node that serves them.
