@@ -1,12 +1,8 @@
 //! Graceful shutdown in two stages: a drain refuses new work and waits for running work, a stop ends what is left.
 
-use std::{
-    future::Future,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
@@ -61,7 +57,7 @@ impl Shutdown {
 
     /// Stops for want of something without which the process must not serve.
     pub fn fail(&self, error: anyhow::Error) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.failure.lock();
         failure.get_or_insert(error);
         drop(failure);
         self.stop();
@@ -69,7 +65,7 @@ impl Shutdown {
 
     /// Why it was stopped by [`Self::fail`].
     pub fn take_failure(&self) -> Option<anyhow::Error> {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.failure.lock();
         failure.take()
     }
 

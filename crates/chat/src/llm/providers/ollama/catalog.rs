@@ -2,10 +2,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
@@ -65,7 +66,7 @@ impl Catalog {
     ) -> Result<Vec<ModelInfo>, ProviderError> {
         let tags = list(endpoint, "tags").await?;
         let listed: HashSet<_> = tags.iter().map(Tag::key).collect();
-        self.details().retain(|key, _| listed.contains(key));
+        self.details.lock().retain(|key, _| listed.contains(key));
         let mut models = Vec::with_capacity(tags.len());
         // Of very many models the rest is asked for at the next refreshes.
         let deadline = Instant::now() + DETAILS_TIMEOUT;
@@ -87,7 +88,7 @@ impl Catalog {
 
     /// What is known of the model that a request names.
     pub(super) fn traits(&self, model: &str) -> ModelTraits {
-        let details = self.details();
+        let details = self.details.lock();
         let known = details.iter().find(|((name, _), _)| same_model(name, model));
         let known = known.map(|(_, details)| details);
         ModelTraits {
@@ -111,7 +112,7 @@ impl Catalog {
     }
 
     async fn details_of(&self, endpoint: &Endpoint, tag: &Tag) -> Option<Details> {
-        let known = self.details().get(&tag.key()).copied();
+        let known = self.details.lock().get(&tag.key()).copied();
         if known.is_some() {
             return known;
         }
@@ -121,12 +122,8 @@ impl Catalog {
         if details.trained_window.is_none() && tag.window.is_none() {
             details.trained_window = allocated_window(endpoint, &tag.name).await;
         }
-        self.details().insert(tag.key(), details);
+        self.details.lock().insert(tag.key(), details);
         Some(details)
-    }
-
-    fn details(&self) -> MutexGuard<'_, HashMap<(String, String), Details>> {
-        self.details.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
