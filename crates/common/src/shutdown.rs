@@ -96,14 +96,17 @@ impl Shutdown {
     }
 
     /// Spawns a task that ends at the stop, wherever it is.
-    pub fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn_until_stop(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
         let stop = self.stop_token();
         self.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
             }
-        });
+        })
     }
 
     /// Spawns a task that the stop waits for on the next of the worker threads, or on this one where there are none.

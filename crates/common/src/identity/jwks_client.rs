@@ -49,15 +49,7 @@ impl JwksClient {
             refresh: RefreshRequests::default(),
         };
         let set = KeySet::refreshable(this.refresh.clone());
-        shutdown.spawn({
-            let (set, shutdown) = (set.clone(), shutdown.clone());
-            async move {
-                tokio::select! {
-                    () = shutdown.stopping() => {}
-                    () = this.run(set) => {}
-                }
-            }
-        });
+        shutdown.spawn_until_stop(this.run(set.clone()));
         set
     }
 
