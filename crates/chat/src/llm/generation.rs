@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use common::{identity::UserId, otel::Span};
+use common::otel::Span;
 use futures_util::{
     StreamExt,
     stream::{self, BoxStream},
 };
 
 use crate::llm::{
-    Route, attempt::ProviderAttempt, chunk::Chunk, error::ModelError, failover::Failover,
-    providers::Batch, request::Prompt, routing::Router, scheduler::Lane,
+    attempt::ProviderAttempt, chunk::Chunk, error::ModelError, failover::Failover,
+    providers::Batch, request::Prompt,
 };
 
 /// A place in the queue, for a prompt that is not known yet. Dropping it gives the place back.
 pub struct Generation {
-    failover: Failover,
-    attempt: ProviderAttempt,
+    pub(super) failover: Failover,
+    pub(super) attempt: ProviderAttempt,
 }
 
 /// The answer to a prompt. Dropping it at any moment gives the place back and closes the connection.
@@ -27,15 +27,6 @@ pub struct GenerationStream {
 }
 
 impl Generation {
-    pub(super) fn enqueue(
-        router: &Arc<Router>,
-        user: &UserId,
-        route: &Route,
-    ) -> Result<Self, ModelError> {
-        let (failover, call) = Failover::begin(router, user, route, Lane::Answers)?;
-        Ok(Self { failover, attempt: ProviderAttempt::new(call) })
-    }
-
     /// The span in which everything about this answer is to run.
     pub fn span(&self, prompt: &dyn Prompt) -> Span {
         self.attempt.answer_span(prompt)
@@ -62,7 +53,7 @@ impl Generation {
             Err(error) => error,
         };
         let has_answered = self.attempt.has_output();
-        let call = self.attempt.call();
+        let call = &mut self.attempt.call;
         let said = prompt.fit(&call.model, call.upstream.window(&call.model));
         let next = self.failover.advance(call, error, &said, has_answered)?;
         self.attempt = ProviderAttempt::new(next);

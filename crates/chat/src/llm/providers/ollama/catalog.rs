@@ -162,9 +162,11 @@ async fn list(endpoint: &Endpoint, what: &str) -> Result<Vec<Tag>, ProviderError
     let no_list =
         || ProviderError::failed(format!("/api/{what} answered 200 without a list of models"));
     let listed = answer.and_then(|answer: Value| tags(&answer).ok_or_else(no_list));
-    listed.map_err(|error| {
-        let hint = (error.kind() == ErrorKind::Failed).then_some(NOT_OLLAMA);
-        error.with_hint(hint)
+    listed.map_err(|mut error| {
+        if error.kind == ErrorKind::Failed {
+            error.hint.get_or_insert(NOT_OLLAMA);
+        }
+        error
     })
 }
 
