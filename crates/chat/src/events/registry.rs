@@ -34,10 +34,10 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// A turn that runs here: its log, its lease and what stops it.
 #[derive(Debug)]
 pub struct RunningTurn {
-    owner: Owner,
-    session_id: SessionId,
-    open: OpenTurn,
-    log: Arc<EventLog>,
+    pub owner: Owner,
+    pub session_id: SessionId,
+    pub open: OpenTurn,
+    pub log: Arc<EventLog>,
     /// The last event that is known to be stored.
     replicated: AtomicU64,
     stopped: CancellationToken,
@@ -71,24 +71,8 @@ impl RunningTurn {
         }
     }
 
-    pub fn owner(&self) -> &Owner {
-        &self.owner
-    }
-
-    pub fn session_id(&self) -> &SessionId {
-        &self.session_id
-    }
-
     pub fn id(&self) -> &MessageId {
         &self.open.id
-    }
-
-    pub fn open(&self) -> &OpenTurn {
-        &self.open
-    }
-
-    pub fn log(&self) -> &Arc<EventLog> {
-        &self.log
     }
 
     /// Ends it; the first reason given holds.

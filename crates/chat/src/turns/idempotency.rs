@@ -25,15 +25,11 @@ pub(super) enum KeyState {
 }
 
 pub(super) struct Idempotency {
-    registry: Arc<Registry>,
-    recovery: Recovery,
+    pub(super) registry: Arc<Registry>,
+    pub(super) recovery: Recovery,
 }
 
 impl Idempotency {
-    pub(super) fn new(registry: Arc<Registry>, recovery: Recovery) -> Self {
-        Self { registry, recovery }
-    }
-
     /// What the request's key refers to.
     ///
     /// # Errors

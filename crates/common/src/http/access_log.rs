@@ -30,7 +30,7 @@ pub(super) struct RequestLog {
     uri: Uri,
     route: Option<MatchedPath>,
     id: RequestId,
-    span: Span,
+    pub(super) span: Span,
     written: bool,
 }
 
@@ -68,10 +68,6 @@ impl RequestLog {
             ]
         });
         self.span = span;
-    }
-
-    pub(super) fn span(&self) -> &Span {
-        &self.span
     }
 
     fn route(&self) -> &str {

@@ -253,12 +253,12 @@ impl CompletionTask {
 
     /// What it cost. Estimates learn from what the server counted.
     fn usage(&self, answer: &AnswerBuilder) -> Usage {
-        if let (Some(source), Some(counted)) = (answer.source(), answer.counted()) {
+        if let (Some(source), Some(counted)) = (&answer.source, answer.counted) {
             self.prompt.learn(&source.model, counted);
         }
         let prompt_estimate =
-            answer.source().map_or(0, |source| self.prompt.estimate(&source.model));
-        answer.usage(self.prompt.estimates(), prompt_estimate)
+            answer.source.as_ref().map_or(0, |source| self.prompt.estimate(&source.model));
+        answer.usage(&self.prompt.estimates, prompt_estimate)
     }
 
     fn record(&self, outcome: &Outcome, usage: Usage) {

@@ -5,7 +5,6 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use axum::response::Response;
 use common::{
     errors::{ApiError, Code},
     http::Deadline,
@@ -80,14 +79,6 @@ impl InferenceCall {
             answer = CollectedAnswer::of(&mut self.completion) => Ok(answer?),
             error = &mut self.revoked => Err(error),
         }
-    }
-
-    /// Streams the answer. The status is decided within a few seconds; after that a failure is told inside the stream.
-    ///
-    /// # Errors
-    /// What ends the completion before its first chunk, where that comes in time.
-    pub async fn stream<W: StreamWriter>(self, writer: W) -> Result<Response, ApiError> {
-        stream::respond(self, writer).await
     }
 }
 

@@ -200,8 +200,8 @@ impl Socket {
         reference: Option<String>,
     ) -> Result<Next, ApiError> {
         self.check_turns()?;
-        let permit = self.app.load_shedder.enter(self.auth.caller())?;
-        let peer = self.auth.peer();
+        let permit = self.app.load_shedder.enter(self.auth.caller)?;
+        let peer = self.auth.peer;
         let (app, known) = (self.app.clone(), self.auth.identity().cloned());
         let request_id = self.out.request_id();
         let place = self.order.next();
