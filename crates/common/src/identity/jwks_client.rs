@@ -48,7 +48,7 @@ impl JwksClient {
             client,
             refresh: RefreshRequests::default(),
         };
-        let set = KeySet::refreshable(this.refresh.clone());
+        let set = KeySet::new(Some(this.refresh.clone()));
         shutdown.spawn_until_stop(this.run(set.clone()));
         set
     }

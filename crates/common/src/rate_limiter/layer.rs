@@ -19,8 +19,7 @@ use crate::{
 /// A router without the common layers is counted by the unspecified address.
 pub async fn limit(State(limiter): State<RateLimiter>, request: Request, next: Next) -> Response {
     let ticket = ticket_of(&limiter, &request);
-    let deadline = request.extensions().get().copied();
-    let Deadline(deadline) = deadline.unwrap_or_else(Deadline::from_now);
+    let Deadline(deadline) = Deadline::of(request.extensions());
     let response = match ticket.check(deadline).await {
         Ok(()) => next.run(request).await,
         Err(refusal) => ApiError::from(refusal).into_response(),
