@@ -129,26 +129,16 @@ impl HealthBuilder {
     where
         F: Future<Output = CheckResult> + Send + 'static,
     {
-        self.add(name, true, check)
+        let mut this = self.report(name, check);
+        this.checks.last_mut().into_iter().for_each(|added| added.is_gating = true);
+        this
     }
 
     /// Adds a check that is reported and does not gate.
     #[must_use]
     pub fn report<F>(
-        self,
-        name: &'static str,
-        check: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Self
-    where
-        F: Future<Output = CheckResult> + Send + 'static,
-    {
-        self.add(name, false, check)
-    }
-
-    fn add<F>(
         mut self,
         name: &'static str,
-        is_gating: bool,
         check: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self
     where
@@ -156,7 +146,7 @@ impl HealthBuilder {
     {
         self.checks.push(HealthCheck {
             name,
-            is_gating,
+            is_gating: false,
             run: Box::new(move || Box::pin(check())),
             failing: parking_lot::Mutex::default(),
             passed: parking_lot::Mutex::default(),

@@ -17,7 +17,6 @@
 
 mod call;
 mod circuit_breaker;
-mod durability;
 mod embedded;
 mod error;
 mod eviction;
@@ -44,9 +43,8 @@ use self::{
     redis::Redis,
 };
 pub use self::{
-    durability::fsync_problem,
     error::StoreError,
-    eviction::{Eviction, eviction_warning},
+    eviction::{Eviction, eviction_warning, fsync_problem},
     format::{FormatError, NewStore, check_format, start},
     quota::{Admission, Bucket, Quota},
     shard::{SHARDS, shard},
