@@ -107,11 +107,6 @@ pub fn openapi() -> OpenApi {
     http::router::document()
 }
 
-/// The same as JSON: what the subcommand `openapi` prints.
-pub fn openapi_json() -> String {
-    openapi().to_pretty_json().unwrap_or_default()
-}
-
 fn health(store: Store, authenticator: Authenticator, shutdown: &Shutdown) -> Health {
     Health::builder("Auth", shutdown.clone())
         .store(store)

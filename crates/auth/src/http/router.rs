@@ -4,14 +4,11 @@ use std::sync::Arc;
 
 use axum::{Router, middleware::from_fn_with_state};
 use common::{
-    http::complete_openapi,
+    http::{add_bearer, complete_openapi},
     identity::identify,
     rate_limiter::{RateLimiter, limit},
 };
-use utoipa::{
-    Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
-};
+use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{account, api_keys, login, public, validate};
@@ -20,21 +17,9 @@ use crate::state::AppState;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Auth", description = "Accounts, tokens and API keys."),
-    components(schemas(common::errors::Problem, common::errors::Code)),
-    modifiers(&BearerToken)
+    components(schemas(common::errors::Problem, common::errors::Code))
 )]
 struct Document;
-
-/// The scheme that `security(("bearer" = []))` names.
-struct BearerToken;
-
-impl Modify for BearerToken {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-        let components = openapi.components.get_or_insert_default();
-        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
-    }
-}
 
 /// Routes that identify their caller and are limited.
 fn account_routes() -> OpenApiRouter<Arc<AppState>> {
@@ -56,10 +41,11 @@ fn public_routes() -> OpenApiRouter<Arc<AppState>> {
 }
 
 pub fn document() -> utoipa::openapi::OpenApi {
-    let document = OpenApiRouter::with_openapi(Document::openapi())
+    let mut document = OpenApiRouter::with_openapi(Document::openapi())
         .merge(account_routes())
         .merge(public_routes())
         .into_openapi();
+    add_bearer(&mut document, None);
     complete_openapi(document)
 }
 

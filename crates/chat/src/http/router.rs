@@ -7,14 +7,11 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
 };
 use common::{
-    http::operations,
+    http::{add_bearer, operations},
     identity::identify,
     rate_limiter::{limit, limit_by_handler},
 };
-use utoipa::{
-    Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
-};
+use utoipa::{OpenApi, openapi::security::SecurityRequirement};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -39,26 +36,9 @@ use crate::{
         ws::frames::CancelFrame,
         ws::frames::ResumeFrame,
         ws::frames::AuthFrame,
-    )),
-    modifiers(&BearerToken),
+    ))
 )]
 struct Document;
-
-/// The scheme of every call; a socket may also open without it.
-const BEARER: &str = "bearer";
-
-struct BearerToken;
-
-impl Modify for BearerToken {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let bearer = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some("An access token or an API key of the auth service."))
-            .build();
-        let components = openapi.components.get_or_insert_default();
-        components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
-    }
-}
 
 /// All routes that ask for an identity, by how the rate limit counts them. `ollama_api`: whether Ollama's API is served.
 struct Routes {
@@ -100,8 +80,11 @@ pub fn document() -> utoipa::openapi::OpenApi {
         .merge(others)
         .merge(token_counts)
         .into_openapi();
+    let bearer = "An access token or an API key of the auth service.";
+    add_bearer(&mut document, Some(bearer));
+    // Every call takes one; a socket may also open without it.
     for operation in operations(&mut document) {
-        let bearer = SecurityRequirement::new(BEARER, Vec::<String>::new());
+        let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
         operation.security.get_or_insert_with(|| vec![bearer]);
     }
     document

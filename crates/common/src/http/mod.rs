@@ -35,7 +35,7 @@ pub use hosts::HostPolicy;
 pub use layers::{Layers, wrap};
 pub use limits::{BodyError, BodyLimit, RequestLimits};
 pub use load_shedder::{CallerHash, LoadShedder, RequestPermit};
-pub use openapi::{complete_openapi, operations};
+pub use openapi::{add_bearer, complete_openapi, operations};
 pub use problem::{ErrorShape, ShapedError};
 pub use request_id::{RequestId, X_REQUEST_ID};
 pub use serve::{ConnectionLimits, serve, serve_public_and_admin};
