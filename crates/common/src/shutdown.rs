@@ -57,16 +57,13 @@ impl Shutdown {
 
     /// Stops for want of something without which the process must not serve.
     pub fn fail(&self, error: anyhow::Error) {
-        let mut failure = self.failure.lock();
-        failure.get_or_insert(error);
-        drop(failure);
+        self.failure.lock().get_or_insert(error);
         self.stop();
     }
 
     /// Why it was stopped by [`Self::fail`].
     pub fn take_failure(&self) -> Option<anyhow::Error> {
-        let mut failure = self.failure.lock();
-        failure.take()
+        self.failure.lock().take()
     }
 
     pub fn is_draining(&self) -> bool {

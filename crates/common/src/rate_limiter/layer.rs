@@ -64,12 +64,12 @@ fn ticket_of(limiter: &RateLimiter, request: &Request) -> RateLimitTicket {
 impl RateLimiter {
     /// Adds the headers and the user to the response, except headers that it has already (a socket's, another limit's).
     fn mark(&self, mut response: Response, ticket: &RateLimitTicket) -> Response {
-        if let Some(admission) = ticket.admission() {
-            for (name, value) in self.headers(ticket.caller(), admission) {
+        if let Some(admission) = ticket.0.admission.get() {
+            for (name, value) in self.headers(&ticket.0.caller, admission) {
                 response.headers_mut().entry(name).or_insert(value);
             }
         }
-        if let Caller::User(owner) = ticket.caller() {
+        if let Caller::User(owner) = &ticket.0.caller {
             response.extensions_mut().insert(owner.user.clone());
         }
         response

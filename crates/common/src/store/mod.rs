@@ -39,7 +39,7 @@ pub use bytes::Bytes;
 use self::{
     call::{Call, any_of, call, one_slot},
     circuit_breaker::CircuitBreaker,
-    embedded::Embedded,
+    embedded::{Embedded, File},
     redis::Redis,
 };
 pub use self::{
@@ -116,8 +116,8 @@ impl Store {
         };
         let backend = match url {
             StoreUrl::Redis(url) => Backend::Redis(Redis::open(url, durability, shutdown)?),
-            StoreUrl::Embedded(dir) => embedded(Embedded::open(dir, clock.clone())?),
-            StoreUrl::Memory => embedded(Embedded::memory(clock.clone())?),
+            StoreUrl::Embedded(dir) => embedded(Embedded::on(File::open(dir)?, clock.clone())?),
+            StoreUrl::Memory => embedded(Embedded::on(File::memory()?, clock.clone())?),
         };
         Ok(Self { backend, clock, deadline: None })
     }

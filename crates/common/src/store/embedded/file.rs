@@ -24,13 +24,14 @@ const CACHE: usize = 64 * 1024 * 1024;
 
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
-pub(super) struct File {
+pub(in crate::store) struct File {
     opener: Opener,
     database: RwLock<Option<Database>>,
 }
 
 impl File {
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// Opens or makes the file in `dir`, which is made too; both are for their owner alone.
+    pub(in crate::store) fn open(dir: &Path) -> Result<Self, StoreError> {
         let cannot = |error: io::Error| {
             StoreError::Unavailable(format!("{} cannot be used: {error}", dir.display()))
         };
@@ -40,7 +41,7 @@ impl File {
         Self::with_opener(Box::new(move || open(&opened))).map_err(|error| with_path(&path, error))
     }
 
-    pub(super) fn memory() -> Result<Self, StoreError> {
+    pub(in crate::store) fn memory() -> Result<Self, StoreError> {
         Self::with_opener(Box::new(|| {
             Database::builder().create_with_backend(InMemoryBackend::new())
         }))
