@@ -42,7 +42,7 @@ pub struct RunningTurn {
     replicated: AtomicU64,
     stopped: CancellationToken,
     reason: OnceLock<StopReason>,
-    lease_renewed: Mutex<Instant>,
+    pub lease_renewed: Mutex<Instant>,
     watchers: Mutex<RemoteWatchers>,
 }
 
@@ -94,14 +94,6 @@ impl RunningTurn {
 
     pub fn set_replicated(&self, last_id: u64) {
         self.replicated.fetch_max(last_id, Ordering::SeqCst);
-    }
-
-    pub fn lease_renewed_at(&self) -> Instant {
-        *self.lease_renewed.lock()
-    }
-
-    pub fn set_lease_renewed(&self, at: Instant) {
-        *self.lease_renewed.lock() = at;
     }
 }
 

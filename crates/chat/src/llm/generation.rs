@@ -23,7 +23,8 @@ pub struct Generation {
 pub struct GenerationStream {
     /// A stream, so that dropping the future of `next` loses nothing.
     batches: BoxStream<'static, Result<Batch, ModelError>>,
-    streamed_tokens: u64,
+    /// The pieces of output that came so far. On Ollama each is a token; other servers may put several tokens into one.
+    pub streamed_tokens: u64,
 }
 
 impl Generation {
@@ -76,10 +77,5 @@ impl GenerationStream {
             }
         }
         Err(ModelError::Failed("the generation has ended".to_owned()))
-    }
-
-    /// The pieces of output that came so far. On Ollama each is a token; other servers may put several tokens into one.
-    pub fn streamed_tokens(&self) -> u64 {
-        self.streamed_tokens
     }
 }

@@ -17,7 +17,7 @@ use crate::llm::{
     circuit_breaker::{CallOutcome, CircuitBreaker},
     deadlines::StreamTimeouts,
     error::{ErrorKind, ModelError, ProviderError},
-    health::Health,
+    health::{Health, Snapshot},
     providers::{
         DEFAULT_WINDOW, ModelInfo, Provider,
         demo::{self, Demo},
@@ -76,7 +76,7 @@ impl Upstream {
                 idle: provider.idle_timeout,
                 total: provider.total_timeout,
             },
-            health: Health::unknown(),
+            health: Health::new(Snapshot::default()),
             scheduler: Scheduler::new(
                 kind.as_str(),
                 size(provider.max_concurrency.get()),
@@ -91,7 +91,7 @@ impl Upstream {
         let second = Duration::from_secs(1);
         Self {
             kind: ProviderKind::Demo,
-            provider: Box::new(Demo::new(recommended_model)),
+            provider: Box::new(Demo { recommended: recommended_model.to_owned() }),
             api_key: None,
             default_model: Some(demo::MODEL.to_owned()),
             default_window: DEFAULT_WINDOW,
@@ -103,7 +103,7 @@ impl Upstream {
                 idle: 10 * second,
                 total: 60 * second,
             },
-            health: Health::always_up(vec![demo::model()]),
+            health: Health::new(Snapshot::listed(vec![demo::model()])),
             scheduler: Scheduler::new(ProviderKind::Demo.as_str(), 64, 256),
             breaker: CircuitBreaker::new(0),
         }

@@ -67,21 +67,13 @@ pub struct CompletionRequest {
 /// A running completion. Dropping it ends it at once, wherever it is.
 #[derive(Debug)]
 pub struct Completion {
-    model: String,
-    prompt_estimate: u32,
+    pub model: String,
+    /// Our estimate of the prompt, in tokens.
+    pub prompt_estimate: u32,
     chunks: mpsc::Receiver<Result<Vec<Chunk>, ChatError>>,
 }
 
 impl Completion {
-    pub fn model(&self) -> &str {
-        &self.model
-    }
-
-    /// Our estimate of the prompt, in tokens.
-    pub fn prompt_estimate(&self) -> u64 {
-        self.prompt_estimate.into()
-    }
-
     /// The next chunks, the last of which is [`Chunk::End`] with usage; `None` where the completion was lost, which only a panic can
     /// cause.
     pub async fn next(&mut self) -> Option<Result<Vec<Chunk>, ChatError>> {

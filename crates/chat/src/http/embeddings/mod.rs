@@ -93,7 +93,7 @@ impl Vectors {
     pub fn into_response(
         self,
         before: String,
-        write: fn(usize, &[f32], &mut String),
+        write: impl Fn(usize, &[f32], &mut String) + Copy + Send + 'static,
         after: String,
     ) -> Response {
         let vectors = self.vectors.into_iter().enumerate().peekable();

@@ -37,7 +37,7 @@ pub use self::{
 
 /// A running completion and what ends it from outside.
 pub struct InferenceCall {
-    completion: Completion,
+    pub completion: Completion,
     /// Resolves when the caller's credential is revoked.
     revoked: BoxFuture<'static, ApiError>,
     started: Instant,
@@ -59,15 +59,6 @@ impl InferenceCall {
         let revoked = app.until_revoked(&request.identity);
         let completion = app.completions.start(request, memory, deadline)?;
         Ok(Self { completion, revoked, started: Instant::now() })
-    }
-
-    pub fn model(&self) -> &str {
-        self.completion.model()
-    }
-
-    /// Our estimate of the prompt, in tokens; at least 1.
-    pub fn prompt_estimate(&self) -> u64 {
-        self.completion.prompt_estimate().max(1)
     }
 
     /// Waits for the end and returns the answer.

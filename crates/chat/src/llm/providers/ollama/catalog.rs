@@ -14,7 +14,7 @@ use crate::llm::{
     error::{ErrorKind, ProviderError},
     model::{Capabilities, ModelFacts},
     providers::{
-        DEFAULT_WINDOW, Loaded, ModelInfo,
+        DEFAULT_WINDOW, ModelInfo,
         http::Endpoint,
         lenient_json,
         ollama::{errors::NOT_OLLAMA, names::same_model, request::ModelTraits},
@@ -42,8 +42,8 @@ pub(super) struct Details {
 }
 
 #[derive(Debug, PartialEq)]
-struct Tag {
-    name: String,
+pub(super) struct Tag {
+    pub(super) name: String,
     /// Empty where the server does not tell.
     digest: String,
     /// The length that the model was trained with, in tokens, where the list tells.
@@ -51,7 +51,7 @@ struct Tag {
     /// What is allocated for it, in tokens; in `/api/ps` alone.
     allocated: Option<u32>,
     /// Until when it stays in memory; in `/api/ps` alone.
-    expires_at: Option<String>,
+    pub(super) expires_at: Option<String>,
     facts: ModelFacts,
 }
 
@@ -157,7 +157,7 @@ impl Details {
     }
 }
 
-async fn list(endpoint: &Endpoint, what: &str) -> Result<Vec<Tag>, ProviderError> {
+pub(super) async fn list(endpoint: &Endpoint, what: &str) -> Result<Vec<Tag>, ProviderError> {
     let answer = endpoint.get(&["api", what]).await;
     let no_list =
         || ProviderError::failed(format!("/api/{what} answered 200 without a list of models"));
@@ -168,12 +168,6 @@ async fn list(endpoint: &Endpoint, what: &str) -> Result<Vec<Tag>, ProviderError
         }
         error
     })
-}
-
-/// The models that are in memory, and until when.
-pub(super) async fn loaded(endpoint: &Endpoint) -> Result<Loaded, ProviderError> {
-    let tags = list(endpoint, "ps").await?.into_iter();
-    Ok(tags.map(|tag| (tag.name, tag.expires_at)).collect())
 }
 
 async fn allocated_window(endpoint: &Endpoint, model: &str) -> Option<u32> {

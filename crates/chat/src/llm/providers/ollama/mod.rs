@@ -82,7 +82,8 @@ impl Provider for Ollama {
     }
 
     async fn loaded(&self) -> Result<Option<Loaded>, ProviderError> {
-        catalog::loaded(&self.endpoint).await.map(Some)
+        let tags = catalog::list(&self.endpoint, "ps").await?.into_iter();
+        Ok(Some(tags.map(|tag| (tag.name, tag.expires_at)).collect()))
     }
 
     async fn version(&self) -> Result<Option<String>, ProviderError> {
