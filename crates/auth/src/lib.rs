@@ -29,12 +29,12 @@ use utoipa::openapi::OpenApi;
 use crate::{
     domain::password::PasswordPolicy,
     services::{
-        accounts::AccountService, api_keys::ApiKeyService, cleanup::Cleanup, lifecycle::Lifecycle,
-        logins::LoginService, passwords::PasswordHasher, signing_keys::SigningKeys,
-        throttle::LoginThrottle, tokens::TokenService,
+        accounts::AccountService, api_keys::ApiKeyService, cleanup::Cleanup, logins::LoginService,
+        passwords::PasswordHasher, signing_keys::SigningKeys, throttle::LoginThrottle,
+        tokens::TokenService,
     },
     state::AppState,
-    store::{AccountStore, AttemptStore, IndexStore, key_files::KeyFileError},
+    store::{AccountStore, AttemptStore, key_files::KeyFileError},
 };
 
 pub struct Service {
@@ -81,28 +81,20 @@ async fn state(
     keys.watch(shutdown);
     let rules = TokenRules { issuer: auth.issuer.clone(), audience: auth.audience.clone() };
     let accounts = AccountStore::new(store.clone());
-    let indexes = IndexStore::new(store.clone());
-    Cleanup::new(auth.login, accounts.clone(), indexes.clone()).spawn(shutdown);
+    Cleanup::new(auth.login, accounts.clone()).spawn(shutdown);
     let throttle = Arc::new(LoginThrottle::new(AttemptStore::new(store.clone())));
     let hasher = Arc::new(PasswordHasher::default());
     let tokens = TokenService::new(accounts.clone(), keys.clone(), auth);
-    let lifecycle = Lifecycle::new(accounts.clone(), indexes.clone());
     Ok(AppState {
         accounts: AccountService::new(
             auth.registration,
             PasswordPolicy::new(auth.password_min),
-            (accounts.clone(), lifecycle),
+            accounts.clone(),
             throttle.clone(),
             hasher.clone(),
         ),
         api_keys: ApiKeyService::new(accounts.clone()),
-        logins: LoginService::new(
-            auth.login,
-            (accounts, indexes),
-            tokens.clone(),
-            throttle,
-            hasher,
-        ),
+        logins: LoginService::new(auth.login, accounts, tokens.clone(), throttle, hasher),
         tokens,
         authenticator: Authenticator::start(rules, keys.key_set(), store.clone(), shutdown),
         keys,
@@ -113,11 +105,6 @@ async fn state(
 
 pub fn openapi() -> OpenApi {
     http::router::document()
-}
-
-/// The same as JSON: what the subcommand `openapi` prints.
-pub fn openapi_json() -> String {
-    openapi().to_pretty_json().unwrap_or_default()
 }
 
 fn health(store: Store, authenticator: Authenticator, shutdown: &Shutdown) -> Health {

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     };
     let program = cli::Program {
         binary: Binary::Auth,
-        openapi: auth::openapi_json,
+        openapi: || auth::openapi().to_pretty_json().unwrap_or_default(),
         serve,
         connect: async |_: &_, _: &_| Vec::new(),
     };

@@ -33,12 +33,9 @@ impl ErasureService {
     pub fn spawn(store: ChatStore, sessions: SessionService, shutdown: &Shutdown) {
         let service = Self { store, sessions };
         let (stopping, mut running) = (shutdown.clone(), HashMap::new());
-        shutdown.spawn(async move {
+        shutdown.spawn_until_stop(async move {
             loop {
-                tokio::select! {
-                    () = stopping.stopping() => return,
-                    () = sleep(INTERVAL) => {}
-                }
+                sleep(INTERVAL).await;
                 running.retain(|_, task: &mut JoinHandle<()>| !task.is_finished());
                 service.look(&mut running, &stopping).await;
             }
@@ -58,13 +55,8 @@ impl ErasureService {
             if !matches!(self.store.erasure().claim(&erasure).await, Ok(true)) {
                 continue;
             }
-            let (service, stopping, claimed) = (self.clone(), shutdown.clone(), erasure.clone());
-            let task = shutdown.spawn(async move {
-                tokio::select! {
-                    () = service.run(&claimed) => {}
-                    () = stopping.stopping() => {}
-                }
-            });
+            let (service, claimed) = (self.clone(), erasure.clone());
+            let task = shutdown.spawn_until_stop(async move { service.run(&claimed).await });
             running.insert(erasure, task);
         }
     }

@@ -11,7 +11,6 @@ pub mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod generation;
-mod health;
 pub mod http;
 pub mod llm;
 mod metrics;
@@ -31,7 +30,7 @@ use common::{
     config::{LoginMode, Settings},
     http::{
         BodyLimit, HostPolicy, Layers, LoadShedder, admin, complete_openapi, docs,
-        health as health_routes, metrics::PrometheusHandle, wrap,
+        health as health_routes, health::Health, metrics::PrometheusHandle, wrap,
     },
     identity::{Authenticator, JwksClient, TokenRules},
     rate_limiter::RateLimiter,
@@ -109,7 +108,7 @@ pub fn build(
     self::metrics::describe();
     self::metrics::watch(llm.clone(), shutdown);
     let state = state(settings, &store, &llm, &authenticator, shutdown);
-    let health = health::build(store, authenticator, llm, shutdown.clone());
+    let health = health(store, authenticator, llm, shutdown);
     let ollama_api = settings.chat.ollama_api;
     let router = http::router::build(&state, ollama_api)
         .merge(auth_proxy)
@@ -122,6 +121,30 @@ pub fn build(
         public: wrap(router, public_layers(settings, &state)),
         admin: wrap(admin::router(health, metrics, shutdown), Layers::admin("chat")),
     }
+}
+
+/// The checks of `/readyz`. Model servers are reported, and do not affect readiness.
+fn health(
+    store: Store,
+    authenticator: Authenticator,
+    llm: LlmService,
+    shutdown: &Shutdown,
+) -> Health {
+    Health::builder("Chat", shutdown.clone())
+        .store(store)
+        .gate("keys", move || {
+            let has_keys = authenticator.has_keys();
+            async move { if has_keys { Ok(()) } else { Err("none from auth yet".into()) } }
+        })
+        .report("llm", move || {
+            let problems = llm.problems();
+            std::future::ready(if problems.is_empty() {
+                Ok(())
+            } else {
+                Err(problems.join("; ").into())
+            })
+        })
+        .build()
 }
 
 /// The services, each with what it needs, and what handlers need beside them.

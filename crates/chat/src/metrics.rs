@@ -64,16 +64,13 @@ pub(crate) fn describe() {
 
 /// Keeps the state of the model servers measured until the stop.
 pub(crate) fn watch(llm: LlmService, shutdown: &Shutdown) {
-    let stop = shutdown.stop_token();
-    drop(shutdown.spawn(async move {
+    shutdown.spawn_until_stop(async move {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => look(&llm),
-            }
+            ticks.tick().await;
+            look(&llm);
         }
-    }));
+    });
 }
 
 fn look(llm: &LlmService) {

@@ -171,7 +171,7 @@ impl SessionService {
             before.min(session.message_count)
         });
         let store = self.store.by(deadline);
-        let (items, start) = store.sessions().messages_before(owner, id, end, limit).await?;
+        let (items, start) = store.sessions().messages(owner, id).before(end, limit).await?;
         Ok(Page { items, next_cursor: (start > 0).then(|| start.to_string()) })
     }
 
@@ -188,7 +188,7 @@ impl SessionService {
         end: u64,
     ) -> Result<(Vec<Message>, u64), ChatError> {
         let store = self.store.sessions();
-        Ok(store.messages_after(owner, id, start, end).await?)
+        Ok(store.messages(owner, id).after(start, end).await?)
     }
 
     /// The session, after the turn of a dead instance was closed: whoever reads the history must find what is left of that

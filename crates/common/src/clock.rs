@@ -86,11 +86,6 @@ impl Clock {
         i64::try_from(self.elapsed().as_millis()).unwrap_or(i64::MAX / 2)
     }
 
-    pub fn until_utc_midnight(&self) -> Duration {
-        let now = self.now_ms();
-        Duration::from_millis(u64::try_from(next_utc_day(now) - now).unwrap_or_default())
-    }
-
     /// Sets the clock by another one that showed `now_ms` between `asked` (of [`Self::elapsed`]) and this moment. It moves no
     /// further than that interval proves, so that the time of a round trip does not make it jitter.
     pub(crate) fn follow(&self, now_ms: i64, asked: Duration) {
@@ -138,9 +133,9 @@ pub fn next_utc_day(ms: i64) -> i64 {
     (ms.div_euclid(DAY_MS) + 1) * DAY_MS
 }
 
-/// As [`Clock::until_utc_midnight`], by this machine's clock.
 pub fn until_utc_midnight() -> Duration {
-    Clock::system().until_utc_midnight()
+    let now = now_ms();
+    Duration::from_millis(u64::try_from(next_utc_day(now) - now).unwrap_or_default())
 }
 
 #[cfg(test)]

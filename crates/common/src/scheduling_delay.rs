@@ -5,12 +5,13 @@
 
 use std::{
     sync::{
-        Arc, LazyLock, PoisonError, RwLock,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::RwLock;
 use tokio::time::{Instant as Tick, sleep_until};
 
 const PERIOD: Duration = Duration::from_millis(20);
@@ -51,7 +52,7 @@ impl Probes {
     }
 
     fn longest(&self, of: impl Fn(&Probe) -> u64) -> u64 {
-        let probes = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        let probes = self.all.read();
         probes.iter().map(|probe| of(probe)).max().unwrap_or(0)
     }
 
@@ -87,7 +88,7 @@ struct Registered(Arc<Probe>);
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let mut all = PROBES.all.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = PROBES.all.write();
         all.retain(|probe| !Arc::ptr_eq(probe, &self.0));
     }
 }
@@ -98,7 +99,7 @@ pub(crate) async fn measure() {
     let probe = Arc::new(Probe::default());
     let mut due = Tick::now() + PERIOD;
     probe.due.store(PROBES.micros(due.into_std()), Ordering::Relaxed);
-    PROBES.all.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&probe));
+    PROBES.all.write().push(Arc::clone(&probe));
     let Registered(probe) = &Registered(probe);
     let mut average = Duration::ZERO;
     loop {
@@ -134,7 +135,7 @@ mod tests {
         assert_eq!(probes.current(ms(500)), Duration::ZERO);
         let probe = Arc::new(Probe::default());
         probe.due.store(probes.micros(ms(10)), Ordering::Relaxed);
-        probes.all.write().unwrap().push(Arc::clone(&probe));
+        probes.all.write().push(Arc::clone(&probe));
         assert_eq!(probes.current(ms(9)), Duration::ZERO);
         assert_eq!(probes.current(ms(90)), Duration::from_millis(80));
         assert!(!probes.late_since(ms(0), ms(40)) && probes.late_since(ms(0), ms(110)));

@@ -1,12 +1,8 @@
 //! Graceful shutdown in two stages: a drain refuses new work and waits for running work, a stop ends what is left.
 
-use std::{
-    future::Future,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
@@ -61,16 +57,13 @@ impl Shutdown {
 
     /// Stops for want of something without which the process must not serve.
     pub fn fail(&self, error: anyhow::Error) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
-        drop(failure);
+        self.failure.lock().get_or_insert(error);
         self.stop();
     }
 
     /// Why it was stopped by [`Self::fail`].
     pub fn take_failure(&self) -> Option<anyhow::Error> {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.take()
+        self.failure.lock().take()
     }
 
     pub fn is_draining(&self) -> bool {
@@ -100,14 +93,17 @@ impl Shutdown {
     }
 
     /// Spawns a task that ends at the stop, wherever it is.
-    pub fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn_until_stop(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
         let stop = self.stop_token();
         self.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
             }
-        });
+        })
     }
 
     /// Spawns a task that the stop waits for on the next of the worker threads, or on this one where there are none.

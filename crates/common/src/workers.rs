@@ -4,12 +4,13 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
 };
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -70,8 +71,7 @@ impl WorkerPool {
     /// Ends the threads, and drops whatever still runs on them.
     pub fn end(&self) {
         self.0.end.cancel();
-        let threads =
-            std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.0.threads.lock());
         for thread in threads {
             // It only fails if the thread panicked, which has been reported by then.
             thread.join().ok();

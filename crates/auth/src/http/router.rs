@@ -8,14 +8,11 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use common::{
-    http::complete_openapi,
+    http::{add_bearer, complete_openapi},
     identity::identify,
     rate_limiter::{RateLimiter, limit},
 };
-use utoipa::{
-    Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
-};
+use utoipa::OpenApi;
 
 use super::{account, api_keys, login, public, validate};
 use crate::state::AppState;
@@ -37,21 +34,9 @@ use crate::state::AppState;
         public::jwks,
         public::settings,
     ),
-    components(schemas(common::errors::Problem, common::errors::Code)),
-    modifiers(&BearerToken)
+    components(schemas(common::errors::Problem, common::errors::Code))
 )]
 struct Document;
-
-/// The scheme that `security(("bearer" = []))` names.
-struct BearerToken;
-
-impl Modify for BearerToken {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-        let components = openapi.components.get_or_insert_default();
-        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
-    }
-}
 
 /// Routes that identify their caller and are limited.
 fn account_routes() -> Router<Arc<AppState>> {
@@ -75,7 +60,9 @@ fn public_routes() -> Router<Arc<AppState>> {
 }
 
 pub fn document() -> utoipa::openapi::OpenApi {
-    complete_openapi(Document::openapi())
+    let mut document = Document::openapi();
+    add_bearer(&mut document, None);
+    complete_openapi(document)
 }
 
 /// The rate limit is inside the identity, so that users are counted as such, and around every handler that may refuse an

@@ -8,7 +8,7 @@ use common::{
 };
 
 use super::{
-    ROUNDS, authorize, error::AuthError, lifecycle::Lifecycle, login_of, passwords::PasswordHasher,
+    ROUNDS, authorize, error::AuthError, lifecycle, login_of, passwords::PasswordHasher,
     throttle::LoginThrottle,
 };
 use crate::{
@@ -19,7 +19,6 @@ use crate::{
 pub struct AccountService {
     registration: Registration,
     store: AccountStore,
-    lifecycle: Lifecycle,
     policy: PasswordPolicy,
     throttle: Arc<LoginThrottle>,
     hasher: Arc<PasswordHasher>,
@@ -29,11 +28,11 @@ impl AccountService {
     pub fn new(
         registration: Registration,
         policy: PasswordPolicy,
-        (store, lifecycle): (AccountStore, Lifecycle),
+        store: AccountStore,
         throttle: Arc<LoginThrottle>,
         hasher: Arc<PasswordHasher>,
     ) -> Self {
-        Self { registration, store, lifecycle, policy, throttle, hasher }
+        Self { registration, store, policy, throttle, hasher }
     }
 
     /// Registers an account. `claimed` is the identity that was sent along: it may give its own account, which only
@@ -54,7 +53,7 @@ impl AccountService {
             authorize(&self.store, claimed).await?;
         }
         let hash = self.hasher.hash(password).await?;
-        self.lifecycle.create(user, &hash, claimed).await
+        lifecycle::create(&self.store, user, &hash, claimed).await
     }
 
     /// Changes a password: every other login ends, and the API keys too where asked.
@@ -83,7 +82,7 @@ impl AccountService {
                 none => none.insert(self.hasher.hash(new).await?),
             };
             let how = (hash.as_str(), Some(login), end_keys);
-            if self.lifecycle.replace_password(&owned, account, how).await? {
+            if lifecycle::replace_password(&self.store, &owned, account, how).await? {
                 self.throttle.succeed(attempt).await;
                 return Ok(());
             }
@@ -117,7 +116,7 @@ impl AccountService {
                 let password = password.ok_or(AuthError::PasswordRequired)?;
                 self.hasher.verify_once(password, Some(stored), &mut verified).await?;
             }
-            if self.lifecycle.delete(&owned).await? {
+            if lifecycle::delete(&self.store, &owned).await? {
                 if let Some(attempt) = attempt {
                     self.throttle.succeed(attempt).await;
                 }

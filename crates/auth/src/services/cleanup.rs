@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::{config::LoginMode, identity::UserId, shutdown::Shutdown, store::StoreError};
 
 use super::logins::IDLE_MARGIN_MS;
-use crate::store::{AccountStore, Change, IndexStore};
+use crate::store::{AccountStore, Change};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 /// An announcement this old, of an account that still exists, was abandoned: milliseconds.
@@ -18,12 +18,11 @@ const BATCH: usize = 200;
 pub struct Cleanup {
     login: LoginMode,
     store: AccountStore,
-    indexes: IndexStore,
 }
 
 impl Cleanup {
-    pub fn new(login: LoginMode, store: AccountStore, indexes: IndexStore) -> Self {
-        Self { login, store, indexes }
+    pub fn new(login: LoginMode, store: AccountStore) -> Self {
+        Self { login, store }
     }
 
     /// Runs until the second stage of the shutdown.
@@ -39,15 +38,15 @@ impl Cleanup {
     }
 
     pub async fn run(&self) -> Result<(), StoreError> {
-        for owner in self.indexes.erasures(ABANDONED_MS, BATCH).await? {
+        for owner in self.store.erasures(ABANDONED_MS, BATCH).await? {
             let current = self.store.load(&owner.user).await?;
             if current.state.generation <= owner.generation {
-                self.indexes.withdraw_erasure(&owner).await?;
+                self.store.withdraw_erasure(&owner).await?;
             }
         }
         // Where login is not open, nobody could get such an account back: it stays its owner's.
         if self.login == LoginMode::Open {
-            for user in self.indexes.idle_accounts(BATCH).await? {
+            for user in self.store.idle_accounts(BATCH).await? {
                 self.expire(&user).await?;
             }
         }
@@ -59,20 +58,20 @@ impl Cleanup {
         let owned = self.store.load_with_keys(user).await?;
         let (current, owner) = (&owned.current, owned.current.owner());
         let Some(account) = &current.account else {
-            return self.indexes.remove_account(user).await;
+            return self.store.remove_account(user).await;
         };
         if account.password.is_some() {
-            return self.indexes.check_again(user, None).await;
+            return self.store.check_again(user, None).await;
         }
         let mut check_at = account.logins_end_at.saturating_add(IDLE_MARGIN_MS);
         if check_at <= current.now {
             let keys = self.store.api_keys(&owner, &owned.key_ids).await?;
             let change = Change::of(current).expire(&owner, account);
             if keys.is_empty() && self.store.commit(change).await? {
-                return self.indexes.remove_account(user).await;
+                return self.store.remove_account(user).await;
             }
             check_at = current.now.saturating_add(IDLE_MARGIN_MS);
         }
-        self.indexes.check_again(user, Some(check_at)).await
+        self.store.check_again(user, Some(check_at)).await
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         password,
     },
     metrics::count_revocation,
-    store::{AccountStore, Change, IndexStore},
+    store::{AccountStore, Change},
 };
 
 /// How much later than its last login an account without a password expires: milliseconds.
@@ -33,7 +33,6 @@ const INDEXED_EVERY_MS: i64 = 24 * 3600 * 1000;
 pub struct LoginService {
     mode: LoginMode,
     store: AccountStore,
-    indexes: IndexStore,
     tokens: TokenService,
     throttle: Arc<LoginThrottle>,
     hasher: Arc<PasswordHasher>,
@@ -42,12 +41,12 @@ pub struct LoginService {
 impl LoginService {
     pub fn new(
         mode: LoginMode,
-        (store, indexes): (AccountStore, IndexStore),
+        store: AccountStore,
         tokens: TokenService,
         throttle: Arc<LoginThrottle>,
         hasher: Arc<PasswordHasher>,
     ) -> Self {
-        Self { mode, store, indexes, tokens, throttle, hasher }
+        Self { mode, store, tokens, throttle, hasher }
     }
 
     /// Begins a login. `from` is the address for which failures are counted.
@@ -83,7 +82,7 @@ impl LoginService {
             if end - account.logins_end_at > INDEXED_EVERY_MS {
                 let check_at = Some(end.saturating_add(IDLE_MARGIN_MS));
                 let created_at = account.created_at;
-                self.indexes.add_account(user, created_at, check_at).await?;
+                self.store.add_account(user, created_at, check_at).await?;
             }
             account.logins_end_at = account.logins_end_at.max(end);
             let change = Change::of(&current);

@@ -2,28 +2,22 @@
 
 use common::{identity::UserId, store::Store};
 
-use super::{ROUNDS, error::AuthError, lifecycle::Lifecycle, passwords::PasswordHasher};
+use super::{ROUNDS, error::AuthError, lifecycle, passwords::PasswordHasher};
 use crate::{
     domain::{account::Account, password::PasswordPolicy},
-    store::{AccountStore, IndexStore},
+    store::AccountStore,
 };
 
 pub struct Operator {
     store: AccountStore,
-    indexes: IndexStore,
-    lifecycle: Lifecycle,
     policy: PasswordPolicy,
     hasher: PasswordHasher,
 }
 
 impl Operator {
     pub fn new(store: Store, password_min: usize) -> Self {
-        let accounts = AccountStore::new(store.clone());
-        let indexes = IndexStore::new(store);
         Self {
-            lifecycle: Lifecycle::new(accounts.clone(), indexes.clone()),
-            store: accounts,
-            indexes,
+            store: AccountStore::new(store),
             policy: PasswordPolicy::new(password_min),
             hasher: PasswordHasher::default(),
         }
@@ -31,7 +25,7 @@ impl Operator {
 
     pub async fn add_user(&self, user: &UserId, password: &str) -> Result<(), AuthError> {
         let hash = self.hash(user, password).await?;
-        self.lifecycle.create(user, &hash, None).await
+        lifecycle::create(&self.store, user, &hash, None).await
     }
 
     /// Gives an account another password, or its first; all of its logins end.
@@ -40,7 +34,8 @@ impl Operator {
         for _ in 0..ROUNDS {
             let owned = self.store.load_with_keys(user).await?;
             let account = owned.current.account.as_ref().ok_or(AuthError::NotFound)?;
-            let changed = self.lifecycle.replace_password(&owned, account, (&hash, None, false));
+            let changed =
+                lifecycle::replace_password(&self.store, &owned, account, (&hash, None, false));
             if changed.await? {
                 return Ok(());
             }
@@ -54,7 +49,7 @@ impl Operator {
             if owned.current.account.is_none() {
                 return Err(AuthError::NotFound);
             }
-            if self.lifecycle.delete(&owned).await? {
+            if lifecycle::delete(&self.store, &owned).await? {
                 return Ok(());
             }
         }
@@ -64,7 +59,7 @@ impl Operator {
     /// Every account there is, the oldest first.
     pub async fn list_users(&self) -> Result<Vec<(UserId, Account)>, AuthError> {
         let mut listed = Vec::new();
-        for user in self.indexes.accounts().await? {
+        for user in self.store.accounts().await? {
             if let Some(account) = self.store.load(&user).await?.account {
                 listed.push((user, account));
             }

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use common::{
     shutdown::Shutdown,
 };
 use jsonwebtoken::EncodingKey;
+use parking_lot::Mutex;
 
 use crate::store::key_files::{KeyFile, KeyFileError, KeyFolder, make_first, read_all};
 
@@ -149,7 +150,7 @@ impl SigningKeys {
     /// Logs what is wrong with the folder, unless it was logged after the last read.
     fn report(&self, problems: Vec<String>) {
         let known = &self.0.problems;
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = known.lock();
         for problem in problems.iter().filter(|it| !known.contains(it)) {
             tracing::warn!(problem, "signing key file not usable");
         }
@@ -294,7 +295,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         add(dir.path(), "20260101T000000-a.pem", 0o600);
         let keys = open(dir.path(), true).await.unwrap();
-        let reported = || keys.0.problems.lock().unwrap().clone();
+        let reported = || keys.0.problems.lock().clone();
         assert_eq!(reported(), Vec::<String>::new());
         std::fs::write(dir.path().join("20260102T000000-b.pem"), "no key").unwrap();
         std::fs::write(dir.path().join("march.pem"), "").unwrap();

@@ -1,13 +1,9 @@
 //! Limits guessing: an attempt is counted before its password is hashed, and taken back when the password was right.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use common::identity::UserId;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ROUNDS, error::AuthError};
@@ -79,7 +75,7 @@ impl LoginThrottle {
 
     async fn permit(&self, user: &UserId) -> Result<OwnedSemaphorePermit, AuthError> {
         let semaphore = {
-            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut running = self.running.lock();
             if running.len() > SWEEP_AT {
                 running.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
             }

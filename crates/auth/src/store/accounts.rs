@@ -15,10 +15,10 @@ use crate::domain::{
     login::LoginRecord,
 };
 
-/// Reads and changes accounts with their logins and API keys. Cheap to clone.
+/// Reads and changes accounts with their logins and API keys, and the indexes of accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct AccountStore {
-    store: Store,
+    pub(super) store: Store,
 }
 
 /// An account, and what there is of one generation of its id.

@@ -1,17 +1,13 @@
 //! Indexes over all users, each split over 64 slots: accounts, those that may be idle, and those whose data `chat` is to erase.
 
 use common::{
-    identity::{Owner, UserId, erase_index, erase_indexes},
-    store::{Key, Op, Read, SHARDS, Store, StoreError, Txn, shard},
+    identity::{Owner, UserId, erase_index, erase_indexes, erase_member, erased_owner},
+    store::{Key, Op, Read, SHARDS, StoreError, Txn, shard},
 };
 
-const PAGE: usize = 1000;
+use super::AccountStore;
 
-/// Keeps the indexes. They lie in other slots than the accounts, so each is changed in a step of its own.
-#[derive(Clone)]
-pub struct IndexStore {
-    store: Store,
-}
+const PAGE: usize = 1000;
 
 fn accounts_index(shard: u8) -> Key {
     format!("a:accounts:{{{shard:02}}}")
@@ -21,20 +17,8 @@ fn idle_index(shard: u8) -> Key {
     format!("a:idle:{{{shard:02}}}")
 }
 
-fn erasure_member(owner: &Owner) -> String {
-    format!("{}:{}", owner.user, owner.generation)
-}
-
-fn parse_erasure(member: &str) -> Option<Owner> {
-    let (user, generation) = member.rsplit_once(':')?;
-    Some(Owner { user: UserId::parse(user)?, generation: generation.parse().ok()? })
-}
-
-impl IndexStore {
-    pub fn new(store: Store) -> Self {
-        Self { store }
-    }
-
+/// The indexes lie in other slots than the accounts, so each is changed in a step of its own.
+impl AccountStore {
     async fn apply(&self, ops: impl IntoIterator<Item = Op>) -> Result<(), StoreError> {
         let mut txn = Txn::durable();
         txn.ops.extend(ops);
@@ -124,7 +108,7 @@ impl IndexStore {
     /// generation is over, so that it is safe to write this before the account is deleted.
     pub async fn announce_erasure(&self, owner: &Owner, now: i64) -> Result<(), StoreError> {
         let index = erase_index(&owner.user);
-        let member = erasure_member(owner);
+        let member = erase_member(owner);
         // A full store takes a step whose first operation removes something: an account must go although nothing more fits.
         let first = Op::MemberDelete(index.clone(), member.clone());
         self.apply([first, Op::MemberSet(index, member, now)]).await
@@ -132,12 +116,12 @@ impl IndexStore {
 
     pub async fn withdraw_erasure(&self, owner: &Owner) -> Result<(), StoreError> {
         let index = erase_index(&owner.user);
-        self.apply([Op::MemberDelete(index, erasure_member(owner))]).await
+        self.apply([Op::MemberDelete(index, erase_member(owner))]).await
     }
 
     /// The announced erasures that `chat` has not done yet and that are older than `age_ms`, at most `limit` a slot.
     pub async fn erasures(&self, age_ms: i64, limit: usize) -> Result<Vec<Owner>, StoreError> {
         let members = self.oldest(erase_indexes(), age_ms, limit).await?;
-        Ok(members.iter().filter_map(|it| parse_erasure(it)).collect())
+        Ok(members.iter().filter_map(|it| erased_owner(it)).collect())
     }
 }

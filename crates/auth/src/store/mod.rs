@@ -28,7 +28,6 @@ pub use self::{
     api_keys::MAX_KEYS,
     attempts::AttemptStore,
     change::Change,
-    indexes::IndexStore,
 };
 
 fn number(value: impl std::fmt::Display) -> Bytes {

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use auth::{
-    services::cleanup::Cleanup,
-    store::{AccountStore, IndexStore},
-};
+use auth::{services::cleanup::Cleanup, store::AccountStore};
 use common::{
     config::LoginMode,
     identity::{UserId, state},
@@ -19,8 +16,7 @@ use crate::kit::{App, PASSWORD, Tokens};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn cleanup(app: &App, login: LoginMode) -> Cleanup {
-    let store = app.store.clone();
-    Cleanup::new(login, AccountStore::new(store.clone()), IndexStore::new(store))
+    Cleanup::new(login, AccountStore::new(app.store.clone()))
 }
 
 fn user(name: &str) -> UserId {

@@ -38,13 +38,7 @@ impl Inbox {
             return;
         }
         let inbox = Self { store, registry, tail };
-        let stopping = shutdown.clone();
-        shutdown.spawn(async move {
-            tokio::select! {
-                () = inbox.run() => {}
-                () = stopping.stopping() => {}
-            }
-        });
+        shutdown.spawn_until_stop(async move { inbox.run().await });
     }
 
     async fn run(&self) {

@@ -3,13 +3,14 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use common::identity::Owner;
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -33,15 +34,15 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// A turn that runs here: its log, its lease and what stops it.
 #[derive(Debug)]
 pub struct RunningTurn {
-    owner: Owner,
-    session_id: SessionId,
-    open: OpenTurn,
-    log: Arc<EventLog>,
+    pub owner: Owner,
+    pub session_id: SessionId,
+    pub open: OpenTurn,
+    pub log: Arc<EventLog>,
     /// The last event that is known to be stored.
     replicated: AtomicU64,
     stopped: CancellationToken,
     reason: OnceLock<StopReason>,
-    lease_renewed: Mutex<Instant>,
+    pub lease_renewed: Mutex<Instant>,
     watchers: Mutex<RemoteWatchers>,
 }
 
@@ -70,24 +71,8 @@ impl RunningTurn {
         }
     }
 
-    pub fn owner(&self) -> &Owner {
-        &self.owner
-    }
-
-    pub fn session_id(&self) -> &SessionId {
-        &self.session_id
-    }
-
     pub fn id(&self) -> &MessageId {
         &self.open.id
-    }
-
-    pub fn open(&self) -> &OpenTurn {
-        &self.open
-    }
-
-    pub fn log(&self) -> &Arc<EventLog> {
-        &self.log
     }
 
     /// Ends it; the first reason given holds.
@@ -110,25 +95,12 @@ impl RunningTurn {
     pub fn set_replicated(&self, last_id: u64) {
         self.replicated.fetch_max(last_id, Ordering::SeqCst);
     }
-
-    pub fn lease_renewed_at(&self) -> Instant {
-        *self.lease_renewed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn set_lease_renewed(&self, at: Instant) {
-        *self.lease_renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
-    }
 }
 
 impl RunningTurn {
-    fn watchers(&self) -> MutexGuard<'_, RemoteWatchers> {
-        // Single insertions and removals: a panic leaves nothing half done.
-        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Notes that the turn has subscribers on that instance.
     fn watch(&self, instance: &str) {
-        let mut watchers = self.watchers();
+        let mut watchers = self.watchers.lock();
         let known = watchers.seen.insert(instance.to_owned(), Instant::now());
         if known.is_none() {
             watchers.told_at = None;
@@ -137,14 +109,14 @@ impl RunningTurn {
 
     /// The instances on which the turn has subscribers.
     pub fn watching_instances(&self) -> Vec<String> {
-        let mut watchers = self.watchers();
+        let mut watchers = self.watchers.lock();
         watchers.seen.retain(|_, at| at.elapsed() < WATCHED_FOR);
         watchers.seen.keys().cloned().collect()
     }
 
     /// Whether whoever watches it must be told something now, if only that it runs.
     pub fn owes_progress(&self, has_news: bool) -> bool {
-        let mut watchers = self.watchers();
+        let mut watchers = self.watchers.lock();
         let is_due =
             has_news || watchers.told_at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
         if is_due {
@@ -166,26 +138,21 @@ pub struct Registry {
 }
 
 impl Registry {
-    fn turns(&self) -> MutexGuard<'_, HashMap<MessageId, Arc<RunningTurn>>> {
-        // Single insertions and removals: a panic leaves nothing half done.
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn all(&self) -> Vec<Arc<RunningTurn>> {
-        self.turns().values().cloned().collect()
+        self.turns.lock().values().cloned().collect()
     }
 
     /// That turn, if it runs here and belongs to that owner.
     pub fn get(&self, owner: &Owner, id: &MessageId) -> Option<Arc<RunningTurn>> {
-        let turns = self.turns();
+        let turns = self.turns.lock();
         turns.get(id).filter(|turn| turn.owner == *owner).cloned()
     }
 
     /// Stops a turn, whoever it belongs to; for requests of other instances, which have checked that.
     pub fn stop(&self, id: &MessageId, reason: StopReason) {
         // Held over the look: whoever adds the turn after it finds the stop.
-        let mut early = self.early_stops();
-        let turn = self.turns().get(id).cloned();
+        let mut early = self.early_stops.lock();
+        let turn = self.turns.lock().get(id).cloned();
         match turn {
             Some(turn) => turn.stop(reason),
             None => {
@@ -198,7 +165,7 @@ impl Registry {
 
     /// Notes which turns have subscribers on that instance.
     pub fn watch(&self, instance: &str, ids: &[MessageId]) {
-        let turns = self.turns();
+        let turns = self.turns.lock();
         for turn in ids.iter().filter_map(|id| turns.get(id)) {
             turn.watch(instance);
         }
@@ -216,23 +183,18 @@ impl Registry {
         let _ = read.wait_for(|at| at.is_some_and(|at| at >= now)).await;
     }
 
-    fn early_stops(&self) -> MutexGuard<'_, VecDeque<(MessageId, StopReason)>> {
-        self.early_stops.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn add(&self, turn: &Arc<RunningTurn>) {
-        self.turns().insert(turn.id().clone(), Arc::clone(turn));
+        self.turns.lock().insert(turn.id().clone(), Arc::clone(turn));
         metrics::gauge!("chat_turns_running").increment(1.0);
-        let early =
-            self.early_stops().iter().find(|(id, _)| id == turn.id()).map(|(_, reason)| *reason);
-        if let Some(reason) = early {
+        let early = self.early_stops.lock().iter().find(|(id, _)| id == turn.id()).cloned();
+        if let Some((_, reason)) = early {
             turn.stop(reason);
         }
         self.added.notify_waiters();
     }
 
     pub fn remove(&self, id: &MessageId) {
-        if self.turns().remove(id).is_some() {
+        if self.turns.lock().remove(id).is_some() {
             metrics::gauge!("chat_turns_running").decrement(1.0);
         }
     }
@@ -240,7 +202,7 @@ impl Registry {
     pub async fn not_empty(&self) {
         loop {
             let added = self.added.notified();
-            if !self.turns().is_empty() {
+            if !self.turns.lock().is_empty() {
                 return;
             }
             added.await;
@@ -287,10 +249,10 @@ mod tests {
         let (registry, turn) = (Registry::default(), turn());
         std::thread::scope(|scope| {
             // What `add` does, in slow motion: no stop is there, and the turn is.
-            let early = registry.early_stops();
+            let early = registry.early_stops.lock();
             scope.spawn(|| registry.stop(turn.id(), StopReason::Cancelled));
             std::thread::sleep(Duration::from_millis(50));
-            registry.turns().insert(turn.id().clone(), Arc::clone(&turn));
+            registry.turns.lock().insert(turn.id().clone(), Arc::clone(&turn));
             assert!(early.is_empty());
             drop(early);
         });

@@ -3,13 +3,10 @@
 //! The instance that runs a turn sends its new events to the inboxes of those that watch it. The store is read where events are
 //! missing, and where that instance says nothing any more.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use common::{identity::Owner, shutdown::Shutdown, store::StoreError};
+use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -58,13 +55,8 @@ struct FollowState {
 }
 
 impl FollowedTurn {
-    fn state(&self) -> MutexGuard<'_, FollowState> {
-        // Whole values are replaced: a panic leaves nothing half done.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn is_silent(&self) -> bool {
-        let heard_at = self.state().heard_at;
+        let heard_at = self.state.lock().heard_at;
         heard_at.is_none_or(|at| at.elapsed() > SILENCE)
     }
 }
@@ -91,13 +83,8 @@ impl RemoteTail {
         Arc::new(Self { store, recovery, shutdown, turns: Mutex::default(), begun: Notify::new() })
     }
 
-    fn turns(&self) -> MutexGuard<'_, HashMap<MessageId, Arc<FollowedTurn>>> {
-        // Single insertions and removals: a panic leaves nothing half done.
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn is_following(&self) -> bool {
-        !self.turns().is_empty()
+        !self.turns.lock().is_empty()
     }
 
     /// Resolves when a turn is followed that was not before.
@@ -108,9 +95,9 @@ impl RemoteTail {
     /// The turns that have subscribers here, by the instances that run them.
     pub fn watched(&self) -> HashMap<String, Vec<MessageId>> {
         let mut watched: HashMap<String, Vec<MessageId>> = HashMap::new();
-        for turn in self.turns().values() {
+        for turn in self.turns.lock().values() {
             if turn.log.subscriber_count() > 0
-                && let Some(holder) = turn.state().holder.clone()
+                && let Some(holder) = turn.state.lock().holder.clone()
             {
                 watched.entry(holder).or_default().push(turn.id.clone());
             }
@@ -120,10 +107,10 @@ impl RemoteTail {
 
     /// Takes in what a turn's instance says of it.
     pub fn advance(&self, progress: &TurnProgress) {
-        let Some(turn) = self.turns().get(&progress.id).cloned() else {
+        let Some(turn) = self.turns.lock().get(&progress.id).cloned() else {
             return;
         };
-        turn.state().heard_at = Some(Instant::now());
+        turn.state.lock().heard_at = Some(Instant::now());
         if let Some(events) = progress.events() {
             append_stored(&turn.log, events);
         }
@@ -134,7 +121,7 @@ impl RemoteTail {
 
     /// A subscriber to a turn that is followed here already.
     pub fn subscribe(&self, owner: &Owner, id: &MessageId, after: u64) -> Option<Subscriber> {
-        let turns = self.turns();
+        let turns = self.turns.lock();
         let turn = turns.get(id).filter(|turn| turn.owner == *owner)?;
         Some(turn.log.subscribe(after))
     }
@@ -148,7 +135,7 @@ impl RemoteTail {
         after: u64,
     ) -> Subscriber {
         let FollowStart { session, log, mut batches, holder } = start;
-        let mut turns = self.turns();
+        let mut turns = self.turns.lock();
         if let Some(followed) = turns.get(id) {
             return followed.log.subscribe(after);
         }
@@ -182,7 +169,7 @@ impl RemoteTail {
 
     /// Forgets a turn, unless somebody has subscribed to it meanwhile and it has not ended.
     fn forget(&self, turn: &FollowedTurn, in_any_case: bool) -> bool {
-        let mut turns = self.turns();
+        let mut turns = self.turns.lock();
         let forgotten = in_any_case || turn.log.has_ended() || turn.log.subscriber_count() == 0;
         if forgotten {
             turns.remove(&turn.id);
@@ -199,7 +186,7 @@ impl RemoteTail {
             } else if subscribed_at.elapsed() > IDLE {
                 return;
             }
-            let is_known = turn.state().holder.is_some();
+            let is_known = turn.state.lock().holder.is_some();
             let is_behind = tokio::select! {
                 () = turn.behind.notified() => true,
                 () = sleep(CHECK_INTERVAL), if is_known || checked_at.is_some() => false,
@@ -239,7 +226,7 @@ impl RemoteTail {
                 if holder == LeaseHolder::Nobody {
                     self.recovery.close_dead(store, owner, session, id).await?;
                 }
-                turn.state().holder = instance(holder);
+                turn.state.lock().holder = instance(holder);
                 None
             }
             (Some(_), TurnState::Ended(record)) => {

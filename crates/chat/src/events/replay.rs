@@ -72,7 +72,7 @@ pub async fn history_events(
     id: &MessageId,
     record: Option<TurnRecord>,
 ) -> Result<Option<Vec<Event>>, StoreError> {
-    let message = store.sessions().message(owner, session, id).await?;
+    let message = store.sessions().messages(owner, session).by_id(id).await?;
     let message = message.filter(|message| message.role == Role::Assistant);
     let info = message.as_ref().and_then(|message| message.answer.as_ref());
     let (ending, model, provider) = match (record, info) {

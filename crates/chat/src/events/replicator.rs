@@ -74,9 +74,9 @@ impl Replicator {
         let (mut replications, mut changes) = (Vec::new(), Vec::new());
         let mut news: HashMap<String, Vec<TurnProgress>> = HashMap::new();
         for turn in turns {
-            let (owner, id) = (turn.owner().clone(), turn.id().clone());
+            let (owner, id) = (turn.owner.clone(), turn.id().clone());
             let (batch, last) = unstored(turn, ROUND_SIZE);
-            let grows = !batch.is_empty() && !turn.log().has_ended();
+            let grows = !batch.is_empty() && !turn.log.has_ended();
             let watching = turn.watching_instances();
             if !watching.is_empty() && turn.owes_progress(grows) {
                 let progress = TurnProgress::new(id.clone(), last, &batch);
@@ -88,7 +88,7 @@ impl Replicator {
                 replications.push(Replication::Events(owner.clone(), id.clone(), batch));
                 changes.push((turn, Change::Events(last)));
             }
-            if turn.lease_renewed_at() + self.store.lease() / 3 <= now {
+            if *turn.lease_renewed.lock() + self.store.lease() / 3 <= now {
                 replications.push(Replication::Lease(owner, id));
                 changes.push((turn, Change::Lease));
             }
@@ -103,7 +103,7 @@ impl Replicator {
         for ((turn, change), applied) in changes.into_iter().zip(applied) {
             match change {
                 Change::Events(last) if applied == Some(true) => turn.set_replicated(last),
-                Change::Lease if applied == Some(true) => turn.set_lease_renewed(now),
+                Change::Lease if applied == Some(true) => *turn.lease_renewed.lock() = now,
                 _ if applied == Some(false) => self.retake(turn).await,
                 // The next round repeats it: readers skip events that they have.
                 _ => {}
@@ -113,11 +113,11 @@ impl Replicator {
 
     /// The store has no lease or no log of a turn that runs here: takes the lease again, or ends the turn if it was closed.
     async fn retake(&self, turn: &RunningTurn) {
-        if turn.log().has_ended() {
+        if turn.log.has_ended() {
             return;
         }
         let store = self.store.turns();
-        let retaken = store.retake_lease(turn.owner(), turn.session_id(), turn.open()).await;
+        let retaken = store.retake_lease(&turn.owner, &turn.session_id, &turn.open).await;
         if matches!(retaken, Ok(false)) {
             turn.stop(StopReason::LeaseLost);
         }
@@ -127,7 +127,7 @@ impl Replicator {
 /// The events of a turn that are not known to be stored, up to about that many bytes, and the id of the last one.
 pub fn unstored(turn: &RunningTurn, size: usize) -> (EventBatch, u64) {
     let mut batch = EventBatch::default();
-    let last = turn.log().for_each_after(turn.replicated(), |id, event| {
+    let last = turn.log.for_each_after(turn.replicated(), |id, event| {
         batch.push(id, event);
         batch.size() < size
     });

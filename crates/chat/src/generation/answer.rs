@@ -43,11 +43,12 @@ pub(crate) struct AnswerBuilder {
     thinking: usize,
     tool_calls: usize,
     size: TextSize,
-    counted: Option<Usage>,
+    pub(crate) counted: Option<Usage>,
     details: UsageDetails,
     stop_sequence: Option<String>,
-    streamed_tokens: u64,
-    source: Option<AnswerSource>,
+    /// How many pieces of output came: the tokens of an answer that was not finished.
+    pub(super) streamed_tokens: u64,
+    pub(crate) source: Option<AnswerSource>,
     /// The beginning of the text, where a span may hold it.
     captured: String,
 }
@@ -104,15 +105,6 @@ impl AnswerBuilder {
         !(is_full && is_empty)
     }
 
-    pub(crate) fn source(&self) -> Option<&AnswerSource> {
-        self.source.as_ref()
-    }
-
-    /// Notes how many pieces of output came: the tokens of an answer that was not finished.
-    pub(crate) fn record_streamed(&mut self, tokens: u64) {
-        self.streamed_tokens = tokens;
-    }
-
     pub(super) fn trace(&self, outcome: &Outcome) {
         if otel::captures_content() {
             let mut message = otel::message("assistant", &self.captured);
@@ -135,10 +127,6 @@ impl AnswerBuilder {
             details: UsageDetails { estimated_reasoning: thoughts, ..self.details },
             stop_sequence: self.stop_sequence.take(),
         }
-    }
-
-    pub(crate) fn counted(&self) -> Option<Usage> {
-        self.counted
     }
 
     /// What the answer cost: as the server counted, else our estimate; nothing where no server answered.

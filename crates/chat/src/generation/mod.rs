@@ -66,7 +66,7 @@ pub(crate) async fn run<S: Sink>(
         }
     };
     let outcome = AssertUnwindSafe(run).catch_unwind().await.unwrap_or(Outcome::Broken);
-    answer.record_streamed(stream.streamed_tokens());
+    answer.streamed_tokens = stream.streamed_tokens;
     answer.trace(&outcome);
     outcome
 }

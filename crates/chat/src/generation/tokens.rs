@@ -1,11 +1,9 @@
 //! Estimates of token counts, which learn from what model servers count.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use common::identity::UserId;
+use parking_lot::Mutex;
 
 use crate::domain::{Options, Usage};
 
@@ -63,20 +61,16 @@ impl TokenEstimates {
         Self { learned: Arc::clone(&self.learned), user: Some(user.clone()) }
     }
 
-    fn learned(&self) -> MutexGuard<'_, Learned> {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn ratio(&self, model: &str) -> f64 {
         let Some(user) = &self.user else {
             return 1.0;
         };
         let key = (user.clone(), model.to_owned());
-        self.learned().ratios.get(&key).copied().unwrap_or(1.0)
+        self.learned.lock().ratios.get(&key).copied().unwrap_or(1.0)
     }
 
     pub(crate) fn template(&self, model: &str) -> u32 {
-        let learned = self.learned().templates.get(model).copied();
+        let learned = self.learned.lock().templates.get(model).copied();
         learned.unwrap_or(Self::DEFAULT_TEMPLATE)
     }
 
@@ -96,7 +90,7 @@ impl TokenEstimates {
         if counted == 0 || text == 0 {
             return;
         }
-        let mut learned = self.learned();
+        let mut learned = self.learned.lock();
         if text < Self::SHORT {
             let seen = counted.saturating_sub(text).min(Self::MAX_TEMPLATE);
             make_room(&mut learned.templates, Self::MAX_ENTRIES);

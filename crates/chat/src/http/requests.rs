@@ -1,12 +1,13 @@
 //! What clients send, checked into the values that the service takes.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use common::{
     errors::{ApiError, Code},
     identity::Identity,
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -33,45 +34,22 @@ impl Serialize for DisconnectRule {
     }
 }
 
-impl DisconnectRule {
-    fn cancel_after(seconds: u64) -> Self {
-        Self(OnDisconnect::CancelAfter(Duration::from_secs(seconds)))
-    }
-}
-
 impl<'de> Deserialize<'de> for DisconnectRule {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Rule;
-        impl de::Visitor<'_> for Rule {
-            type Value = DisconnectRule;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "\"cancel\", \"continue\" or a whole number of seconds up to {GRACE_MAX}")
+        let asked = Value::deserialize(from)?;
+        let seconds = asked
+            .as_f64()
+            .filter(|seconds| seconds.fract() == 0.0 && (0.0..=GRACE_MAX as f64).contains(seconds));
+        match (asked.as_str(), seconds) {
+            (Some("continue"), _) => Ok(Self(OnDisconnect::Continue)),
+            (Some("cancel"), _) => Ok(Self(OnDisconnect::CancelAfter(Duration::ZERO))),
+            (_, Some(seconds)) => {
+                Ok(Self(OnDisconnect::CancelAfter(Duration::from_secs_f64(seconds))))
             }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<DisconnectRule, E> {
-                match text {
-                    "cancel" => Ok(DisconnectRule::cancel_after(0)),
-                    "continue" => Ok(DisconnectRule(OnDisconnect::Continue)),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
-            }
-
-            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<DisconnectRule, E> {
-                if seconds > GRACE_MAX {
-                    return Err(E::invalid_value(de::Unexpected::Unsigned(seconds), &self));
-                }
-                Ok(DisconnectRule::cancel_after(seconds))
-            }
-
-            fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<DisconnectRule, E> {
-                if seconds.fract() != 0.0 || !(0.0..=GRACE_MAX as f64).contains(&seconds) {
-                    return Err(E::invalid_value(de::Unexpected::Float(seconds), &self));
-                }
-                Ok(DisconnectRule::cancel_after(seconds as u64))
-            }
+            _ => Err(D::Error::custom(format!(
+                "Expected \"cancel\", \"continue\" or a whole number of seconds up to {GRACE_MAX}."
+            ))),
         }
-        from.deserialize_any(Rule)
     }
 }
 
@@ -236,10 +214,12 @@ mod tests {
     #[test]
     fn a_disconnect_rule_is_a_word_or_seconds() {
         let parse = |text: &str| serde_json::from_str::<DisconnectRule>(text).ok();
-        assert_eq!(parse("\"cancel\""), Some(DisconnectRule::cancel_after(0)));
+        let cancel_after =
+            |seconds| DisconnectRule(OnDisconnect::CancelAfter(Duration::from_secs(seconds)));
+        assert_eq!(parse("\"cancel\""), Some(cancel_after(0)));
         assert_eq!(parse("\"continue\""), Some(DisconnectRule(OnDisconnect::Continue)));
-        assert_eq!(parse("5"), Some(DisconnectRule::cancel_after(5)));
-        assert_eq!(parse("5.0"), Some(DisconnectRule::cancel_after(5)));
+        assert_eq!(parse("5"), Some(cancel_after(5)));
+        assert_eq!(parse("5.0"), Some(cancel_after(5)));
         for wrong in ["\"\"", "-1", "1.5", "86401", "null", "[]", "true"] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }

@@ -8,14 +8,11 @@ use axum::{
     routing::{get, post},
 };
 use common::{
-    http::operations,
+    http::{add_bearer, operations},
     identity::identify,
     rate_limiter::{limit, limit_by_handler},
 };
-use utoipa::{
-    Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
-};
+use utoipa::{OpenApi, openapi::security::SecurityRequirement};
 
 use crate::{
     http::{
@@ -70,26 +67,9 @@ use crate::{
         ws::frames::CancelFrame,
         ws::frames::ResumeFrame,
         ws::frames::AuthFrame,
-    )),
-    modifiers(&BearerToken),
+    ))
 )]
 struct Document;
-
-/// The scheme of every call; a socket may also open without it.
-const BEARER: &str = "bearer";
-
-struct BearerToken;
-
-impl Modify for BearerToken {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let bearer = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some("An access token or an API key of the auth service."))
-            .build();
-        let components = openapi.components.get_or_insert_default();
-        components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
-    }
-}
 
 /// Those that start a turn: the rate limit counts them as the turn is accepted, in one step.
 fn turn_routes() -> Router<Arc<AppState>> {
@@ -117,8 +97,11 @@ fn other_routes(ollama_api: bool) -> Router<Arc<AppState>> {
 
 pub fn document() -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
+    let bearer = "An access token or an API key of the auth service.";
+    add_bearer(&mut document, Some(bearer));
+    // Every call takes one; a socket may also open without it.
     for operation in operations(&mut document) {
-        let bearer = SecurityRequirement::new(BEARER, Vec::<String>::new());
+        let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
         operation.security.get_or_insert_with(|| vec![bearer]);
     }
     document

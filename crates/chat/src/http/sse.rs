@@ -112,7 +112,13 @@ impl EventBody {
         let mut out = String::new();
         loop {
             let (format, message_id) = (self.format, &self.message_id);
-            let write = |id, event: EventRef<'_>| frame(format, id, event, message_id, &mut out);
+            let write = |id, event: EventRef<'_>| match format {
+                StreamFormat::Sse => encode::sse(id, event, &mut out),
+                StreamFormat::Lines => {
+                    encode::json(id, event, message_id.as_str(), None, &mut out);
+                    out.push('\n');
+                }
+            };
             tokio::select! {
                 biased;
                 step = self.subscriber.next(write) => {
@@ -153,22 +159,6 @@ impl EventBody {
                 encode::connection_error(error, &self.request_id, None, None, out);
                 out.push('\n');
             }
-        }
-    }
-}
-
-fn frame(
-    format: StreamFormat,
-    id: u64,
-    event: EventRef<'_>,
-    message_id: &MessageId,
-    out: &mut String,
-) {
-    match format {
-        StreamFormat::Sse => encode::sse(id, event, out),
-        StreamFormat::Lines => {
-            encode::json(id, event, message_id.as_str(), None, out);
-            out.push('\n');
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::llm::{
 const NARROWER: [(u32, u32); 2] = [(3, 4), (1, 2)];
 
 pub(super) struct ProviderAttempt {
-    call: ProviderCall,
+    pub(super) call: ProviderCall,
     reported_position: Option<usize>,
     stage: AttemptStage,
     /// A stream failed before its first output, and was asked for again.
@@ -46,10 +46,6 @@ struct Streaming {
 impl ProviderAttempt {
     pub(super) fn new(call: ProviderCall) -> Self {
         Self { call, reported_position: None, stage: AttemptStage::Waiting, is_restarted: false }
-    }
-
-    pub(super) fn call(&mut self) -> &mut ProviderCall {
-        &mut self.call
     }
 
     /// Whether the provider has sent a part of the answer, so that no other one can take over.
@@ -121,7 +117,7 @@ impl ProviderAttempt {
         if streaming.has_output || is_first {
             let now = Instant::now();
             streaming.timeouts.restart_idle(now);
-            self.call.upstream.health().record_output(now);
+            self.call.upstream.health.record_output(now);
         }
         if let Some(tags) = &mut streaming.think_tags {
             tags.separate(&mut batch.chunks);
@@ -134,7 +130,7 @@ impl ProviderAttempt {
             self.call.first_token();
             Span::current().set("gen_ai.response.model", self.call.model.clone());
             let started = Chunk::Started {
-                provider: self.call.upstream.kind(),
+                provider: self.call.upstream.kind,
                 model: self.call.model.clone(),
                 window: streaming.window,
                 dropped: streaming.dropped,
@@ -166,14 +162,14 @@ async fn open(
     let mut timeouts = upstream.stream_timeouts();
     let mut narrower = NARROWER.iter();
     let stream = loop {
-        let send = || upstream.provider().chat(&request);
+        let send = || upstream.provider.chat(&request);
         let sent = send_with_retries(upstream, &mut timeouts, send).await;
         let error = match sent {
             Ok(stream) => break stream,
             Err(error) => error,
         };
         // Our estimate was too low: an earlier part of the conversation goes, and is counted as dropped.
-        let is_trimmed = error.kind() == ErrorKind::ContextTooLong && !request.untrimmed;
+        let is_trimmed = error.kind == ErrorKind::ContextTooLong && !request.untrimmed;
         let Some((part, whole)) = narrower.next().filter(|_| is_trimmed) else {
             return Err(error);
         };
@@ -189,6 +185,6 @@ async fn open(
         window,
         dropped: request.dropped,
         has_output: false,
-        think_tags: upstream.has_think_tags().then(ThinkTags::default),
+        think_tags: upstream.think_tags.then(ThinkTags::default),
     })
 }

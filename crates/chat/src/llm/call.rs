@@ -41,7 +41,7 @@ impl ProviderCall {
         user: &UserId,
         lane: Lane,
     ) -> Option<Self> {
-        let permit = upstream.scheduler().enqueue(user, lane)?;
+        let permit = upstream.scheduler.enqueue(user, lane)?;
         let started = Instant::now();
         Some(Self { upstream, model, permit, started, result: "cancelled", span: None })
     }
@@ -88,7 +88,7 @@ impl ProviderCall {
     }
 
     fn provider(&self) -> &'static str {
-        self.upstream.kind().as_str()
+        self.upstream.kind.as_str()
     }
 
     fn record_time(&self, histogram: &'static str) {
@@ -118,12 +118,12 @@ pub(super) async fn send_with_retries<T, F: Future<Output = Result<T, ProviderEr
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let is_busy = error.kind() == ErrorKind::Busy;
-            let wait = error.retry_after().unwrap_or_default().max(pause);
+            let is_busy = error.kind == ErrorKind::Busy;
+            let wait = error.retry_after.unwrap_or_default().max(pause);
             let may_retry = is_busy || (error.is_transient() && !is_retried);
             if !may_retry || wait > MAX_RETRY_WAIT || !upstream.is_breaker_closed() {
                 // What took too long was to become free.
-                let was_busy = busy.filter(|_| error.kind() == ErrorKind::Timeout);
+                let was_busy = busy.filter(|_| error.kind == ErrorKind::Timeout);
                 return Err(was_busy.unwrap_or(error));
             }
             if timeouts.limit(tokio::time::sleep(wait)).await.is_err() {
@@ -136,7 +136,7 @@ pub(super) async fn send_with_retries<T, F: Future<Output = Result<T, ProviderEr
     };
     tokio::select! {
         result = retried => result,
-        () = upstream.health().found_absent() => Err(ProviderError::new(
+        () = upstream.health.found_absent() => Err(ProviderError::new(
             ErrorKind::Unreachable,
             "it accepts connections and does not answer",
         )),

@@ -1,10 +1,8 @@
 //! Circuit breaker: after enough outages in a row a server gets no requests for a while, then one as a probe.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::llm::error::ProviderError;
@@ -59,7 +57,7 @@ impl CircuitBreaker {
 
     /// Whether a call would be let through now.
     pub(super) fn allows(&self, now: Instant) -> bool {
-        match *self.state() {
+        match *self.state.lock() {
             BreakerState::Closed { .. } => true,
             BreakerState::Open { until } => now >= until,
             BreakerState::Probing => false,
@@ -68,7 +66,7 @@ impl CircuitBreaker {
 
     /// Permission for a call, unless the breaker is open.
     pub(super) fn try_acquire(self: &Arc<Self>, now: Instant) -> Option<CallPermit> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let probe = match *state {
             BreakerState::Closed { .. } => false,
             BreakerState::Open { until } if now >= until => {
@@ -80,16 +78,12 @@ impl CircuitBreaker {
         drop(state);
         Some(CallPermit { breaker: self.clone(), probe, began: now })
     }
-
-    fn state(&self) -> MutexGuard<'_, BreakerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl CallPermit {
     pub(super) fn record(mut self, outcome: CallOutcome, now: Instant) {
         let probe = std::mem::take(&mut self.probe);
-        let mut state = self.breaker.state();
+        let mut state = self.breaker.state.lock();
         *state = match (*state, outcome) {
             (_, CallOutcome::Success) => BreakerState::Closed { outages: 0 },
             (BreakerState::Closed { outages }, CallOutcome::Outage) => {
@@ -112,7 +106,7 @@ fn open(now: Instant) -> BreakerState {
 impl Drop for CallPermit {
     fn drop(&mut self) {
         if self.probe {
-            *self.breaker.state() = BreakerState::Open { until: self.began };
+            *self.breaker.state.lock() = BreakerState::Open { until: self.began };
         }
     }
 }

@@ -1,20 +1,17 @@
 //! Embeddings: texts in, vectors out, in parts that are small enough for answers to go between them.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use tokio::time::Instant;
 
 use crate::llm::{
-    Route,
     call::{ProviderCall, send_with_retries},
     error::{ErrorKind, Feature, ModelError, ProviderError},
     failover::Failover,
     providers::EmbeddingAnswer,
     request::{ChatRequest, EmbeddingInput, EmbeddingRequest, PromptMessage},
-    routing::Router,
-    scheduler::Lane,
 };
-use common::{identity::UserId, otel::Span};
+use common::otel::Span;
 
 /// Most inputs of one request to a model server.
 const PART_INPUTS: usize = 32;
@@ -38,11 +35,11 @@ pub struct EmbeddedPart {
 /// A place in the lane for embeddings, then the vectors. Dropping it at any moment gives the place back and closes the
 /// connection.
 pub struct EmbeddingRun {
-    failover: Failover,
-    call: ProviderCall,
-    done: usize,
+    pub(super) failover: Failover,
+    pub(super) call: ProviderCall,
+    pub(super) done: usize,
     /// The length of the vectors so far.
-    length: Option<usize>,
+    pub(super) length: Option<usize>,
 }
 
 impl EmbeddingInput {
@@ -75,15 +72,6 @@ impl EmbeddingInput {
 }
 
 impl EmbeddingRun {
-    pub(super) fn enqueue(
-        router: &Arc<Router>,
-        user: &UserId,
-        route: &Route,
-    ) -> Result<Self, ModelError> {
-        let (failover, call) = Failover::begin(router, user, route, Lane::Embeddings)?;
-        Ok(Self { failover, call, done: 0, length: None })
-    }
-
     /// The span in which everything about this request is to run.
     pub fn span(&self) -> Span {
         self.call.request_span("embeddings")
@@ -135,10 +123,10 @@ impl EmbeddingRun {
         }
         let upstream = &self.call.upstream;
         let mut timeouts = upstream.stream_timeouts();
-        let send = || upstream.provider().embed(&self.call.model, part);
+        let send = || upstream.provider.embed(&self.call.model, part);
         let sent = send_with_retries(upstream, &mut timeouts, send);
         let answer = self.call.span().run(sent).await.map_err(|error| error.advised(CHECK))?;
-        upstream.health().record_output(Instant::now());
+        upstream.health.record_output(Instant::now());
         self.length = Some(check(&answer, part.input.len(), part.dimensions, self.length)?);
         Ok(answer)
     }

@@ -77,13 +77,13 @@ pub(super) enum ErrorKind {
 /// [`Redactor`] alone.
 #[derive(Clone, Debug)]
 pub(super) struct ProviderError {
-    kind: ErrorKind,
+    pub(super) kind: ErrorKind,
     context: String,
     upstream_text: Option<String>,
     /// For the caller, in place of the general sentence.
     advice: Option<String>,
-    hint: Option<&'static str>,
-    retry_after: Option<Duration>,
+    pub(super) hint: Option<&'static str>,
+    pub(super) retry_after: Option<Duration>,
     is_retried: bool,
 }
 
@@ -117,11 +117,6 @@ impl ProviderError {
         self
     }
 
-    pub(super) fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
-        self.retry_after = wait;
-        self
-    }
-
     /// What the caller is told of a request that the server calls bad.
     pub(super) fn advised(mut self, advice: &str) -> Self {
         if self.kind == ErrorKind::InvalidRequest {
@@ -130,22 +125,9 @@ impl ProviderError {
         self
     }
 
-    pub(super) fn with_hint(mut self, hint: Option<&'static str>) -> Self {
-        self.hint = self.hint.or(hint);
-        self
-    }
-
     pub(super) fn without_retry(mut self) -> Self {
         self.is_retried = true;
         self
-    }
-
-    pub(super) fn kind(&self) -> ErrorKind {
-        self.kind
-    }
-
-    pub(super) fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
     }
 
     /// Whether the same request may succeed a moment later.

@@ -38,7 +38,7 @@ impl Failover {
         lane: Lane,
     ) -> Result<(Self, ProviderCall), ModelError> {
         let no_such = || ModelError::Unavailable("no such provider".to_owned());
-        let upstream = router.upstreams().get(route.index).ok_or_else(no_such)?.clone();
+        let upstream = router.upstreams.get(route.index).ok_or_else(no_such)?.clone();
         let call = ProviderCall::enqueue(upstream, route.model.clone(), user, lane);
         let failover = Self {
             router: router.clone(),
@@ -65,9 +65,9 @@ impl Failover {
         said: &ChatRequest,
         has_answered: bool,
     ) -> Result<ProviderCall, ModelError> {
-        if error.kind() == ErrorKind::Unreachable {
+        if error.kind == ErrorKind::Unreachable {
             self.unreachable.push(self.index);
-            call.upstream.health().request_probe();
+            call.upstream.health.request_probe();
         }
         let error = call.fail(error, said);
         if has_answered {

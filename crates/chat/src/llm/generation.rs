@@ -2,40 +2,32 @@
 
 use std::sync::Arc;
 
-use common::{identity::UserId, otel::Span};
+use common::otel::Span;
 use futures_util::{
     StreamExt,
     stream::{self, BoxStream},
 };
 
 use crate::llm::{
-    Route, attempt::ProviderAttempt, chunk::Chunk, error::ModelError, failover::Failover,
-    providers::Batch, request::Prompt, routing::Router, scheduler::Lane,
+    attempt::ProviderAttempt, chunk::Chunk, error::ModelError, failover::Failover,
+    providers::Batch, request::Prompt,
 };
 
 /// A place in the queue, for a prompt that is not known yet. Dropping it gives the place back.
 pub struct Generation {
-    failover: Failover,
-    attempt: ProviderAttempt,
+    pub(super) failover: Failover,
+    pub(super) attempt: ProviderAttempt,
 }
 
 /// The answer to a prompt. Dropping it at any moment gives the place back and closes the connection.
 pub struct GenerationStream {
     /// A stream, so that dropping the future of `next` loses nothing.
     batches: BoxStream<'static, Result<Batch, ModelError>>,
-    streamed_tokens: u64,
+    /// The pieces of output that came so far. On Ollama each is a token; other servers may put several tokens into one.
+    pub streamed_tokens: u64,
 }
 
 impl Generation {
-    pub(super) fn enqueue(
-        router: &Arc<Router>,
-        user: &UserId,
-        route: &Route,
-    ) -> Result<Self, ModelError> {
-        let (failover, call) = Failover::begin(router, user, route, Lane::Answers)?;
-        Ok(Self { failover, attempt: ProviderAttempt::new(call) })
-    }
-
     /// The span in which everything about this answer is to run.
     pub fn span(&self, prompt: &dyn Prompt) -> Span {
         self.attempt.answer_span(prompt)
@@ -62,7 +54,7 @@ impl Generation {
             Err(error) => error,
         };
         let has_answered = self.attempt.has_output();
-        let call = self.attempt.call();
+        let call = &mut self.attempt.call;
         let said = prompt.fit(&call.model, call.upstream.window(&call.model));
         let next = self.failover.advance(call, error, &said, has_answered)?;
         self.attempt = ProviderAttempt::new(next);
@@ -85,10 +77,5 @@ impl GenerationStream {
             }
         }
         Err(ModelError::Failed("the generation has ended".to_owned()))
-    }
-
-    /// The pieces of output that came so far. On Ollama each is a token; other servers may put several tokens into one.
-    pub fn streamed_tokens(&self) -> u64 {
-        self.streamed_tokens
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Health {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Snapshot {
+pub(super) struct Snapshot {
     /// Whether it is there; `None` while it was not probed, when it is worth trying.
     up: Option<bool>,
     /// The models as last listed; `None` while no list was ever had.
@@ -47,17 +47,8 @@ struct Snapshot {
 }
 
 impl Health {
-    /// Of a server that has not been probed yet.
-    pub(super) fn unknown() -> Self {
-        Self::starting_with(Snapshot::default())
-    }
-
-    /// Of a server that is never probed.
-    pub(super) fn always_up(models: Vec<ModelInfo>) -> Self {
-        Self::starting_with(Snapshot::listed(models))
-    }
-
-    fn starting_with(snapshot: Snapshot) -> Self {
+    /// The default snapshot is of a server that has not been probed yet.
+    pub(super) fn new(snapshot: Snapshot) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             probe_now: Notify::new(),
@@ -187,7 +178,7 @@ impl Health {
 }
 
 impl Snapshot {
-    fn listed(models: Vec<ModelInfo>) -> Self {
+    pub(super) fn listed(models: Vec<ModelInfo>) -> Self {
         Self { up: Some(true), models: Some(models.into()), problem: None }
     }
 

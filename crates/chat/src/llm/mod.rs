@@ -28,6 +28,13 @@ mod scheduler;
 mod think_tags;
 mod upstream;
 
+use crate::llm::{
+    attempt::ProviderAttempt,
+    failover::Failover,
+    routing::{Router, Selection},
+    scheduler::Lane,
+    upstream::Upstream,
+};
 pub use crate::llm::{
     chunk::{Chunk, ToolCall, UsageDetails},
     embedding::{EmbeddedPart, EmbeddingRun},
@@ -36,10 +43,6 @@ pub use crate::llm::{
     model::{Capabilities, LoadedModel, Model, ModelFacts},
     request::{ChatRequest, EmbeddingInput, EmbeddingRequest, Prompt, PromptMessage},
     scheduler::{Placement, Scheduler},
-};
-use crate::llm::{
-    routing::{Router, Selection},
-    upstream::Upstream,
 };
 
 /// How long a server may take to say what it holds, or which one it is.
@@ -87,17 +90,17 @@ impl LlmService {
             shutdown.spawn(upstream.clone().run_probes(shutdown.clone()));
         }
         Ok(Self {
-            router: Arc::new(Router::new(
+            router: Arc::new(Router {
                 upstreams,
-                settings.model.clone(),
-                settings.aliases.clone(),
-            )),
+                default_model: settings.model.clone(),
+                aliases: settings.aliases.clone(),
+            }),
         })
     }
 
     /// The model that is asked where nothing else is named.
     pub fn default_model(&self) -> &str {
-        self.router.default_model()
+        &self.router.default_model
     }
 
     /// Where a request for that model (or the default one) goes.
@@ -133,7 +136,7 @@ impl LlmService {
             return Err(ModelError::UnsupportedByModel(feature));
         }
         Ok(Route {
-            provider: upstream.kind(),
+            provider: upstream.kind,
             window: upstream.window(&model),
             model,
             index,
@@ -152,7 +155,8 @@ impl LlmService {
     /// # Errors
     /// [`ModelError::QueueFull`].
     pub fn enqueue(&self, route: &Route, user: &UserId) -> Result<Generation, ModelError> {
-        Generation::enqueue(&self.router, user, route)
+        let (failover, call) = Failover::begin(&self.router, user, route, Lane::Answers)?;
+        Ok(Generation { failover, attempt: ProviderAttempt::new(call) })
     }
 
     /// Joins the lane for embeddings of the route's provider: answers go first.
@@ -164,7 +168,8 @@ impl LlmService {
         route: &Route,
         user: &UserId,
     ) -> Result<EmbeddingRun, ModelError> {
-        EmbeddingRun::enqueue(&self.router, user, route)
+        let (failover, call) = Failover::begin(&self.router, user, route, Lane::Embeddings)?;
+        Ok(EmbeddingRun { failover, call, done: 0, length: None })
     }
 
     /// The models of every provider that is up, in the order in which they are tried; `demo` where it stands in; then the
@@ -172,27 +177,27 @@ impl LlmService {
     pub fn models(&self) -> Vec<Model> {
         let default = self.resolve(None).ok();
         let mut models = Vec::new();
-        for upstream in self.router.upstreams() {
-            let route = default.as_ref().filter(|route| route.provider == upstream.kind());
+        for upstream in &self.router.upstreams {
+            let route = default.as_ref().filter(|route| route.provider == upstream.kind);
             let is_idle_demo = upstream.is_demo() && route.is_none();
-            if is_idle_demo || upstream.health().is_down() {
+            if is_idle_demo || upstream.health.is_down() {
                 continue;
             }
-            let listed = upstream.health().models().unwrap_or_default();
-            models.extend(listed.iter().map(|model| Model {
-                id: model.id.clone(),
-                capabilities: model.capabilities,
-                facts: model.facts.clone(),
-                provider: upstream.kind(),
-                window: upstream.window_of(Some(model)),
-                is_default:
-                    route.is_some_and(|route| {
-                        upstream.provider().same_model(&model.id, &route.model)
-                    }),
-            }));
+            let listed = upstream.health.models().unwrap_or_default();
+            models.extend(
+                listed.iter().map(|model| Model {
+                    id: model.id.clone(),
+                    capabilities: model.capabilities,
+                    facts: model.facts.clone(),
+                    provider: upstream.kind,
+                    window: upstream.window_of(Some(model)),
+                    is_default: route
+                        .is_some_and(|route| upstream.provider.same_model(&model.id, &route.model)),
+                }),
+            );
         }
         let mut aliases = Vec::new();
-        for (alias, target) in self.router.aliases() {
+        for (alias, target) in &self.router.aliases {
             let model = models.iter().find(|model| self.same_model(model, target));
             aliases.extend(model.map(|model| Model {
                 id: alias.clone(),
@@ -209,17 +214,17 @@ impl LlmService {
     pub async fn loaded(&self) -> Vec<LoadedModel> {
         let mut loaded = Vec::new();
         let models = self.distinct_models();
-        for upstream in self.router.upstreams().iter().filter(|it| !it.health().is_down()) {
-            let Ok(Ok(told)) = timeout(BRIEFLY, upstream.provider().loaded()).await else {
+        for upstream in self.router.upstreams.iter().filter(|it| !it.health.is_down()) {
+            let Ok(Ok(told)) = timeout(BRIEFLY, upstream.provider.loaded()).await else {
                 continue;
             };
-            let known = models.iter().filter(|model| model.provider == upstream.kind());
+            let known = models.iter().filter(|model| model.provider == upstream.kind);
             loaded.extend(known.filter_map(|model| {
                 let expires_at = match &told {
                     None => None,
                     Some(told) => {
                         let same = |(name, _): &&(String, _)| {
-                            upstream.provider().same_model(&model.id, name)
+                            upstream.provider.same_model(&model.id, name)
                         };
                         told.iter().find(same)?.1.clone()
                     }
@@ -232,8 +237,8 @@ impl LlmService {
 
     /// The version of the first server that tells one.
     pub async fn server_version(&self) -> Option<String> {
-        for upstream in self.router.upstreams().iter().filter(|it| !it.health().is_down()) {
-            let answer = timeout(BRIEFLY, upstream.provider().version()).await;
+        for upstream in self.router.upstreams.iter().filter(|it| !it.health.is_down()) {
+            let answer = timeout(BRIEFLY, upstream.provider.version()).await;
             if let Ok(Ok(Some(version))) = answer {
                 return Some(version);
             }
@@ -258,45 +263,44 @@ impl LlmService {
     }
 
     fn same_model(&self, listed: &Model, requested: &str) -> bool {
-        let mut upstreams = self.router.upstreams().iter();
+        let mut upstreams = self.router.upstreams.iter();
         upstreams.any(|upstream| {
-            upstream.kind() == listed.provider
-                && upstream.provider().same_model(&listed.id, requested)
+            upstream.kind == listed.provider && upstream.provider.same_model(&listed.id, requested)
         })
     }
 
     /// What is wrong with the providers, for operators: what was asked, what came, and what to do.
     pub fn problems(&self) -> Vec<String> {
         let problem = |upstream: &Arc<Upstream>| {
-            let problem = match upstream.health().problem() {
-                Some(problem) if upstream.health().is_down() => {
+            let problem = match upstream.health.problem() {
+                Some(problem) if upstream.health.is_down() => {
                     format!("cannot be reached: {problem}")
                 }
                 Some(problem) => problem,
                 None if !upstream.is_breaker_closed() => "failed too often in a row".to_owned(),
                 None => return None,
             };
-            Some(format!("{}: {problem}", upstream.kind().as_str()))
+            Some(format!("{}: {problem}", upstream.kind.as_str()))
         };
-        self.router.upstreams().iter().filter_map(problem).collect()
+        self.router.upstreams.iter().filter_map(problem).collect()
     }
 
     pub fn schedulers(&self) -> impl Iterator<Item = (ProviderKind, &Arc<Scheduler>)> {
-        self.router.upstreams().iter().map(|upstream| (upstream.kind(), upstream.scheduler()))
+        self.router.upstreams.iter().map(|upstream| (upstream.kind, &upstream.scheduler))
     }
 
     /// How every provider is, in the order of the settings.
     pub fn status(&self) -> Vec<ProviderStatus> {
         let status = |upstream: &Arc<Upstream>| {
-            let (running, waiting) = upstream.scheduler().load();
+            let (running, waiting) = upstream.scheduler.load();
             ProviderStatus {
-                provider: upstream.kind(),
-                up: upstream.health().up(),
+                provider: upstream.kind,
+                up: upstream.health.up(),
                 breaker_open: !upstream.is_breaker_closed(),
                 running,
                 waiting,
             }
         };
-        self.router.upstreams().iter().map(status).collect()
+        self.router.upstreams.iter().map(status).collect()
     }
 }

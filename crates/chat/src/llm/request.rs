@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::domain::Options;
@@ -61,7 +61,8 @@ pub struct ChatRequest {
     pub request_id: Arc<str>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
 pub enum EmbeddingInput {
     Texts(Arc<[String]>),
     Tokens(Arc<[Vec<u32>]>),
@@ -87,14 +88,5 @@ impl EmbeddingInput {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-impl Serialize for EmbeddingInput {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Texts(texts) => texts[..].serialize(to),
-            Self::Tokens(lists) => lists[..].serialize(to),
-        }
     }
 }

@@ -9,11 +9,11 @@ use crate::llm::{
 };
 
 pub(super) struct Router {
-    upstreams: Vec<Arc<Upstream>>,
+    pub(super) upstreams: Vec<Arc<Upstream>>,
     /// The model where nothing else names one.
-    default_model: String,
+    pub(super) default_model: String,
     /// The model that each further name stands for.
-    aliases: BTreeMap<String, String>,
+    pub(super) aliases: BTreeMap<String, String>,
 }
 
 /// A provider that can be asked now.
@@ -24,26 +24,6 @@ pub(super) struct Selection {
 }
 
 impl Router {
-    pub(super) fn new(
-        upstreams: Vec<Arc<Upstream>>,
-        default_model: String,
-        aliases: BTreeMap<String, String>,
-    ) -> Self {
-        Self { upstreams, default_model, aliases }
-    }
-
-    pub(super) fn aliases(&self) -> &BTreeMap<String, String> {
-        &self.aliases
-    }
-
-    pub(super) fn upstreams(&self) -> &[Arc<Upstream>] {
-        &self.upstreams
-    }
-
-    pub(super) fn default_model(&self) -> &str {
-        &self.default_model
-    }
-
     /// The first provider of the list, from that place on, which is up and has the model. The demo stands in where none
     /// of the others is there: by the last probe, or because this request found them `unreachable`.
     ///
@@ -58,13 +38,14 @@ impl Router {
         let (mut lacking, mut is_down) = (None, false);
         let candidates = self.upstreams.iter().enumerate().skip(from);
         for (index, upstream) in candidates.filter(|(_, upstream)| !upstream.is_demo()) {
-            let named = requested.or(upstream.default_model()).unwrap_or(&self.default_model);
+            let named =
+                requested.or(upstream.default_model.as_deref()).unwrap_or(&self.default_model);
             let model = self.aliased(named);
             let has_model = upstream.has_model(model);
-            if upstream.health().is_down() {
+            if upstream.health.is_down() {
                 is_down |= has_model == Some(true);
             } else if has_model == Some(false) {
-                lacking = lacking.or(Some((upstream.kind(), model)));
+                lacking = lacking.or(Some((upstream.kind, model)));
             } else if unreachable.contains(&index) || !upstream.is_breaker_closed() {
                 is_down = true;
             } else {
@@ -97,12 +78,12 @@ impl Router {
         let mut upstreams = self.upstreams.iter().enumerate();
         let (index, demo) = upstreams.clone().find(|(_, upstream)| upstream.is_demo())?;
         let is_away = |(index, upstream): (usize, &Arc<Upstream>)| {
-            upstream.is_demo() || upstream.health().is_down() || unreachable.contains(&index)
+            upstream.is_demo() || upstream.health.is_down() || unreachable.contains(&index)
         };
         upstreams.all(is_away).then(|| Selection {
             index,
             upstream: demo.clone(),
-            model: demo.default_model().unwrap_or_default().to_owned(),
+            model: demo.default_model.clone().unwrap_or_default(),
         })
     }
 }

@@ -5,12 +5,10 @@
 //! places left, so that one user alone can take half of it, two a third each, and there is always a place for somebody
 //! who has none.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use common::identity::UserId;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 pub(super) use crate::domain::Lane;
@@ -74,13 +72,13 @@ impl Scheduler {
             gauges: ["llm_running", "llm_queued", "llm_embeddings_queued"]
                 .map(|name| metrics::gauge!(name, "provider" => provider)),
         };
-        scheduler.report(&scheduler.state());
+        scheduler.report(&scheduler.state.lock());
         Arc::new(scheduler)
     }
 
     /// Takes a slot or a place in the queue; `None` where the queue is full, or this user's part of it.
     pub(super) fn enqueue(self: &Arc<Self>, user: &UserId, lane: Lane) -> Option<SchedulerPermit> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         // Where slots are shared, those wait, too, who may be given one in a moment.
         let in_a_moment = if state.is_shared { self.running_limit } else { state.running() };
         let waiting_limit = self.waiting_limit + in_a_moment.saturating_sub(state.running());
@@ -102,7 +100,7 @@ impl Scheduler {
 
     /// How many requests run and how many wait.
     pub fn load(&self) -> (usize, usize) {
-        let state = self.state();
+        let state = self.state.lock();
         (state.running(), state.answers.len() + state.embeddings.len())
     }
 
@@ -134,10 +132,6 @@ impl Scheduler {
             state.renumber();
         }
         self.report(state);
-    }
-
-    fn state(&self) -> MutexGuard<'_, SchedulerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn report(&self, state: &SchedulerState) {
@@ -211,7 +205,7 @@ impl SchedulerPermit {
     /// refused: the request was let in already.
     pub(super) async fn take_turns(&mut self) {
         if self.is_admitted() {
-            let mut state = self.scheduler.state();
+            let mut state = self.scheduler.state.lock();
             state.stop(self.lane, &self.user);
             self.waiter.send_replace(Position::Unknown);
             let waiter = self.waiter.clone();
@@ -231,7 +225,7 @@ impl SchedulerPermit {
 
 impl Drop for SchedulerPermit {
     fn drop(&mut self) {
-        let mut state = self.scheduler.state();
+        let mut state = self.scheduler.state.lock();
         if self.is_admitted() {
             state.stop(self.lane, &self.user);
         } else {

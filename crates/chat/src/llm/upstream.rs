@@ -17,7 +17,7 @@ use crate::llm::{
     circuit_breaker::{CallOutcome, CircuitBreaker},
     deadlines::StreamTimeouts,
     error::{ErrorKind, ModelError, ProviderError},
-    health::Health,
+    health::{Health, Snapshot},
     providers::{
         DEFAULT_WINDOW, ModelInfo, Provider,
         demo::{self, Demo},
@@ -30,17 +30,18 @@ use crate::llm::{
 };
 
 pub(super) struct Upstream {
-    kind: ProviderKind,
-    provider: Box<dyn Provider>,
+    pub(super) kind: ProviderKind,
+    pub(super) provider: Box<dyn Provider>,
     api_key: Option<SecretString>,
     /// The model where nobody names one, of this provider's own settings.
-    default_model: Option<String>,
+    pub(super) default_model: Option<String>,
     default_window: u32,
     address: Option<Url>,
-    think_tags: bool,
+    /// Whether thoughts may stand in tags inside the text.
+    pub(super) think_tags: bool,
     timeouts: Timeouts,
-    health: Health,
-    scheduler: Arc<Scheduler>,
+    pub(super) health: Health,
+    pub(super) scheduler: Arc<Scheduler>,
     breaker: Arc<CircuitBreaker>,
 }
 
@@ -75,7 +76,7 @@ impl Upstream {
                 idle: provider.idle_timeout,
                 total: provider.total_timeout,
             },
-            health: Health::unknown(),
+            health: Health::new(Snapshot::default()),
             scheduler: Scheduler::new(
                 kind.as_str(),
                 size(provider.max_concurrency.get()),
@@ -90,7 +91,7 @@ impl Upstream {
         let second = Duration::from_secs(1);
         Self {
             kind: ProviderKind::Demo,
-            provider: Box::new(Demo::new(recommended_model)),
+            provider: Box::new(Demo { recommended: recommended_model.to_owned() }),
             api_key: None,
             default_model: Some(demo::MODEL.to_owned()),
             default_window: DEFAULT_WINDOW,
@@ -102,31 +103,14 @@ impl Upstream {
                 idle: 10 * second,
                 total: 60 * second,
             },
-            health: Health::always_up(vec![demo::model()]),
+            health: Health::new(Snapshot::listed(vec![demo::model()])),
             scheduler: Scheduler::new(ProviderKind::Demo.as_str(), 64, 256),
             breaker: CircuitBreaker::new(0),
         }
     }
 
-    pub(super) fn kind(&self) -> ProviderKind {
-        self.kind
-    }
-
     pub(super) fn is_demo(&self) -> bool {
         self.kind == ProviderKind::Demo
-    }
-
-    /// Whether thoughts may stand in tags inside the text.
-    pub(super) fn has_think_tags(&self) -> bool {
-        self.think_tags
-    }
-
-    pub(super) fn default_model(&self) -> Option<&str> {
-        self.default_model.as_deref()
-    }
-
-    pub(super) fn health(&self) -> &Health {
-        &self.health
     }
 
     /// Whether the circuit breaker lets a request through now.
@@ -155,16 +139,8 @@ impl Upstream {
         model.and_then(|model| model.window).unwrap_or(self.default_window)
     }
 
-    pub(super) fn provider(&self) -> &dyn Provider {
-        &*self.provider
-    }
-
     fn find<'a>(&self, models: &'a [ModelInfo], name: &str) -> Option<&'a ModelInfo> {
         models.iter().find(|model| self.provider.same_model(&model.id, name))
-    }
-
-    pub(super) fn scheduler(&self) -> &Arc<Scheduler> {
-        &self.scheduler
     }
 
     pub(super) fn stream_timeouts(&self) -> StreamTimeouts {

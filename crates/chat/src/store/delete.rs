@@ -98,7 +98,7 @@ impl SessionStore<'_> {
         let last: Option<Message> = found.items(2).first().and_then(|item| decode(item));
         let (mut end, mut is_over) = (found.count(1), last.is_some_and(|last| last.at < since));
         while end > 0 && !is_over {
-            let (messages, start) = self.messages_before(owner, id, end, STEP).await?;
+            let (messages, start) = self.messages(owner, id).before(end, STEP).await?;
             let recent = |message: &&Message| message.at >= since;
             is_over = !messages.iter().all(|message| recent(&message));
             let answers = messages.iter().filter(recent).filter(|it| it.role == Role::Assistant);

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use common::{
     clock,
-    identity::{AccountState, Owner, UserId, erase_index, erase_indexes, state},
+    identity::{
+        AccountState, Owner, erase_index, erase_indexes, erase_member, erased_owner, state,
+    },
     store::{Bytes, Check, Committed, Op, Read, SHARDS, StoreError, Txn},
 };
 
@@ -33,12 +35,6 @@ pub struct Erasure {
     pub is_second: bool,
 }
 
-impl Erasure {
-    fn member(&self) -> String {
-        format!("{}:{}", self.owner.user, self.owner.generation)
-    }
-}
-
 /// Finds and erases the data of deleted accounts.
 pub struct ErasureStore<'a> {
     pub(super) context: &'a StoreContext,
@@ -57,7 +53,7 @@ impl ErasureStore<'_> {
             let Ok(mut found) = found else { continue };
             let now = found.now;
             for (member, at) in found.members(0) {
-                match owner_from(&member) {
+                match erased_owner(&member) {
                     Some(owner) if index < usize::from(SHARDS) => announced.push(owner),
                     Some(owner) if at <= now => due.push(owner),
                     _ => {}
@@ -124,7 +120,7 @@ impl ErasureStore<'_> {
         let txn = Txn::durable().op(Op::Delete(keys.sessions())).ops(days.map(Op::Delete));
         self.context.store.commit(txn).await?;
         // Last, and each in another slot: whoever stops before one of them does all of it again.
-        let (erased, member) = (keys::erased_index(&owner.user), erasure.member());
+        let (erased, member) = (keys::erased_index(&owner.user), erase_member(owner));
         let mut first = vec![Op::MemberDelete(erased.clone(), member.clone())];
         let mut last = vec![Op::Delete(keys::erasure_claim(owner))];
         if !is_second {
@@ -137,37 +133,5 @@ impl ErasureStore<'_> {
             self.context.store.commit(Txn::durable().op(op)).await?;
         }
         Ok(())
-    }
-}
-
-fn owner_from(member: &str) -> Option<Owner> {
-    let (user, generation) = member.rsplit_once(':')?;
-    Some(Owner { user: UserId::parse(user)?, generation: generation.parse().ok()? })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use common::{config::StoreUrl, shutdown::Shutdown, store::Store};
-
-    use super::*;
-    use crate::store::ChatStore;
-
-    #[tokio::test]
-    async fn an_account_is_erased_by_one_instance_at_a_time() {
-        let shutdown = Shutdown::new();
-        let store = Store::open(&StoreUrl::Memory, &shutdown).unwrap();
-        let instance = || ChatStore::new(store.clone(), None, Duration::from_secs(10));
-        let (one, two) = (instance(), instance());
-        let erasure = Erasure {
-            owner: Owner { user: UserId::parse("alice").unwrap(), generation: 0 },
-            is_second: false,
-        };
-        assert!(one.erasure().claim(&erasure).await.unwrap());
-        assert!(one.erasure().claim(&erasure).await.unwrap(), "held longer");
-        assert!(!two.erasure().claim(&erasure).await.unwrap());
-        one.erasure().finish(&erasure).await.unwrap();
-        assert!(two.erasure().claim(&erasure).await.unwrap());
     }
 }

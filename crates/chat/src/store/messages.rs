@@ -11,6 +11,7 @@ use crate::{
     domain::{Message, MessageId, Role, SessionId},
     offload,
     store::{
+        StoreContext,
         codec::decode,
         keys::Keys,
         message_sizes::{MessageSize, READ_SIZE, UNKNOWN_STEP, decode_sizes, fitting},
@@ -61,7 +62,7 @@ impl SessionStore<'_> {
         let Some(session) = StoredSession::found(&mut found)? else {
             return Ok(SessionTail::default());
         };
-        let count = session.session.message_count;
+        let (count, stored) = (session.session.message_count, self.messages(owner, id));
         let sizes = found.items(4);
         let first = sizes.len().saturating_sub(count as usize);
         let is_complete = found.count(3) == count + 1 || count == 0;
@@ -71,12 +72,12 @@ impl SessionStore<'_> {
                 let all = fitting(sizes.iter().rev().map(|size| size.text), limit.bytes);
                 let all = all.max(limit.at_least).min(sizes.len());
                 let sizes = &sizes[sizes.len() - all..];
-                self.read_sized(owner, id, count, sizes).await?
+                stored.read_sized(count, sizes).await?
             }
             None => {
                 let oldest = count.saturating_sub(limit.messages as u64);
                 let bytes = limit.bytes.max(1);
-                self.read_unsized(owner, id, oldest, count, bytes).await?.0
+                stored.read_unsized(oldest, count, bytes).await?.0
             }
         };
         Ok(SessionTail {
@@ -85,92 +86,77 @@ impl SessionStore<'_> {
         })
     }
 
+    /// The messages of that session.
+    pub fn messages<'a>(&'a self, owner: &Owner, id: &'a SessionId) -> SessionMessages<'a> {
+        SessionMessages { context: self.context, keys: Keys::of(owner), id }
+    }
+}
+
+/// The messages of one session.
+pub struct SessionMessages<'a> {
+    context: &'a StoreContext,
+    keys: Keys,
+    id: &'a SessionId,
+}
+
+impl SessionMessages<'_> {
     /// The newest messages before position `end`, oldest first, and the position of the first: at most `limit`, and no more than
     /// one read returns.
-    pub async fn messages_before(
-        &self,
-        owner: &Owner,
-        id: &SessionId,
-        end: u64,
-        limit: u64,
-    ) -> Result<(Vec<Message>, u64), StoreError> {
+    pub async fn before(&self, end: u64, limit: u64) -> Result<(Vec<Message>, u64), StoreError> {
         let oldest = end.saturating_sub(limit);
         if oldest == end {
             return Ok((Vec::new(), end));
         }
-        let Some(sizes) = self.sizes(owner, id, oldest, end - 1).await? else {
-            return self.read_unsized(owner, id, oldest, end, READ_SIZE).await;
+        let Some(sizes) = self.sizes(oldest, end - 1).await? else {
+            return self.read_unsized(oldest, end, READ_SIZE).await;
         };
         let all = fitting(sizes.iter().rev().map(|size| size.record), READ_SIZE).max(1);
         let read = &sizes[sizes.len().saturating_sub(all)..];
         let start = end - read.len() as u64;
-        Ok((self.read_messages(owner, id, start, read).await?, start))
+        Ok((self.read_messages(start, read).await?, start))
     }
 
     /// The messages from position `start` on, up to `end`, and the position after the last: no more than one read returns.
-    pub async fn messages_after(
-        &self,
-        owner: &Owner,
-        id: &SessionId,
-        start: u64,
-        end: u64,
-    ) -> Result<(Vec<Message>, u64), StoreError> {
+    pub async fn after(&self, start: u64, end: u64) -> Result<(Vec<Message>, u64), StoreError> {
         let end = end.min(start.saturating_add(SIZES));
         if start >= end {
             return Ok((Vec::new(), end));
         }
-        let sizes = match self.sizes(owner, id, start, end - 1).await? {
+        let sizes = match self.sizes(start, end - 1).await? {
             Some(sizes) => sizes,
             None => vec![MessageSize::UNKNOWN; UNKNOWN_STEP],
         };
         let all = fitting(sizes.iter().map(|size| size.record), READ_SIZE).max(1);
         let read = sizes.get(..all).unwrap_or(&sizes);
-        let messages = self.read_messages(owner, id, start, read).await?;
+        let messages = self.read_messages(start, read).await?;
         Ok((messages, start + read.len().max(1) as u64))
     }
 
     /// The message of that id; `None` where it is gone or was replaced.
-    pub async fn message(
-        &self,
-        owner: &Owner,
-        session: &SessionId,
-        id: &MessageId,
-    ) -> Result<Option<Message>, StoreError> {
+    pub async fn by_id(&self, id: &MessageId) -> Result<Option<Message>, StoreError> {
         let at = id.position();
-        let (found, _) = self.messages_after(owner, session, at, at + 1).await?;
+        let (found, _) = self.after(at, at + 1).await?;
         Ok(found.into_iter().find(|message| message.id == *id))
     }
 
     /// The id of the answer that stands where that one stood or stands.
-    pub async fn answer_at(
-        &self,
-        owner: &Owner,
-        session: &SessionId,
-        id: &MessageId,
-    ) -> Result<Option<MessageId>, StoreError> {
+    pub async fn answer_at(&self, id: &MessageId) -> Result<Option<MessageId>, StoreError> {
         let at = id.position();
-        let (found, _) = self.messages_after(owner, session, at, at + 1).await?;
+        let (found, _) = self.after(at, at + 1).await?;
         let answer = found.into_iter().find(|message| message.role == Role::Assistant);
         Ok(answer.map(|message| message.id).filter(|found| found.position() == at))
     }
 
     /// The sizes of the messages from `start` to `stop`, both included; `None` where not every message has one.
-    async fn sizes(
-        &self,
-        owner: &Owner,
-        id: &SessionId,
-        start: u64,
-        stop: u64,
-    ) -> Result<Option<Vec<MessageSize>>, StoreError> {
-        let keys = Keys::of(owner);
+    async fn sizes(&self, start: u64, stop: u64) -> Result<Option<Vec<MessageSize>>, StoreError> {
         let reads = vec![
             Read::Items {
-                key: keys.message_sizes(id),
+                key: self.keys.message_sizes(self.id),
                 start: signed(start) + 1,
                 stop: signed(stop) + 1,
             },
-            Read::Length(keys.message_sizes(id)),
-            Read::Length(keys.messages(id)),
+            Read::Length(self.keys.message_sizes(self.id)),
+            Read::Length(self.keys.messages(self.id)),
         ];
         let mut found = self.context.store.read(reads).await?;
         let is_complete = found.count(1) == found.count(2) + 1;
@@ -180,8 +166,6 @@ impl SessionStore<'_> {
     /// The messages before `end` that have these sizes, newest piece first, so that no read is large.
     async fn read_sized(
         &self,
-        owner: &Owner,
-        id: &SessionId,
         end: u64,
         mut sizes: &[MessageSize],
     ) -> Result<Vec<Message>, StoreError> {
@@ -190,7 +174,7 @@ impl SessionStore<'_> {
             let step = fitting(sizes.iter().rev().map(|size| size.record), READ_SIZE).max(1);
             let (older, read) = sizes.split_at(sizes.len() - step);
             end = end.saturating_sub(step as u64);
-            pieces.push(self.read_messages(owner, id, end, read).await?);
+            pieces.push(self.read_messages(end, read).await?);
             sizes = older;
         }
         Ok(pieces.into_iter().rev().flatten().collect())
@@ -200,8 +184,6 @@ impl SessionStore<'_> {
     /// their sizes are not known, in steps judged by the messages before.
     async fn read_unsized(
         &self,
-        owner: &Owner,
-        id: &SessionId,
         oldest: u64,
         end: u64,
         bytes: usize,
@@ -214,7 +196,7 @@ impl SessionStore<'_> {
             let step = start.saturating_sub(step as u64).max(oldest)..start;
             start = step.start;
             let read = vec![MessageSize::UNKNOWN; (step.end - step.start) as usize];
-            let piece = self.read_messages(owner, id, start, &read).await?;
+            let piece = self.read_messages(start, &read).await?;
             size += piece.iter().map(Message::size).sum::<usize>();
             count += piece.len();
             pieces.push(piece);
@@ -225,14 +207,12 @@ impl SessionStore<'_> {
     /// The messages from `start` on that have these sizes.
     async fn read_messages(
         &self,
-        owner: &Owner,
-        id: &SessionId,
         start: u64,
         sizes: &[MessageSize],
     ) -> Result<Vec<Message>, StoreError> {
         let size: usize = sizes.iter().map(|size| size.record).sum();
         let read = vec![Read::Items {
-            key: Keys::of(owner).messages(id),
+            key: self.keys.messages(self.id),
             start: signed(start),
             stop: signed(start + sizes.len() as u64) - 1,
         }];

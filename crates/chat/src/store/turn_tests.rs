@@ -168,7 +168,7 @@ async fn a_finish_whose_answer_was_lost_is_known_again_after_a_later_turn() {
         assert_eq!(repeated, Finished::Yes(None), "replaced: {replaced}");
     }
     let (messages, _) =
-        chat.sessions().messages_before(&alice(), &first.session_id, 2, 2).await.unwrap();
+        chat.sessions().messages(&alice(), &first.session_id).before(2, 2).await.unwrap();
     let texts: Vec<&str> = messages.iter().map(|it| it.content.as_str()).collect();
     assert_eq!(texts, ["hello", "two"]);
 }
@@ -242,8 +242,13 @@ async fn a_finish_is_not_applied_once_its_readers_were_told_otherwise() {
     };
     assert!(chat.turns().finish(&alice(), &late).await.is_err());
     chat.turns().retract(&alice(), &late).await.unwrap();
-    let message =
-        chat.sessions().message(&alice(), &turn.session_id, &turn.open.id).await.unwrap().unwrap();
+    let message = chat
+        .sessions()
+        .messages(&alice(), &turn.session_id)
+        .by_id(&turn.open.id)
+        .await
+        .unwrap()
+        .unwrap();
     let reason = message.answer.map(|answer| answer.finish_reason);
     assert_eq!(reason, Some(FinishReason::Interrupted));
 }

@@ -46,24 +46,14 @@ pub(super) enum Committed {
 
 #[derive(Clone)]
 pub(super) struct Committer {
-    store: ChatStore,
-    authenticator: Authenticator,
-    runner: Arc<TurnRunner>,
-    tokens_per_day: Option<u64>,
-    shutdown: Shutdown,
+    pub(super) store: ChatStore,
+    pub(super) authenticator: Authenticator,
+    pub(super) runner: Arc<TurnRunner>,
+    pub(super) tokens_per_day: Option<u64>,
+    pub(super) shutdown: Shutdown,
 }
 
 impl Committer {
-    pub(super) fn new(
-        store: ChatStore,
-        authenticator: Authenticator,
-        runner: Arc<TurnRunner>,
-        tokens_per_day: Option<u64>,
-        shutdown: Shutdown,
-    ) -> Self {
-        Self { store, authenticator, runner, tokens_per_day, shutdown }
-    }
-
     /// Accepts the turn and starts its task. Runs detached, so a client disconnect cannot leave an accepted turn without a
     /// runner.
     pub(super) async fn commit(
@@ -180,8 +170,8 @@ impl Committer {
         let id = accept.open.id.clone();
         let span = generation.span(&plan.prompt);
         let task = TurnTask::new(request, accept, session, Arc::new(plan.prompt), permit);
-        let events = task.turn().log().subscribe(0);
-        self.runner.register(&task);
+        let events = task.turn.log.subscribe(0);
+        self.runner.registry.add(&task.turn);
         let runner = Arc::clone(&self.runner);
         self.shutdown.spawn_work(span.run(runner.run(task, generation)));
         StartedTurn { id, identity: request.identity.clone(), events }

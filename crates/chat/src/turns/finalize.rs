@@ -52,22 +52,13 @@ pub(super) struct GeneratedAnswer {
 }
 
 pub(super) struct Finalizer {
-    store: ChatStore,
-    cache: Arc<SessionCache>,
-    history_messages: usize,
-    shutdown: Shutdown,
+    pub(super) store: ChatStore,
+    pub(super) cache: Arc<SessionCache>,
+    pub(super) history_messages: usize,
+    pub(super) shutdown: Shutdown,
 }
 
 impl Finalizer {
-    pub(super) fn new(
-        store: ChatStore,
-        cache: Arc<SessionCache>,
-        history_messages: usize,
-        shutdown: Shutdown,
-    ) -> Self {
-        Self { store, cache, history_messages, shutdown }
-    }
-
     /// Stores what there is, then tells the subscribers how it ended: in that order, so that what they were told is stored.
     pub(super) async fn finalize(
         &self,
@@ -78,15 +69,15 @@ impl Finalizer {
         generated: GeneratedAnswer,
     ) {
         let GeneratedAnswer { text, usage, source, outcome } = generated;
-        let source = source.unwrap_or_else(|| AnswerSource::requested(turn.open()));
+        let source = source.unwrap_or_else(|| AnswerSource::requested(&turn.open));
         let ending = ending_of(&source, usage, &outcome);
         let (mut events, last) = unstored(turn, usize::MAX);
         events.push(last + 1, Event::end(ending.clone(), request_id).as_ref());
         let finish = Finish {
-            session_id: turn.session_id().clone(),
+            session_id: turn.session_id.clone(),
             session,
-            open: turn.open().clone(),
-            answer: answer_message(turn.open(), source, text, usage, &ending),
+            open: turn.open.clone(),
+            answer: answer_message(&turn.open, source, text, usage, &ending),
             ending,
             usage,
             events,
@@ -116,11 +107,11 @@ impl Finalizer {
             }
         };
         count(&ending, usage);
-        turn.log().append([Event::end(ending, request_id)]);
+        turn.log.append([Event::end(ending, request_id)]);
         self.tell_watchers(turn, last + 1).await;
-        if turn.open().fence == 1 {
+        if turn.open.fence == 1 {
             // What is left is shed by the next session that begins.
-            let _ = self.store.sessions().shed_expired(turn.owner()).await;
+            let _ = self.store.sessions().shed_expired(&turn.owner).await;
         }
     }
 
@@ -141,7 +132,7 @@ impl Finalizer {
     /// Closes a turn whose readers were told that its answer could not be stored, once the store is back: what they were told must
     /// stay true, also where the store still applies a finish that it had received before.
     fn close_as_interrupted(&self, turn: &RunningTurn, finish: &Finish) {
-        let owner = turn.owner();
+        let owner = &turn.owner;
         retry::in_background(&self.shutdown, &self.store, owner, finish, |store, owner, finish| {
             Box::pin(async move { store.turns().retract(owner, finish).await })
         });
@@ -157,23 +148,22 @@ impl Finalizer {
     ) {
         // An attempt without an answer leaves the one before it, which is not part of the prompt.
         if let Some(session) = session
-            && (answer.is_some() || turn.open().replaces.is_none())
+            && (answer.is_some() || turn.open.replaces.is_none())
         {
-            let mut messages = prompt.messages().to_vec();
+            let mut messages = prompt.messages.clone();
             messages.extend(answer.map(Arc::new));
             let more = messages.len().saturating_sub(self.history_messages);
             messages.drain(..more);
             let tail = SessionTail { session: Some(*session), messages };
-            self.cache.put(turn.owner(), turn.session_id(), tail);
+            self.cache.put(&turn.owner, &turn.session_id, tail);
         }
     }
 
     /// Counts what a turn used whose session is gone.
     async fn settle(&self, turn: &RunningTurn, usage: Usage) {
-        let reservation = Reservation::of_turn(turn.open());
+        let reservation = Reservation::of_turn(&turn.open);
         let store = self.store.reservations();
-        let settled =
-            self.retry(|| Box::pin(store.settle(turn.owner(), &reservation, usage))).await;
+        let settled = self.retry(|| Box::pin(store.settle(&turn.owner, &reservation, usage))).await;
         if let Err(error) = settled {
             tracing::warn!(message_id = %turn.id(), %error, "usage of a deleted session's turn will be settled when its lease has lapsed");
         }
@@ -181,7 +171,7 @@ impl Finalizer {
 
     async fn finish(&self, turn: &RunningTurn, finish: &Finish) -> Result<Finished, StoreError> {
         let store = self.store.turns();
-        let finished = self.retry(|| Box::pin(store.finish(turn.owner(), finish)));
+        let finished = self.retry(|| Box::pin(store.finish(&turn.owner, finish)));
         Span::child("finish", SpanKind::Internal).run(finished).await
     }
 

@@ -25,15 +25,11 @@ pub(super) enum KeyState {
 }
 
 pub(super) struct Idempotency {
-    registry: Arc<Registry>,
-    recovery: Recovery,
+    pub(super) registry: Arc<Registry>,
+    pub(super) recovery: Recovery,
 }
 
 impl Idempotency {
-    pub(super) fn new(registry: Arc<Registry>, recovery: Recovery) -> Self {
-        Self { registry, recovery }
-    }
-
     /// What the request's key refers to.
     ///
     /// # Errors
@@ -88,7 +84,8 @@ impl Idempotency {
             }
             TurnState::Forgotten => {
                 // Its answer may have been replaced; the one that stands there now is the message's.
-                let stands = store.sessions().answer_at(owner, &record.session, &record.id).await?;
+                let stands =
+                    store.sessions().messages(owner, &record.session).answer_at(&record.id).await?;
                 KeyState::Readable(IdempotencyRecord { id: stands.unwrap_or(record.id), ..record })
             }
             TurnState::Running { .. } | TurnState::Ended(_) => KeyState::Readable(record),

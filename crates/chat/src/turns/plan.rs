@@ -36,16 +36,12 @@ pub(super) struct TurnPlan {
 }
 
 pub(super) struct Planner {
-    llm: LlmService,
-    estimates: TokenEstimates,
-    limits: TurnLimits,
+    pub(super) llm: LlmService,
+    pub(super) estimates: TokenEstimates,
+    pub(super) limits: TurnLimits,
 }
 
 impl Planner {
-    pub(super) fn new(llm: LlmService, estimates: TokenEstimates, limits: TurnLimits) -> Self {
-        Self { llm, estimates, limits }
-    }
-
     /// What can be said without reading anything.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub struct PromptBase {
 pub struct SessionPrompt {
     system: Option<String>,
     /// The newest messages, oldest first; the last is the one to answer.
-    messages: Vec<Arc<Message>>,
+    pub messages: Vec<Arc<Message>>,
     /// Of each of the messages.
     sizes: Vec<TextSize>,
     older: u64,
@@ -67,11 +67,6 @@ impl SessionPrompt {
             answer_limit: None,
             last_estimate: AtomicU32::new(0),
         }
-    }
-
-    /// The messages that were considered, oldest first.
-    pub fn messages(&self) -> &[Arc<Message>] {
-        &self.messages
     }
 
     pub fn question(&self) -> Option<&Arc<Message>> {

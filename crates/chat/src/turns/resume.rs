@@ -22,22 +22,13 @@ use crate::{
 };
 
 pub(super) struct TurnFinder {
-    store: ChatStore,
-    registry: Arc<Registry>,
-    tail: Arc<RemoteTail>,
-    recovery: Recovery,
+    pub(super) store: ChatStore,
+    pub(super) registry: Arc<Registry>,
+    pub(super) tail: Arc<RemoteTail>,
+    pub(super) recovery: Recovery,
 }
 
 impl TurnFinder {
-    pub(super) fn new(
-        store: ChatStore,
-        registry: Arc<Registry>,
-        tail: Arc<RemoteTail>,
-        recovery: Recovery,
-    ) -> Self {
-        Self { store, registry, tail, recovery }
-    }
-
     /// Subscribes to the events of an answer after that id: replayed, then live.
     ///
     /// # Errors
@@ -50,7 +41,7 @@ impl TurnFinder {
         after: u64,
     ) -> Result<Subscriber, ChatError> {
         if let Some(turn) = self.registry.get(owner, id) {
-            return Ok(turn.log().subscribe(after));
+            return Ok(turn.log.subscribe(after));
         }
         if let Some(subscriber) = self.tail.subscribe(owner, id, after) {
             return Ok(subscriber);

@@ -20,6 +20,7 @@ use crate::{
     store::{ChatStore, sessions::SessionTail},
     turns::{
         commit::{Committed, Committer, ReadyTurn},
+        finalize::Finalizer,
         idempotency::{Idempotency, KeyState},
         plan::{Planner, TurnPlan},
         request::{StartedTurn, TurnLimits, TurnRequest},
@@ -72,30 +73,39 @@ impl TurnService {
         let tail = RemoteTail::new(store.clone(), recovery.clone(), shutdown.clone());
         Inbox::spawn(store.clone(), Arc::clone(&registry), Arc::clone(&tail), &shutdown);
         let cache = Arc::new(SessionCache::default());
-        let runner = TurnRunner::new(
-            store.clone(),
-            Arc::clone(&registry),
-            Arc::clone(&cache),
-            estimates.clone(),
-            limits.history_messages,
-            shutdown.clone(),
-        );
-        let finder = TurnFinder::new(store.clone(), Arc::clone(&registry), tail, recovery.clone());
+        let finalizer = Finalizer {
+            store: store.clone(),
+            cache: Arc::clone(&cache),
+            history_messages: limits.history_messages,
+            shutdown: shutdown.clone(),
+        };
+        let runner = Arc::new(TurnRunner {
+            store: store.clone(),
+            registry: Arc::clone(&registry),
+            estimates: estimates.clone(),
+            finalizer,
+            shutdown: shutdown.clone(),
+        });
         Self {
             queue: SessionQueue::default(),
-            planner: Planner::new(llm.clone(), estimates, limits.clone()),
-            committer: Committer::new(
-                store.clone(),
+            committer: Committer {
+                store: store.clone(),
                 authenticator,
-                Arc::new(runner),
-                limits.tokens_per_day,
-                shutdown.clone(),
-            ),
-            idempotency: Idempotency::new(registry, recovery.clone()),
-            finder,
+                runner,
+                tokens_per_day: limits.tokens_per_day,
+                shutdown: shutdown.clone(),
+            },
+            planner: Planner { llm: llm.clone(), estimates, limits },
+            finder: TurnFinder {
+                store: store.clone(),
+                registry: Arc::clone(&registry),
+                tail,
+                recovery: recovery.clone(),
+            },
+            idempotency: Idempotency { registry, recovery: recovery.clone() },
+            waiter: SlotWaiter { store: store.clone(), recovery, shutdown: shutdown.clone() },
             cache,
             llm,
-            waiter: SlotWaiter::new(store.clone(), recovery, shutdown.clone()),
             store,
             shutdown,
         }

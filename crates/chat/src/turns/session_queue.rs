@@ -2,11 +2,12 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use common::identity::Owner;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::domain::SessionId;
@@ -32,15 +33,10 @@ pub struct SessionPermit {
 }
 
 impl SessionQueue {
-    fn queues(&self) -> MutexGuard<'_, HashMap<Key, VecDeque<Arc<Notify>>>> {
-        // Every change is a single push or removal: a panic leaves nothing half done.
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn enter(&self, owner: &Owner, session: &SessionId) -> SessionPermit {
         let key = (owner.clone(), session.clone());
         let turn = Arc::new(Notify::new());
-        let mut queues = self.queues();
+        let mut queues = self.queues.lock();
         queues.entry(key.clone()).or_default().push_back(Arc::clone(&turn));
         drop(queues);
         SessionPermit { queue: self.clone(), key, turn }
@@ -50,7 +46,7 @@ impl SessionQueue {
 impl SessionPermit {
     /// Whether every place before this one is gone.
     pub fn is_first(&self) -> bool {
-        let queues = self.queue.queues();
+        let queues = self.queue.queues.lock();
         let first = queues.get(&self.key).and_then(VecDeque::front);
         first.is_some_and(|first| Arc::ptr_eq(first, &self.turn))
     }
@@ -65,7 +61,7 @@ impl SessionPermit {
 
 impl Drop for SessionPermit {
     fn drop(&mut self) {
-        let mut queues = self.queue.queues();
+        let mut queues = self.queue.queues.lock();
         let Some(queue) = queues.get_mut(&self.key) else {
             return;
         };
@@ -98,6 +94,6 @@ mod tests {
         drop(first);
         third.first().await;
         drop(third);
-        assert!(queue.queues().is_empty(), "an empty queue is gone");
+        assert!(queue.queues.lock().is_empty(), "an empty queue is gone");
     }
 }

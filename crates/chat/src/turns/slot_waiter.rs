@@ -20,16 +20,12 @@ use crate::{
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) struct SlotWaiter {
-    store: ChatStore,
-    recovery: Recovery,
-    shutdown: Shutdown,
+    pub(super) store: ChatStore,
+    pub(super) recovery: Recovery,
+    pub(super) shutdown: Shutdown,
 }
 
 impl SlotWaiter {
-    pub(super) fn new(store: ChatStore, recovery: Recovery, shutdown: Shutdown) -> Self {
-        Self { store, recovery, shutdown }
-    }
-
     /// Waits for the turns before this one, here and on other instances. Whether it had to: then what was read is old.
     pub(super) async fn wait_for_slot(
         &self,

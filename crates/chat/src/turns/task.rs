@@ -19,7 +19,6 @@ use crate::{
         finalize::{Finalizer, GeneratedAnswer},
         prompt::SessionPrompt,
         request::TurnRequest,
-        session_cache::SessionCache,
         session_queue::SessionPermit,
     },
 };
@@ -35,7 +34,7 @@ const EVENT_SIZE: usize = 4 * 1024;
 
 /// An accepted turn with what its task needs.
 pub(super) struct TurnTask {
-    turn: Arc<RunningTurn>,
+    pub(super) turn: Arc<RunningTurn>,
     /// The session as accepting the turn left it.
     session: StoredSession,
     prompt: Arc<SessionPrompt>,
@@ -58,7 +57,7 @@ impl TurnTask {
             accept.open,
         ));
         // The accept step stored it.
-        turn.set_replicated(turn.log().append([Event::Start(accept.start)]));
+        turn.set_replicated(turn.log.append([Event::Start(accept.start)]));
         Self {
             turn,
             session,
@@ -68,18 +67,14 @@ impl TurnTask {
             permit,
         }
     }
-
-    pub(super) fn turn(&self) -> &Arc<RunningTurn> {
-        &self.turn
-    }
 }
 
 pub(super) struct TurnRunner {
-    store: ChatStore,
-    registry: Arc<Registry>,
-    estimates: TokenEstimates,
-    finalizer: Finalizer,
-    shutdown: Shutdown,
+    pub(super) store: ChatStore,
+    pub(super) registry: Arc<Registry>,
+    pub(super) estimates: TokenEstimates,
+    pub(super) finalizer: Finalizer,
+    pub(super) shutdown: Shutdown,
 }
 
 struct LogSink<'a>(&'a EventLog);
@@ -114,23 +109,6 @@ fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl TurnRunner {
-    pub(super) fn new(
-        store: ChatStore,
-        registry: Arc<Registry>,
-        cache: Arc<SessionCache>,
-        estimates: TokenEstimates,
-        history_messages: usize,
-        shutdown: Shutdown,
-    ) -> Self {
-        let finalizer = Finalizer::new(store.clone(), cache, history_messages, shutdown.clone());
-        Self { store, registry, estimates, finalizer, shutdown }
-    }
-
-    /// Makes a turn known, so that it can be found and stopped.
-    pub(super) fn register(&self, task: &TurnTask) {
-        self.registry.add(&task.turn);
-    }
-
     pub(super) async fn run(self: Arc<Self>, task: TurnTask, generation: Generation) {
         let TurnTask { turn, session, prompt, on_disconnect, request_id, permit } = task;
         let mut answer = AnswerBuilder::default();
@@ -144,19 +122,19 @@ impl TurnRunner {
         });
         let shared: Arc<dyn Prompt> = Arc::clone(&prompt) as _;
         let outcome =
-            generation::run(generation, shared, stop, &mut answer, &mut LogSink(turn.log())).await;
+            generation::run(generation, shared, stop, &mut answer, &mut LogSink(&turn.log)).await;
         let prompt_estimate = prompt.last_estimate();
-        let estimates = self.estimates.for_user(&turn.owner().user);
-        if let (Some(counted), Outcome::Answered(_)) = (answer.counted(), &outcome) {
-            estimates.observe(&turn.open().model, prompt_estimate, counted);
+        let estimates = self.estimates.for_user(&turn.owner.user);
+        if let (Some(counted), Outcome::Answered(_)) = (answer.counted, &outcome) {
+            estimates.observe(&turn.open.model, prompt_estimate, counted);
         }
         if let Outcome::Failed(error) = &outcome {
             tracing::warn!(message_id = %turn.id(), request_id = %request_id, %error, "model server failed");
         }
         let generated = GeneratedAnswer {
-            text: AnswerText::of(turn.log()),
+            text: AnswerText::of(&turn.log),
             usage: answer.usage(&estimates, prompt_estimate),
-            source: answer.source().cloned(),
+            source: answer.source,
             outcome,
         };
         // Boxed, as is whatever a turn seldom waits for: most of its time it waits for the model.
@@ -171,9 +149,9 @@ impl TurnRunner {
             return std::future::pending().await;
         };
         loop {
-            turn.log().until_subscribed(false).await;
+            turn.log.until_subscribed(false).await;
             tokio::select! {
-                () = turn.log().until_subscribed(true) => continue,
+                () = turn.log.until_subscribed(true) => continue,
                 () = sleep(grace) => {}
             }
             // Only what is known to be so ends the turn.

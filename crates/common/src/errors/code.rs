@@ -33,11 +33,6 @@ macro_rules! codes {
             pub fn retryable(self) -> bool {
                 match self { $(Code::$variant => $retryable),* }
             }
-
-            /// The code of that name, for records read back from the store.
-            pub fn parse(name: &str) -> Option<Code> {
-                match name { $($name => Some(Code::$variant),)* _ => None }
-            }
         }
     };
 }

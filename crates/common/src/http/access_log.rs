@@ -30,7 +30,7 @@ pub(super) struct RequestLog {
     uri: Uri,
     route: Option<MatchedPath>,
     id: RequestId,
-    span: Span,
+    pub(super) span: Span,
     written: bool,
 }
 
@@ -68,10 +68,6 @@ impl RequestLog {
             ]
         });
         self.span = span;
-    }
-
-    pub(super) fn span(&self) -> &Span {
-        &self.span
     }
 
     fn route(&self) -> &str {
@@ -150,26 +146,12 @@ impl Drop for RequestLog {
 
 /// The method as a label: callers cannot add labels by inventing methods.
 fn method_label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        _ => "other",
-    }
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")
 }
 
 /// An error with its whole chain of causes, in one line.
 fn error_chain(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(this) = cause {
-        text.push_str(": ");
-        text.push_str(&this.to_string());
-        cause = this.source();
-    }
-    text
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

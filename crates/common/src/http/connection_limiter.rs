@@ -1,10 +1,8 @@
 //! Caps on open connections, in all and by client address.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use parking_lot::Mutex;
 
 use super::{ConnectionLimits, network};
 
@@ -30,7 +28,7 @@ impl ConnectionLimiter {
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let trusted = self.limits.trusted_proxies.iter().any(|net| net.contains(&address));
         let counted = (!trusted).then(|| network(address));
-        let mut open_connections = self.open_connections();
+        let mut open_connections = self.open_connections.lock();
         if open_connections.open >= self.limits.max_connections {
             return None;
         }
@@ -45,10 +43,6 @@ impl ConnectionLimiter {
         metrics::gauge!("http_connections_open").increment(1.0);
         Some(ConnectionPermit { limiter: self.clone(), counted })
     }
-
-    fn open_connections(&self) -> MutexGuard<'_, OpenConnections> {
-        self.open_connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// One open connection; dropping it makes room for another.
@@ -60,7 +54,7 @@ pub(super) struct ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut open_connections = self.limiter.open_connections();
+        let mut open_connections = self.limiter.open_connections.lock();
         open_connections.open -= 1;
         metrics::gauge!("http_connections_open").decrement(1.0);
         let Some(network) = self.counted else { return };
@@ -107,8 +101,8 @@ mod tests {
         let permits: Vec<_> = (0..3).map(|_| limiter.admit(ip("10.1.2.3")).unwrap()).collect();
         assert!(limiter.admit(ip("10.1.2.3")).is_none());
         drop(permits);
-        assert!(limiter.open_connections().by_network.is_empty());
-        assert_eq!(limiter.open_connections().open, 0);
+        assert!(limiter.open_connections.lock().by_network.is_empty());
+        assert_eq!(limiter.open_connections.lock().open, 0);
     }
 
     #[test]

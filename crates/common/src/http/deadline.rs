@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::FromRequestParts,
+    http::{Extensions, request::Parts},
+};
 
 /// The limit for all store calls of a request together.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,12 +23,17 @@ impl Deadline {
     pub fn from_now() -> Self {
         Self(Instant::now() + STORE_TIMEOUT)
     }
+
+    /// The deadline of a request, by what the layers left with it.
+    pub fn of(extensions: &Extensions) -> Self {
+        extensions.get().copied().unwrap_or_else(Self::from_now)
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Deadline {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get().copied().unwrap_or_else(Self::from_now))
+        Ok(Self::of(&parts.extensions))
     }
 }

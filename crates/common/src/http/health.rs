@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, ready},
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -52,8 +52,8 @@ struct HealthCheck {
     is_gating: bool,
     run: Box<dyn Fn() -> BoxFuture<'static, CheckResult> + Send + Sync>,
     /// Since when it fails, and what is in the log of it: that it fails in part, or wholly.
-    failing: std::sync::Mutex<Option<(Instant, Option<bool>)>>,
-    passed: std::sync::Mutex<Option<Instant>>,
+    failing: parking_lot::Mutex<Option<(Instant, Option<bool>)>>,
+    passed: parking_lot::Mutex<Option<Instant>>,
 }
 
 /// The readiness of one service. Cheap to clone; all clones share one result.
@@ -129,26 +129,16 @@ impl HealthBuilder {
     where
         F: Future<Output = CheckResult> + Send + 'static,
     {
-        self.add(name, true, check)
+        let mut this = self.report(name, check);
+        this.checks.last_mut().into_iter().for_each(|added| added.is_gating = true);
+        this
     }
 
     /// Adds a check that is reported and does not gate.
     #[must_use]
     pub fn report<F>(
-        self,
-        name: &'static str,
-        check: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Self
-    where
-        F: Future<Output = CheckResult> + Send + 'static,
-    {
-        self.add(name, false, check)
-    }
-
-    fn add<F>(
         mut self,
         name: &'static str,
-        is_gating: bool,
         check: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self
     where
@@ -156,10 +146,10 @@ impl HealthBuilder {
     {
         self.checks.push(HealthCheck {
             name,
-            is_gating,
+            is_gating: false,
             run: Box::new(move || Box::pin(check())),
-            failing: std::sync::Mutex::default(),
-            passed: std::sync::Mutex::default(),
+            failing: parking_lot::Mutex::default(),
+            passed: parking_lot::Mutex::default(),
         });
         self
     }
@@ -226,7 +216,7 @@ impl HealthBuilder {
 impl HealthCheck {
     /// A failure while this process was short of CPU may be its own: for a while the last success holds.
     fn judge(&self, result: CheckResult, is_late: bool) -> CheckResult {
-        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut passed = self.passed.lock();
         if result.is_ok() {
             *passed = Some(Instant::now());
         } else if is_late && passed.is_some_and(|at| at.elapsed() < PASSED_HOLDS) {
@@ -237,7 +227,7 @@ impl HealthCheck {
 
     /// Logs when a failure has lasted, and when it is over.
     fn log(&self, service: &str, failure: Option<&CheckFailure>) {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failing = self.failing.lock();
         let check = self.name;
         match (failure, &mut *failing) {
             (Some(_), None) => *failing = Some((Instant::now(), None)),
@@ -315,8 +305,8 @@ mod tests {
             name: "store",
             is_gating: true,
             run: Box::new(|| Box::pin(std::future::ready(Ok(())))),
-            failing: std::sync::Mutex::default(),
-            passed: std::sync::Mutex::default(),
+            failing: parking_lot::Mutex::default(),
+            passed: parking_lot::Mutex::default(),
         };
         let failed = || Err("timed out".into());
         assert!(check.judge(failed(), true).is_err(), "it never passed");

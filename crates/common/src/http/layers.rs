@@ -111,7 +111,7 @@ async fn outermost(
     if permit.is_some() {
         record.trace(request.headers());
     }
-    let trace = record.span().clone();
+    let trace = record.span.clone();
     let origin = cors.origin(request.headers());
 
     let mut response = match common.admit(request, origin.as_ref()) {

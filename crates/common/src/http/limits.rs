@@ -148,19 +148,13 @@ pub enum BodyError {
 impl BodyError {
     /// The answer where reading a body fails: with the limit that was hit, or `invalid_request` where it broke off.
     pub fn answer(error: &(dyn StdError + 'static)) -> ApiError {
-        let mut cause = Some(error);
-        while let Some(this) = cause {
-            match this.downcast_ref::<BodyError>() {
-                Some(BodyError::TooLarge(limit)) => return closing(too_large(*limit)),
-                Some(BodyError::TooSlow) => {
-                    let detail = "The body took too long to arrive.";
-                    return closing(ApiError::new(Code::RequestTimeout, detail));
-                }
-                None => cause = this.source(),
-            }
-        }
-        let detail = "The body broke off or is not framed as HTTP asks.";
-        closing(ApiError::new(Code::InvalidRequest, detail))
+        let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
+        let (code, detail) = match causes.find_map(|cause| cause.downcast_ref()) {
+            Some(BodyError::TooLarge(limit)) => return closing(too_large(*limit)),
+            Some(BodyError::TooSlow) => (Code::RequestTimeout, "The body took too long to arrive."),
+            None => (Code::InvalidRequest, "The body broke off or is not framed as HTTP asks."),
+        };
+        closing(ApiError::new(code, detail))
     }
 }
 

@@ -9,13 +9,14 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use axum::http::{HeaderMap, HeaderName, header};
+use parking_lot::Mutex;
 
 use crate::{
     errors::{ApiError, Code},
@@ -188,7 +189,7 @@ impl LoadShedder {
     /// `overloaded`, where this instance has more to do than it can.
     pub fn enter(&self, caller: CallerHash) -> Result<RequestPermit, ApiError> {
         let delay = scheduling_delay::current();
-        if self.0.state().enter(caller, delay, Instant::now()) {
+        if self.0.state.lock().enter(caller, delay, Instant::now()) {
             return Ok(RequestPermit { shared: Arc::clone(&self.0), caller });
         }
         let detail = "This instance has more to do than it can; wait for Retry-After.";
@@ -202,16 +203,11 @@ impl LoadShedder {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Single counts: a panic leaves nothing half done.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Shared {}
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        self.shared.state().leave(self.caller);
+        self.shared.state.lock().leave(self.caller);
     }
 }
 

@@ -1,7 +1,10 @@
 //! Completes an OpenAPI document with the errors that every call of its kind may return, so that no handler lists them.
 
 use utoipa::openapi::{
-    Content, OpenApi, PathItem, Ref, RefOr, Response, path::Operation, schema::Schema,
+    Content, OpenApi, PathItem, Ref, RefOr, Response,
+    path::Operation,
+    schema::Schema,
+    security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
 use super::health;
@@ -30,6 +33,14 @@ pub fn complete_openapi(mut openapi: OpenApi) -> OpenApi {
         }
     }
     openapi
+}
+
+/// Adds the scheme `bearer`, which calls that take a token name.
+pub fn add_bearer(openapi: &mut OpenApi, description: Option<&str>) {
+    let mut bearer = Http::new(HttpAuthScheme::Bearer);
+    bearer.description = description.map(str::to_owned);
+    let components = openapi.components.get_or_insert_default();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
 }
 
 pub fn operations(openapi: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {

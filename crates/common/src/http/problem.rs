@@ -26,12 +26,6 @@ pub struct ShapedError {
     pub body: serde_json::Value,
 }
 
-impl From<serde_json::Value> for ShapedError {
-    fn from(body: serde_json::Value) -> Self {
-        Self { status: None, body }
-    }
-}
-
 /// The error that a response carries, or that a bare refusal of the router or an extractor of axum amounts to.
 pub(super) fn take(response: &mut Response) -> Option<ApiError> {
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {

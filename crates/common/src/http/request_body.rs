@@ -5,7 +5,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use axum::body::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 /// The largest rest that is read to keep a connection, in bytes.
@@ -22,6 +23,7 @@ const MAX_REST: u64 = 64 * 1024;
 /// How long the rest may take: clients often send head and body in two packets, one right after the other.
 const REST_TIMEOUT: Duration = Duration::from_millis(20);
 
+/// Its lock is never contended: the rest is read only after this was dropped.
 pub(super) struct RequestBody(Arc<Mutex<Incoming>>);
 
 /// What is left of a body when the handler is done with it.
@@ -37,11 +39,6 @@ impl RequestBody {
         let rest = Rest { body: body.clone(), awaits_continue };
         (Self(body), rest)
     }
-
-    fn body(&self) -> MutexGuard<'_, Incoming> {
-        // Never contended: the rest is read only after this was dropped.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Body for RequestBody {
@@ -52,15 +49,15 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut *self.body()).poll_frame(cx)
+        Pin::new(&mut *self.0.lock()).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body().is_end_stream()
+        self.0.lock().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body().size_hint()
+        self.0.lock().size_hint()
     }
 }
 
@@ -71,7 +68,7 @@ impl Rest {
         let Some(body) = Arc::into_inner(self.body) else {
             return true;
         };
-        let mut body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut body = body.into_inner();
         if body.is_end_stream() {
             return true;
         }

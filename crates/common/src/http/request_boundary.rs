@@ -7,7 +7,7 @@ use memchr::memchr_iter;
 #[derive(Debug)]
 pub(super) struct RequestBoundary {
     /// The request line has begun; empty lines before it mean nothing.
-    begun: bool,
+    pub(super) begun: bool,
     /// Nothing has come yet of the head's line that is being read.
     line_empty: bool,
     /// Bytes after the head; `None` where its end was not among what was read for it.
@@ -36,10 +36,6 @@ impl RequestBoundary {
         }
         self.ends_line = bytes.ends_with(b"\n");
         self.ends_empty = bytes.ends_with(b"\n\r\n") || bytes.ends_with(b"\n\n");
-    }
-
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun
     }
 
     /// Whether a part of the next request is there already, after one whose body was said to have this length.

@@ -185,7 +185,7 @@ impl TimeoutIo {
 
     /// Whether a part of a head was read: hyper refused it by itself if the socket ends now.
     fn is_within_head(&self) -> bool {
-        self.boundary.has_begun() && self.phase == self.state.phase.load(Ordering::Acquire)
+        self.boundary.begun && self.phase == self.state.phase.load(Ordering::Acquire)
     }
 
     fn wrote(

@@ -53,6 +53,17 @@ fn erase_index_of(shard: u8) -> Key {
     format!("i:erase:{{{shard:02}}}")
 }
 
+/// An account as a member of [`erase_index`].
+pub fn erase_member(owner: &Owner) -> String {
+    format!("{}:{}", owner.user, owner.generation)
+}
+
+/// The account that such a member stands for.
+pub fn erased_owner(member: &str) -> Option<Owner> {
+    let (user, generation) = member.rsplit_once(':')?;
+    Some(Owner { user: UserId::parse(user)?, generation: generation.parse().ok()? })
+}
+
 /// The epoch in which a login began: the number before the first `-` of its id.
 pub fn login_epoch(login: &str) -> u64 {
     login.split_once('-').and_then(|(epoch, _)| epoch.parse().ok()).unwrap_or(0)

@@ -78,15 +78,8 @@ impl Authenticator {
             verified: Cache::new(CACHED_CREDENTIALS),
             watches: Watches::default(),
         }));
-        shutdown.spawn({
-            let (this, shutdown) = (this.clone(), shutdown.clone());
-            async move {
-                tokio::select! {
-                    () = shutdown.stopping() => {}
-                    () = this.review_watches() => {}
-                }
-            }
-        });
+        let reviewer = this.clone();
+        shutdown.spawn_until_stop(async move { reviewer.review_watches().await });
         this
     }
 

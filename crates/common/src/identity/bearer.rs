@@ -4,8 +4,6 @@
 //! limit inside it counts everybody; the extractor then refuses. A credential is read from the one `Authorization` header,
 //! or under `/v1/` from `x-api-key`, and from nowhere else.
 
-use std::time::Instant;
-
 use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts, Request, State},
     middleware::Next,
@@ -60,7 +58,7 @@ pub async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let mut deadline = deadline_of(&request);
+    let Deadline(mut deadline) = Deadline::of(request.extensions());
     let found = match credential(&request) {
         Ok(token) => {
             let authenticated = authenticator.authenticate(token, &mut deadline);
@@ -69,7 +67,12 @@ pub async fn identify(
         }
         Err(refusal) => Err(refusal),
     };
-    store_identity(&mut request, deadline, found);
+    let extensions = request.extensions_mut();
+    extensions.insert(Deadline(deadline));
+    match found {
+        Ok(identity) => drop(extensions.insert(identity)),
+        Err(refusal) => drop(extensions.insert(Unidentified(refusal))),
+    }
     next.run(request).await
 }
 
@@ -87,21 +90,6 @@ fn credential(request: &Request) -> Result<&str, ApiError> {
         }
         _ => bearer(headers),
     }
-}
-
-fn deadline_of(request: &Request) -> Instant {
-    let deadline = request.extensions().get().copied();
-    let Deadline(deadline) = deadline.unwrap_or_else(Deadline::from_now);
-    deadline
-}
-
-fn store_identity(request: &mut Request, deadline: Instant, found: Result<Identity, ApiError>) {
-    let extensions = request.extensions_mut();
-    extensions.insert(Deadline(deadline));
-    match found {
-        Ok(identity) => extensions.insert(identity).map(drop),
-        Err(refusal) => extensions.insert(Unidentified(refusal)).map(drop),
-    };
 }
 
 impl From<IdentityError> for ApiError {

@@ -48,16 +48,8 @@ impl JwksClient {
             client,
             refresh: RefreshRequests::default(),
         };
-        let set = KeySet::refreshable(this.refresh.clone());
-        shutdown.spawn({
-            let (set, shutdown) = (set.clone(), shutdown.clone());
-            async move {
-                tokio::select! {
-                    () = shutdown.stopping() => {}
-                    () = this.run(set) => {}
-                }
-            }
-        });
+        let set = KeySet::new(Some(this.refresh.clone()));
+        shutdown.spawn_until_stop(this.run(set.clone()));
         set
     }
 

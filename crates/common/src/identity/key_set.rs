@@ -51,12 +51,8 @@ impl KeySet {
         Self::new(None)
     }
 
-    /// An empty set that asks a [`super::JwksClient`] for keys that it does not know.
-    pub(super) fn refreshable(refresh: RefreshRequests) -> Self {
-        Self::new(Some(refresh))
-    }
-
-    fn new(refresh: Option<RefreshRequests>) -> Self {
+    /// An empty set; given `refresh`, it asks a [`super::JwksClient`] for keys that it does not know.
+    pub(super) fn new(refresh: Option<RefreshRequests>) -> Self {
         Self { keys: Arc::default(), ready: watch::Sender::new(false), refresh }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},
@@ -26,7 +26,7 @@ mod watches;
 
 pub use account::{
     API_KEY_PREFIX, AccountState, ApiKeyRecord, REVOKED_KEY, api_key, api_keys_index, ended_login,
-    erase_index, erase_indexes, login_epoch, state,
+    erase_index, erase_indexes, erase_member, erased_owner, login_epoch, state,
 };
 pub use authenticator::Authenticator;
 pub use bearer::{Unidentified, bearer, identify};
@@ -40,7 +40,8 @@ pub use token::{LEEWAY_S, TOKEN_TYPE, TokenRules};
 pub use crate::config::LoginMode;
 
 /// A valid user id: 1 to 64 of `A-Z a-z 0-9 . _ @ -`, compared exactly.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
 pub struct UserId(Arc<str>);
 
 impl UserId {
@@ -67,12 +68,6 @@ impl fmt::Display for UserId {
 impl fmt::Debug for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl Serialize for UserId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
     }
 }
 

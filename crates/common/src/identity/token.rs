@@ -4,16 +4,12 @@
 //! Here the algorithm is fixed, the key is looked up in memory by `kid`, and a header member other than `alg`, `typ` and
 //! `kid` is refused. The signature is verified before any claim is parsed.
 
-use std::collections::HashSet;
-
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
+use serde::{Deserialize, Deserializer, de::Error};
 
 use super::{Credential, Owner, UserId, error::IdentityError};
+use crate::errors::json;
 
 /// `typ` of an access token (RFC 9068).
 pub const TOKEN_TYPE: &str = "at+jwt";
@@ -84,7 +80,7 @@ impl UnverifiedToken<'_> {
 
 /// Parses a payload. Nothing in it has been validated yet.
 pub(super) fn parse_claims(payload: &[u8]) -> Result<Claims, IdentityError> {
-    serde_json::from_slice(payload).map_err(|_| IdentityError::Invalid("claims"))
+    json::parse(payload).map_err(|_| IdentityError::Invalid("claims"))
 }
 
 /// Whether a token with this `exp` has expired at `now` (Unix seconds), leeway included.
@@ -92,59 +88,41 @@ pub(super) fn is_expired(expires_at: i64, now: i64) -> bool {
     now >= expires_at.saturating_add(LEEWAY_S)
 }
 
-/// A NumericDate: a whole or fractional JSON number of seconds.
-struct Seconds(f64);
-
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let seconds = serde_json::Number::deserialize(deserializer)?.as_f64().unwrap_or(f64::NAN);
-        if (0.0..=LATEST_S).contains(&seconds) {
-            Ok(Self(seconds))
-        } else {
-            Err(serde::de::Error::custom("out of range"))
-        }
-    }
-}
-
-impl Seconds {
-    fn floor(&self) -> i64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the range was checked when it was read"
-        )]
-        let whole = self.0.floor() as i64;
-        whole
-    }
-}
-
 /// `aud`: one string, or a list of exactly one.
-struct Audience(String);
-
-impl<'de> Deserialize<'de> for Audience {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Shape {
-            One(String),
-            List([String; 1]),
-        }
-        Ok(match Shape::deserialize(deserializer)? {
-            Shape::One(audience) | Shape::List([audience]) => Self(audience),
-        })
-    }
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    List([String; 1]),
 }
 
 /// The required claims. Others are ignored, but a member that occurs twice is an error.
+#[derive(Deserialize)]
 pub(super) struct Claims {
     iss: String,
     aud: Audience,
     sub: String,
     sid: String,
     jti: String,
-    iat: Seconds,
-    nbf: Seconds,
-    exp: Seconds,
+    #[serde(deserialize_with = "seconds")]
+    iat: i64,
+    #[serde(deserialize_with = "seconds")]
+    nbf: i64,
+    #[serde(deserialize_with = "seconds")]
+    exp: i64,
+    #[serde(rename = "gen")]
     generation: u64,
+}
+
+/// Reads a NumericDate, a whole or fractional JSON number of seconds, and rounds it down.
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    let seconds = serde_json::Number::deserialize(from)?.as_f64().unwrap_or(f64::NAN);
+    if !(0.0..=LATEST_S).contains(&seconds) {
+        return Err(D::Error::custom("out of range"));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
+    let whole = seconds.floor() as i64;
+    Ok(whole)
 }
 
 /// From when until when a token is valid: Unix seconds.
@@ -171,71 +149,18 @@ impl Claims {
         if self.iss != rules.issuer {
             return Err(IdentityError::Invalid("iss"));
         }
-        if self.aud.0 != rules.audience {
+        let (Audience::One(audience) | Audience::List([audience])) = self.aud;
+        if audience != rules.audience {
             return Err(IdentityError::Invalid("aud"));
         }
         let user = UserId::parse(&self.sub).ok_or(IdentityError::Invalid("sub"))?;
         if self.sid.is_empty() || self.jti.is_empty() {
             return Err(IdentityError::Invalid("sid or jti"));
         }
-        let expires_at = self.exp.floor();
+        let expires_at = self.exp;
         let owner = Owner { user, generation: self.generation };
         let credential = Credential::Token { login: self.sid, expires_at };
-        let validity = Validity { not_before: self.nbf.floor().max(self.iat.floor()), expires_at };
+        let validity = Validity { not_before: self.nbf.max(self.iat), expires_at };
         Ok((owner, credential, validity))
-    }
-}
-
-impl<'de> Deserialize<'de> for Claims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ClaimsVisitor)
-    }
-}
-
-struct ClaimsVisitor;
-
-impl<'de> Visitor<'de> for ClaimsVisitor {
-    type Value = Claims;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the claims of an access token")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
-        use serde::de::Error;
-        let mut seen = HashSet::new();
-        let (mut iss, mut aud, mut sub, mut sid, mut jti) = (None, None, None, None, None);
-        let (mut iat, mut nbf, mut exp, mut generation) = (None, None, None, None);
-        while let Some(name) = map.next_key::<String>()? {
-            match name.as_str() {
-                "iss" => iss = Some(map.next_value()?),
-                "aud" => aud = Some(map.next_value()?),
-                "sub" => sub = Some(map.next_value()?),
-                "sid" => sid = Some(map.next_value()?),
-                "jti" => jti = Some(map.next_value()?),
-                "iat" => iat = Some(map.next_value()?),
-                "nbf" => nbf = Some(map.next_value()?),
-                "exp" => exp = Some(map.next_value()?),
-                "gen" => generation = Some(map.next_value()?),
-                _ => {
-                    // Parsed as a value, so that the nesting limit applies here too.
-                    map.next_value::<serde_json::Value>()?;
-                }
-            }
-            if !seen.insert(name) {
-                return Err(A::Error::custom("a member occurs twice"));
-            }
-        }
-        Ok(Claims {
-            iss: iss.ok_or_else(|| A::Error::missing_field("iss"))?,
-            aud: aud.ok_or_else(|| A::Error::missing_field("aud"))?,
-            sub: sub.ok_or_else(|| A::Error::missing_field("sub"))?,
-            sid: sid.ok_or_else(|| A::Error::missing_field("sid"))?,
-            jti: jti.ok_or_else(|| A::Error::missing_field("jti"))?,
-            iat: iat.ok_or_else(|| A::Error::missing_field("iat"))?,
-            nbf: nbf.ok_or_else(|| A::Error::missing_field("nbf"))?,
-            exp: exp.ok_or_else(|| A::Error::missing_field("exp"))?,
-            generation: generation.ok_or_else(|| A::Error::missing_field("gen"))?,
-        })
     }
 }

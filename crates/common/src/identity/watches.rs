@@ -1,10 +1,8 @@
 //! Identities that something which is running depends on: streams, sockets, requests that wait.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{Identity, error::IdentityError};
@@ -31,7 +29,7 @@ struct WatchGuard<'a> {
 
 impl Drop for WatchGuard<'_> {
     fn drop(&mut self) {
-        self.watches.lock().by_id.remove(&self.id);
+        self.watches.0.lock().by_id.remove(&self.id);
     }
 }
 
@@ -41,7 +39,7 @@ impl Watches {
         let (ended, receiver) = oneshot::channel();
         let watch = Watch { identity: identity.clone(), ended };
         let registration = {
-            let mut entries = self.lock();
+            let mut entries = self.0.lock();
             entries.last_id += 1;
             let id = entries.last_id;
             entries.by_id.insert(id, watch);
@@ -56,26 +54,22 @@ impl Watches {
     }
 
     pub fn all(&self) -> Vec<(u64, Identity)> {
-        let entries = self.lock();
+        let entries = self.0.lock();
         entries.by_id.iter().map(|(id, watch)| (*id, watch.identity.clone())).collect()
     }
 
     /// The identity was checked again and still holds.
     pub fn renew(&self, id: u64, identity: Identity) {
-        if let Some(watch) = self.lock().by_id.get_mut(&id) {
+        if let Some(watch) = self.0.lock().by_id.get_mut(&id) {
             watch.identity = identity;
         }
     }
 
     pub fn end(&self, id: u64, error: IdentityError) {
-        let watch = self.lock().by_id.remove(&id);
+        let watch = self.0.lock().by_id.remove(&id);
         if let Some(watch) = watch {
             // Fails only where nobody waits any more.
             let _ = watch.ended.send(error);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,11 +6,7 @@
 mod export;
 mod span;
 
-use std::{
-    env,
-    sync::{Mutex, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::{env, sync::OnceLock, time::Duration};
 
 use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
@@ -19,6 +15,7 @@ use opentelemetry_sdk::{
     resource::{EnvResourceDetector, TelemetryResourceDetector},
     trace::{SdkTracer, SdkTracerProvider, SpanExporter as _},
 };
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -114,9 +111,7 @@ fn resource(binary: Binary) -> Resource {
 
 /// Sends what is left, for at most two seconds. Spans that end later are lost.
 pub async fn finish() {
-    let sender = TRACES
-        .get()
-        .and_then(|traces| traces.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let sender = TRACES.get().and_then(|traces| traces.sender.lock().take());
     if let Some((stop, task)) = sender {
         stop.cancel();
         let _ = tokio::time::timeout(FINISH_TIMEOUT, task).await;

@@ -19,8 +19,7 @@ use crate::{
 /// A router without the common layers is counted by the unspecified address.
 pub async fn limit(State(limiter): State<RateLimiter>, request: Request, next: Next) -> Response {
     let ticket = ticket_of(&limiter, &request);
-    let deadline = request.extensions().get().copied();
-    let Deadline(deadline) = deadline.unwrap_or_else(Deadline::from_now);
+    let Deadline(deadline) = Deadline::of(request.extensions());
     let response = match ticket.check(deadline).await {
         Ok(()) => next.run(request).await,
         Err(refusal) => ApiError::from(refusal).into_response(),
@@ -65,12 +64,12 @@ fn ticket_of(limiter: &RateLimiter, request: &Request) -> RateLimitTicket {
 impl RateLimiter {
     /// Adds the headers and the user to the response, except headers that it has already (a socket's, another limit's).
     fn mark(&self, mut response: Response, ticket: &RateLimitTicket) -> Response {
-        if let Some(admission) = ticket.admission() {
-            for (name, value) in self.headers(ticket.caller(), admission) {
+        if let Some(admission) = ticket.0.admission.get() {
+            for (name, value) in self.headers(&ticket.0.caller, admission) {
                 response.headers_mut().entry(name).or_insert(value);
             }
         }
-        if let Caller::User(owner) = ticket.caller() {
+        if let Caller::User(owner) = &ticket.0.caller {
             response.extensions_mut().insert(owner.user.clone());
         }
         response

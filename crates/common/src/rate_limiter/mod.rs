@@ -44,13 +44,6 @@ impl Caller {
             Caller::Address(address) => format!("{scope}:{{addr:{}}}:{what}", network(*address)),
         }
     }
-
-    fn policy_name(&self) -> &'static str {
-        match self {
-            Caller::User(_) => "user",
-            Caller::Address(_) => "address",
-        }
-    }
 }
 
 /// The rate limit of one service. Cheap to clone.
@@ -95,12 +88,12 @@ impl RateLimiter {
     }
 
     fn headers(&self, who: &Caller, admission: &Admission) -> [(HeaderName, HeaderValue); 2] {
-        let policy = match who {
-            Caller::User(_) => &self.user_policy,
-            Caller::Address(_) => &self.address_policy,
+        let (name, policy) = match who {
+            Caller::User(_) => ("user", &self.user_policy),
+            Caller::Address(_) => ("address", &self.address_policy),
         };
         let reset = admission.reset_after.as_millis().div_ceil(1000);
-        let left = format!("\"{}\";r={};t={reset}", who.policy_name(), admission.remaining);
+        let left = format!("\"{name}\";r={};t={reset}", admission.remaining);
         let left = HeaderValue::from_str(&left).unwrap_or(HeaderValue::from_static(""));
         [(RATELIMIT_POLICY, HeaderValue::clone(policy)), (RATELIMIT, left)]
     }

@@ -26,13 +26,13 @@ pub enum RateLimitError {
 
 /// A request of one caller, counted or about to be. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct RateLimitTicket(Arc<TicketState>);
+pub struct RateLimitTicket(pub(super) Arc<TicketState>);
 
 #[derive(Debug)]
-struct TicketState {
+pub(super) struct TicketState {
     limiter: RateLimiter,
-    caller: Caller,
-    admission: OnceLock<Admission>,
+    pub(super) caller: Caller,
+    pub(super) admission: OnceLock<Admission>,
 }
 
 impl RateLimitTicket {
@@ -47,12 +47,7 @@ impl RateLimitTicket {
             match store.admit(&key, quota, 1).await {
                 Ok(admission) => self.record(admission),
                 // A full store cannot count but can still be read from; it refuses writes by itself.
-                Err(StoreError::Full(_)) => self.record(Admission {
-                    allowed: true,
-                    remaining: quota.burst,
-                    reset_after: Duration::ZERO,
-                    retry_after: Duration::ZERO,
-                }),
+                Err(StoreError::Full(_)) => self.record(passed(quota.burst, Duration::ZERO)),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -76,14 +71,9 @@ impl RateLimitTicket {
         let Some(Bucket { key, quota }) = self.pending_bucket() else {
             return;
         };
-        let empty = Admission {
-            allowed: true,
-            remaining: 0,
-            reset_after: quota.period,
-            retry_after: Duration::ZERO,
-        };
         let left = self.0.limiter.store.admit(&key, quota, 0).await;
-        self.record(Admission { allowed: true, ..left.unwrap_or(empty) });
+        let left = left.unwrap_or_else(|_| passed(0, quota.period));
+        self.record(Admission { allowed: true, ..left });
     }
 
     /// The decision so far; `Ok` also where the request has not been counted yet.
@@ -109,12 +99,8 @@ impl RateLimitTicket {
             let _ = limiter.store.refund(&key, quota, 1).await;
         }
     }
+}
 
-    pub(super) fn caller(&self) -> &Caller {
-        &self.0.caller
-    }
-
-    pub(super) fn admission(&self) -> Option<&Admission> {
-        self.0.admission.get()
-    }
+fn passed(remaining: u32, reset_after: Duration) -> Admission {
+    Admission { allowed: true, remaining, reset_after, retry_after: Duration::ZERO }
 }

@@ -17,7 +17,6 @@
 
 mod call;
 mod circuit_breaker;
-mod durability;
 mod embedded;
 mod error;
 mod eviction;
@@ -40,13 +39,12 @@ pub use bytes::Bytes;
 use self::{
     call::{Call, any_of, call, one_slot},
     circuit_breaker::CircuitBreaker,
-    embedded::Embedded,
+    embedded::{Embedded, File},
     redis::Redis,
 };
 pub use self::{
-    durability::fsync_problem,
     error::StoreError,
-    eviction::{Eviction, eviction_warning},
+    eviction::{Eviction, eviction_warning, fsync_problem},
     format::{FormatError, NewStore, check_format, start},
     quota::{Admission, Bucket, Quota},
     shard::{SHARDS, shard},
@@ -118,8 +116,8 @@ impl Store {
         };
         let backend = match url {
             StoreUrl::Redis(url) => Backend::Redis(Redis::open(url, durability, shutdown)?),
-            StoreUrl::Embedded(dir) => embedded(Embedded::open(dir, clock.clone())?),
-            StoreUrl::Memory => embedded(Embedded::memory(clock.clone())?),
+            StoreUrl::Embedded(dir) => embedded(Embedded::on(File::open(dir)?, clock.clone())?),
+            StoreUrl::Memory => embedded(Embedded::on(File::memory()?, clock.clone())?),
         };
         Ok(Self { backend, clock, deadline: None })
     }

@@ -1,7 +1,7 @@
 //! What every request goes through: ids, hosts, origins, sizes, times, panics, and the shape of every refusal.
 
 use axum::http::StatusCode;
-use common::http::HostPolicy;
+use common::http::{HostPolicy, ShapedError};
 use serde_json::json;
 
 use crate::site::Site;
@@ -231,8 +231,9 @@ async fn store_calls_have_a_second_from_the_arrival() {
 async fn errors_of_another_apis_paths_have_its_shape() {
     let site = Site::with_layers(|layers| {
         layers.error_shape = Some(std::sync::Arc::new(|path, problem| {
-            path.starts_with("/v1/")
-                .then(|| json!({"error": {"code": problem.code, "message": problem.detail}}).into())
+            let error = json!({"code": problem.code, "message": problem.detail});
+            let body = json!({ "error": error });
+            path.starts_with("/v1/").then_some(ShapedError { status: None, body })
         }));
     })
     .await;

@@ -1,10 +1,11 @@
 //! A turn's events in memory: one writer appends, any number of subscribers read at their own pace.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::domain::event::{End, Event, EventRef};
@@ -20,6 +21,7 @@ const FRAME_OVERHEAD: usize = 48;
 #[derive(Debug)]
 pub struct EventLog {
     created: Instant,
+    /// A panic while it is held leaves at worst text without an entry: still readable.
     state: Mutex<State>,
     grown: Notify,
     subscribers: AtomicUsize,
@@ -98,15 +100,10 @@ impl EventLog {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held leaves at worst text without an entry: still readable.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Appends what `write` appends, and wakes every subscriber once.
     pub fn write<T>(&self, write: impl FnOnce(&mut Writer<'_>) -> T) -> T {
         let at = u32::try_from(self.created.elapsed().as_millis()).unwrap_or(u32::MAX);
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let before = state.entries.len();
         let written = write(&mut Writer { state: &mut state, at });
         let grown = state.entries.len() > before;
@@ -128,7 +125,7 @@ impl EventLog {
 
     /// Passes the events after that id to `take`, with their ids, until it says `false`; returns the id of the last one.
     pub fn for_each_after(&self, id: u64, mut take: impl FnMut(u64, EventRef<'_>) -> bool) -> u64 {
-        let state = self.state();
+        let state = self.state.lock();
         for index in usize::try_from(id).unwrap_or(usize::MAX)..state.entries.len() {
             let id = index as u64 + 1;
             if let Some(event) = state.event(index)
@@ -142,16 +139,16 @@ impl EventLog {
 
     /// Tells every subscriber that no more events come from here, without an ending: they may resume elsewhere.
     pub fn cut(&self) {
-        self.state().cut = true;
+        self.state.lock().cut = true;
         self.grown.notify_waiters();
     }
 
     pub fn last_id(&self) -> u64 {
-        self.state().entries.len() as u64
+        self.state.lock().entries.len() as u64
     }
 
     pub fn has_ended(&self) -> bool {
-        self.state().ended
+        self.state.lock().ended
     }
 
     pub fn subscriber_count(&self) -> usize {

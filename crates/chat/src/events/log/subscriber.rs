@@ -47,7 +47,7 @@ impl EventLog {
         self.subscribers.fetch_add(1, Ordering::SeqCst);
         metrics::gauge!("chat_watchers_open").increment(1.0);
         self.subscribers_changed.notify_waiters();
-        let state = self.state();
+        let state = self.state.lock();
         let size_at_start = state.size_before(state.entries.len());
         drop(state);
         Subscriber {
@@ -88,7 +88,7 @@ impl Subscriber {
         &mut self,
         take: &mut impl FnMut(u64, EventRef<'_>),
     ) -> Option<ReadResult> {
-        let state = self.log.state();
+        let state = self.log.state.lock();
         if self.lags(&state) {
             return Some(ReadResult::Lagging);
         }
@@ -139,7 +139,7 @@ impl Subscriber {
 
     /// Whether there is nothing left to read: the last event was read before.
     pub fn is_past_end(&self) -> bool {
-        let state = self.log.state();
+        let state = self.log.state.lock();
         self.next == state.entries.len() && state.end().is_some_and(|end| !end.by_recovery)
     }
 }
@@ -199,7 +199,7 @@ mod tests {
         let mut late = log.subscribe(0).unbounded();
         late.read_at -= LAG_TIME * 3;
         log.append(text());
-        log.state().entries[0].at -= 2000;
+        log.state.lock().entries[0].at -= 2000;
         assert_eq!(read_all(&mut late).1, Some(ReadResult::More));
     }
 
@@ -215,7 +215,7 @@ mod tests {
             Some(ReadResult::More),
             "there was nothing to read before"
         );
-        log.state().entries[0].at -= 2000;
+        log.state.lock().entries[0].at -= 2000;
         assert_eq!(read_all(&mut slow).1, Some(ReadResult::Lagging));
         assert_eq!(read_all(&mut log.subscribe(0)).1, Some(ReadResult::More));
     }

@@ -67,21 +67,13 @@ pub struct CompletionRequest {
 /// A running completion. Dropping it ends it at once, wherever it is.
 #[derive(Debug)]
 pub struct Completion {
-    model: String,
-    prompt_estimate: u32,
+    pub model: String,
+    /// Our estimate of the prompt, in tokens.
+    pub prompt_estimate: u32,
     chunks: mpsc::Receiver<Result<Vec<Chunk>, ChatError>>,
 }
 
 impl Completion {
-    pub fn model(&self) -> &str {
-        &self.model
-    }
-
-    /// Our estimate of the prompt, in tokens.
-    pub fn prompt_estimate(&self) -> u64 {
-        self.prompt_estimate.into()
-    }
-
     /// The next chunks, the last of which is [`Chunk::End`] with usage; `None` where the completion was lost, which only a panic can
     /// cause.
     pub async fn next(&mut self) -> Option<Result<Vec<Chunk>, ChatError>> {
@@ -253,12 +245,12 @@ impl CompletionTask {
 
     /// What it cost. Estimates learn from what the server counted.
     fn usage(&self, answer: &AnswerBuilder) -> Usage {
-        if let (Some(source), Some(counted)) = (answer.source(), answer.counted()) {
+        if let (Some(source), Some(counted)) = (&answer.source, answer.counted) {
             self.prompt.learn(&source.model, counted);
         }
         let prompt_estimate =
-            answer.source().map_or(0, |source| self.prompt.estimate(&source.model));
-        answer.usage(self.prompt.estimates(), prompt_estimate)
+            answer.source.as_ref().map_or(0, |source| self.prompt.estimate(&source.model));
+        answer.usage(&self.prompt.estimates, prompt_estimate)
     }
 
     fn record(&self, outcome: &Outcome, usage: Usage) {

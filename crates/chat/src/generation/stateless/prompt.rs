@@ -25,7 +25,7 @@ pub(super) struct StatelessPrompt {
     options: Options,
     extra: Arc<Map<String, Value>>,
     request_id: Arc<str>,
-    estimates: TokenEstimates,
+    pub(super) estimates: TokenEstimates,
     /// Whether the oldest messages are left out where the conversation does not fit.
     truncates: bool,
     /// Most tokens of the answer, where the quota leaves less than was asked for.
@@ -59,10 +59,6 @@ impl StatelessPrompt {
             let estimate = self.last_estimate.load(Ordering::Relaxed);
             self.estimates.observe(model, estimate, counted);
         }
-    }
-
-    pub(super) fn estimates(&self) -> &TokenEstimates {
-        &self.estimates
     }
 
     /// Our estimate of the prompt, in tokens.

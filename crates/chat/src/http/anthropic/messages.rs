@@ -11,6 +11,7 @@ use common::{errors::ApiError, http::RequestId, identity::Identity, store::Quota
 use serde_json::{Value, json};
 
 use crate::{
+    generation::stateless::Completion,
     http::{
         anthropic::{request::CreateMessage, response::message, stream::EventWriter},
         inference::{InferenceBody, InferenceCall},
@@ -42,7 +43,8 @@ pub async fn create(
     let request = value.checked(identity, Arc::clone(&request_id.0))?;
     let call = InferenceCall::start(&app, request, memory)?;
     if is_streamed {
-        let writer = EventWriter::new(call.model(), call.prompt_estimate(), request_id.0);
+        let Completion { model, prompt_estimate, .. } = &call.completion;
+        let writer = EventWriter::new(model, (*prompt_estimate).max(1).into(), request_id.0);
         return call.stream(writer).await;
     }
     let answer = call.collect().await?;

@@ -4,7 +4,7 @@
 pub mod ollama;
 pub mod openai;
 
-use std::{convert::Infallible, fmt::Write as _, time::Instant};
+use std::{convert::Infallible, fmt::Write as _};
 
 use axum::{
     body::{Body, Bytes},
@@ -20,7 +20,7 @@ use futures_util::stream::unfold;
 
 use crate::{
     error::ChatError,
-    generation::stateless::{Embedding, EmbeddingChunk},
+    generation::stateless::EmbeddingChunk,
     http::inference::{BodyMemory, lost},
     llm::EmbeddingRequest,
     state::AppState,
@@ -50,10 +50,15 @@ pub async fn embed(
     request: EmbeddingRequest,
     mut memory: BodyMemory,
 ) -> Result<Vectors, ApiError> {
+    if request.input.len() > MAX_INPUTS {
+        let detail = format!("`input` has at most {MAX_INPUTS} members; send several requests.");
+        return Err(ApiError::new(Code::InvalidRequest, detail));
+    }
     // From here on: the body may have taken its time.
     let Deadline(deadline) = Deadline::from_now();
     let mut revoked = app.until_revoked(&identity);
-    let mut embedding = start(app, identity, model, request, deadline)?;
+    let embedding = app.completions.embed(identity, model, request, deadline);
+    let mut embedding = embedding.map_err(about_input)?;
     let mut answer = Vectors { model: String::new(), vectors: Vec::new(), tokens: 0, memory: None };
     loop {
         let chunk = tokio::select! {
@@ -74,23 +79,6 @@ pub async fn embed(
     }
 }
 
-fn start(
-    app: &AppState,
-    identity: Identity,
-    model: Option<&str>,
-    request: EmbeddingRequest,
-    deadline: Instant,
-) -> Result<Embedding, ApiError> {
-    let count = request.input.len();
-    if count > MAX_INPUTS {
-        return Err(ApiError::new(
-            Code::InvalidRequest,
-            format!("`input` has at most {MAX_INPUTS} members; send several requests."),
-        ));
-    }
-    app.completions.embed(identity, model, request, deadline).map_err(about_input)
-}
-
 /// The error in the words of embeddings, which have no conversation.
 fn about_input(error: ChatError) -> ApiError {
     let mut error = ApiError::from(error);
@@ -105,7 +93,7 @@ impl Vectors {
     pub fn into_response(
         self,
         before: String,
-        write: fn(usize, &[f32], &mut String),
+        write: impl Fn(usize, &[f32], &mut String) + Copy + Send + 'static,
         after: String,
     ) -> Response {
         let vectors = self.vectors.into_iter().enumerate().peekable();

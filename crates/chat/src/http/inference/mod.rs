@@ -5,7 +5,6 @@
 
 use std::time::Instant;
 
-use axum::response::Response;
 use common::{
     errors::{ApiError, Code},
     http::Deadline,
@@ -37,7 +36,7 @@ pub use self::{
 
 /// A running completion and what ends it from outside.
 pub struct InferenceCall {
-    completion: Completion,
+    pub completion: Completion,
     /// Resolves when the caller's credential is revoked.
     revoked: BoxFuture<'static, ApiError>,
     started: Instant,
@@ -61,15 +60,6 @@ impl InferenceCall {
         Ok(Self { completion, revoked, started: Instant::now() })
     }
 
-    pub fn model(&self) -> &str {
-        self.completion.model()
-    }
-
-    /// Our estimate of the prompt, in tokens; at least 1.
-    pub fn prompt_estimate(&self) -> u64 {
-        self.completion.prompt_estimate().max(1)
-    }
-
     /// Waits for the end and returns the answer.
     ///
     /// # Errors
@@ -79,14 +69,6 @@ impl InferenceCall {
             answer = CollectedAnswer::of(&mut self.completion) => Ok(answer?),
             error = &mut self.revoked => Err(error),
         }
-    }
-
-    /// Streams the answer. The status is decided within a few seconds; after that a failure is told inside the stream.
-    ///
-    /// # Errors
-    /// What ends the completion before its first chunk, where that comes in time.
-    pub async fn stream<W: StreamWriter>(self, writer: W) -> Result<Response, ApiError> {
-        stream::respond(self, writer).await
     }
 }
 

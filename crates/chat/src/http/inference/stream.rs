@@ -168,45 +168,52 @@ impl<W: StreamWriter> CompletionBody<W> {
     }
 }
 
-pub(super) async fn respond<W: StreamWriter>(
-    mut call: InferenceCall,
-    writer: W,
-) -> Result<Response, ApiError> {
-    let status_due = Instant::from_std(call.started) + STATUS_TIMEOUT;
-    let first = tokio::select! {
-        biased;
-        error = &mut call.revoked => return Err(error),
-        batch = call.completion.next() => Some(batch),
-        () = sleep_until(status_due) => None,
-    };
-    let first = match first {
-        Some(Some(Err(error))) => return Err(error.into()),
-        Some(None) => return Err(lost()),
-        first => first.flatten(),
-    };
-    let items = ItemStream::new(writer);
-    let mut body =
-        CompletionBody { call, items, silence: Box::pin(sleep(KEEP_ALIVE)), is_over: false };
-    let mut opening = String::new();
-    body.items.writer.open(&mut opening);
-    match first {
-        Some(batch) => body.write(Some(batch), &mut opening),
-        // Something must go out with the head, or it would wait for the first token.
-        None if opening.is_empty() => body.items.writer.keep_alive(&mut opening),
-        None => {}
-    }
-    let opening = Some(Bytes::from(opening)).filter(|opening| !opening.is_empty());
-    let stream = unfold((opening, body), |(opening, mut body)| async move {
-        let piece = match opening {
-            Some(opening) => opening,
-            None => body.next().await?,
+impl InferenceCall {
+    /// Streams the answer. The status is decided within a few seconds; after that a failure is told inside the stream.
+    ///
+    /// # Errors
+    /// What ends the completion before its first chunk, where that comes in time.
+    pub async fn stream<W: StreamWriter>(mut self, writer: W) -> Result<Response, ApiError> {
+        let status_due = Instant::from_std(self.started) + STATUS_TIMEOUT;
+        let first = tokio::select! {
+            biased;
+            error = &mut self.revoked => return Err(error),
+            batch = self.completion.next() => Some(batch),
+            () = sleep_until(status_due) => None,
         };
-        Some((Ok::<_, Infallible>(piece), (None, body)))
-    });
-    let headers = [
-        (header::CONTENT_TYPE, W::CONTENT_TYPE),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, no-transform")),
-        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-    ];
-    Ok((StatusCode::OK, headers, Body::from_stream(stream)).into_response())
+        let first = match first {
+            Some(Some(Err(error))) => return Err(error.into()),
+            Some(None) => return Err(lost()),
+            first => first.flatten(),
+        };
+        let items = ItemStream::new(writer);
+        let mut body = CompletionBody {
+            call: self,
+            items,
+            silence: Box::pin(sleep(KEEP_ALIVE)),
+            is_over: false,
+        };
+        let mut opening = String::new();
+        body.items.writer.open(&mut opening);
+        match first {
+            Some(batch) => body.write(Some(batch), &mut opening),
+            // Something must go out with the head, or it would wait for the first token.
+            None if opening.is_empty() => body.items.writer.keep_alive(&mut opening),
+            None => {}
+        }
+        let opening = Some(Bytes::from(opening)).filter(|opening| !opening.is_empty());
+        let stream = unfold((opening, body), |(opening, mut body)| async move {
+            let piece = match opening {
+                Some(opening) => opening,
+                None => body.next().await?,
+            };
+            Some((Ok::<_, Infallible>(piece), (None, body)))
+        });
+        let headers = [
+            (header::CONTENT_TYPE, W::CONTENT_TYPE),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, no-transform")),
+            (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        ];
+        Ok((StatusCode::OK, headers, Body::from_stream(stream)).into_response())
+    }
 }

@@ -10,6 +10,7 @@ use crate::{
     http::{
         inference::{
             any_case::AnyCase,
+            checks::check,
             content::{Content, data_url, function_call},
             members::Members,
         },
@@ -108,10 +109,9 @@ impl GenerateRequest {
         for (name, value) in [raw, ("suffix", &self.suffix), ("template", &self.template), context]
         {
             let nothing = [json!(false), json!(""), json!([])];
-            if value.as_ref().is_some_and(|value| !nothing.contains(value)) {
-                let detail = "This is not supported here; send a conversation to /api/chat.";
-                return Err(ApiError::invalid(format!("/{name}"), detail));
-            }
+            let is_nothing = value.as_ref().is_none_or(|value| nothing.contains(value));
+            let detail = "This is not supported here; send a conversation to /api/chat.";
+            check(is_nothing, &format!("/{name}"), detail)?;
         }
         Ok(())
     }
@@ -138,10 +138,8 @@ impl GenerateRequest {
     pub(super) fn members(&self) -> Result<Members, ApiError> {
         let mut members = Members::default();
         let is_tool = |tool: &Value| tool.pointer("/function/name").is_some();
-        if !self.tools.iter().flatten().all(is_tool) {
-            let detail = "This must be a list of `{type: \"function\", function: {name, ...}}`.";
-            return Err(ApiError::invalid("/tools", detail));
-        }
+        let detail = "This must be a list of `{type: \"function\", function: {name, ...}}`.";
+        check(self.tools.iter().flatten().all(is_tool), "/tools", detail)?;
         match self.format.as_ref().filter(|format| **format != "") {
             Some(word) if word == "json" => {
                 members.set("response_format", Some(json!({ "type": "json_object" })));
@@ -224,10 +222,8 @@ impl Translator {
     ) -> Result<PromptMessage, ApiError> {
         let at = |member: &str| format!("/messages/{index}/{member}");
         let role = message.role.unwrap_or_default().to_ascii_lowercase();
-        if !["system", "user", "assistant", "tool"].contains(&role.as_str()) {
-            let detail = "This must be system, user, assistant or tool.";
-            return Err(ApiError::invalid(at("role"), detail));
-        }
+        let is_role = ["system", "user", "assistant", "tool"].contains(&role.as_str());
+        check(is_role, &at("role"), "This must be system, user, assistant or tool.")?;
         let mut content = Content::default();
         if let Some(text) = message.content.filter(|text| !text.is_empty()) {
             content.add_text(&text);

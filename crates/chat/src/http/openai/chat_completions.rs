@@ -36,11 +36,12 @@ pub async fn complete(
     request_id: RequestId,
     InferenceBody { value, memory }: InferenceBody<CreateChatCompletion>,
 ) -> Result<Response, ApiError> {
-    let mode = value.mode();
+    let is_streamed = value.stream.unwrap_or(false);
+    let with_usage = value.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
     let request = value.checked(identity, request_id.0)?;
     let call = InferenceCall::start(&app, request, memory)?;
-    if mode.stream {
-        return call.stream(ChunkWriter::new(mode.with_usage)).await;
+    if is_streamed {
+        return call.stream(ChunkWriter::new(with_usage)).await;
     }
     let answer = call.collect().await?;
     Ok(Json(ChatCompletion::from(answer)).into_response())

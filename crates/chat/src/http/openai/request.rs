@@ -65,22 +65,5 @@ pub struct CreateChatCompletion {
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 pub struct StreamOptions {
     /// Whether a last chunk tells what the answer cost.
-    include_usage: Option<bool>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResponseMode {
-    pub stream: bool,
-    /// With a chunk of usage at the end.
-    pub with_usage: bool,
-}
-
-impl CreateChatCompletion {
-    pub fn mode(&self) -> ResponseMode {
-        let options = self.stream_options.unwrap_or_default();
-        ResponseMode {
-            stream: self.stream.unwrap_or(false),
-            with_usage: options.include_usage.unwrap_or(false),
-        }
-    }
+    pub(super) include_usage: Option<bool>,
 }

@@ -25,8 +25,8 @@ use crate::{
 
 pub struct SocketAuth {
     app: Arc<AppState>,
-    peer: IpAddr,
-    caller: CallerHash,
+    pub peer: IpAddr,
+    pub caller: CallerHash,
     identity: Option<Identity>,
     permit: Option<SocketPermit>,
     /// The turns that were begun here without a token: nobody else's may be touched.
@@ -108,14 +108,6 @@ impl SocketAuth {
             self.app.limiter.ticket(caller).check(deadline).await?;
         }
         Ok(())
-    }
-
-    pub fn caller(&self) -> CallerHash {
-        self.caller
-    }
-
-    pub fn peer(&self) -> IpAddr {
-        self.peer
     }
 }
 

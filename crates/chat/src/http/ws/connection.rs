@@ -68,7 +68,7 @@ pub async fn run(
     let mut socket = Socket {
         app,
         auth,
-        out: FrameWriter::new(sink, request_id),
+        out: FrameWriter { sink, request_id },
         frames: FrameLimiter::default(),
         timers,
         order: TurnOrder::default(),
@@ -85,7 +85,7 @@ pub async fn run(
     // Whoever watched here leaves now, however long the close takes.
     let Socket { out, watches, starting, .. } = socket;
     drop((watches, starting));
-    close(out.into_sink(), incoming, end).await;
+    close(out.sink, incoming, end).await;
     gauge.decrement(1.0);
 }
 
@@ -200,8 +200,8 @@ impl Socket {
         reference: Option<String>,
     ) -> Result<Next, ApiError> {
         self.check_turns()?;
-        let permit = self.app.load_shedder.enter(self.auth.caller())?;
-        let peer = self.auth.peer();
+        let permit = self.app.load_shedder.enter(self.auth.caller)?;
+        let peer = self.auth.peer;
         let (app, known) = (self.app.clone(), self.auth.identity().cloned());
         let request_id = self.out.request_id();
         let place = self.order.next();

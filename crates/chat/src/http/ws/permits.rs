@@ -1,11 +1,9 @@
 //! The number of open WebSockets of a user.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use common::identity::Owner;
+use parking_lot::Mutex;
 
 /// Limits the open WebSockets of each user on this instance.
 #[derive(Clone, Debug)]
@@ -26,14 +24,9 @@ impl Sockets {
         Self { most, open: Arc::default() }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<Owner, usize>> {
-        // Single counts: a panic leaves nothing half done.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Counts one more socket of that user; `None` if there are too many.
     pub fn acquire(&self, owner: &Owner) -> Option<SocketPermit> {
-        let mut open = self.open();
+        let mut open = self.open.lock();
         let count = open.entry(owner.clone()).or_default();
         if *count >= self.most {
             return None;
@@ -45,7 +38,7 @@ impl Sockets {
 
 impl Drop for SocketPermit {
     fn drop(&mut self) {
-        let mut open = self.sockets.open();
+        let mut open = self.sockets.open.lock();
         if let Some(count) = open.get_mut(&self.owner) {
             *count -= 1;
             if *count == 0 {

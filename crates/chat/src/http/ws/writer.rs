@@ -19,22 +19,14 @@ use crate::http::{
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct FrameWriter {
-    sink: SplitSink<WsStream, Message>,
-    request_id: Arc<str>,
+    pub(super) sink: SplitSink<WsStream, Message>,
+    pub(super) request_id: Arc<str>,
 }
 
 impl FrameWriter {
-    pub(super) fn new(sink: SplitSink<WsStream, Message>, request_id: Arc<str>) -> Self {
-        Self { sink, request_id }
-    }
-
     /// The id of the handshake, under which the log has whatever happens on the socket.
     pub(super) fn request_id(&self) -> Arc<str> {
         Arc::clone(&self.request_id)
-    }
-
-    pub(super) fn into_sink(self) -> SplitSink<WsStream, Message> {
-        self.sink
     }
 
     pub(super) async fn refuse(&mut self, error: &ApiError, reference: Option<&str>) -> Next {

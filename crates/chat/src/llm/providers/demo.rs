@@ -33,14 +33,10 @@ pub(in crate::llm) fn model() -> ModelInfo {
 }
 
 pub(in crate::llm) struct Demo {
-    recommended: String,
+    pub(in crate::llm) recommended: String,
 }
 
 impl Demo {
-    pub(in crate::llm) fn new(recommended: &str) -> Self {
-        Self { recommended: recommended.to_owned() }
-    }
-
     fn answer(&self, request: &ChatRequest) -> String {
         let quoted = request.messages.iter().rev().find(|message| message.role == "user");
         let quoted = quoted.map(|message| quote(&message.content)).unwrap_or_default();
@@ -109,7 +105,12 @@ mod tests {
     async fn the_demo_says_what_it_is_and_how_to_get_a_model_in_several_pieces() {
         let said = PromptMessage { role: "user".into(), content: "ü".repeat(5000), extra: None };
         let request = ChatRequest { messages: vec![said].into(), ..ChatRequest::default() };
-        let chunks: Vec<_> = Demo::new("gemma3:1b").chat(&request).await.unwrap().collect().await;
+        let chunks: Vec<_> = Demo { recommended: "gemma3:1b".to_owned() }
+            .chat(&request)
+            .await
+            .unwrap()
+            .collect()
+            .await;
         assert!(chunks.len() > 5, "{}", chunks.len());
         let text: String = chunks
             .iter()

@@ -181,10 +181,9 @@ async fn accepted(response: Response, classify: Classify) -> Result<Response, Pr
     let context = format!("{path} answered {status}{nothing}");
     let answer = ErrorAnswer { status: status.as_u16(), body };
     let (kind, hint) = classify(&answer);
-    Err(ProviderError::new(kind, context)
-        .with_hint(hint)
-        .with_upstream_text(&answer.body)
-        .with_retry_after(retry_after))
+    let mut error = ProviderError::new(kind, context).with_upstream_text(&answer.body);
+    (error.hint, error.retry_after) = (hint, retry_after);
+    Err(error)
 }
 
 /// As much of an error's body as tells its kind.

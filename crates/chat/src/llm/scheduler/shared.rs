@@ -13,7 +13,7 @@ pub type Placement = (Lane, UserId, Option<usize>);
 impl Scheduler {
     /// Has slots given by [`Self::place`] alone, or by this instance's own limit again.
     pub fn share(&self, is_shared: bool) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.is_shared = is_shared;
         self.admit(&mut state);
     }
@@ -31,7 +31,7 @@ impl Scheduler {
     /// What each user runs and has waiting; without turns.
     pub fn load_by_user(&self) -> InstanceLoad {
         let mut load = InstanceLoad::new();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         for lane in LANES {
             for (user, waiting) in state.waiting(lane).counts() {
                 load.entry((lane, user.clone())).or_default().waiting = waiting;
@@ -45,7 +45,7 @@ impl Scheduler {
 
     /// Starts or numbers requests that wait: of each user the first one first. Those that have left meanwhile are passed over.
     pub fn place(&self, placements: &[Placement]) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         for (lane, user, _) in placements.iter().filter(|(.., position)| position.is_none()) {
             if let Some(waiter) = state.waiting(*lane).pop_of(user) {
                 state.start(*lane, user);

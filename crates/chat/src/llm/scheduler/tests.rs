@@ -67,7 +67,7 @@ fn places_given_back_in_any_order_leave_nothing_behind() {
         assert_eq!(position(&last), None);
         drop(last);
         assert_eq!(scheduler.load(), (0, 0));
-        let state = scheduler.state();
+        let state = scheduler.state.lock();
         assert!(state.answers.is_empty() && state.embeddings.is_empty());
     }
 }

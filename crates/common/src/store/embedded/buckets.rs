@@ -1,9 +1,8 @@
 //! Rate limit buckets, in memory: a restart fills them all.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
 
 use crate::{
     clock::Clock,
@@ -33,7 +32,7 @@ impl Buckets {
     /// Lets one through, or not; a negative cost gives back.
     pub(super) fn take(&self, key: &str, quota: Quota, cost: i64) -> Admission {
         let now = i64::try_from(self.clock.elapsed().as_micros()).unwrap_or(i64::MAX / 2);
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         let before = held.full_at.get(key).copied().unwrap_or(now);
         let (full, admission) = quota.decide(before, now, cost);
         if full <= now {
@@ -52,6 +51,6 @@ impl Buckets {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).full_at.len()
+        self.held.lock().full_at.len()
     }
 }

@@ -6,9 +6,9 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{PoisonError, RwLock},
 };
 
+use parking_lot::RwLock;
 use redb::{
     Database, DatabaseError,
     backends::{FileBackend, InMemoryBackend},
@@ -24,13 +24,14 @@ const CACHE: usize = 64 * 1024 * 1024;
 
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
-pub(super) struct File {
+pub(in crate::store) struct File {
     opener: Opener,
     database: RwLock<Option<Database>>,
 }
 
 impl File {
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// Opens or makes the file in `dir`, which is made too; both are for their owner alone.
+    pub(in crate::store) fn open(dir: &Path) -> Result<Self, StoreError> {
         let cannot = |error: io::Error| {
             StoreError::Unavailable(format!("{} cannot be used: {error}", dir.display()))
         };
@@ -40,7 +41,7 @@ impl File {
         Self::with_opener(Box::new(move || open(&opened))).map_err(|error| with_path(&path, error))
     }
 
-    pub(super) fn memory() -> Result<Self, StoreError> {
+    pub(in crate::store) fn memory() -> Result<Self, StoreError> {
         Self::with_opener(Box::new(|| {
             Database::builder().create_with_backend(InMemoryBackend::new())
         }))
@@ -57,19 +58,19 @@ impl File {
         &self,
         work: impl FnOnce(&Database) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.database.read() {
             Some(database) => work(database),
             None => Err(Fault::Said(StoreError::Unavailable("the file is being opened".into()))),
         }
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.database.read().is_some()
     }
 
     /// Closes the database and opens it again, which mends what a failed write left; waits for reads under way.
     pub(super) fn reopen(&self) -> Result<(), Fault> {
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let mut database = self.database.write();
         // Closed first: two cannot have the file open. redb panics on some damage, which is no reason to end the caller.
         let old = database.take();
         let opened = catch_unwind(AssertUnwindSafe(|| {

@@ -19,14 +19,14 @@ mod tests;
 mod transaction;
 mod writer;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::{Semaphore, oneshot};
 
+pub(super) use self::file::File;
 use self::{
     buckets::Buckets,
     fault::Fault,
-    file::File,
     job::{Job, JobResult, QueuedJob},
     writer::Writer,
 };
@@ -46,16 +46,7 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    /// Opens or makes the file in `dir`, which is made too; both are for their owner alone.
-    pub(super) fn open(dir: &Path, clock: Clock) -> Result<Self, StoreError> {
-        Self::on(File::open(dir)?, clock)
-    }
-
-    pub(super) fn memory(clock: Clock) -> Result<Self, StoreError> {
-        Self::on(File::memory()?, clock)
-    }
-
-    fn on(file: File, clock: Clock) -> Result<Self, StoreError> {
+    pub(super) fn on(file: File, clock: Clock) -> Result<Self, StoreError> {
         let file = Arc::new(file);
         let writer = Writer::start(file.clone(), clock.clone())?;
         Ok(Self {

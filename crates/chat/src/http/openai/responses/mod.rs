@@ -51,7 +51,7 @@ pub async fn create(
     let mut response = ResponseObject::of(&value);
     let request = value.checked(identity, request_id.0)?;
     let call = InferenceCall::start(&app, request, memory)?;
-    response.set("model", call.model());
+    response.set("model", call.completion.model.as_str());
     let writer = ResponseWriter::new(response);
     if is_streamed {
         return call.stream(writer).await;

@@ -2,10 +2,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
@@ -13,7 +14,7 @@ use crate::llm::{
     error::{ErrorKind, ProviderError},
     model::{Capabilities, ModelFacts},
     providers::{
-        DEFAULT_WINDOW, Loaded, ModelInfo,
+        DEFAULT_WINDOW, ModelInfo,
         http::Endpoint,
         lenient_json,
         ollama::{errors::NOT_OLLAMA, names::same_model, request::ModelTraits},
@@ -41,8 +42,8 @@ pub(super) struct Details {
 }
 
 #[derive(Debug, PartialEq)]
-struct Tag {
-    name: String,
+pub(super) struct Tag {
+    pub(super) name: String,
     /// Empty where the server does not tell.
     digest: String,
     /// The length that the model was trained with, in tokens, where the list tells.
@@ -50,7 +51,7 @@ struct Tag {
     /// What is allocated for it, in tokens; in `/api/ps` alone.
     allocated: Option<u32>,
     /// Until when it stays in memory; in `/api/ps` alone.
-    expires_at: Option<String>,
+    pub(super) expires_at: Option<String>,
     facts: ModelFacts,
 }
 
@@ -65,7 +66,7 @@ impl Catalog {
     ) -> Result<Vec<ModelInfo>, ProviderError> {
         let tags = list(endpoint, "tags").await?;
         let listed: HashSet<_> = tags.iter().map(Tag::key).collect();
-        self.details().retain(|key, _| listed.contains(key));
+        self.details.lock().retain(|key, _| listed.contains(key));
         let mut models = Vec::with_capacity(tags.len());
         // Of very many models the rest is asked for at the next refreshes.
         let deadline = Instant::now() + DETAILS_TIMEOUT;
@@ -87,7 +88,7 @@ impl Catalog {
 
     /// What is known of the model that a request names.
     pub(super) fn traits(&self, model: &str) -> ModelTraits {
-        let details = self.details();
+        let details = self.details.lock();
         let known = details.iter().find(|((name, _), _)| same_model(name, model));
         let known = known.map(|(_, details)| details);
         ModelTraits {
@@ -111,7 +112,7 @@ impl Catalog {
     }
 
     async fn details_of(&self, endpoint: &Endpoint, tag: &Tag) -> Option<Details> {
-        let known = self.details().get(&tag.key()).copied();
+        let known = self.details.lock().get(&tag.key()).copied();
         if known.is_some() {
             return known;
         }
@@ -121,12 +122,8 @@ impl Catalog {
         if details.trained_window.is_none() && tag.window.is_none() {
             details.trained_window = allocated_window(endpoint, &tag.name).await;
         }
-        self.details().insert(tag.key(), details);
+        self.details.lock().insert(tag.key(), details);
         Some(details)
-    }
-
-    fn details(&self) -> MutexGuard<'_, HashMap<(String, String), Details>> {
-        self.details.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -160,21 +157,17 @@ impl Details {
     }
 }
 
-async fn list(endpoint: &Endpoint, what: &str) -> Result<Vec<Tag>, ProviderError> {
+pub(super) async fn list(endpoint: &Endpoint, what: &str) -> Result<Vec<Tag>, ProviderError> {
     let answer = endpoint.get(&["api", what]).await;
     let no_list =
         || ProviderError::failed(format!("/api/{what} answered 200 without a list of models"));
     let listed = answer.and_then(|answer: Value| tags(&answer).ok_or_else(no_list));
-    listed.map_err(|error| {
-        let hint = (error.kind() == ErrorKind::Failed).then_some(NOT_OLLAMA);
-        error.with_hint(hint)
+    listed.map_err(|mut error| {
+        if error.kind == ErrorKind::Failed {
+            error.hint.get_or_insert(NOT_OLLAMA);
+        }
+        error
     })
-}
-
-/// The models that are in memory, and until when.
-pub(super) async fn loaded(endpoint: &Endpoint) -> Result<Loaded, ProviderError> {
-    let tags = list(endpoint, "ps").await?.into_iter();
-    Ok(tags.map(|tag| (tag.name, tag.expires_at)).collect())
 }
 
 async fn allocated_window(endpoint: &Endpoint, model: &str) -> Option<u32> {

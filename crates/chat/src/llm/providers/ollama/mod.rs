@@ -4,21 +4,22 @@ use std::num::NonZeroU32;
 
 use async_trait::async_trait;
 use common::{clients::http::PerThread, config};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::llm::{
     error::ProviderError,
     providers::{
         ChunkStream, EmbeddingAnswer, Loaded, ModelInfo, Provider,
         http::Endpoint,
+        lenient_json::tokens_or_none,
         ollama::{catalog::Catalog, errors::classify_error},
         response_stream,
     },
-    request::{ChatRequest, EmbeddingRequest},
+    request::{ChatRequest, EmbeddingInput, EmbeddingRequest},
 };
 
 mod catalog;
-mod embeddings;
 mod errors;
 mod names;
 mod request;
@@ -30,6 +31,14 @@ pub(super) use crate::llm::providers::ollama::response::OllamaParser;
 pub(in crate::llm) struct Ollama {
     endpoint: Endpoint,
     catalog: Catalog,
+}
+
+/// What `/api/embed` answers.
+#[derive(Deserialize)]
+struct OllamaEmbeddings {
+    embeddings: Vec<Vec<f32>>,
+    #[serde(default, deserialize_with = "tokens_or_none")]
+    prompt_eval_count: Option<u64>,
 }
 
 impl Ollama {
@@ -58,11 +67,23 @@ impl Provider for Ollama {
         model: &str,
         part: &EmbeddingRequest,
     ) -> Result<EmbeddingAnswer, ProviderError> {
-        embeddings::embed(&self.endpoint, model, part).await
+        if matches!(part.input, EmbeddingInput::Tokens(_)) {
+            return Err(ProviderError::unsupported(
+                "This model takes texts only; send `input` as a text or a list of texts.",
+            ));
+        }
+        let mut body = json!({ "model": model, "input": part.input, "truncate": part.truncate });
+        if let Some(dimensions) = part.dimensions {
+            body["dimensions"] = dimensions.into();
+        }
+        let answer: OllamaEmbeddings =
+            self.endpoint.call(&["api", "embed"], &body, &part.request_id).await?;
+        Ok(EmbeddingAnswer { vectors: answer.embeddings, tokens: answer.prompt_eval_count })
     }
 
     async fn loaded(&self) -> Result<Option<Loaded>, ProviderError> {
-        catalog::loaded(&self.endpoint).await.map(Some)
+        let tags = catalog::list(&self.endpoint, "ps").await?.into_iter();
+        Ok(Some(tags.map(|tag| (tag.name, tag.expires_at)).collect()))
     }
 
     async fn version(&self) -> Result<Option<String>, ProviderError> {

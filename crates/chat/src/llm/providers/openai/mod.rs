@@ -11,19 +11,22 @@ use common::{
     clients::http::PerThread,
     config::{self, ProviderKind},
 };
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::llm::{
     error::ProviderError,
     providers::{
-        ChunkStream, DEFAULT_WINDOW, EmbeddingAnswer, ModelInfo, Provider, http, http::Endpoint,
-        openai::errors::classify_error, response_stream,
+        ChunkStream, DEFAULT_WINDOW, EmbeddingAnswer, ModelInfo, Provider, http,
+        http::Endpoint,
+        lenient_json::{or_none, tokens_or_none},
+        openai::errors::classify_error,
+        response_stream,
     },
     request::{ChatRequest, EmbeddingRequest},
 };
 
-mod embeddings;
 mod errors;
 mod frame;
 mod models;
@@ -41,6 +44,26 @@ pub(in crate::llm) struct OpenAi {
     window: u32,
     /// Whether it is a llama-server, by its last list of models.
     is_llama_server: AtomicBool,
+}
+
+/// What `/v1/embeddings` answers.
+#[derive(Deserialize)]
+struct OpenAiEmbeddings {
+    data: Vec<OpenAiEmbedding>,
+    #[serde(default, deserialize_with = "or_none")]
+    usage: Option<OpenAiUsage>,
+}
+
+#[derive(Deserialize)]
+struct OpenAiEmbedding {
+    index: Option<usize>,
+    embedding: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct OpenAiUsage {
+    #[serde(default, deserialize_with = "tokens_or_none")]
+    prompt_tokens: Option<u64>,
 }
 
 impl OpenAi {
@@ -105,7 +128,18 @@ impl Provider for OpenAi {
         model: &str,
         part: &EmbeddingRequest,
     ) -> Result<EmbeddingAnswer, ProviderError> {
-        embeddings::embed(&self.endpoint, model, part).await
+        let mut body = json!({ "model": model, "input": part.input, "encoding_format": "float" });
+        if let Some(dimensions) = part.dimensions {
+            body["dimensions"] = dimensions.into();
+        }
+        let mut answer: OpenAiEmbeddings =
+            self.endpoint.call(&["embeddings"], &body, &part.request_id).await?;
+        // Some servers answer out of order; those that leave the index out keep the order.
+        answer.data.sort_by_key(|entry| entry.index);
+        Ok(EmbeddingAnswer {
+            vectors: answer.data.into_iter().map(|entry| entry.embedding).collect(),
+            tokens: answer.usage.and_then(|usage| usage.prompt_tokens),
+        })
     }
 
     fn same_model(&self, listed: &str, requested: &str) -> bool {
