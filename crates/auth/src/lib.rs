@@ -24,7 +24,6 @@ use common::{
     shutdown::Shutdown,
     store::{Quota, Store},
 };
-use utoipa::openapi::OpenApi;
 
 use crate::{
     domain::password::PasswordPolicy,
@@ -36,6 +35,8 @@ use crate::{
     state::AppState,
     store::{AccountStore, AttemptStore, key_files::KeyFileError},
 };
+
+pub use self::http::router::document as openapi;
 
 pub struct Service {
     /// The public listener's routes, with all layers.
@@ -101,10 +102,6 @@ async fn state(
         login: auth.login,
         registration: auth.registration,
     })
-}
-
-pub fn openapi() -> OpenApi {
-    http::router::document()
 }
 
 fn health(store: Store, authenticator: Authenticator, shutdown: &Shutdown) -> Health {

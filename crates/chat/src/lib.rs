@@ -48,10 +48,7 @@ use crate::{
     sessions::SessionService,
     state::AppState,
     store::ChatStore,
-    turns::{
-        request::TurnLimits,
-        service::{TurnParts, TurnService},
-    },
+    turns::service::{TurnParts, TurnService},
     usage::UsageService,
 };
 
@@ -174,7 +171,8 @@ fn state(
         store: chat_store.clone(),
         authenticator: authenticator.clone(),
         llm: llm.clone(),
-        limits: turn_limits(settings),
+        settings: settings.chat.clone(),
+        tokens_per_day: settings.rate_limit.tokens_per_day,
         estimates,
         registry,
         recovery,
@@ -217,16 +215,6 @@ fn public_layers(settings: &Settings, state: &AppState) -> Layers {
 fn page(ollama_api: bool) -> Router {
     let page = http::web_ui::routes();
     if ollama_api { page.layer(from_fn(http::web_ui::answer_as_ollama)) } else { page }
-}
-
-fn turn_limits(settings: &Settings) -> TurnLimits {
-    TurnLimits {
-        history_messages: settings.chat.history_messages,
-        max_message_chars: settings.chat.max_message_chars,
-        max_session_messages: settings.chat.max_session_messages,
-        system_prompt: settings.chat.system_prompt.clone(),
-        tokens_per_day: settings.rate_limit.tokens_per_day,
-    }
 }
 
 /// Names are guarded while bound to loopback, or while `auth` says that login is open.

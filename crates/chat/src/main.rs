@@ -10,15 +10,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let serve = async |settings: common::config::Settings, shutdown| {
-        let public = cli::listen("chat.listen", settings.chat.listen).await?;
-        let admin = cli::listen("chat.admin_listen", settings.chat.admin_listen).await?;
+        let listeners =
+            cli::listen("chat", settings.chat.listen, settings.chat.admin_listen).await?;
         let metrics = http::metrics::install(&shutdown);
         let store = store::start(&settings.store, store::NewStore::LeaveAlone, &shutdown).await?;
         let identities = chat::Identities::remote(&settings, &store, &shutdown)?;
         let llm = LlmService::new(&settings.llm, &shutdown)?;
         let service = chat::build(&settings, store, llm, identities, metrics, &shutdown);
-        let (public, admin) = ((public, service.public), (admin, service.admin));
-        Ok(http::serve_public_and_admin("chat", public, admin, &settings.server, &shutdown).await?)
+        let routes = (service.public, service.admin);
+        let server = &settings.server;
+        Ok(http::serve_public_and_admin("chat", listeners, routes, server, &shutdown).await?)
     };
     cli::run(cli::Program {
         binary: Binary::Chat,

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::FromRef;
 use common::{
     errors::ApiError,
     http::LoadShedder,
@@ -49,11 +48,5 @@ impl AppState {
     pub fn until_revoked(&self, identity: &Identity) -> BoxFuture<'static, ApiError> {
         let (authenticator, identity) = (self.authenticator.clone(), identity.clone());
         Box::pin(async move { authenticator.revoked(&identity).await.into() })
-    }
-}
-
-impl FromRef<Arc<AppState>> for BodyBudget {
-    fn from_ref(app: &Arc<AppState>) -> Self {
-        app.body_budget.clone()
     }
 }

@@ -21,34 +21,15 @@ use common::{
     shutdown::Shutdown,
     store,
 };
-use tokio::net::TcpListener;
-
-/// The listeners of both services: public, admin.
-struct Listeners {
-    auth: (TcpListener, TcpListener),
-    chat: (TcpListener, TcpListener),
-}
-
-impl Listeners {
-    async fn bind(settings: &Settings) -> anyhow::Result<Self> {
-        let auth = (
-            cli::listen("auth.listen", settings.auth.listen).await?,
-            cli::listen("auth.admin_listen", settings.auth.admin_listen).await?,
-        );
-        let chat = (
-            cli::listen("chat.listen", settings.chat.listen).await?,
-            cli::listen("chat.admin_listen", settings.chat.admin_listen).await?,
-        );
-        Ok(Self { auth, chat })
-    }
-}
 
 /// Serves both services until the stop. Keys, revocations and the login mode are handed over in memory.
 ///
 /// # Errors
 /// An address is taken, the store cannot be opened, or no signing key can be loaded or made.
 pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
-    let listeners = Listeners::bind(&settings).await?;
+    let Settings { auth, chat, server, .. } = &settings;
+    let auth_at = cli::listen("auth", auth.listen, auth.admin_listen).await?;
+    let chat_at = cli::listen("chat", chat.listen, chat.admin_listen).await?;
     let metrics = metrics::install(&shutdown);
     let store = store::start(&settings.store, store::NewStore::Number, &shutdown)
         .await
@@ -61,24 +42,13 @@ pub async fn serve(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     let llm =
         LlmService::new(&settings.llm, &shutdown).context("the HTTP client for model servers")?;
     let chat = chat::build(&settings, store, llm.clone(), identities, metrics, &shutdown);
-    welcome::print(listeners.auth.0.local_addr()?, listeners.chat.0.local_addr()?, &settings);
+    welcome::print(auth_at.0.local_addr()?, chat_at.0.local_addr()?, &settings);
     welcome::announce_demo(llm, &settings, &shutdown);
-    let Listeners { auth: auth_at, chat: chat_at } = listeners;
+    let auth_routes = (auth.public, auth.admin);
+    let chat_routes = (chat.public, chat.admin);
     tokio::try_join!(
-        serve_public_and_admin(
-            "auth",
-            (auth_at.0, auth.public),
-            (auth_at.1, auth.admin),
-            &settings.server,
-            &shutdown
-        ),
-        serve_public_and_admin(
-            "chat",
-            (chat_at.0, chat.public),
-            (chat_at.1, chat.admin),
-            &settings.server,
-            &shutdown
-        ),
+        serve_public_and_admin("auth", auth_at, auth_routes, server, &shutdown),
+        serve_public_and_admin("chat", chat_at, chat_routes, server, &shutdown),
     )?;
     Ok(())
 }

@@ -134,8 +134,17 @@ async fn check_connections(
     found
 }
 
-/// A listener on this address. The error names the setting that holds it.
-pub async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// The public and the admin listener of a service. An error names the setting of the address.
+pub async fn listen(
+    service: &str,
+    public: SocketAddr,
+    admin: SocketAddr,
+) -> anyhow::Result<(TcpListener, TcpListener)> {
+    let public = bind(&format!("{service}.listen"), public).await?;
+    Ok((public, bind(&format!("{service}.admin_listen"), admin).await?))
+}
+
+async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!("{setting}: {address} is in use by another process; stop that one or set another address"),
         _ => anyhow::Error::new(error).context(format!("{setting}: cannot listen on {address}")),
@@ -239,9 +248,9 @@ fn print_error(text: &str) {
 mod tests {
     #[tokio::test]
     async fn a_port_in_use_is_named_with_its_setting() {
-        let first = super::listen("auth.listen", ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let first = super::bind("auth.listen", ([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = first.local_addr().unwrap();
-        let error = super::listen("auth.listen", address).await.unwrap_err();
+        let error = super::bind("auth.listen", address).await.unwrap_err();
         assert!(
             format!("{error:#}").starts_with(&format!("auth.listen: {address} is in use")),
             "{error:#}"

@@ -95,9 +95,7 @@ impl RunningTurn {
     pub fn set_replicated(&self, last_id: u64) {
         self.replicated.fetch_max(last_id, Ordering::SeqCst);
     }
-}
 
-impl RunningTurn {
     /// Notes that the turn has subscribers on that instance.
     fn watch(&self, instance: &str) {
         let mut watchers = self.watchers.lock();

@@ -19,15 +19,11 @@ const MASK: &str = "[...]";
 /// Removes secrets from a server's text: the API key, whatever looks like a key, and what the request said.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Redactor<'a> {
-    api_key: Option<&'a str>,
-    request: Option<&'a ChatRequest>,
+    pub(super) api_key: Option<&'a str>,
+    pub(super) request: Option<&'a ChatRequest>,
 }
 
-impl<'a> Redactor<'a> {
-    pub(super) fn new(api_key: Option<&'a str>, request: Option<&'a ChatRequest>) -> Self {
-        Self { api_key, request }
-    }
-
+impl Redactor<'_> {
     pub(super) fn redact(&self, text: &str) -> String {
         let message = error_message(text);
         let words: Vec<_> = split(&message).collect();
@@ -192,7 +188,7 @@ mod tests {
 
     #[test]
     fn keys_are_masked_however_they_are_echoed() {
-        let redactor = Redactor::new(Some("sesame-opens-it"), None);
+        let redactor = Redactor { api_key: Some("sesame-opens-it"), request: None };
         for (text, shown) in [
             ("wrong key sesame-opens-it given", "wrong key [...] given"),
             ("wrong key sesame-o*** given", "wrong key [...]*** given"),
@@ -210,14 +206,15 @@ mod tests {
     #[test]
     fn what_the_request_said_is_masked() {
         let request = request("My pin is 4711 and I live in\nGraz");
-        let redactor = Redactor::new(None, Some(&request));
+        let redactor = Redactor { api_key: None, request: Some(&request) };
         let body =
             json!({ "detail": [{ "msg": "value is wrong: pin is 4711 and", "input": "Graz" }] });
         assert_eq!(redactor.redact(&body.to_string()), "value is wrong: [...]");
         assert_eq!(redactor.redact("template failed at 4711"), "template failed at [...]");
         assert_eq!(redactor.redact("it is not there"), "it is not there");
         let short = super::tests::request("hunter2");
-        assert_eq!(Redactor::new(None, Some(&short)).redact("bad: hunter2"), "bad: [...]");
+        let redactor = Redactor { api_key: None, request: Some(&short) };
+        assert_eq!(redactor.redact("bad: hunter2"), "bad: [...]");
     }
 
     #[test]

@@ -177,7 +177,8 @@ impl Upstream {
     }
 
     fn redactor<'a>(&'a self, request: Option<&'a ChatRequest>) -> Redactor<'a> {
-        Redactor::new(self.api_key.as_ref().map(|key| key.expose_secret()), request)
+        let api_key = self.api_key.as_ref().map(|key| key.expose_secret());
+        Redactor { api_key, request }
     }
 }
 

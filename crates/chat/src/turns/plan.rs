@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::{clock, identity::Owner};
+use common::{clock, config, identity::Owner};
 
 use crate::{
     domain::{
@@ -19,7 +19,7 @@ use crate::{
     },
     turns::{
         prompt::{PromptBase, SessionPrompt},
-        request::{TurnLimits, TurnRequest},
+        request::TurnRequest,
     },
 };
 
@@ -38,7 +38,9 @@ pub(super) struct TurnPlan {
 pub(super) struct Planner {
     pub(super) llm: LlmService,
     pub(super) estimates: TokenEstimates,
-    pub(super) limits: TurnLimits,
+    pub(super) settings: config::Chat,
+    /// LLM tokens that a user may use per day.
+    pub(super) tokens_per_day: Option<u64>,
 }
 
 impl Planner {
@@ -47,7 +49,7 @@ impl Planner {
     /// # Errors
     /// [`ChatError::MessageTooLong`].
     pub(super) fn check(&self, request: &TurnRequest) -> Result<(), ChatError> {
-        let most = self.limits.max_message_chars;
+        let most = self.settings.max_message_chars;
         match &request.input {
             TurnInput::Message(text) if text.chars().nth(most).is_some() => {
                 Err(ChatError::MessageTooLong(most))
@@ -73,7 +75,7 @@ impl Planner {
             .resolve(request.model.as_deref())
             .map_or(u32::from(u16::MAX), |route| route.window);
         let bytes = usize::try_from(window).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_TOKEN);
-        TailLimit { messages: self.limits.history_messages.max(at_least), bytes, at_least }
+        TailLimit { messages: self.settings.history_messages.max(at_least), bytes, at_least }
     }
 
     /// What the turn will be; `None` where it should run again but is not the last of its session.
@@ -100,8 +102,8 @@ impl Planner {
         let (mut replaces, mut message) = (None, None);
         match &request.input {
             TurnInput::Message(text) if again.is_none() => {
-                if session.message_count.saturating_add(2) > self.limits.max_session_messages {
-                    return Err(ChatError::SessionFull(self.limits.max_session_messages));
+                if session.message_count.saturating_add(2) > self.settings.max_session_messages {
+                    return Err(ChatError::SessionFull(self.settings.max_session_messages));
                 }
                 let record = Arc::new(user_message(session, text));
                 message = Some(Arc::clone(&record));
@@ -123,7 +125,7 @@ impl Planner {
             .system
             .clone()
             .or_else(|| session.system.clone())
-            .or_else(|| self.limits.system_prompt.clone());
+            .or_else(|| self.settings.system_prompt.clone());
         let base = PromptBase {
             options: request.options.clone(),
             request_id: Arc::clone(&request.request_id),
@@ -152,7 +154,7 @@ impl Planner {
         // A plan has at least the message that it answers.
         let reply_to = prompt.question().map_or_else(|| id.clone(), |message| message.id.clone());
         let (prompt_tokens, answer_tokens) = prompt.cost_estimate(&route.model, route.window);
-        let reserved = self.limits.tokens_per_day.map_or(0, |_| prompt_tokens + answer_tokens);
+        let reserved = self.tokens_per_day.map_or(0, |_| prompt_tokens + answer_tokens);
         let open = OpenTurn {
             id: id.clone(),
             fence: session.fence + 1,
@@ -184,7 +186,7 @@ impl Planner {
             start: start(&request.identity.owner, request, &open),
             message: plan.message.clone(),
             key,
-            quota: self.limits.tokens_per_day,
+            quota: self.tokens_per_day,
             open,
         }
     }

@@ -33,17 +33,3 @@ pub struct StartedTurn {
     pub identity: Identity,
     pub events: Subscriber,
 }
-
-#[derive(Clone, Debug)]
-pub struct TurnLimits {
-    /// How many of the newest messages are considered for a prompt.
-    pub history_messages: usize,
-    /// The longest message, in characters.
-    pub max_message_chars: usize,
-    /// The largest number of messages in a session.
-    pub max_session_messages: u64,
-    /// The system prompt if neither request nor session has one.
-    pub system_prompt: Option<String>,
-    /// LLM tokens that a user may use per day.
-    pub tokens_per_day: Option<u64>,
-}

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use common::{
+    config,
     identity::{Authenticator, Owner},
     shutdown::Shutdown,
 };
@@ -23,7 +24,7 @@ use crate::{
         finalize::Finalizer,
         idempotency::{Idempotency, KeyState},
         plan::{Planner, TurnPlan},
-        request::{StartedTurn, TurnLimits, TurnRequest},
+        request::{StartedTurn, TurnRequest},
         resume::TurnFinder,
         session_cache::SessionCache,
         session_queue::{SESSION_WAIT, SessionPermit, SessionQueue},
@@ -36,7 +37,9 @@ pub struct TurnParts {
     pub store: ChatStore,
     pub authenticator: Authenticator,
     pub llm: LlmService,
-    pub limits: TurnLimits,
+    pub settings: config::Chat,
+    /// LLM tokens that a user may use per day.
+    pub tokens_per_day: Option<u64>,
     pub estimates: TokenEstimates,
     pub registry: Arc<Registry>,
     pub recovery: Recovery,
@@ -63,7 +66,8 @@ impl TurnService {
             store,
             authenticator,
             llm,
-            limits,
+            settings,
+            tokens_per_day,
             estimates,
             registry,
             recovery,
@@ -76,7 +80,7 @@ impl TurnService {
         let finalizer = Finalizer {
             store: store.clone(),
             cache: Arc::clone(&cache),
-            history_messages: limits.history_messages,
+            history_messages: settings.history_messages,
             shutdown: shutdown.clone(),
         };
         let runner = Arc::new(TurnRunner {
@@ -92,10 +96,10 @@ impl TurnService {
                 store: store.clone(),
                 authenticator,
                 runner,
-                tokens_per_day: limits.tokens_per_day,
+                tokens_per_day,
                 shutdown: shutdown.clone(),
             },
-            planner: Planner { llm: llm.clone(), estimates, limits },
+            planner: Planner { llm: llm.clone(), estimates, settings, tokens_per_day },
             finder: TurnFinder {
                 store: store.clone(),
                 registry: Arc::clone(&registry),

@@ -67,6 +67,22 @@ impl Layers {
             listener: ListenerKind::Admin,
         }
     }
+
+    /// Counts a request as in flight, unless it is a health call, which is always answered.
+    fn enter(
+        &self,
+        request: &Request,
+        client_ip: ClientIp,
+    ) -> Result<Option<RequestPermit>, ApiError> {
+        let is_free = matches!(request.uri().path(), "/health" | "/livez" | "/readyz");
+        match &self.load_shedder {
+            Some(load_shedder) if !is_free => {
+                let caller = load_shedder.caller(request.headers(), client_ip.0);
+                load_shedder.enter(caller).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 /// Puts the common layers round every route of the router, its 404 and its 405. Outermost first: request id, [`ClientIp`]
@@ -138,24 +154,6 @@ fn held(response: Response, permit: Option<RequestPermit>, trace: Span) -> Respo
             frame
         }))
     })
-}
-
-impl Layers {
-    /// Counts a request as in flight, unless it is a health call, which is always answered.
-    fn enter(
-        &self,
-        request: &Request,
-        client_ip: ClientIp,
-    ) -> Result<Option<RequestPermit>, ApiError> {
-        let is_free = matches!(request.uri().path(), "/health" | "/livez" | "/readyz");
-        match &self.load_shedder {
-            Some(load_shedder) if !is_free => {
-                let caller = load_shedder.caller(request.headers(), client_ip.0);
-                load_shedder.enter(caller).map(Some)
-            }
-            _ => Ok(None),
-        }
-    }
 }
 
 impl Outermost {

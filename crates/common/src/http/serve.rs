@@ -143,18 +143,18 @@ pub async fn serve(
 /// Where a listener has no address.
 pub async fn serve_public_and_admin(
     service: &'static str,
-    public: (TcpListener, Router),
-    admin: (TcpListener, Router),
+    (public, admin): (TcpListener, TcpListener),
+    (public_routes, admin_routes): (Router, Router),
     server: &config::Server,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
-    for (listener, is_admin) in [(&public.0, false), (&admin.0, true)] {
+    for (listener, is_admin) in [(&public, false), (&admin, true)] {
         let address = listener.local_addr()?;
         tracing::info!(service, %address, admin = is_admin, "listening");
     }
     tokio::join!(
-        serve(public.0, public.1, server.into(), shutdown.clone()),
-        serve(admin.0, admin.1, ConnectionLimits::default(), shutdown.clone()),
+        serve(public, public_routes, server.into(), shutdown.clone()),
+        serve(admin, admin_routes, ConnectionLimits::default(), shutdown.clone()),
     );
     Ok(())
 }

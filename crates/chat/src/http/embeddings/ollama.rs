@@ -17,7 +17,7 @@ use crate::{
     http::{
         embeddings::{self, Vectors, write_floats},
         inference::{BodyMemory, any_case::AnyCaseBody},
-        ollama::{ErrorText, caller::Caller, request::named},
+        ollama::{Caller, ErrorText, request::named},
     },
     llm::{EmbeddingInput, EmbeddingRequest},
     state::AppState,

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use axum::{
     body::{Body, Bytes, HttpBody as _},
-    extract::{FromRef, FromRequest, Request},
     http::{HeaderValue, header},
 };
 use bytes::BytesMut;
 use common::{
-    errors::{ApiError, Code, extract::expect_json, json},
+    errors::{ApiError, Code, json},
     http::BodyError,
 };
 use http_body_util::BodyExt;
@@ -106,21 +105,6 @@ impl BodyBudget {
             parsed.map_err(ApiError::internal)??
         };
         Ok(InferenceBody { value, memory })
-    }
-}
-
-impl<S, T> FromRequest<S> for InferenceBody<T>
-where
-    S: Send + Sync,
-    T: DeserializeOwned + Send + 'static,
-    BodyBudget: FromRef<S>,
-{
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        expect_json(&parts.headers)?;
-        BodyBudget::from_ref(state).parse(body).await
     }
 }
 

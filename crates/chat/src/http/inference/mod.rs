@@ -3,13 +3,15 @@
 //! Each API translates its request into a [`CompletionRequest`], and writes the chunks of the answer with a [`StreamWriter`]
 //! or from a [`CollectedAnswer`]. Queue, limits, quota, retries and accounting are the completion's.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
+use axum::extract::{FromRequest, Request};
 use common::{
-    errors::{ApiError, Code},
+    errors::{ApiError, Code, extract::expect_json},
     http::Deadline,
 };
 use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
 
 use crate::{
     error::ChatError,
@@ -69,6 +71,16 @@ impl InferenceCall {
             answer = CollectedAnswer::of(&mut self.completion) => Ok(answer?),
             error = &mut self.revoked => Err(error),
         }
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<AppState>> for InferenceBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<AppState>) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        expect_json(&parts.headers)?;
+        app.body_budget.parse(body).await
     }
 }
 

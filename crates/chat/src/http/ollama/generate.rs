@@ -15,8 +15,7 @@ use crate::{
     http::{
         inference::{BodyMemory, InferenceCall, any_case::AnyCaseBody},
         ollama::{
-            ErrorText,
-            caller::Caller,
+            Caller, ErrorText,
             request::{GenerateRequest, named},
             response::AnswerWriter,
         },

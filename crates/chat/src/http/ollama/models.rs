@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         inference::any_case::AnyCaseBody,
-        ollama::{ErrorText, caller::Caller, request::named},
+        ollama::{Caller, ErrorText, request::named},
     },
     llm::{Capabilities, Model},
     state::AppState,
