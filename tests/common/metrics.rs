@@ -231,7 +231,7 @@ async fn ask_for_new_paths(admin: SocketAddr, count: usize) {
 #[tokio::test]
 async fn a_hundred_thousand_paths_leave_metrics_and_memory_as_they_were() {
     let app = TestApp::builder(Backend::Redis)
-        .set("telemetry.log_filter", "error,common::http::listeners=info")
+        .set("telemetry.log_filter", "error,common::http::serve=info")
         .start()
         .await;
     let admin = app.stranger().at(app.chat_admin(0));

@@ -331,7 +331,7 @@ async fn main() -> ExitCode {
     let app = TestApp::builder(Backend::Redis)
         .chats(2)
         .set("llm.ollama.max_concurrency", 16)
-        .set("telemetry.log_filter", "warn,common::http::listeners=info")
+        .set("telemetry.log_filter", "warn,common::http::serve=info")
         .start()
         .await;
     app.model.usually(Answer::echo_every(Duration::from_millis(20)));

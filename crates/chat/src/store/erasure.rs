@@ -135,3 +135,30 @@ impl ErasureStore<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use common::{config::StoreUrl, identity::UserId, shutdown::Shutdown, store::Store};
+
+    use super::*;
+    use crate::store::ChatStore;
+
+    #[tokio::test]
+    async fn an_account_is_erased_by_one_instance_at_a_time() {
+        let shutdown = Shutdown::new();
+        let store = Store::open(&StoreUrl::Memory, &shutdown).unwrap();
+        let instance = || ChatStore::new(store.clone(), None, Duration::from_secs(10));
+        let (one, two) = (instance(), instance());
+        let erasure = Erasure {
+            owner: Owner { user: UserId::parse("alice").unwrap(), generation: 0 },
+            is_second: false,
+        };
+        assert!(one.erasure().claim(&erasure).await.unwrap());
+        assert!(one.erasure().claim(&erasure).await.unwrap(), "held longer");
+        assert!(!two.erasure().claim(&erasure).await.unwrap());
+        one.erasure().finish(&erasure).await.unwrap();
+        assert!(two.erasure().claim(&erasure).await.unwrap());
+    }
+}
