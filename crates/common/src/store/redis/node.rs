@@ -2,10 +2,11 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, Value};
 
 use super::{
@@ -34,7 +35,7 @@ pub(super) struct Node {
     bulk: Connector,
     replication: Replication,
     breaker: CircuitBreaker,
-    problem: std::sync::Mutex<Option<String>>,
+    problem: Mutex<Option<String>>,
 }
 
 /// What goes to one server in one round trip.
@@ -59,7 +60,7 @@ impl Node {
             expected,
             replication: Replication::default(),
             breaker: CircuitBreaker::new(Instant::now()),
-            problem: std::sync::Mutex::default(),
+            problem: Mutex::default(),
         }))
     }
 
@@ -198,12 +199,11 @@ impl Node {
         if problem.is_some() {
             self.breaker.record_unreachable(Instant::now());
         }
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        *self.problem.lock() = problem;
     }
 
     pub(super) fn problem(&self) -> Option<String> {
-        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        problem.clone()
+        self.problem.lock().clone()
     }
 
     /// A sign of life; of a cluster's node also that it serves its slots.

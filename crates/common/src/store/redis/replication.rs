@@ -5,10 +5,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -61,7 +62,7 @@ impl Replication {
     ) -> Result<Value, Failure> {
         let place = self.places.acquire().await;
         let _place = place.map_err(|_| Failure::Lost("the store is closed".to_owned()))?;
-        let idle = self.idle().pop();
+        let idle = self.idle.lock().pop();
         let link = match idle.filter(|link| !link.is_lost()) {
             Some(link) => link,
             None => connector.connect().await?,
@@ -69,13 +70,9 @@ impl Replication {
         let written = write_on(&link, step, asking, end).await;
         // A connection that was not answered to the end is dropped, and closed by that.
         if !matches!(written, Err(Failure::Lost(_))) {
-            self.idle().push(link);
+            self.idle.lock().push(link);
         }
         written
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Link>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

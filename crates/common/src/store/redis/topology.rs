@@ -5,11 +5,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use redis::Value;
 use tokio::{runtime::Handle, sync::Notify};
 
@@ -229,7 +230,7 @@ impl Topology {
             Deployment::Cluster => Expected::ClusterNode,
             Deployment::Sentinel { .. } => Expected::Master,
         };
-        let known = self.nodes().get(&address).and_then(Weak::upgrade);
+        let known = self.nodes.lock().get(&address).and_then(Weak::upgrade);
         known.or_else(|| {
             let node = Node::new(self.address.node(host, port), expected).ok()?;
             self.register(&node);
@@ -256,15 +257,11 @@ impl Topology {
                 topology.ask.notify_one();
             }
         };
-        let mut nodes = self.nodes();
+        let mut nodes = self.nodes.lock();
         nodes.retain(|_, node| node.strong_count() > 0);
         nodes.insert(node.address().to_owned(), Arc::downgrade(node));
         drop(nodes);
         self.spawn(Node::watch(Arc::downgrade(node), changed));
-    }
-
-    fn nodes(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<Node>>> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask_for_ever(self: Arc<Self>) {
