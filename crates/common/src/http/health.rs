@@ -129,16 +129,26 @@ impl HealthBuilder {
     where
         F: Future<Output = CheckResult> + Send + 'static,
     {
-        let mut this = self.report(name, check);
-        this.checks.last_mut().into_iter().for_each(|added| added.is_gating = true);
-        this
+        self.add(name, true, check)
     }
 
     /// Adds a check that is reported and does not gate.
     #[must_use]
     pub fn report<F>(
+        self,
+        name: &'static str,
+        check: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = CheckResult> + Send + 'static,
+    {
+        self.add(name, false, check)
+    }
+
+    fn add<F>(
         mut self,
         name: &'static str,
+        is_gating: bool,
         check: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self
     where
@@ -146,7 +156,7 @@ impl HealthBuilder {
     {
         self.checks.push(HealthCheck {
             name,
-            is_gating: false,
+            is_gating,
             run: Box::new(move || Box::pin(check())),
             failing: parking_lot::Mutex::default(),
             passed: parking_lot::Mutex::default(),

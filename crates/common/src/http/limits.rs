@@ -26,7 +26,7 @@ pub struct RequestLimits {
     pub header_bytes: usize,
     pub header_count: usize,
     pub body: BodyLimit,
-    /// Of bodies on a path that is one of [`Self::has_large_body`].
+    /// Of bodies on paths for which [`Self::has_large_body`] holds.
     pub large_body: BodyLimit,
     pub has_large_body: fn(path: &str) -> bool,
 }

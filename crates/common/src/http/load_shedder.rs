@@ -203,8 +203,6 @@ impl LoadShedder {
     }
 }
 
-impl Shared {}
-
 impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.shared.state.lock().leave(self.caller);

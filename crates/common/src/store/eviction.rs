@@ -1,5 +1,4 @@
-//! Whether the store may throw data away to make room, at which it looks now and then, or loses acknowledged writes with the server
-//! that took them.
+//! Looks now and then whether the store may throw data away to make room, and says so.
 
 use std::{sync::Arc, time::Duration};
 
@@ -108,17 +107,4 @@ pub async fn eviction_warning(store: &Store) -> Option<String> {
     (policy != "noeviction").then(|| {
         format!("Redis may throw away conversations to make room: maxmemory-policy is {policy}, set it to noeviction")
     })
-}
-
-/// A server of the store that does not write to its disk before it answers, though replicated durability needs it: which, and
-/// what is wrong.
-///
-/// # Errors
-/// [`StoreError::Unavailable`].
-pub async fn fsync_problem(store: &Store) -> Result<Option<(String, String)>, StoreError> {
-    let end = store.end();
-    match &store.backend {
-        Backend::Redis(redis) => call("config", end, Box::pin(redis.fsync_problem(end))).await,
-        Backend::Embedded(..) => Ok(None),
-    }
 }

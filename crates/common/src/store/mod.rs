@@ -17,6 +17,7 @@
 
 mod call;
 mod circuit_breaker;
+mod durability;
 mod embedded;
 mod error;
 mod eviction;
@@ -43,8 +44,9 @@ use self::{
     redis::Redis,
 };
 pub use self::{
+    durability::fsync_problem,
     error::StoreError,
-    eviction::{Eviction, eviction_warning, fsync_problem},
+    eviction::{Eviction, eviction_warning},
     format::{FormatError, NewStore, check_format, start},
     quota::{Admission, Bucket, Quota},
     shard::{SHARDS, shard},
