@@ -46,7 +46,7 @@ impl fmt::Display for SessionId {
 /// It says where the message stands, so that finding it costs the same in a long session as in a short one and needs
 /// no index beside the list; the random part tells apart two answers that held the same position one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Arc<str>", into = "Arc<str>")]
+#[serde(try_from = "String", into = "Arc<str>")]
 pub struct MessageId {
     text: Arc<str>,
     incarnation_end: usize,
@@ -102,10 +102,10 @@ impl fmt::Display for MessageId {
     }
 }
 
-impl TryFrom<Arc<str>> for MessageId {
+impl TryFrom<String> for MessageId {
     type Error = &'static str;
 
-    fn try_from(text: Arc<str>) -> Result<Self, Self::Error> {
+    fn try_from(text: String) -> Result<Self, Self::Error> {
         Self::parse(&text).ok_or("not a message id")
     }
 }

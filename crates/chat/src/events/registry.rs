@@ -42,7 +42,7 @@ pub struct RunningTurn {
     replicated: AtomicU64,
     stopped: CancellationToken,
     reason: OnceLock<StopReason>,
-    pub lease_renewed: Mutex<Instant>,
+    lease_renewed: Mutex<Instant>,
     watchers: Mutex<RemoteWatchers>,
 }
 
@@ -94,6 +94,14 @@ impl RunningTurn {
 
     pub fn set_replicated(&self, last_id: u64) {
         self.replicated.fetch_max(last_id, Ordering::SeqCst);
+    }
+
+    pub fn lease_renewed_at(&self) -> Instant {
+        *self.lease_renewed.lock()
+    }
+
+    pub fn set_lease_renewed(&self, at: Instant) {
+        *self.lease_renewed.lock() = at;
     }
 
     /// Notes that the turn has subscribers on that instance.

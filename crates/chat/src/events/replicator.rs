@@ -88,7 +88,7 @@ impl Replicator {
                 replications.push(Replication::Events(owner.clone(), id.clone(), batch));
                 changes.push((turn, Change::Events(last)));
             }
-            if *turn.lease_renewed.lock() + self.store.lease() / 3 <= now {
+            if turn.lease_renewed_at() + self.store.lease() / 3 <= now {
                 replications.push(Replication::Lease(owner, id));
                 changes.push((turn, Change::Lease));
             }
@@ -103,7 +103,7 @@ impl Replicator {
         for ((turn, change), applied) in changes.into_iter().zip(applied) {
             match change {
                 Change::Events(last) if applied == Some(true) => turn.set_replicated(last),
-                Change::Lease if applied == Some(true) => *turn.lease_renewed.lock() = now,
+                Change::Lease if applied == Some(true) => turn.set_lease_renewed(now),
                 _ if applied == Some(false) => self.retake(turn).await,
                 // The next round repeats it: readers skip events that they have.
                 _ => {}

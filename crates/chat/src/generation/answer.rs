@@ -46,7 +46,7 @@ pub(crate) struct AnswerBuilder {
     pub(crate) counted: Option<Usage>,
     details: UsageDetails,
     stop_sequence: Option<String>,
-    /// How many pieces of output came: the tokens of an answer that was not finished.
+    /// The pieces of output that came: the tokens of an answer that was not finished.
     pub(super) streamed_tokens: u64,
     pub(crate) source: Option<AnswerSource>,
     /// The beginning of the text, where a span may hold it.
@@ -61,7 +61,7 @@ impl AnswerBuilder {
         (chunks, finish)
     }
 
-    /// Whether the chunk is to be delivered.
+    /// Takes one chunk in; true if it is to be delivered.
     fn take_one(&mut self, chunk: &mut Chunk, finish: &mut Option<FinishReason>) -> bool {
         let is_full = match chunk {
             Chunk::Queued { .. } => false,

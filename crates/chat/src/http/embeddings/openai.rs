@@ -80,9 +80,7 @@ pub async fn create(
     let answer = embed(&app, identity, model.as_deref(), request, memory).await?;
     let write_vector = if is_base64 { write_base64 } else { write_floats };
     let write = move |index, vector: &[f32], out: &mut String| {
-        out.push_str(&format!(r#"{{"object":"embedding","index":{index},"embedding":"#));
-        write_vector(vector, out);
-        out.push('}');
+        write_object(write_vector, index, vector, out);
     };
     let after = format!(
         r#"],"model":{model},"usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}"#,
@@ -142,6 +140,17 @@ fn input(value: Value) -> Option<EmbeddingInput> {
     Some(EmbeddingInput::Tokens(lists?.into()))
 }
 
+fn write_object(
+    write_vector: fn(&[f32], &mut String),
+    index: usize,
+    vector: &[f32],
+    out: &mut String,
+) {
+    out.push_str(&format!(r#"{{"object":"embedding","index":{index},"embedding":"#));
+    write_vector(vector, out);
+    out.push('}');
+}
+
 fn write_base64(vector: &[f32], out: &mut String) {
     let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
     out.push('"');
@@ -187,7 +196,11 @@ mod tests {
     #[test]
     fn base64_is_of_little_endian_floats() {
         let mut out = String::new();
-        write_base64(&[1.0, -2.0], &mut out);
-        assert_eq!(out, "\"AACAPwAAAMA=\"");
+        write_object(write_base64, 3, &[1.0, -2.0], &mut out);
+        let object: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(
+            object,
+            json!({ "object": "embedding", "index": 3, "embedding": "AACAPwAAAMA=" })
+        );
     }
 }

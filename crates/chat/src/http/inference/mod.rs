@@ -97,7 +97,7 @@ pub fn lost() -> ApiError {
     ChatError::Broken.into()
 }
 
-/// Whether bodies on the path may be large: those of the APIs without sessions.
+/// True for paths whose bodies may be large: those of the APIs without sessions.
 pub fn has_large_body(path: &str) -> bool {
     path.starts_with("/v1/") || path.starts_with("/api/")
 }

@@ -33,7 +33,7 @@ pub(in crate::llm) struct Ollama {
     catalog: Catalog,
 }
 
-/// What `/api/embed` answers.
+/// The answer of `/api/embed`.
 #[derive(Deserialize)]
 struct OllamaEmbeddings {
     embeddings: Vec<Vec<f32>>,

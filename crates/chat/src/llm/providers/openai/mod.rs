@@ -46,7 +46,7 @@ pub(in crate::llm) struct OpenAi {
     is_llama_server: AtomicBool,
 }
 
-/// What `/v1/embeddings` answers.
+/// The answer of `/v1/embeddings`.
 #[derive(Deserialize)]
 struct OpenAiEmbeddings {
     data: Vec<OpenAiEmbedding>,
