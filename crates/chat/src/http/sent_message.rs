@@ -39,6 +39,7 @@ pub struct SentMessage {
 /// The turn's own error; `shutting_down` where this instance stops before the turn of another one ends.
 pub async fn collect(subscriber: Subscriber) -> Result<SentMessage, ApiError> {
     let mut subscriber = subscriber.unbounded();
+    subscriber.closed().await;
     let (mut start, mut ending): (Option<Start>, Option<Ending>) = (None, None);
     let (mut reply, mut thinking) = (String::new(), String::new());
     loop {

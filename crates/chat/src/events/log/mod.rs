@@ -24,6 +24,8 @@ pub struct EventLog {
     /// A panic while it is held leaves at worst text without an entry: still readable.
     state: Mutex<State>,
     grown: Notify,
+    /// Woken once, when nothing follows any more.
+    closed: Notify,
     subscribers: AtomicUsize,
     subscribers_changed: Notify,
 }
@@ -79,6 +81,11 @@ impl State {
         }
     }
 
+    /// Whether nothing follows from here any more.
+    fn is_closed(&self) -> bool {
+        self.ended || self.cut
+    }
+
     /// About how many bytes the events before that one take on the wire.
     fn size_before(&self, index: usize) -> usize {
         self.text_end(index) + index * FRAME_OVERHEAD
@@ -95,6 +102,7 @@ impl EventLog {
             created,
             state: Mutex::default(),
             grown: Notify::new(),
+            closed: Notify::new(),
             subscribers: AtomicUsize::new(0),
             subscribers_changed: Notify::new(),
         })
@@ -106,10 +114,13 @@ impl EventLog {
         let mut state = self.state.lock();
         let before = state.entries.len();
         let written = write(&mut Writer { state: &mut state, at });
-        let grown = state.entries.len() > before;
+        let (grown, closed) = (state.entries.len() > before, state.is_closed());
         drop(state);
         if grown {
             self.grown.notify_waiters();
+        }
+        if grown && closed {
+            self.closed.notify_waiters();
         }
         written
     }
@@ -141,6 +152,7 @@ impl EventLog {
     pub fn cut(&self) {
         self.state.lock().cut = true;
         self.grown.notify_waiters();
+        self.closed.notify_waiters();
     }
 
     pub fn last_id(&self) -> u64 {

@@ -67,6 +67,15 @@ impl Subscriber {
         self
     }
 
+    /// Waits until nothing more is appended. One that needs no event before the last is not woken for each of them.
+    pub async fn closed(&self) {
+        let closed = self.log.closed.notified();
+        let is_closed = self.log.state.lock().is_closed();
+        if !is_closed {
+            closed.await;
+        }
+    }
+
     /// Passes every available event to `take`, with its id; waits for one where there is none.
     pub async fn next(&mut self, mut take: impl FnMut(u64, EventRef<'_>)) -> ReadResult {
         loop {
