@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How long a day's usage is kept after the last request of it has begun.
-const USAGE_TTL: Duration = Duration::from_secs(48 * 3600);
+pub(super) const USAGE_TTL: Duration = Duration::from_secs(48 * 3600);
 
 /// Holds tokens of the day's quota; returns which check guards it, if there is a quota.
 pub(super) fn hold(
@@ -29,10 +29,7 @@ pub(super) fn hold(
         ));
         txn.checks.len() - 1
     });
-    txn.ops.extend([
-        Op::FieldAdd(key.clone(), "held".into(), tokens),
-        Op::Expire(key, Some(USAGE_TTL)),
-    ]);
+    txn.ops.push(Op::FieldAdd(key, "held".into(), tokens));
     check
 }
 

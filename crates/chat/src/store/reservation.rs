@@ -8,7 +8,7 @@ use crate::{
     store::{
         StoreContext,
         codec::encode,
-        counters::{count, hold, release},
+        counters::{USAGE_TTL, count, hold, release},
         keys::Keys,
     },
 };
@@ -80,8 +80,11 @@ impl Reservation {
         txn: &mut Txn,
     ) -> Result<Entered, StoreError> {
         let quota_check = hold(keys, &self.day, self.tokens, quota, txn);
+        let usage = keys.usage(&self.day);
         txn.ops.extend([
-            Op::FieldSet(keys.usage(&self.day), self.field(), self.entry()?),
+            // Behind what is held, which is a field of the same key: one command sets both.
+            Op::FieldSet(usage.clone(), self.field(), self.entry()?),
+            Op::Expire(usage, Some(USAGE_TTL)),
             context.lease_op(keys, &self.id),
         ]);
         Ok(Entered { quota_check })

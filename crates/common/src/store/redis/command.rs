@@ -125,7 +125,14 @@ pub(super) struct ScriptCall<'a> {
 impl<'a> ScriptCall<'a> {
     /// Given a `bucket`, the rate limit counts the request first.
     pub(super) fn of(txn: &'a Txn, bucket: Option<&'a Bucket>) -> Result<Self, StoreError> {
-        let mut call = Self::default();
+        let size = txn.checks.len() + txn.ops.len() + 1;
+        let mut call = Self {
+            steps: Vec::with_capacity(2 * size),
+            keys: Vec::with_capacity(size),
+            hashes: Vec::with_capacity(size),
+            args: Vec::with_capacity(3 * size),
+            ..Self::default()
+        };
         if let Some(bucket) = bucket {
             call.key(&bucket.key);
             call.args.extend([number(bucket.quota.burst()), number(bucket.quota.step())]);
@@ -230,8 +237,16 @@ impl<'a> ScriptCall<'a> {
             return;
         }
         let key = self.key(key);
-        if name == Hincrby {
-            return self.add(key, &args);
+        match self.steps.last_mut() {
+            _ if name == Hincrby => return self.add(key, &args),
+            Some(ScriptStep::Add { key: added, set: set @ 0, .. })
+                if name == Hset && *added == key && args.len() <= FEW =>
+            {
+                *set = args.len();
+                self.args.extend(args);
+                return;
+            }
+            _ => {}
         }
         let mut positions = Few::default();
         for (position, key) in positions.iter_mut().zip(more_keys) {
@@ -261,7 +276,7 @@ impl<'a> ScriptCall<'a> {
                 for (field, at) in fields.iter_mut().zip(added) {
                     *field = short(at + 1);
                 }
-                self.steps.push(ScriptStep::Add { key, fields });
+                self.steps.push(ScriptStep::Add { key, fields, set: 0 });
             }
             _ => {
                 for pair in args.chunks_exact(2) {

@@ -14,7 +14,10 @@ mod script;
 mod topology;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -40,7 +43,7 @@ use crate::{clients::redis::address::RedisAddress, config::Durability, shutdown:
 
 const ADMIT: &str = concat!(
     include_str!("../admit.lua"),
-    "return admit(KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]))"
+    "return { admit(KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])), ARGV[4] }"
 );
 
 /// Redis, through the connections of whichever thread asks.
@@ -50,6 +53,8 @@ pub(super) struct Redis {
     durability: Durability,
     admit: Arc<StoredScript>,
     scripts: Arc<Scripts>,
+    /// Scripts called so far: each call's word is its number.
+    calls: Arc<AtomicU64>,
 }
 
 impl Redis {
@@ -65,6 +70,7 @@ impl Redis {
             durability,
             admit: StoredScript::new(ADMIT.to_owned()),
             scripts: Arc::default(),
+            calls: Arc::default(),
         })
     }
 
@@ -271,14 +277,16 @@ impl Redis {
         durability: Durability,
         end: Instant,
     ) -> Result<Value, StoreError> {
+        let word = self.calls.fetch_add(1, Ordering::Relaxed).to_string();
         let call = |name: &str, script: &str| {
             let size = keys.iter().map(|key| key.len()).sum::<usize>()
                 + args.iter().map(|arg| arg.len()).sum::<usize>();
-            let mut cmd = Cmd::with_capacity(keys.len() + args.len() + 3, size + script.len() + 16);
+            let mut cmd = Cmd::with_capacity(keys.len() + args.len() + 4, size + script.len() + 32);
             cmd.arg(name).arg(script).arg(keys.len()).arg(keys);
             for arg in args {
                 cmd.arg(arg.as_ref());
             }
+            cmd.arg(&word);
             cmd
         };
         let first = keys.first().copied().unwrap_or_default();
@@ -287,7 +295,7 @@ impl Redis {
         let byte = (durability == Durability::Replicated)
             .then(|| format!("{}:{{{}}}:replicated", plan::family(first), tag(first)));
         let request = |step| match &byte {
-            None => Request::One(step),
+            None => Request::Script(step, &word),
             Some(byte) => Request::Replicated(Step { step, byte }),
         };
         let sent = match &byte {
@@ -303,6 +311,9 @@ impl Redis {
             }
             answer => answer,
         }?;
-        answer.into_iter().next().ok_or_else(reply::unexpected)
+        match answer.into_iter().next() {
+            Some(Value::Array(mut said)) if said.len() == 2 => Ok(said.swap_remove(0)),
+            _ => Err(reply::unexpected()),
+        }
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Node {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Request<'a> {
     One(&'a Cmd),
+    /// A script that answers with two values, of which the second is the word that it was given last.
+    Script(&'a Cmd, &'a str),
     /// Independent commands; each has an answer of its own, which may be an error.
     Each(&'a Pipeline),
     Bulk(&'a Pipeline),
@@ -110,7 +112,10 @@ impl Node {
             _ => &self.connector,
         };
         let link = connector.link().await?;
-        let values = self.send_checked(&link, request, asking).await;
+        let values = match request {
+            Request::Script(script, word) if !asking => self.send_script(&link, script, word).await,
+            _ => self.send_checked(&link, request, asking).await,
+        };
         let failure = match &values {
             Ok(values) => values.iter().find_map(reply::failed),
             Err(_) => None,
@@ -134,14 +139,8 @@ impl Node {
         let word = link.next_word();
         let pipeline = pipeline(request, asking, &word)?;
         let mut connection = link.connection.clone();
-        let disordered = || Failure::Lost("answers came out of order".to_owned());
-        let values = tokio::select! {
-            biased;
-            // The last answer of a connection that has lost one never comes.
-            () = link.disordered.cancelled() => return Err(disordered()),
-            values = connection.send_packed_commands(&pipeline, 0, pipeline.len()) => values,
-        };
-        let mut values = values.map_err(|error| failure(&error))?;
+        let sent = connection.send_packed_commands(&pipeline, 0, pipeline.len());
+        let mut values = in_order(link, sent).await?;
         let echoed = values.pop();
         let values = answers(request, asking, values);
         match echoed {
@@ -158,6 +157,35 @@ impl Node {
             _ => {
                 link.disordered.cancel();
                 Err(disordered())
+            }
+        }
+    }
+
+    /// As [`Self::send_checked`]: the script's own answer has the word. An error has none, and is believed once a word comes back
+    /// behind it.
+    async fn send_script(
+        &self,
+        link: &Link,
+        script: &Cmd,
+        word: &str,
+    ) -> Result<Vec<Value>, Failure> {
+        let mut connection = link.connection.clone();
+        let answer = in_order(link, connection.send_packed_command(script)).await;
+        match answer.and_then(|answer| reply::failed(&answer).map_or(Ok(answer), Err)) {
+            Ok(Value::Array(said)) if said.last() == Some(&Value::BulkString(word.into())) => {
+                Ok(vec![Value::Array(said)])
+            }
+            Ok(_) => {
+                link.disordered.cancel();
+                Err(disordered())
+            }
+            Err(Failure::Lost(why)) => Err(Failure::Lost(why)),
+            Err(error) => {
+                let ping = redis::cmd("PING");
+                match self.send_checked(link, Request::One(&ping), false).await {
+                    Err(Failure::Lost(why)) => Err(Failure::Lost(why)),
+                    _ => Err(error),
+                }
             }
         }
     }
@@ -248,11 +276,29 @@ impl Node {
     }
 }
 
+/// The last answer of a connection that has lost one never comes.
+async fn in_order<T>(
+    link: &Link,
+    sent: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        () = link.disordered.cancelled() => Err(disordered()),
+        answer = sent => answer.map_err(|error| failure(&error)),
+    }
+}
+
+fn disordered() -> Failure {
+    Failure::Lost("answers came out of order".to_owned())
+}
+
 /// The commands of a request, and the word behind them.
 fn pipeline(request: Request<'_>, asking: bool, word: &str) -> Result<Pipeline, Failure> {
     let each = matches!(request, Request::Each(_) | Request::Bulk(_));
     let mut pipeline = match request {
-        Request::One(command) => copied([command].into_iter(), asking, each),
+        Request::One(command) | Request::Script(command, _) => {
+            copied([command].into_iter(), asking, each)
+        }
         Request::Each(commands) | Request::Bulk(commands) | Request::Transaction(commands) => {
             copied(commands.cmd_iter(), asking, each)
         }

@@ -28,7 +28,7 @@ const SCRIPTS: usize = 1000;
 /// The caller's rate limit; `said` is what it answers, with what the transaction says behind it.
 const ADMIT: &str = concat!(
     include_str!("../admit.lua"),
-    "local said=admit(K[1],tonumber(A[1]),tonumber(A[2]),1) if said[1]==0 then return said end\n"
+    "local said=admit(K[1],tonumber(A[1]),tonumber(A[2]),1) if said[1]==0 then return {said,A[#A]} end\n"
 );
 
 /// Numbers of at most 15 digits: Lua's are doubles, exact up to 2^53. `%.0f`, since not every Redis writes a large one as digits.
@@ -49,8 +49,9 @@ pub(super) enum ScriptStep {
     Look { look: Look, key: Place, args: usize },
     /// Looks whether fields of a hash hold whole numbers.
     Numbers { key: usize, fields: usize },
-    /// Adds to some of the fields (from 1; 0 for none) that [`Self::Numbers`] has read of that key.
-    Add { key: usize, fields: Few },
+    /// Adds to some of the fields (from 1; 0 for none) that [`Self::Numbers`] has read of that key, and sets others by the next so
+    /// many arguments.
+    Add { key: usize, fields: Few, set: usize },
     /// A command; `None` arguments: as many as the next argument says.
     Run { name: CommandName, key: usize, more_keys: Few, args: Option<usize> },
     /// Deletes as many keys as the next argument says, from the end of all keys.
@@ -182,7 +183,8 @@ impl Scripts {
     }
 }
 
-/// The script: answers -1 if everything was done, else the position (from 0) of the first check that did not hold.
+/// The script: answers -1 if everything was done, else the position (from 0) of the first check that did not hold; and behind it the
+/// word that is its last argument.
 fn source(steps: &[ScriptStep]) -> String {
     let admits = steps.first() == Some(&ScriptStep::Admit);
     let mut lua = Lua { text: String::new(), args: 0, is_moved: false };
@@ -204,14 +206,14 @@ fn source(steps: &[ScriptStep]) -> String {
             ScriptStep::Look { look, key, args } => {
                 let template = look.lua();
                 let refuse = match admits {
-                    true => format!("said[5]={checks} return said"),
-                    false => format!("return {checks}"),
+                    true => format!("said[5]={checks} return {{said,A[#A]}}"),
+                    false => format!("return {{{checks},A[#A]}}"),
                 };
                 checks += usize::from(template.contains("$r"));
                 lua.look(template, *key, *args, &refuse);
             }
             ScriptStep::Numbers { key, fields } => lua.numbers(*key, *fields),
-            ScriptStep::Add { key, fields } => lua.add(*key, fields),
+            ScriptStep::Add { key, fields, set } => lua.add(*key, fields, *set),
             ScriptStep::Run { name, key, more_keys, args } => {
                 lua.run(*name, [*key].into_iter().chain(positions(more_keys)), *args);
             }
@@ -222,7 +224,10 @@ fn source(steps: &[ScriptStep]) -> String {
         }
         lua.text.push('\n');
     }
-    lua.text.push_str(if admits { "said[5]=-1 return said" } else { "return -1" });
+    lua.text.push_str(match admits {
+        true => "said[5]=-1 return {said,A[#A]}",
+        false => "return {-1,A[#A]}",
+    });
     lua.text
 }
 
@@ -271,11 +276,15 @@ impl Lua {
         );
     }
 
-    fn add(&mut self, key: usize, fields: &Few) {
+    fn add(&mut self, key: usize, fields: &Few, set: usize) {
         let _ = write!(self.text, "c('HSET',K[{key}]");
         for at in positions(fields) {
             let by = self.arg();
             let _ = write!(self.text, ",A[f{key}+{at}],sum(n{key}[{at}],{by})");
+        }
+        for _ in 0..set {
+            let arg = self.arg();
+            let _ = write!(self.text, ",{arg}");
         }
         self.text.push(')');
     }
@@ -342,23 +351,23 @@ mod tests {
             ScriptStep::Numbers { key: 3, fields: 2 },
             run(CommandName::Rpush, 2, None),
             run(CommandName::SetFor, 1, Some(2)),
-            ScriptStep::Add { key: 3, fields: [2, 0, 0, 0] },
+            ScriptStep::Add { key: 3, fields: [2, 0, 0, 0], set: 2 },
             ScriptStep::DeleteMany,
         ];
         assert_eq!(
             source(&steps),
             format!(
                 "local c,K,A,d,e=redis.call,KEYS,ARGV,0,#KEYS\n{NUMBERS}\
-                 if c('GET',K[1])~=A[1] then return 0 end\n\
+                 if c('GET',K[1])~=A[1] then return {{0,A[#A]}} end\n\
                  c('LLEN',K[2])\n\
-                 if c('EXISTS',A[2])==1 then return 1 end\n\
+                 if c('EXISTS',A[2])==1 then return {{1,A[#A]}} end\n\
                  local n3,f3=c('HMGET',K[3],A[3],A[4]),2 for _,held in ipairs(n3) do \
                  if held and not whole(held) then return corrupt end end\n\
                  c('RPUSH',K[2],unpack(A,d+6,d+5+A[5])) d=d+A[5]\n\
                  c('SET',K[1],A[d+6],'PX',A[d+7])\n\
-                 c('HSET',K[3],A[f3+2],sum(n3[2],A[d+8]))\n\
-                 c('DEL',unpack(K,e-A[d+9]+1,e)) e=e-A[d+9]\n\
-                 return -1"
+                 c('HSET',K[3],A[f3+2],sum(n3[2],A[d+8]),A[d+9],A[d+10])\n\
+                 c('DEL',unpack(K,e-A[d+11]+1,e)) e=e-A[d+11]\n\
+                 return {{-1,A[#A]}}"
             )
         );
     }
