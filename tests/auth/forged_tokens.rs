@@ -3,7 +3,12 @@
 use serde_json::{Value, json};
 use tests::{Backend, Forge, TestApp};
 
-on_both_stores!(forged_tokens_open_nothing, every_claim_is_required, the_leeway_is_thirty_seconds,);
+on_both_stores!(
+    forged_tokens_open_nothing,
+    every_claim_is_required,
+    a_token_with_the_claims_of_the_contract_alone_is_of_an_ids_first_account,
+    the_leeway_is_thirty_seconds,
+);
 
 /// Both services refuse it, each in its own way of looking.
 async fn opens_nothing(app: &TestApp, name: &str, token: &str) {
@@ -118,6 +123,20 @@ async fn every_claim_is_required(on: Backend) {
     for claim in ["exp", "nbf", "iat", "iss", "aud", "sub", "sid", "jti"] {
         opens_nothing(&app, &format!("without {claim}"), &forge.without(claim)).await;
     }
+}
+
+async fn a_token_with_the_claims_of_the_contract_alone_is_of_an_ids_first_account(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    let forge = app.forge(&alice).await;
+    for token in [forge.without("gen"), forge.with("gen", Value::Null)] {
+        app.stranger().with_token(&token).get("/chat/sessions").await.expect(200);
+    }
+    alice.at(app.auth()).delete("/auth/account").await.expect(204);
+    let forge = app.forge(&app.login("alice").await).await;
+    app.stranger().with_token(forge.token()).get("/chat/sessions").await.expect(200);
+    let first = app.stranger().with_token(&forge.without("gen"));
+    first.get("/chat/sessions").await.problem(401, "token_revoked");
 }
 
 async fn the_leeway_is_thirty_seconds(on: Backend) {

@@ -96,7 +96,7 @@ enum Audience {
     List([String; 1]),
 }
 
-/// The required claims. Others are ignored, but a member that occurs twice is an error.
+/// The claims that are read, all but the last required. Others are ignored, but a member that occurs twice is an error.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     iss: String,
@@ -110,8 +110,9 @@ pub(super) struct Claims {
     nbf: i64,
     #[serde(deserialize_with = "seconds")]
     exp: i64,
+    /// Where absent, as before the first deletion of an account of that id.
     #[serde(rename = "gen")]
-    generation: u64,
+    generation: Option<u64>,
 }
 
 /// Reads a NumericDate, a whole or fractional JSON number of seconds, and rounds it down.
@@ -158,7 +159,7 @@ impl Claims {
             return Err(IdentityError::Invalid("sid or jti"));
         }
         let expires_at = self.exp;
-        let owner = Owner { user, generation: self.generation };
+        let owner = Owner { user, generation: self.generation.unwrap_or(0) };
         let credential = Credential::Token { login: self.sid, expires_at };
         let validity = Validity { not_before: self.nbf.max(self.iat), expires_at };
         Ok((owner, credential, validity))
