@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use tests::{Answer, Backend, Client, Gate, PATIENCE, TestApp, within};
+use tests::{Answer, Backend, Client, Gate, PATIENCE, TestApp, eventually, within};
 
 on_both_stores!(
     every_api_answers_whole_and_streamed,
@@ -17,6 +17,7 @@ on_both_stores!(
     every_stream_begins_within_five_seconds,
     an_empty_answer_at_the_end_is_never_sent,
     what_the_model_server_calls_bad_is_told_as_bad_on_every_api,
+    what_the_model_lacks_is_refused_on_every_api_before_it_is_asked,
     thoughts_in_tags_are_told_apart,
     an_alias_is_a_model,
     large_bodies_are_read_and_larger_ones_refused,
@@ -297,6 +298,32 @@ async fn what_the_model_server_calls_bad_is_told_as_bad_on_every_api(on: Backend
         let said = rest(stream).await;
         assert!(said.contains(WORDS) && !said.contains("invalid message"), "{said}");
     }
+}
+
+async fn what_the_model_lacks_is_refused_on_every_api_before_it_is_asked(on: Backend) {
+    let app = TestApp::start(on).await;
+    app.model.have(&[("plain:1b", 4096)]);
+    let alice = app.login("alice").await;
+    eventually(PATIENCE, "the model is known", || async {
+        let models = alice.get("/v1/models").await.expect(200);
+        (models["data"][0]["id"] == "plain:1b").then_some(())
+    })
+    .await;
+    let function = json!({"name": "f", "parameters": {"type": "object"}});
+    let tools = json!([{"type": "function", "function": function, "name": "f", "input_schema": {"type": "object"}}]);
+    for api in APIS.into_iter().filter(|api| api.path != "/api/generate") {
+        for stream in [true, false] {
+            let mut body = (api.body)("hello", stream);
+            (body["model"], body["tools"]) = (json!("plain:1b"), tools.clone());
+            let refused = alice.post(api.path, &body).await.expect(400);
+            let told = refused.pointer(api.error).unwrap().as_str().unwrap();
+            assert!(told.contains("does not support tools"), "{}: {told}", api.path);
+            if api.path.starts_with("/v1") {
+                assert_eq!(refused["error"]["code"], "unsupported_by_model");
+            }
+        }
+    }
+    assert_eq!(app.model.chats().len(), 0);
 }
 
 async fn thoughts_in_tags_are_told_apart(on: Backend) {

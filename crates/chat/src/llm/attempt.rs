@@ -159,6 +159,12 @@ async fn open(
 ) -> Result<Streaming, ProviderError> {
     let window = upstream.window(model);
     let mut request = prompt.fit(model, window);
+    let capabilities = upstream.model(model).and_then(|model| model.capabilities);
+    // Some servers drop what their model cannot take, and answer all the same.
+    if let Some(feature) = capabilities.and_then(|all| all.lacking(&request)) {
+        let kind = ErrorKind::Unsupported(feature);
+        return Err(ProviderError::new(kind, "not among the model's capabilities"));
+    }
     let mut timeouts = upstream.stream_timeouts();
     let mut narrower = NARROWER.iter();
     let stream = loop {

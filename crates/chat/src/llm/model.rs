@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use common::config::ProviderKind;
 
+use crate::llm::{error::Feature, request::ChatRequest};
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     pub id: String,
@@ -25,6 +27,18 @@ pub struct Capabilities {
     pub tools: bool,
     pub thinking: bool,
     pub embedding: bool,
+}
+
+impl Capabilities {
+    /// What the request needs that a model of these lacks.
+    pub(super) fn lacking(self, request: &ChatRequest) -> Option<Feature> {
+        let extras = request.messages.iter().filter_map(|message| message.extra.as_ref());
+        let mut parts = extras.filter_map(|extra| extra.get("content")?.as_array()).flatten();
+        if !self.vision && parts.any(|part| part["type"] == "image_url") {
+            return Some(Feature::Images);
+        }
+        (!self.tools && request.tools().is_some()).then_some(Feature::Tools)
+    }
 }
 
 /// What a server tells of a model beside that: an Ollama much, others nothing.

@@ -61,6 +61,14 @@ pub struct ChatRequest {
     pub request_id: Arc<str>,
 }
 
+impl ChatRequest {
+    /// The tools that the model may call: none where the caller forbids every call.
+    pub(super) fn tools(&self) -> Option<&Vec<Value>> {
+        let tools = self.extra.get("tools")?.as_array().filter(|tools| !tools.is_empty());
+        tools.filter(|_| self.extra.get("tool_choice").is_none_or(|choice| choice != "none"))
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum EmbeddingInput {

@@ -56,28 +56,60 @@ impl Prompt for Picture {
     }
 }
 
-async fn ask_about_a_picture(service: &Service) -> Answer {
+/// A prompt with a tool, and this `tool_choice`.
+struct Tool(&'static str);
+
+impl Prompt for Tool {
+    fn fit(&self, model: &str, window: u32) -> ChatRequest {
+        let extra = json!({ "tools": [{ "type": "function", "function": { "name": "f" } }],
+            "tool_choice": self.0 });
+        ChatRequest {
+            model: model.to_owned(),
+            messages: vec![PromptMessage::text("user", "Hi")].into(),
+            window,
+            extra: Arc::new(extra.as_object().unwrap().clone()),
+            ..ChatRequest::default()
+        }
+    }
+}
+
+async fn ask(service: &Service, prompt: impl Prompt + 'static) -> Answer {
     let route = service.llm.resolve(None).unwrap();
     let user = UserId::parse("alice").unwrap();
     let generation = service.llm.enqueue(&route, &user).unwrap();
-    Answer::read(generation.begin(Arc::new(Picture))).await
+    Answer::read(generation.begin(Arc::new(prompt))).await
+}
+
+#[tokio::test]
+async fn tools_for_a_model_that_is_known_to_have_none_are_refused_before_asking() {
+    let plain = ollama("", json!(["completion"])).await;
+    let service = Service::probed(&settings(&[(Ollama, &plain.url)])).await;
+    assert_eq!(ask(&service, Tool("auto")).await.summary(), "UnsupportedByModel");
+    assert!(plain.chats().is_empty());
+    assert_eq!(ask(&service, Tool("none")).await.text, "Hello");
+    for capabilities in [json!(["completion", "tools"]), Value::Null] {
+        let server = ollama("", capabilities).await;
+        let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+        assert_eq!(ask(&service, Tool("auto")).await.text, "Hello");
+        assert_eq!(server.chats()[0].body["tools"][0]["function"]["name"], "f");
+    }
 }
 
 #[tokio::test]
 async fn an_image_for_a_model_that_cannot_see_is_refused_before_and_after_asking() {
     let blind = ollama("", json!(["completion"])).await;
     let service = Service::probed(&settings(&[(Ollama, &blind.url)])).await;
-    assert_eq!(ask_about_a_picture(&service).await.summary(), "UnsupportedByModel");
+    assert_eq!(ask(&service, Picture).await.summary(), "UnsupportedByModel");
     assert!(blind.chats().is_empty());
     for file in ["12-image-native.http", "13-image-rendered.http"] {
         let actions = recorded(&format!("ollama-real/{file}"));
         let server = Server::chatting(move |_| actions.clone()).await;
         let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
-        assert_eq!(ask_about_a_picture(&service).await.summary(), "UnsupportedByModel", "{file}");
+        assert_eq!(ask(&service, Picture).await.summary(), "UnsupportedByModel", "{file}");
     }
     let seeing = ollama("", json!(["completion", "vision"])).await;
     let service = Service::probed(&settings(&[(Ollama, &seeing.url)])).await;
-    assert_eq!(ask_about_a_picture(&service).await.text, "Hello");
+    assert_eq!(ask(&service, Picture).await.text, "Hello");
 }
 
 #[tokio::test]

@@ -43,12 +43,6 @@ enum OutgoingMessage<'a> {
     },
 }
 
-impl OutgoingMessage<'_> {
-    fn has_images(&self) -> bool {
-        matches!(self, Self::Translated { images, .. } if !images.is_empty())
-    }
-}
-
 /// What the request's model is known to be like.
 #[derive(Clone, Copy, Default)]
 pub(super) struct ModelTraits {
@@ -67,12 +61,6 @@ pub(super) fn body(
         .iter()
         .map(|message| translate(message, &mut names))
         .collect::<Result<Vec<_>, _>>()?;
-    let lacks = |can: fn(Capabilities) -> bool| model.capabilities.is_some_and(|all| !can(all));
-    // Old versions drop the picture and answer all the same.
-    if messages.iter().any(OutgoingMessage::has_images) && lacks(|all| all.vision) {
-        let kind = ErrorKind::Unsupported(Feature::Images);
-        return Err(ProviderError::new(kind, "the model cannot see, by /api/show"));
-    }
     let mut more = Map::new();
     let mut set = |name: &str, value: Value| more.insert(name.to_owned(), value);
     // What does not fit must fail: cut silently, the model answers another prompt, and `shift` drops the oldest tokens while it
@@ -80,9 +68,10 @@ pub(super) fn body(
     set("truncate", Value::from(false));
     set("shift", Value::from(false));
     let format = request.extra.get("response_format").map_or(Ok(None), format)?;
-    if let Some(think) = think(request, lacks(|all| all.thinking)) {
+    let thinks = model.capabilities.map(|all| all.thinking);
+    if let Some(think) = think(request, thinks == Some(false)) {
         set("think", think);
-    } else if format.is_some() && model.capabilities.is_some_and(|all| all.thinking) {
+    } else if format.is_some() && thinks == Some(true) {
         // A model that may think is held to a format only after its thoughts, or without any.
         set("think", Value::from(false));
     }
@@ -90,13 +79,8 @@ pub(super) fn body(
         set("format", format);
     }
     // There is no `tool_choice`: not to offer the tools is how to forbid them.
-    let tools = request
-        .extra
-        .get("tools")
-        .filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty()));
-    if let (Some(tools), false) = (tools, request.extra.get("tool_choice") == Some(&json!("none")))
-    {
-        set("tools", tools.clone());
+    if let Some(tools) = request.tools() {
+        set("tools", tools.clone().into());
     }
     Ok(ChatBody {
         model: &request.model,
