@@ -47,5 +47,7 @@ async fn a_dead_model_server_does_not_gate(on: Backend) {
     let app = TestApp::builder(on).set("llm.ollama.base_url", dead).without_waiting().start().await;
     app.wait_up().await;
     let ready = app.stranger().get("/readyz").await.expect(200);
-    assert_ne!(ready["checks"]["llm"], "ok", "it is said: {ready}");
+    assert_eq!(ready["checks"]["llm"], "ollama: cannot be reached: no answer", "{ready}");
+    // What the connection failed of is in the log.
+    app.chat_process(0).log_line(&["did not list its models", "refused"]).await;
 }

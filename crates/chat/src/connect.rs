@@ -33,15 +33,14 @@ pub async fn model_servers(settings: &Settings, shutdown: &Shutdown) -> Vec<Find
         .iter()
         .map(|status| {
             let name = status.provider.as_str();
-            let problem =
-                problems.iter().find_map(|problem| problem.strip_prefix(name)?.strip_prefix(": "));
+            let problem = problems.iter().find(|(provider, _)| *provider == status.provider);
             let start = match status.provider {
                 ProviderKind::Ollama => "run `ollama serve`",
                 _ => "start it",
             };
             let result = match (problem, status.up) {
-                (Some(problem), _) => {
-                    Err(format!("{problem}; {start}, or check llm.{name}.base_url"))
+                (Some((_, problem)), _) => {
+                    Err(format!("{}; {start}, or check llm.{name}.base_url", problem.reason))
                 }
                 (None, Some(true)) => Ok("it answers".to_owned()),
                 (None, _) => Err(format!(

@@ -27,7 +27,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use axum::{Router, http::Uri, middleware::from_fn};
 use common::{
-    config::{LoginMode, Settings},
+    config::{LoginMode, ProviderKind, Settings},
     http::{
         BodyLimit, HostPolicy, Layers, LoadShedder, admin, complete_openapi, docs,
         health as health_routes, health::Health, metrics::PrometheusHandle, wrap,
@@ -44,7 +44,7 @@ use crate::{
     events::{recovery::Recovery, registry::Registry},
     generation::{stateless::CompletionService, tokens::TokenEstimates},
     http::{anthropic::messages::COUNT_QUOTA, inference::body::BodyBudget, ws::permits::Sockets},
-    llm::LlmService,
+    llm::{LlmService, Problem},
     sessions::SessionService,
     state::AppState,
     store::ChatStore,
@@ -134,7 +134,10 @@ fn health(
             async move { if has_keys { Ok(()) } else { Err("none from auth yet".into()) } }
         })
         .report("llm", move || {
-            let problems = llm.problems();
+            let told = |(provider, problem): (ProviderKind, Problem)| {
+                format!("{}: {}", provider.as_str(), problem.shown)
+            };
+            let problems: Vec<_> = llm.problems().into_iter().map(told).collect();
             std::future::ready(if problems.is_empty() {
                 Ok(())
             } else {

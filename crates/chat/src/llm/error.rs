@@ -78,7 +78,9 @@ pub(super) enum ErrorKind {
 #[derive(Clone, Debug)]
 pub(super) struct ProviderError {
     pub(super) kind: ErrorKind,
+    /// In our own words alone.
     context: String,
+    /// What the server said, or a library of ours about it.
     upstream_text: Option<String>,
     /// For the caller, in place of the general sentence.
     advice: Option<String>,
@@ -143,8 +145,17 @@ impl ProviderError {
     /// For the log: what was asked, what came, as far as it may be shown, and what to do.
     pub(super) fn describe(&self, redactor: &Redactor<'_>) -> String {
         let theirs = self.upstream_text.as_ref().map(|text| format!(": {}", redactor.redact(text)));
-        let hint = self.hint.map(|hint| format!("; {hint}"));
-        [Some(self.context.clone()), theirs, hint].into_iter().flatten().collect()
+        self.in_words(&theirs.unwrap_or_default())
+    }
+
+    /// The same without anything that the server or a library said: for whoever asks.
+    pub(super) fn summary(&self) -> String {
+        self.in_words("")
+    }
+
+    fn in_words(&self, theirs: &str) -> String {
+        let hint = self.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("{}{theirs}{hint}", self.context)
     }
 
     /// What leaves the model layer. `not_found` makes the sentence for a model that the server lacks.

@@ -43,7 +43,16 @@ pub(super) struct Snapshot {
     up: Option<bool>,
     /// The models as last listed; `None` while no list was ever had.
     models: Option<Arc<[ModelInfo]>>,
-    problem: Option<String>,
+    problem: Option<Problem>,
+}
+
+/// What is wrong with a server: what was asked, what came, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// In our own words, for whoever asks.
+    pub shown: String,
+    /// With what the server said, for operators.
+    pub reason: String,
 }
 
 impl Health {
@@ -73,8 +82,8 @@ impl Health {
         self.snapshot.load().models.clone()
     }
 
-    /// What was wrong with the last probe: what was asked, what came, and what to do.
-    pub(super) fn problem(&self) -> Option<String> {
+    /// What was wrong with the last probe.
+    pub(super) fn problem(&self) -> Option<Problem> {
         self.snapshot.load().problem.clone()
     }
 
@@ -150,7 +159,7 @@ impl Health {
             let models = now.models.as_ref().map_or(0, |models| models.len());
             match &now.problem {
                 None => tracing::info!(provider, up, models, "model server is up"),
-                Some(error) => {
+                Some(Problem { reason: error, .. }) => {
                     tracing::warn!(
                         provider,
                         up,
@@ -177,6 +186,12 @@ impl Health {
     }
 }
 
+impl Problem {
+    pub(super) fn ours(words: &str) -> Self {
+        Self { shown: words.to_owned(), reason: words.to_owned() }
+    }
+}
+
 impl Snapshot {
     pub(super) fn listed(models: Vec<ModelInfo>) -> Self {
         Self { up: Some(true), models: Some(models.into()), problem: None }
@@ -185,8 +200,13 @@ impl Snapshot {
     /// After a probe that failed. A server that answers, whatever it says, is there; one that says 502, 503 or 504 is as
     /// good as away. The models of the last list stay known.
     fn refused(&self, error: &ProviderError, redactor: &Redactor<'_>) -> Self {
+        let away = if error.is_outage() { "cannot be reached: " } else { "" };
+        let problem = Problem {
+            shown: format!("{away}{}", error.summary()),
+            reason: format!("{away}{}", error.describe(redactor)),
+        };
         let up = Some(!error.is_outage());
-        Self { up, models: self.models.clone(), problem: Some(error.describe(redactor)) }
+        Self { up, models: self.models.clone(), problem: Some(problem) }
     }
 
     /// After `misses` probes in a row that nobody answered in time. A server that was up is doubted slowly, and not at
@@ -198,7 +218,9 @@ impl Snapshot {
         Self {
             up: Some(false),
             models: self.models.clone(),
-            problem: Some("it accepts connections and does not answer".to_owned()),
+            problem: Some(Problem::ours(
+                "cannot be reached: it accepts connections and does not answer",
+            )),
         }
     }
 }

@@ -40,6 +40,7 @@ pub use crate::llm::{
     embedding::{EmbeddedPart, EmbeddingRun},
     error::{Feature, ModelError},
     generation::{Generation, GenerationStream},
+    health::Problem,
     model::{Capabilities, LoadedModel, Model, ModelFacts},
     request::{ChatRequest, EmbeddingInput, EmbeddingRequest, Prompt, PromptMessage},
     scheduler::{Placement, Scheduler},
@@ -269,18 +270,12 @@ impl LlmService {
         })
     }
 
-    /// What is wrong with the providers, for operators: what was asked, what came, and what to do.
-    pub fn problems(&self) -> Vec<String> {
+    /// What is wrong with the providers.
+    pub fn problems(&self) -> Vec<(ProviderKind, Problem)> {
         let problem = |upstream: &Arc<Upstream>| {
-            let problem = match upstream.health.problem() {
-                Some(problem) if upstream.health.is_down() => {
-                    format!("cannot be reached: {problem}")
-                }
-                Some(problem) => problem,
-                None if !upstream.is_breaker_closed() => "failed too often in a row".to_owned(),
-                None => return None,
-            };
-            Some(format!("{}: {problem}", upstream.kind.as_str()))
+            let failing = || Problem::ours("failed too often in a row");
+            let broken = (!upstream.is_breaker_closed()).then(failing);
+            Some((upstream.kind, upstream.health.problem().or(broken)?))
         };
         self.router.upstreams.iter().filter_map(problem).collect()
     }

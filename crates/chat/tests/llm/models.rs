@@ -165,11 +165,13 @@ async fn what_is_wrong_with_a_server_is_told_with_what_to_do() {
         let server = Server::start(move |_, _| actions.clone()).await;
         let url: Url = server.url.join(path).unwrap();
         let service = Service::probed(&settings(&[(Ollama, &url)])).await;
-        let problems = service.llm.problems().join("; ");
+        let (_, problem) = service.llm.problems().remove(0);
         for part in parts {
-            assert!(problems.contains(part), "{problems}");
+            assert!(problem.shown.contains(part) && problem.reason.contains(part), "{problem:?}");
         }
-        assert!(!problems.contains("127.0.0.1"), "{problems}");
+        assert!(!problem.reason.contains("127.0.0.1"), "{problem:?}");
+        assert_eq!(problem.reason.contains("page not found"), path == "api", "{problem:?}");
+        assert!(!problem.shown.contains("page not found"), "{problem:?}");
     }
     let fine = ollama("", json!(["completion"])).await;
     let service = Service::probed(&settings(&[(Ollama, &fine.url)])).await;

@@ -139,12 +139,12 @@ pub(super) fn below(base: &Url, segments: &[&str]) -> Url {
 
 fn unanswered(error: reqwest::Error) -> ProviderError {
     // A server that is reached and does not speak HTTP has failed.
-    let kind = if error.is_builder() || is_garbage(&error) {
-        ErrorKind::Failed
+    let (kind, context) = if error.is_builder() || is_garbage(&error) {
+        (ErrorKind::Failed, "the request failed")
     } else {
-        ErrorKind::Unreachable
+        (ErrorKind::Unreachable, "no answer")
     };
-    ProviderError::new(kind, causes(error))
+    ProviderError::new(kind, context).with_upstream_text(&causes(error))
 }
 
 fn may_be_stale(error: &reqwest::Error) -> bool {

@@ -90,7 +90,7 @@ impl<P: Parser> ResponseStream<P> {
                 self.parser.feed(&bytes, &mut self.batch)
             }
             Some(Err(error)) if !self.parser.is_complete() => {
-                Err(ProviderError::failed(format!("cut off: {}", causes(error))))
+                Err(ProviderError::failed("cut off").with_upstream_text(&causes(error)))
             }
             Some(Err(_)) | None => {
                 self.body = None;
