@@ -36,11 +36,21 @@ async fn a_session_is_made_changed_and_deleted(on: Backend) {
     assert_eq!(alice.fetch(nothing).await.expect(200)["title"], "Ours");
     assert_eq!(changed["title"], "Ours");
     assert_eq!(alice.get("/chat/sessions/work").await.expect(200)["title"], "Ours");
+    let told = |body: &Value| ["title", "model", "system"].map(|name| body[name].clone());
+    let change = json!({"model": "gemma3:1b", "system": "Be brief."});
+    let set = told(&alice.patch("/chat/sessions/work", &change).await.expect(200));
+    assert_eq!(set, [json!("Ours"), json!("gemma3:1b"), json!("Be brief.")]);
+    let nulls = json!({"title": null, "model": null, "system": null});
+    assert_eq!(told(&alice.patch("/chat/sessions/work", &nulls).await.expect(200)), set);
+    let empty = json!({"model": "", "system": ""});
+    let cleared = told(&alice.patch("/chat/sessions/work", &empty).await.expect(200));
+    assert_eq!(cleared, [json!("Ours"), Value::Null, Value::Null]);
     assert_eq!(alice.history("work").await, Vec::<Value>::new());
     assert_eq!(alice.delete("/chat/sessions/work").await.status, 204);
     alice.get("/chat/sessions/work").await.problem(404, "session_not_found");
     alice.delete("/chat/sessions/work").await.problem(404, "session_not_found");
-    let named = alice.post("/chat/sessions", &json!({})).await.expect(201);
+    let nulls = json!({"session_id": null, "title": null, "model": null, "system": null});
+    let named = alice.post("/chat/sessions", &nulls).await.expect(201);
     assert!(!named["session_id"].as_str().unwrap().is_empty(), "an id is made: {named}");
 }
 

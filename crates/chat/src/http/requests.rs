@@ -16,11 +16,6 @@ use crate::domain::{IdempotencyKey, OnDisconnect, Options};
 /// Longest time that a turn goes on for nobody, in seconds.
 const GRACE_MAX: u64 = 24 * 3600;
 
-/// A member whose `null` takes the value away.
-fn clearable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::<String>::deserialize(from).map(Some)
-}
-
 /// What happens to an answer that nobody watches any more: `"cancel"`, `"continue"`, or seconds to come back in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DisconnectRule(OnDisconnect);
@@ -131,20 +126,18 @@ pub struct CreateSession {
     pub system: Option<String>,
 }
 
-/// What to change of a session. `null` takes a model or a system prompt away.
+/// What to change of a session. An empty text takes a model or a system prompt away.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"title": "Another title"}))]
 pub struct ChangeSession {
     #[schema(max_length = 200)]
     pub title: Option<String>,
-    #[serde(default, deserialize_with = "clearable")]
-    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._:/@+-]{1,256}$")]
-    pub model: Option<Option<String>>,
+    #[schema(pattern = "^[A-Za-z0-9._:/@+-]{0,256}$")]
+    pub model: Option<String>,
     /// The system prompt.
-    #[serde(default, deserialize_with = "clearable")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 131072)]
-    pub system: Option<Option<String>>,
+    #[schema(max_length = 131072)]
+    pub system: Option<String>,
 }
 
 /// A body's `user_id`, where it stands, is the token's.

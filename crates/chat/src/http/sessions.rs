@@ -167,10 +167,13 @@ pub async fn change(
     let Deadline(deadline) = Deadline::from_now();
     let mut checks = Checks::default();
     checks.title(body.title.as_deref());
-    let (model, system) = (body.model.clone().flatten(), body.system.clone().flatten());
-    checks.turn(model.as_deref(), system.as_deref(), None);
+    let filled = |text: String| Some(text).filter(|text| !text.is_empty());
+    let (model, system) = (body.model.map(filled), body.system.map(filled));
+    let (named, said) =
+        (model.as_ref().and_then(Option::as_deref), system.as_ref().and_then(Option::as_deref));
+    checks.turn(named, said, None);
     checks.finish()?;
-    let change = SessionChange { title: body.title, model: body.model, system: body.system };
+    let change = SessionChange { title: body.title, model, system };
     let session = app.sessions.change(&identity.owner, &id, &change, deadline).await?;
     Ok(Json(SessionBody::new(&id, session)))
 }
