@@ -133,6 +133,7 @@ async fn a_model_does_what_it_can_and_says_what_it_cannot(on: Backend) {
     }
     let long = embed(&alice, json!({"input": "語".repeat(20_000)})).await;
     assert!(long.text().contains("An input is longer than the model's window"));
+    assert_eq!(long.json()["error"]["param"], "input");
     assert_eq!(code(long, 422), "context_too_long");
     assert_eq!(app.stranger().post("/v1/embeddings", &json!({"input": "x"})).await.status, 401);
     let chat_models = alice.get("/chat/models").await.expect(200);

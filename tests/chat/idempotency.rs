@@ -81,7 +81,15 @@ async fn another_body_is_refused(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
     alice.send_once("k", &body("hello")).await.expect(200);
-    alice.send_once("k", &body("other")).await.problem(422, "idempotency_mismatch");
+    let told = alice.send_once("k", &body("other")).await.problem(422, "idempotency_mismatch");
+    assert_eq!(told["errors"][0]["pointer"], "/header/Idempotency-Key");
+    let mut frame = body("other");
+    (frame["idempotency_key"], frame["ref"]) = (json!("k"), json!("r"));
+    let mut socket = alice.socket().await;
+    socket.send(&frame).await;
+    let told = socket.with_ref("r").await;
+    assert_eq!((&told["status"], &told["code"]), (&json!(422), &json!("idempotency_mismatch")));
+    assert_eq!(told["errors"][0]["pointer"], "/idempotency_key");
     assert_eq!(alice.history("work").await.len(), 2);
 }
 

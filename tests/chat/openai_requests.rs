@@ -221,7 +221,8 @@ async fn a_prompt_is_never_cut(on: Backend) {
     let sent = app.model.chats().pop().unwrap();
     assert_eq!(sent.messages().len(), 60, "an estimate above the window is not the last word");
     assert_eq!((&sent.body["truncate"], &sent.body["shift"]), (&json!(false), &json!(false)));
-    error(&post(&alice, &said(2000)).await, 422, "context_too_long");
+    let told = error(&post(&alice, &said(2000)).await, 422, "context_too_long");
+    assert_eq!(told["param"], "messages");
     assert_eq!(app.model.chats().len(), 1);
     app.model.usually(Answer::refuse(
         400,

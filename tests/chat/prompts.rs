@@ -128,6 +128,13 @@ async fn what_does_not_fit_the_window_is_left_out_and_counted(on: Backend) {
     assert_eq!(messages.len() as u64 + dropped, 13);
     assert_eq!(alice.history("work").await.len(), 14, "all are kept");
     let huge = alice.send("work", &"word ".repeat(6000)).await;
-    huge.problem(422, "context_too_long");
+    let told = huge.problem(422, "context_too_long");
+    assert_eq!(told["errors"][0]["pointer"], "/message");
+    let refused = r#"{"error":"the request exceeds the available context size"}"#;
+    app.model.usually(Answer::refuse(400, "", refused));
+    let told = alice.send("other", "hello").await.problem(422, "context_too_long");
+    assert_eq!(told["errors"][0]["pointer"], "/message");
+    let mut stream = alice.stream("other", "hello").await;
+    stream.ending().await.expect_error(422, "context_too_long");
     assert_eq!(alice.history("work").await.len(), 14, "nothing of it is stored");
 }

@@ -110,4 +110,8 @@ pub(crate) fn check_problem(problem: &Value, status: u16, code: &str) {
         assert!(problem[member].is_string(), "no {member} in {problem}");
     }
     assert!(!problem["detail"].as_str().unwrap().is_empty(), "an empty detail in {problem}");
+    let named = |error: &Value| error["pointer"].is_string() && error["detail"].is_string();
+    let is_named =
+        problem["errors"].as_array().is_some_and(|all| !all.is_empty() && all.iter().all(named));
+    assert!(is_named || status != 422, "no member is named: {problem}");
 }

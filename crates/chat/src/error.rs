@@ -4,7 +4,7 @@ use common::{
     errors::Code, identity::IdentityError, rate_limiter::RateLimitError, store::StoreError,
 };
 
-use crate::llm::ModelError;
+use crate::llm::{Feature, ModelError};
 
 /// What a request of the chat service can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,22 @@ pub enum ChatError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The member of a request that a model server's failure is about, by the names of our own API.
+pub fn pointer_of(error: &ModelError) -> Option<&'static str> {
+    match error {
+        ModelError::ContextTooLong(_) => Some("/message"),
+        ModelError::UnsupportedByModel(feature) => Some(match feature {
+            Feature::Images => "/message",
+            Feature::Tools => "/tools",
+            Feature::Schema => "/response_format",
+            Feature::Thinking => "/options/think",
+            Feature::Chat | Feature::Embeddings => "/model",
+            Feature::Dimensions => "/dimensions",
+        }),
+        _ => None,
+    }
 }
 
 /// What a model server's failure is called, and what the caller is told: never the server's own words.

@@ -86,13 +86,16 @@ pub enum Ending {
         /// Seconds, where the model server told them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after: Option<u64>,
+        /// The member of the request that it is about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pointer: Option<String>,
     },
 }
 
 impl Ending {
     pub fn error(code: Code, detail: &str) -> Self {
         let detail = detail.to_owned();
-        Self::Error { code, detail, retry_after: None }
+        Self::Error { code, detail, retry_after: None, pointer: None }
     }
 
     /// The ending of a turn whose process died or was stopped.

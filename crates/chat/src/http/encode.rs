@@ -31,7 +31,7 @@ pub struct ErrorData<'a> {
     request_id: &'a str,
     /// Whether the same request may succeed later.
     retryable: bool,
-    /// Fields that are wrong, of a refused request.
+    /// The members that are wrong, or that the model cannot do.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
     /// Seconds; an event has no headers to say it in.
@@ -173,8 +173,14 @@ fn push_members(event: EventRef<'_>, out: &mut String) {
                 };
                 push_object_members(&done, out);
             }
-            Ending::Error { code, detail, retry_after } => {
-                let mut data = ErrorData::new(*code, detail, request_id);
+            Ending::Error { code, detail, retry_after, pointer } => {
+                let wrong = |pointer: &String| FieldError {
+                    pointer: pointer.clone(),
+                    detail: detail.clone(),
+                };
+                let errors: Vec<_> = pointer.iter().map(wrong).collect();
+                let mut data =
+                    ErrorData { errors: &errors, ..ErrorData::new(*code, detail, request_id) };
                 data.retry_after = retry_after.or(data.retry_after);
                 push_object_members(&data, out);
             }

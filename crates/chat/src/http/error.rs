@@ -6,12 +6,15 @@ use axum::http::{HeaderValue, header};
 use common::errors::{ApiError, Code, FieldError};
 
 use crate::{
-    error::{ChatError, explain},
-    llm::{Feature, ModelError},
+    error::{ChatError, explain, pointer_of},
+    llm::ModelError,
 };
 
 /// When tokens that running answers hold are asked for again: nobody knows when these end.
 const QUOTA_HELD: Duration = Duration::from_secs(5);
+
+/// Where an idempotency key stands.
+pub const IDEMPOTENCY_KEY: &str = "/header/Idempotency-Key";
 
 impl From<ChatError> for ApiError {
     fn from(error: ChatError) -> Self {
@@ -39,17 +42,17 @@ impl From<ChatError> for ApiError {
                 Code::MessageNotFound,
                 "You have no such answer; it may have been deleted or replaced.".into(),
             ),
-            ChatError::ContextTooLong { window } => new(
-                Code::ContextTooLong,
-                format!(
+            ChatError::ContextTooLong { window } => {
+                let detail = format!(
                     "The message and the system prompt do not fit the model's window of {window} tokens with room for an answer; shorten them."
-                ),
-            ),
-            ChatError::IdempotencyMismatch => new(
-                Code::IdempotencyMismatch,
-                "This Idempotency-Key belongs to another request; use a new key for a new request."
-                    .into(),
-            ),
+                );
+                ApiError { code: Code::ContextTooLong, ..ApiError::invalid("/message", detail) }
+            }
+            ChatError::IdempotencyMismatch => {
+                let detail = "This Idempotency-Key belongs to another request; use a new key for a new request.";
+                let code = Code::IdempotencyMismatch;
+                ApiError { code, ..ApiError::invalid(IDEMPOTENCY_KEY, detail) }
+            }
             ChatError::QuotaExceeded { tokens_per_day, is_held } => {
                 quota_exceeded(tokens_per_day, is_held)
             }
@@ -92,26 +95,10 @@ pub fn instance_stops() -> ApiError {
     )
 }
 
-/// The member of a request that asks for what a model may lack, by the names of our own API.
-fn pointer_of(feature: Feature) -> &'static str {
-    match feature {
-        Feature::Images => "/message",
-        Feature::Tools => "/tools",
-        Feature::Schema => "/response_format",
-        Feature::Thinking => "/options/think",
-        Feature::Chat | Feature::Embeddings => "/model",
-        Feature::Dimensions => "/dimensions",
-    }
-}
-
 fn model_error(error: ModelError) -> ApiError {
     let (code, detail) = explain(&error);
-    let errors = match &error {
-        ModelError::UnsupportedByModel(feature) => {
-            vec![FieldError { pointer: pointer_of(*feature).to_owned(), detail: detail.clone() }]
-        }
-        _ => Vec::new(),
-    };
+    let wrong = |pointer: &str| FieldError { pointer: pointer.to_owned(), detail: detail.clone() };
+    let errors = pointer_of(&error).map(wrong).into_iter().collect();
     let retry_after = error.retry_after();
     ApiError { retry_after, errors, ..ApiError::new(code, detail).caused_by(error) }
 }

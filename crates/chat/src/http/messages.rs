@@ -23,6 +23,7 @@ use utoipa::IntoParams;
 use crate::{
     domain::{IdempotencyKey, SessionId, TurnInput},
     http::{
+        error::IDEMPOTENCY_KEY,
         requests::{Regenerate, SendMessage, disconnect_rule, idempotency_key, same_user},
         sent_message::{SentMessage, collect},
         sse::{StreamFormat, StreamedEvent, respond},
@@ -235,7 +236,6 @@ fn key_of<T: Serialize>(
     what: &str,
     body: &T,
 ) -> Result<Option<IdempotencyKey>, ApiError> {
-    const POINTER: &str = "/header/Idempotency-Key";
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -243,7 +243,7 @@ fn key_of<T: Serialize>(
     if values.next().is_some() {
         return Err(ApiError::new(Code::InvalidRequest, "Idempotency-Key stands twice; send one."));
     }
-    idempotency_key(value.to_str().unwrap_or_default(), POINTER, what, body).map(Some)
+    idempotency_key(value.to_str().unwrap_or_default(), IDEMPOTENCY_KEY, what, body).map(Some)
 }
 
 pub(crate) fn last_event_id(headers: &HeaderMap, query: Option<&str>) -> Result<u64, ApiError> {

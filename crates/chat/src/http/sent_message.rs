@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::errors::ApiError;
+use common::errors::{ApiError, FieldError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -73,9 +73,11 @@ pub async fn collect(subscriber: Subscriber) -> Result<SentMessage, ApiError> {
                 context,
             })
         }
-        (_, Some(Ending::Error { code, detail, retry_after })) => {
+        (_, Some(Ending::Error { code, detail, retry_after, pointer })) => {
             let retry_after = retry_after.map(Duration::from_secs);
-            Err(ApiError { retry_after, ..ApiError::new(code, detail) })
+            let wrong = |pointer| FieldError { pointer, detail: detail.clone() };
+            let errors = pointer.map(wrong).into_iter().collect();
+            Err(ApiError { retry_after, errors, ..ApiError::new(code, detail) })
         }
         _ => Err(ChatError::Interrupted.into()),
     }

@@ -38,6 +38,8 @@ fn shaped(problem: &Problem) -> ShapedError {
 /// `type` is the kind of the error in Anthropic's words, `code` the code of this service.
 pub(super) fn body(code: Code, detail: &str, errors: &[FieldError], request_id: &str) -> Value {
     let message = match errors.first() {
+        // Claude Code knows by these words that it must compact its conversation.
+        _ if code == Code::ContextTooLong => format!("prompt is too long: {detail}"),
         Some(error) if !error.pointer.is_empty() => {
             // What a model may lack has names of our own API.
             let member = match error.pointer.as_str() {
@@ -48,8 +50,6 @@ pub(super) fn body(code: Code, detail: &str, errors: &[FieldError], request_id: 
             };
             format!("{member}: {}", error.detail)
         }
-        // Claude Code knows by these words that it must compact its conversation.
-        _ if code == Code::ContextTooLong => format!("prompt is too long: {detail}"),
         _ => detail.to_owned(),
     };
     let error = json!({ "type": kind(code), "message": message, "code": code });
@@ -120,7 +120,8 @@ mod tests {
         };
         let wrong = ApiError::invalid("/messages/0/content/1", "No.");
         assert_eq!(message(&wrong), "messages.0.content.1: No.");
-        let long = ApiError::new(Code::ContextTooLong, "Shorten it.");
+        let long = ApiError::invalid("/message", "Shorten it.");
+        let long = ApiError { code: Code::ContextTooLong, ..long };
         assert_eq!(message(&long), "prompt is too long: Shorten it.");
     }
 }

@@ -81,9 +81,10 @@ pub async fn embed(
 
 /// The error in the words of embeddings, which have no conversation.
 fn about_input(error: ChatError) -> ApiError {
-    let mut error = ApiError::from(error);
+    let error = ApiError::from(error);
     if error.code == Code::ContextTooLong {
-        error.detail = "An input is longer than the model's window; send it in parts.".to_owned();
+        let detail = "An input is longer than the model's window; send it in parts.";
+        return ApiError { code: error.code, ..ApiError::invalid("/input", detail) };
     }
     error
 }
