@@ -47,6 +47,12 @@ async fn every_fault_has_its_code_and_keeps_what_was_said(on: Backend) {
         ("busy", Answer::refuse(503, "retry-after: 0\r\n", error), 503, "llm_unavailable"),
         ("bad gateway", Answer::refuse(502, "", "<html>"), 503, "llm_unavailable"),
         (
+            "cannot do",
+            Answer::refuse(400, "", r#"{"error":"\"m\" does not support thinking"}"#),
+            400,
+            "unsupported_by_model",
+        ),
+        (
             "lost model",
             Answer::refuse(404, "", r#"{"error":"model 'gemma3:1b' not found"}"#),
             404,

@@ -114,4 +114,6 @@ pub(crate) fn check_problem(problem: &Value, status: u16, code: &str) {
     let is_named =
         problem["errors"].as_array().is_some_and(|all| !all.is_empty() && all.iter().all(named));
     assert!(is_named || status != 422, "no member is named: {problem}");
+    let is_pointed_at = problem["pointer"].is_string();
+    assert_eq!(is_pointed_at, code == "unsupported_by_model", "the member is named: {problem}");
 }

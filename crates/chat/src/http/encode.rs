@@ -31,6 +31,10 @@ pub struct ErrorData<'a> {
     request_id: &'a str,
     /// Whether the same request may succeed later.
     retryable: bool,
+    /// What the model cannot do, on `unsupported_by_model` only: a JSON pointer to the member that asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pointer: Option<&'a str>,
     /// The members that are wrong, or that the model cannot do.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
@@ -48,17 +52,20 @@ impl<'a> ErrorData<'a> {
             code,
             request_id,
             retryable: code.retryable(),
+            pointer: None,
             errors: &[],
             retry_after: retry_after_seconds(code, None),
         }
     }
 
     fn of(error: &'a ApiError, request_id: &'a str) -> Self {
-        Self {
-            errors: &error.errors,
-            retry_after: error.retry_after_seconds(),
-            ..Self::new(error.code, &error.detail, request_id)
-        }
+        let data = Self::new(error.code, &error.detail, request_id).naming(&error.errors);
+        Self { retry_after: error.retry_after_seconds(), ..data }
+    }
+
+    fn naming(self, errors: &'a [FieldError]) -> Self {
+        let first = errors.first().filter(|_| self.code == Code::UnsupportedByModel);
+        Self { pointer: first.map(|error| error.pointer.as_str()), errors, ..self }
     }
 }
 
@@ -179,8 +186,7 @@ fn push_members(event: EventRef<'_>, out: &mut String) {
                     detail: detail.clone(),
                 };
                 let errors: Vec<_> = pointer.iter().map(wrong).collect();
-                let mut data =
-                    ErrorData { errors: &errors, ..ErrorData::new(*code, detail, request_id) };
+                let mut data = ErrorData::new(*code, detail, request_id).naming(&errors);
                 data.retry_after = retry_after.or(data.retry_after);
                 push_object_members(&data, out);
             }

@@ -111,14 +111,14 @@ fn options(request: &ChatRequest, sends_window: bool) -> Value {
     options
 }
 
-/// Sent only where somebody asked: a model that cannot think refuses it. Agents always send an effort, so that is ignored
-/// where the model is known not to think.
+/// Sent only where somebody asked: a model that cannot think refuses it. Agents always send an effort, so what asks for
+/// thoughts is ignored where the model is known to have none.
 fn think(request: &ChatRequest, cannot_think: bool) -> Option<Value> {
-    if let Some(think) = request.options.think {
-        return serde_json::to_value(think).ok();
-    }
     if cannot_think {
         return None;
+    }
+    if let Some(think) = request.options.think {
+        return serde_json::to_value(think).ok();
     }
     match request.extra.get("reasoning_effort")?.as_str()? {
         "none" => Some(Value::from(false)),
@@ -331,11 +331,14 @@ mod tests {
     #[test]
     fn an_effort_is_ignored_by_a_model_that_does_not_think() {
         let extra = json!({ "reasoning_effort": "high" });
-        let request =
+        let mut request =
             ChatRequest { extra: extra.as_object().cloned().unwrap().into(), ..request() };
         let model = ModelTraits { capabilities: Some(Capabilities::default()), sends_window: true };
-        let sent = serde_json::to_value(body(&request, model).unwrap()).unwrap();
-        assert_eq!(sent.get("think"), None);
+        for think in [None, Some(Think::Effort(Effort::High)), Some(Think::Enabled(true))] {
+            request.options.think = think;
+            let sent = serde_json::to_value(body(&request, model).unwrap()).unwrap();
+            assert_eq!(sent.get("think"), None);
+        }
     }
 
     #[test]
