@@ -13,6 +13,7 @@ on_both_stores!(
     what_is_used_is_told_the_same_for_both_doors,
     a_running_answer_holds_its_reservation_and_gives_back_the_rest,
     an_answer_is_limited_to_what_is_left_of_the_quota,
+    a_prompt_may_leave_less_than_256_tokens_to_its_answer,
     no_more_is_begun_than_the_quota_holds_however_many_ask_at_once,
     a_refused_or_repeated_request_costs_nothing,
     a_cancelled_answer_costs_what_was_said,
@@ -125,9 +126,23 @@ async fn an_answer_is_limited_to_what_is_left_of_the_quota(on: Backend) {
         assert!((256..left).contains(&most), "{asked}: {most} of {left}");
     }
     let _second = Completion::open(&alice, &completion("wait", true, 150)).await;
-    alice.send("work", "long three").await.problem(429, "quota_exceeded");
+    let told = alice.send("work", "long three").await.problem(429, "quota_exceeded");
+    let holds = "Running answers hold what is left of the quota";
+    assert!(told["detail"].as_str().unwrap().starts_with(holds), "{told}");
     let refused = complete(&alice, &completion("long four", false, 5000)).await;
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("quota_exceeded")));
+}
+
+async fn a_prompt_may_leave_less_than_256_tokens_to_its_answer(on: Backend) {
+    let app = with_quota(on, 600).await;
+    let alice = app.login("alice").await;
+    let body = completion(&"word ".repeat(300), false, 5000);
+    complete(&alice, &body).await.expect(200);
+    let most = app.model.chats()[0].body["options"]["num_predict"].as_u64().unwrap();
+    assert!(most < 256, "{most}");
+    let refused = complete(&alice, &completion(&"word ".repeat(3000), false, 5000)).await;
+    let told = refused.expect(429)["error"]["message"].clone();
+    assert!(told.as_str().unwrap().starts_with("Less is left of the quota"), "{told}");
 }
 
 async fn no_more_is_begun_than_the_quota_holds_however_many_ask_at_once(on: Backend) {

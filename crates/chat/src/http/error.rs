@@ -81,7 +81,8 @@ fn quota_exceeded(tokens_per_day: u64, is_held: bool) -> ApiError {
         let held = "Running answers hold what is left of";
         (format!("{held} {quota}; try again when they have ended."), QUOTA_HELD)
     } else {
-        let used_up = format!("Nothing is left of {quota} until midnight UTC.");
+        let used_up =
+            format!("Less is left of {quota} than this request needs, until midnight UTC.");
         (used_up, common::clock::until_utc_midnight())
     };
     ApiError::new(Code::QuotaExceeded, detail).retry_after(wait)

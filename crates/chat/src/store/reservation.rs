@@ -16,8 +16,8 @@ use crate::{
 /// The beginning of the name of an entry's field, beside the counters of its day.
 const ENTRY: &str = "r:";
 
-/// Fewest tokens to which a quota limits an answer: where less is left, nothing is begun.
-const SHORTEST_ANSWER: u64 = 256;
+/// Fewest tokens that must be left of a quota for an answer that could be longer.
+const LEAST_LEFT: u64 = 256;
 
 #[derive(Clone, Debug)]
 pub struct Reservation {
@@ -50,11 +50,10 @@ impl Reservation {
         }
     }
 
-    /// The same with an answer for which `left` tokens of the quota are enough; `None` where that would be too short to begin.
+    /// The same with an answer for which `left` tokens of the quota are enough; `None` where too few are left to begin.
     pub(super) fn fitted(&self, left: u64) -> Option<Self> {
-        let answer = left.saturating_sub(self.prompt);
         let fits = self.tokens <= left;
-        (fits || answer >= SHORTEST_ANSWER)
+        (fits || (left >= LEAST_LEFT && left > self.prompt))
             .then(|| Self { tokens: self.tokens.min(left), ..self.clone() })
     }
 

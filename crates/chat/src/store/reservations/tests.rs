@@ -143,15 +143,17 @@ async fn an_answer_is_limited_to_what_is_left_unless_that_is_too_little() {
     let mut first = with("first", 600);
     assert!(reserve(&chat, &owner, &mut first, Some(1000)).await);
     assert_eq!(first.tokens, 600, "it fits");
-    for (id, quota, held) in [("limited", 600 + 276, Some(276)), ("late", 600 + 276 + 275, None)] {
-        let mut asked = with(id, 500);
-        let begun = reserve(&chat, &owner, &mut asked, Some(quota)).await;
+    for (id, prompt, left, held) in
+        [("late", 20, 255, None), ("long", 300, 300, None), ("limited", 255, 256, Some(256))]
+    {
+        let mut asked = Reservation { prompt, ..with(id, 500) };
+        let begun = reserve(&chat, &owner, &mut asked, Some(600 + left)).await;
         assert_eq!(begun.then_some(asked.tokens), held, "{id}");
     }
     let mut short = with("short", 60);
-    let quota = Some(600 + 276 + 60);
+    let quota = Some(600 + 256 + 60);
     assert!(reserve(&chat, &owner, &mut short, quota).await, "a short answer fits");
-    assert_eq!(chat.reservations().usage(&owner, DAY).await.unwrap().held, 936);
+    assert_eq!(chat.reservations().usage(&owner, DAY).await.unwrap().held, 916);
 }
 
 #[tokio::test]
