@@ -56,8 +56,8 @@ impl Failover {
     /// the error's text can be freed of it.
     ///
     /// # Errors
-    /// The error itself where the provider `has_answered` a part, so that no other one can take over. Where none is left, of
-    /// all errors so far the one that helps the caller most.
+    /// The error itself where the provider `has_answered` a part, so that no other one can take over, and of the demo, which is
+    /// the last. Where none is left, of all errors so far the one that helps the caller most.
     pub(super) fn advance(
         &mut self,
         call: &mut ProviderCall,
@@ -70,7 +70,8 @@ impl Failover {
             call.upstream.health.request_probe();
         }
         let error = call.fail(error, said);
-        if has_answered {
+        // The demo stands in wherever nothing else is left, also for itself.
+        if has_answered || call.upstream.is_demo() {
             return Err(error);
         }
         let worst = self.worst_error.as_ref().map(ModelError::error_priority);

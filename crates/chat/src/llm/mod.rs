@@ -128,7 +128,9 @@ impl LlmService {
         can: fn(Capabilities) -> bool,
     ) -> Result<Route, ModelError> {
         let Selection { index, upstream, model } = self.router.select(requested, 0, &[])?;
-        if upstream.is_demo() && feature == Feature::Embeddings {
+        // Where the demo only stands in, the others may be back soon.
+        let stands_in = upstream.is_demo() && self.router.upstreams.len() > 1;
+        if stands_in && feature == Feature::Embeddings {
             let why = "the demo makes no embeddings".to_owned();
             return Err(ModelError::Unavailable(why));
         }

@@ -6,14 +6,17 @@ use chat::{
     domain::Options,
     llm::{ChatRequest, ModelError, Prompt, PromptMessage},
 };
-use common::{config::ProviderKind::Ollama, identity::UserId};
+use common::{
+    config::ProviderKind::{Demo, Ollama},
+    identity::UserId,
+};
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::{
     fixtures::recorded,
     server::{Action, Server, hello, response},
-    support::{Answer, Service, settings},
+    support::{Answer, Service, nobody, settings},
 };
 
 /// An Ollama with the models `tiny` and `embed`, and these parameters and capabilities for `tiny`.
@@ -110,6 +113,20 @@ async fn an_image_for_a_model_that_cannot_see_is_refused_before_and_after_asking
     let seeing = ollama("", json!(["completion", "vision"])).await;
     let service = Service::probed(&settings(&[(Ollama, &seeing.url)])).await;
     assert_eq!(ask(&service, Picture).await.text, "Hello");
+}
+
+#[tokio::test]
+async fn what_the_demo_cannot_do_is_refused() {
+    let nowhere = nobody().await;
+    let demo = Service::probed(&settings(&[(Demo, &nowhere)])).await;
+    for answer in [ask(&demo, Picture).await, ask(&demo, Tool("auto")).await] {
+        assert_eq!(answer.summary(), "UnsupportedByModel");
+    }
+    assert!(ask(&demo, Tool("none")).await.text.contains("not a language model"));
+    let embed = |service: &Service| service.llm.resolve_embedding(None);
+    assert!(matches!(embed(&demo), Err(ModelError::UnsupportedByModel(_))));
+    let stand_in = Service::probed(&settings(&[(Ollama, &nowhere), (Demo, &nowhere)])).await;
+    assert!(matches!(embed(&stand_in), Err(ModelError::Unavailable(_))));
 }
 
 #[tokio::test]

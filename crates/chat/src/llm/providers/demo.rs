@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
 use crate::{
-    domain::FinishReason,
+    domain::{FinishReason, Usage},
     llm::{
         chunk::{Chunk, UsageDetails},
         error::{ErrorKind, Feature, ProviderError},
@@ -59,10 +59,25 @@ fn quote(said: &str) -> String {
     words
 }
 
-/// Cuts after every few words, keeping every character.
-fn pieces(text: &str) -> Vec<String> {
+/// The answer in pieces of a few words, which are its tokens, and its end: at the first stop sequence, or where it is as long as
+/// it may be.
+fn pieces(mut text: String, request: &ChatRequest) -> Vec<Chunk> {
+    let stops = request.options.stop.iter().flatten();
+    let stop = stops.filter_map(|stop| Some((text.find(stop)?, stop.clone()))).min();
+    text.truncate(stop.as_ref().map_or(text.len(), |(at, _)| *at));
     let words: Vec<&str> = text.split_inclusive(' ').collect();
-    words.chunks(WORDS_A_PIECE).map(|words| words.concat()).collect()
+    let most = request.options.max_tokens.and_then(|most| usize::try_from(most).ok());
+    let is_cut = most.is_some_and(|most| words.len() > most);
+    let kept = words.get(..most.unwrap_or(words.len())).unwrap_or(&words);
+    let prompt_tokens = request.prompt_estimate.into();
+    let end = Chunk::End {
+        finish: if is_cut { FinishReason::Length } else { FinishReason::Stop },
+        usage: Some(Usage { prompt_tokens, completion_tokens: kept.len() as u64 }),
+        details: UsageDetails::default(),
+        stop_sequence: stop.filter(|_| !is_cut).map(|(_, stop)| stop),
+    };
+    let pieces = kept.chunks(WORDS_A_PIECE).map(|words| Chunk::Text(words.concat()));
+    pieces.chain([end]).collect()
 }
 
 #[async_trait]
@@ -72,16 +87,15 @@ impl Provider for Demo {
     }
 
     async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError> {
-        let text = pieces(&self.answer(request)).into_iter().map(|piece| vec![Chunk::Text(piece)]);
-        let end = vec![Chunk::End {
-            finish: FinishReason::Stop,
-            usage: None,
-            details: UsageDetails::default(),
-            stop_sequence: None,
-        }];
-        let paced = stream::iter(text.chain([end])).then(|chunks| async move {
+        let format = request.extra.get("response_format");
+        if format.is_some_and(|format| format["type"] != "text") {
+            let kind = ErrorKind::Unsupported(Feature::Schema);
+            return Err(ProviderError::new(kind, "the demo keeps to no format"));
+        }
+        let pieces = pieces(self.answer(request), request);
+        let paced = stream::iter(pieces).then(|chunk| async move {
             tokio::time::sleep(PAUSE).await;
-            Ok(Batch { chunks, deltas: 1 })
+            Ok(Batch { chunks: vec![chunk], deltas: 1 })
         });
         Ok(paced.boxed())
     }
@@ -99,7 +113,7 @@ impl Provider for Demo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::request::PromptMessage;
+    use crate::{domain::Options, llm::request::PromptMessage};
 
     #[tokio::test]
     async fn the_demo_says_what_it_is_and_how_to_get_a_model_in_several_pieces() {
@@ -126,5 +140,42 @@ mod tests {
             assert!(text.contains(words), "{words} in {text}");
         }
         assert!(text.chars().count() < 600);
+    }
+
+    #[test]
+    fn an_answer_ends_at_a_stop_sequence_or_where_it_is_long_enough() {
+        let cut = |stop: &[&str], max_tokens: Option<u32>| {
+            let stop = Some(stop.iter().map(|&stop| stop.to_owned()).collect());
+            let options = Options { stop, max_tokens, ..Options::default() };
+            let request = ChatRequest { options, ..ChatRequest::default() };
+            let mut chunks = pieces("one two three four five six".to_owned(), &request);
+            let Some(Chunk::End { finish, usage, stop_sequence, .. }) = chunks.pop() else {
+                panic!("no end");
+            };
+            let text = chunks.into_iter().map(|chunk| match chunk {
+                Chunk::Text(text) => text,
+                other => panic!("{other:?}"),
+            });
+            let tokens = usage.unwrap().completion_tokens;
+            (text.collect::<String>(), finish, tokens, stop_sequence.unwrap_or_default())
+        };
+        let whole = "one two three four five six".to_owned();
+        assert_eq!(cut(&[], Some(6)), (whole, FinishReason::Stop, 6, String::new()));
+        let five = "one two three four five ".to_owned();
+        assert_eq!(cut(&["six"], Some(5)), (five, FinishReason::Stop, 5, "six".to_owned()));
+        let two = "one two ".to_owned();
+        assert_eq!(cut(&["six"], Some(2)), (two, FinishReason::Length, 2, String::new()));
+        assert_eq!(cut(&["four", "e"], None).0, "on");
+    }
+
+    #[tokio::test]
+    async fn a_format_is_refused() {
+        let extra = serde_json::json!({ "response_format": { "type": "json_object" } });
+        let request = ChatRequest {
+            extra: extra.as_object().cloned().unwrap().into(),
+            ..ChatRequest::default()
+        };
+        let refused = Demo { recommended: String::new() }.chat(&request).await.err().unwrap();
+        assert_eq!(refused.kind, ErrorKind::Unsupported(Feature::Schema));
     }
 }
