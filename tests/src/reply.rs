@@ -109,7 +109,9 @@ pub(crate) fn check_problem(problem: &Value, status: u16, code: &str) {
     for member in ["title", "detail", "request_id"] {
         assert!(problem[member].is_string(), "no {member} in {problem}");
     }
-    assert!(!problem["detail"].as_str().unwrap().is_empty(), "an empty detail in {problem}");
+    for member in ["detail", "request_id"] {
+        assert_ne!(problem[member], "", "an empty {member} in {problem}");
+    }
     let named = |error: &Value| error["pointer"].is_string() && error["detail"].is_string();
     let is_named =
         problem["errors"].as_array().is_some_and(|all| !all.is_empty() && all.iter().all(named));

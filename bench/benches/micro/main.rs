@@ -29,7 +29,7 @@ fn event_as_sse(bencher: Bencher<'_, '_>) {
     let event = EventRef::Token(TOKEN);
     bencher.bench_local(|| {
         let mut out = String::with_capacity(128);
-        encode::sse(black_box(1234), event, &mut out);
+        encode::sse(black_box(1234), event, "", &mut out);
         out
     });
 }
@@ -41,7 +41,7 @@ fn event_as_json(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         let mut out = String::with_capacity(192);
         let id = "0193b1c1-7a3e-7c63-8f2c-2b4a1d0c9e55";
-        encode::json(black_box(1234), event, id, None, &mut out);
+        encode::json(black_box(1234), event, id, None, "", &mut out);
         out
     });
 }

@@ -79,8 +79,9 @@ fn name(event: EventRef<'_>) -> &'static str {
     }
 }
 
-/// Appends an event as a server-sent event. A token has no event name, so that every plain reader sees the text.
-pub fn sse(id: u64, event: EventRef<'_>, out: &mut String) {
+/// Appends an event as a server-sent event. A token has no event name, so that every plain reader sees the text. `request_id` is
+/// the reader's, for an `error` whose own request is not known.
+pub fn sse(id: u64, event: EventRef<'_>, request_id: &str, out: &mut String) {
     out.push_str("id: ");
     push_number(id, out);
     if !matches!(event, EventRef::Token(_) | EventRef::Thinking(_)) {
@@ -91,7 +92,7 @@ pub fn sse(id: u64, event: EventRef<'_>, out: &mut String) {
     if let EventRef::End(End { ending: Ending::Error { .. }, .. }) = event {
         out.push_str("\"type\":\"about:blank\",");
     }
-    push_members(event, out);
+    push_members(event, request_id, out);
     out.push_str("}\n\n");
 }
 
@@ -102,6 +103,7 @@ pub fn json(
     event: EventRef<'_>,
     message_id: &str,
     reference: Option<&str>,
+    request_id: &str,
     out: &mut String,
 ) {
     out.push_str("{\"type\":\"");
@@ -115,7 +117,7 @@ pub fn json(
         push_message_id(message_id, out);
     }
     out.push(',');
-    push_members(event, out);
+    push_members(event, request_id, out);
     out.push('}');
 }
 
@@ -158,7 +160,7 @@ fn push_reference(reference: Option<&str>, out: &mut String) {
 }
 
 /// Appends the members of an event's data, without braces.
-fn push_members(event: EventRef<'_>, out: &mut String) {
+fn push_members(event: EventRef<'_>, reader: &str, out: &mut String) {
     match event {
         EventRef::Start(start) => push_object_members(start, out),
         EventRef::Queued { position } => {
@@ -185,6 +187,7 @@ fn push_members(event: EventRef<'_>, out: &mut String) {
                     pointer: pointer.clone(),
                     detail: detail.clone(),
                 };
+                let request_id = if request_id.is_empty() { reader } else { request_id };
                 let errors: Vec<_> = pointer.iter().map(wrong).collect();
                 let mut data = ErrorData::new(*code, detail, request_id).naming(&errors);
                 data.retry_after = retry_after.or(data.retry_after);
@@ -226,8 +229,8 @@ mod tests {
     #[test]
     fn a_token_has_no_event_name_and_others_have() {
         let mut out = String::new();
-        sse(1, EventRef::Token("a\n"), &mut out);
-        sse(2, EventRef::Queued { position: 3 }, &mut out);
+        sse(1, EventRef::Token("a\n"), "r", &mut out);
+        sse(2, EventRef::Queued { position: 3 }, "r", &mut out);
         assert_eq!(
             out,
             "id: 1\ndata: {\"token\":\"a\\n\",\"is_final\":false}\n\nid: 2\nevent: queued\ndata: {\"position\":3}\n\n"
@@ -248,14 +251,19 @@ mod tests {
         };
         for event in [error.as_ref(), EventRef::Start(&start)] {
             let mut out = String::new();
-            json(3, event, id.as_str(), Some("\"r\""), &mut out);
+            json(3, event, id.as_str(), Some("\"r\""), "reader", &mut out);
+            assert!(!out.contains("reader"), "its own request is known: {out}");
             for member in ["\"type\":", "\"message_id\":", "\"id\":"] {
                 assert_eq!(out.matches(member).count(), 1, "{member} in {out}");
             }
             assert_eq!(out.contains("\"ref\":\"r\""), matches!(event, EventRef::Start(_)));
         }
         let mut out = String::new();
-        sse(3, error.as_ref(), &mut out);
+        sse(3, error.as_ref(), "reader", &mut out);
         assert!(out.contains("data: {\"type\":\"about:blank\",\"title\":"), "{out}");
+        assert!(out.contains("\"request_id\":\"r\""), "{out}");
+        let recovered = Event::end(Ending::interrupted(), &"".into());
+        sse(4, recovered.as_ref(), "reader", &mut out);
+        assert!(out.contains("\"request_id\":\"reader\""), "{out}");
     }
 }

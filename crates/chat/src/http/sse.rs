@@ -112,10 +112,11 @@ impl EventBody {
         let mut out = String::new();
         loop {
             let (format, message_id) = (self.format, &self.message_id);
+            let request_id = &*self.request_id;
             let write = |id, event: EventRef<'_>| match format {
-                StreamFormat::Sse => encode::sse(id, event, &mut out),
+                StreamFormat::Sse => encode::sse(id, event, request_id, &mut out),
                 StreamFormat::Lines => {
-                    encode::json(id, event, message_id.as_str(), None, &mut out);
+                    encode::json(id, event, message_id.as_str(), None, request_id, &mut out);
                     out.push('\n');
                 }
             };

@@ -131,7 +131,8 @@ async fn next_frames(state: Option<Watched>) -> Option<(OutboundFrames, Option<W
     let mut frames = Vec::new();
     let take = |event_id: u64, event: EventRef<'_>| {
         let mut out = String::new();
-        encode::json(event_id, event, id.as_str(), reference.as_deref(), &mut out);
+        let reference = reference.as_deref();
+        encode::json(event_id, event, id.as_str(), reference, &request_id, &mut out);
         frames.push(Utf8Bytes::from(out));
     };
     match subscriber.next(take).await {
