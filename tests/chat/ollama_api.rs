@@ -381,7 +381,7 @@ async fn every_error_is_a_text_under_error(on: Backend) {
     }
     let mut long = question(&"語".repeat(80_000));
     long["truncate"] = json!(false);
-    refusal(&alice.post("/api/chat", &long).await, 400);
+    refusal(&alice.post("/api/chat", &long).await, 422);
     app.model.usually(Answer::refuse(500, "", "{}"));
     refusal(&alice.post("/api/chat", &question("broken")).await, 502);
 }

@@ -70,8 +70,8 @@ async fn refuse() -> ApiError {
 pub fn error_shape() -> ErrorShape {
     Arc::new(|path: &str, problem: &Problem| {
         path.starts_with("/api/").then(|| ShapedError {
-            // Ollama has no other status for a request that is wrong.
-            status: (problem.status == 422).then_some(StatusCode::BAD_REQUEST),
+            // Ollama has no other status for a body that is wrong.
+            status: (problem.code == Code::ValidationFailed).then_some(StatusCode::BAD_REQUEST),
             body: json!(ErrorText::new(&problem.detail, &problem.errors)),
         })
     })
