@@ -323,6 +323,13 @@ async fn what_the_model_lacks_is_refused_on_every_api_before_it_is_asked(on: Bac
             }
         }
     }
+    let image = json!({"type": "input_image", "image_url": "data:image/png;base64,AAAA"});
+    let body = json!({"model": "plain:1b", "store": false, "input": [{"role": "user", "content": [image]}]});
+    let refused = alice.post("/v1/responses", &body).await.expect(400)["error"].clone();
+    assert_eq!(
+        (&refused["code"], &refused["param"]),
+        (&json!("unsupported_by_model"), &json!("input"))
+    );
     assert_eq!(app.model.chats().len(), 0);
 }
 

@@ -9,7 +9,14 @@ use common::{
 };
 use serde_json::{Value, json};
 
-use crate::http::inference::errors::code_and_status;
+use crate::http::inference::errors::{code_and_status, renamed};
+
+/// What this API calls otherwise than we do.
+const NAMES: &[(&str, &str)] = &[
+    ("/message", "/messages"),
+    ("/options/think", "/thinking"),
+    ("/response_format", "/output_config/format"),
+];
 
 /// What this API has for every 503; its SDKs repeat it.
 const OVERLOADED: u16 = 529;
@@ -41,13 +48,7 @@ pub(super) fn body(code: Code, detail: &str, errors: &[FieldError], request_id: 
         // Claude Code knows by these words that it must compact its conversation.
         _ if code == Code::ContextTooLong => format!("prompt is too long: {detail}"),
         Some(error) if !error.pointer.is_empty() => {
-            // What a model may lack has names of our own API.
-            let member = match error.pointer.as_str() {
-                "/message" => "messages".to_owned(),
-                "/options/think" => "thinking".to_owned(),
-                "/response_format" => "output_config.format".to_owned(),
-                other => other.trim_start_matches('/').replace('/', "."),
-            };
+            let member = renamed(&error.pointer, NAMES).trim_start_matches('/').replace('/', ".");
             format!("{member}: {}", error.detail)
         }
         _ => detail.to_owned(),

@@ -16,6 +16,11 @@ pub fn is_soon(wait: Option<Duration>) -> bool {
     wait.is_some_and(|wait| wait <= Duration::from_secs(60))
 }
 
+/// The pointer by the names of an API: those that it has otherwise than we do, each with its own.
+pub fn renamed<'a>(pointer: &'a str, names: &[(&str, &'a str)]) -> &'a str {
+    names.iter().find(|(ours, _)| *ours == pointer).map_or(pointer, |(_, theirs)| theirs)
+}
+
 /// The code and status of a failure: OpenAI's and Anthropic's APIs have one status for every wrong body, 400.
 pub fn code_and_status(problem: &Problem) -> (Code, Option<StatusCode>) {
     match problem.code {

@@ -24,7 +24,14 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::{http::embeddings, state::AppState};
+use crate::{
+    http::{embeddings, inference::errors::renamed},
+    state::AppState,
+};
+
+/// What this API calls otherwise than we do; a message is in `messages` or in `prompt`, and needs no name.
+const NAMES: &[(&str, &str)] =
+    &[("/message", ""), ("/options/think", "/think"), ("/response_format", "/format")];
 
 /// Calls that change what an Ollama holds, or whose it is.
 const MANAGEMENT: [&str; 9] = [
@@ -80,8 +87,9 @@ pub fn error_shape() -> ErrorShape {
 impl ErrorText {
     /// The text, with the member that is wrong.
     fn new(detail: &str, errors: &[FieldError]) -> Self {
-        let error = match errors.first() {
-            Some(FieldError { pointer, detail }) if !pointer.is_empty() => {
+        let wrong = errors.first().map(|wrong| (renamed(&wrong.pointer, NAMES), &wrong.detail));
+        let error = match wrong {
+            Some((pointer, detail)) if !pointer.is_empty() => {
                 let name = pointer.trim_start_matches('/').replace('/', ".");
                 format!("{name}: {detail}")
             }

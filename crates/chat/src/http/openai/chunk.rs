@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::http::{
     inference::{AnswerEnd, AnswerItem, StreamWriter, sse::write_data},
     openai::{
-        error,
+        error::{self, OF_COMPLETIONS},
         response::{Tokens, ToolCallObject, finish_word, new_id},
     },
 };
@@ -118,7 +118,7 @@ impl StreamWriter for ChunkWriter {
     }
 
     fn fail(&mut self, error: &ApiError, out: &mut String) {
-        write_data(&error::body(error.code, &error.detail, &error.errors), out);
+        write_data(&error::body(error.code, &error.detail, &error.errors, OF_COMPLETIONS), out);
         out.push_str(DONE);
     }
 }

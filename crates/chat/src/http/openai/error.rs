@@ -10,7 +10,17 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::http::inference::errors::code_and_status;
+use crate::http::inference::errors::{code_and_status, renamed};
+
+/// What chat completions call otherwise than we do.
+pub const OF_COMPLETIONS: &[(&str, &str)] =
+    &[("/message", "/messages"), ("/options/think", "/reasoning_effort")];
+
+const OF_RESPONSES: &[(&str, &str)] = &[
+    ("/message", "/input"),
+    ("/response_format", "/text/format"),
+    ("/options/think", "/reasoning/effort"),
+];
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
@@ -36,17 +46,15 @@ pub fn shape() -> ErrorShape {
         let is_ours = path == "/v1" || path.starts_with("/v1/");
         is_ours.then(|| {
             let (code, status) = code_and_status(problem);
-            ShapedError { status, body: json!(body(code, &problem.detail, &problem.errors)) }
+            let names = if path == "/v1/responses" { OF_RESPONSES } else { OF_COMPLETIONS };
+            ShapedError { status, body: json!(body(code, &problem.detail, &problem.errors, names)) }
         })
     })
 }
 
-pub fn body(code: Code, detail: &str, errors: &[FieldError]) -> ErrorBody {
-    let param = match errors.first().map(|error| error.pointer.as_str()) {
-        // Our own names of what a model may lack, where these APIs have others.
-        Some("/message") => Some("messages".to_owned()),
-        Some("/options/think") => Some("reasoning_effort".to_owned()),
-        Some(pointer) => param(pointer),
+pub fn body(code: Code, detail: &str, errors: &[FieldError], names: &[(&str, &str)]) -> ErrorBody {
+    let param = match errors.first() {
+        Some(error) => param(renamed(&error.pointer, names)),
         None if code == Code::ModelNotFound => Some("model".to_owned()),
         None => None,
     };
@@ -103,20 +111,22 @@ mod tests {
     #[test]
     fn what_a_model_cannot_do_is_named_in_both_forms() {
         use crate::llm::{Feature, ModelError};
-        for (feature, pointer, param) in [
-            (Feature::Images, "/message", "messages"),
-            (Feature::Tools, "/tools", "tools"),
-            (Feature::Schema, "/response_format", "response_format"),
-            (Feature::Thinking, "/options/think", "reasoning_effort"),
-            (Feature::Chat, "/model", "model"),
+        for (feature, pointer, param, of_responses) in [
+            (Feature::Images, "/message", "messages", "input"),
+            (Feature::Tools, "/tools", "tools", "tools"),
+            (Feature::Schema, "/response_format", "response_format", "text.format"),
+            (Feature::Thinking, "/options/think", "reasoning_effort", "reasoning.effort"),
+            (Feature::Chat, "/model", "model", "model"),
         ] {
             let error = ModelError::UnsupportedByModel(feature);
             let error = ApiError::from(crate::error::ChatError::Model(error));
             let problem = error.problem("r");
             assert_eq!(problem.status, 400);
             assert_eq!(problem.pointer.as_deref(), Some(pointer));
-            let body = body(error.code, &error.detail, &error.errors);
-            assert_eq!(body.error.param.as_deref(), Some(param));
+            for (path, param) in [("/v1/chat/completions", param), ("/v1/responses", of_responses)]
+            {
+                assert_eq!(shape()(path, &problem).unwrap().body["error"]["param"], param);
+            }
         }
     }
 

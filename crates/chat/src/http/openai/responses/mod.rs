@@ -73,6 +73,6 @@ pub async fn refuse_upgrade(headers: HeaderMap) -> Response {
         return error.header(header::ALLOW, allow).into_response();
     }
     let detail = "There is no WebSocket here: send the request with POST.";
-    let refusal = Json(body(Code::InvalidRequest, detail, &[]));
+    let refusal = Json(body(Code::InvalidRequest, detail, &[], &[]));
     (StatusCode::UPGRADE_REQUIRED, refusal).into_response()
 }
