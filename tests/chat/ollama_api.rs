@@ -262,6 +262,9 @@ async fn embeddings_have_both_calls(on: Backend) {
     let one =
         alice.post("/api/embeddings", &json!({"model": "embed-small", "prompt": "Hello"})).await;
     assert_eq!(one.expect(200), json!({"embedding": [5.0, 72.0, 0.5]}));
+    let body = json!({"model": "embed-small", "prompt": "tenth"});
+    let one = alice.post("/api/embeddings", &body).await;
+    assert_eq!(one.text(), r#"{"embedding":[0.1,-3.4e-5,16777216.0]}"#);
     let nothing = alice.post("/api/embed", &json!({"model": "embed-small", "input": ""})).await;
     assert_eq!(nothing.expect(200)["embeddings"], json!([]));
     let text = refusal(

@@ -82,10 +82,12 @@ pub async fn embed_one(
     request_id: RequestId,
     AnyCaseBody(request, memory): AnyCaseBody<EmbedRequest>,
 ) -> Result<Response, ApiError> {
-    let mut answer = vectors(&app, identity, request_id, request, memory).await?;
-    let vectors = answer.as_mut().map(|answer| std::mem::take(&mut answer.vectors));
-    let embedding = vectors.unwrap_or_default().into_iter().next().unwrap_or_default();
-    Ok(Json(json!({ "embedding": embedding })).into_response())
+    let Some(mut answer) = vectors(&app, identity, request_id, request, memory).await? else {
+        return Ok(Json(json!({ "embedding": [] })).into_response());
+    };
+    answer.vectors.truncate(1);
+    let before = r#"{"embedding":"#.to_owned();
+    Ok(answer.into_response(before, |_, vector, out| write_floats(vector, out), "}".to_owned()))
 }
 
 /// The vectors; `None` where there is nothing to embed, which asks whether the model is there.
