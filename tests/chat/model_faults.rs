@@ -42,6 +42,7 @@ async fn every_fault_has_its_code_and_keeps_what_was_said(on: Backend) {
             502,
             "llm_failed",
         ),
+        ("withheld", said().done("content_filter"), 502, "llm_failed"),
         ("internal", Answer::refuse(500, "", error), 502, "llm_failed"),
         ("unauthorized", Answer::refuse(401, "", error), 502, "llm_failed"),
         ("busy", Answer::refuse(503, "retry-after: 0\r\n", error), 503, "llm_unavailable"),

@@ -29,7 +29,7 @@ pub enum FinishReason {
     Interrupted,
     /// The model asks for tools to be called; only without a session.
     ToolCalls,
-    /// The model server withheld the rest; with a session reported as `stop`.
+    /// The model server withheld the rest; with a session a failure.
     ContentFilter,
 }
 

@@ -213,6 +213,10 @@ fn ending_of(source: &AnswerSource, usage: Usage, outcome: &Outcome) -> Ending {
     };
     match outcome {
         Outcome::Answered(FinishReason::Length) => done(FinishReason::Length),
+        Outcome::Answered(FinishReason::ContentFilter) => Ending::error(
+            Code::LlmFailed,
+            "The model server withheld the rest of the answer; what there is of it is kept.",
+        ),
         Outcome::Answered(_) => done(FinishReason::Stop),
         Outcome::Stopped(StopReason::Cancelled) | Outcome::Abandoned => {
             done(FinishReason::Cancelled)

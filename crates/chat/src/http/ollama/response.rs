@@ -92,9 +92,13 @@ impl AnswerWriter {
         let first = self.first_token.unwrap_or(now);
         let measured = || [0, nanos(self.started, first), nanos(first, now)];
         let [load, prompt, answer] = end.details.durations.unwrap_or_else(measured);
-        let is_cut = end.finish == FinishReason::Length;
         document["done"] = true.into();
-        document["done_reason"] = if is_cut { "length" } else { "stop" }.into();
+        document["done_reason"] = match end.finish {
+            FinishReason::Length => "length",
+            FinishReason::ContentFilter => "content_filter",
+            _ => "stop",
+        }
+        .into();
         for (name, number) in [
             ("total_duration", nanos(self.started, now)),
             ("load_duration", load),
@@ -213,6 +217,8 @@ mod tests {
         let lines = lines(false, chunks);
         assert_eq!((&lines[0]["response"], lines[0].get("message")), (&json!("a"), None));
         assert_eq!(lines[1]["done_reason"], "length");
+        let withheld = self::lines(true, vec![end(FinishReason::ContentFilter)]);
+        assert_eq!(withheld[0]["done_reason"], "content_filter");
         let mut out = String::new();
         let error = ApiError::new(common::errors::Code::LlmFailed, "It failed.");
         AnswerWriter::new(true, "m".to_owned()).fail(&error, &mut out);
