@@ -307,12 +307,19 @@ async fn a_wrong_value_is_a_bad_request_that_names_it(on: Backend) {
         (with("max_tokens", json!(-2)), "max_tokens"),
         (with("stop", json!({})), "stop"),
         (with("tools", json!("x")), "tools"),
+        (with("tool_choice", json!("bogus")), "tool_choice"),
         (with("model", json!("../etc")), "model"),
         (json!({"model": "gemma3:1b"}), "messages"),
     ] {
         let error = error(&post(&alice, &body).await, 400, "invalid_request");
         assert_eq!(error["param"], param, "{error}");
         assert_eq!(error["type"], "invalid_request_error");
+    }
+    for choice in [json!("bogus"), json!({"type": "function", "name": "g"})] {
+        let tools = json!([{"type": "function", "name": "f"}]);
+        let body = json!({"input": "hello", "store": false, "tools": tools, "tool_choice": choice});
+        let refused = alice.post("/v1/responses", &body).await;
+        assert_eq!(error(&refused, 400, "invalid_request")["param"], "tool_choice");
     }
     assert_eq!(app.model.chats().len(), 0);
     app.model.usually(Answer::refuse(400, "", r#"{"error":"bad grammar"}"#));

@@ -1,7 +1,7 @@
 //! Checks of what several APIs have in common.
 
 use common::errors::ApiError;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{domain::Options, http::validation::Checks};
 
@@ -24,6 +24,22 @@ pub fn check_model(model: Option<&str>) -> Result<(), ApiError> {
     let mut checks = Checks::default();
     checks.model(model);
     checks.finish()
+}
+
+/// Refuses a choice among tools that is no word for one, or a function that is none of them.
+///
+/// # Errors
+/// `validation_failed` at `/tool_choice`.
+pub fn check_choice(members: &Map<String, Value>) -> Result<(), ApiError> {
+    let Some(choice) = members.get("tool_choice") else { return Ok(()) };
+    let name = |tool: &Value| tool.pointer("/function/name").cloned();
+    let mut tools = members.get("tools").and_then(Value::as_array).into_iter().flatten();
+    let is_known = match (choice.as_str(), name(choice)) {
+        (Some(word), _) => ["auto", "none", "required"].contains(&word),
+        (None, None) => true,
+        (None, chosen) => !members.contains_key("tools") || tools.any(|tool| name(tool) == chosen),
+    };
+    check(is_known, "/tool_choice", "This must be auto, none, required, or one of the tools.")
 }
 
 /// Refuses options out of range. `names` are the members that this API calls otherwise than [`Options`].

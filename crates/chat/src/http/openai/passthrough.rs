@@ -4,7 +4,7 @@ use common::errors::ApiError;
 use serde_json::{Map, Value};
 
 use crate::http::{
-    inference::checks::{ValueCheck, check},
+    inference::checks::{ValueCheck, check, check_choice},
     openai::request::CreateChatCompletion,
 };
 
@@ -48,6 +48,7 @@ pub(super) fn members(request: &mut CreateChatCompletion) -> Result<Map<String, 
             extra.insert(name.to_owned(), value.clone());
         }
     }
+    check_choice(&extra)?;
     Ok(extra)
 }
 

@@ -119,6 +119,8 @@ mod tests {
     #[test]
     fn a_wrong_value_is_pointed_at() {
         let said = json!([{ "role": "user", "content": "Hi" }]);
+        let function = |name: &str| json!({ "type": "function", "function": { "name": name } });
+        let (tools, chosen) = (json!([function("f")]), function("g"));
         for (body, at) in [
             (json!({ "messages": [] }), "/messages"),
             (json!({ "model": "m" }), "/messages"),
@@ -129,6 +131,8 @@ mod tests {
             (json!({ "messages": said, "temperature": "x" }), "/temperature"),
             (json!({ "messages": said, "max_tokens": 0 }), "/max_tokens"),
             (json!({ "messages": said, "tools": {} }), "/tools"),
+            (json!({ "messages": said, "tools": tools, "tool_choice": "bogus" }), "/tool_choice"),
+            (json!({ "messages": said, "tools": tools, "tool_choice": chosen }), "/tool_choice"),
             (json!({ "messages": said, "response_format": "json" }), "/response_format"),
             (json!({ "messages": [{ "role": "user" }] }), "/messages/0/content"),
             (json!({ "messages": [{ "role": "robot", "content": "" }] }), "/messages/0/role"),

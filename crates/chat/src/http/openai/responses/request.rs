@@ -15,7 +15,7 @@ use crate::{
     generation::stateless::CompletionRequest,
     http::{
         inference::{
-            checks::{check, check_model, check_options},
+            checks::{check, check_choice, check_model, check_options},
             members::{Members, chosen_function, functions},
         },
         openai::responses::input,
@@ -149,6 +149,7 @@ impl CreateResponse {
             _ => None,
         };
         members.set_tools(tools, choice, self.parallel_tool_calls);
+        check_choice(&members.0)?;
         let member = |map: &'_ Option<Map<String, Value>>, name: &str| {
             map.as_ref()?.get(name).filter(|value| !value.is_null()).cloned()
         };

@@ -78,9 +78,12 @@ pub(super) fn body(
     if let Some(format) = format {
         set("format", format);
     }
-    // There is no `tool_choice`: not to offer the tools is how to forbid them.
+    // There is no `tool_choice`: not to offer the others is how to choose one, not to offer any is how to forbid them.
     if let Some(tools) = request.tools() {
-        set("tools", tools.clone().into());
+        let chosen = request.extra.get("tool_choice").and_then(|it| it.pointer("/function/name"));
+        let may_be_called =
+            |tool: &&Value| chosen.is_none_or(|name| tool["function"]["name"] == *name);
+        set("tools", tools.iter().filter(may_be_called).cloned().collect());
     }
     Ok(ChatBody {
         model: &request.model,
@@ -339,6 +342,19 @@ mod tests {
             let sent = serde_json::to_value(body(&request, model).unwrap()).unwrap();
             assert_eq!(sent.get("think"), None);
         }
+    }
+
+    #[test]
+    fn a_function_that_is_chosen_is_offered_alone() {
+        let tool = |name: &str| json!({ "type": "function", "function": { "name": name } });
+        let offered = |choice: Value| {
+            let extra = json!({ "tools": [tool("f"), tool("g")], "tool_choice": choice });
+            let extra = extra.as_object().cloned().unwrap().into();
+            sent(&ChatRequest { extra, ..request() }).get("tools").cloned()
+        };
+        assert_eq!(offered(json!("required")), Some(json!([tool("f"), tool("g")])));
+        assert_eq!(offered(tool("g")), Some(json!([tool("g")])));
+        assert_eq!(offered(json!("none")), None);
     }
 
     #[test]
