@@ -4,7 +4,7 @@ use common::{
     errors::Code, identity::IdentityError, rate_limiter::RateLimitError, store::StoreError,
 };
 
-use crate::llm::{Feature, ModelError};
+use crate::llm::ModelError;
 
 /// What a request of the chat service can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -58,22 +58,6 @@ pub enum ChatError {
     Store(#[from] StoreError),
 }
 
-/// The member of a request that a model server's failure is about, by the names of our own API.
-pub fn pointer_of(error: &ModelError) -> Option<&'static str> {
-    match error {
-        ModelError::ContextTooLong(_) => Some("/message"),
-        ModelError::UnsupportedByModel(feature) => Some(match feature {
-            Feature::Images => "/message",
-            Feature::Tools => "/tools",
-            Feature::Schema => "/response_format",
-            Feature::Thinking => "/options/think",
-            Feature::Chat | Feature::Embeddings => "/model",
-            Feature::Dimensions => "/dimensions",
-        }),
-        _ => None,
-    }
-}
-
 /// What a model server's failure is called, and what the caller is told: never the server's own words.
 pub fn explain(error: &ModelError) -> (Code, String) {
     let (code, detail) = match error {
@@ -98,7 +82,9 @@ pub fn explain(error: &ModelError) -> (Code, String) {
             (Code::LlmUnavailable, "The model server is busy; try again in a moment.")
         }
         ModelError::Unsupported(detail) => (Code::InvalidRequest, detail.as_str()),
-        ModelError::UnsupportedByModel(feature) => (Code::UnsupportedByModel, feature.advice()),
+        ModelError::UnsupportedByModel(feature) => {
+            return (Code::UnsupportedByModel, feature.advice());
+        }
     };
     (code, detail.to_owned())
 }

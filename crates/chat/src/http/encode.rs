@@ -1,12 +1,17 @@
 //! The JSON of a turn's events for clients: server-sent events, NDJSON lines and WebSocket frames.
 
-use common::errors::{ApiError, Code, FieldError, retry_after_seconds, status_of};
+use std::time::Duration;
+
+use common::errors::{ApiError, Code, FieldError, status_of};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::{
-    Context, Ending, FinishReason, Usage,
-    event::{End, EventRef, Start},
+use crate::{
+    domain::{
+        Context, Ending, FinishReason, Usage,
+        event::{End, EventRef, Start},
+    },
+    http::error::about,
 };
 
 /// The data of `done`.
@@ -44,28 +49,20 @@ pub struct ErrorData<'a> {
 }
 
 impl<'a> ErrorData<'a> {
-    fn new(code: Code, detail: &'a str, request_id: &'a str) -> Self {
+    fn of(error: &'a ApiError, request_id: &'a str) -> Self {
+        let code = error.code;
+        let lacking = error.errors.first().filter(|_| code == Code::UnsupportedByModel);
         Self {
             title: code.title(),
             status: status_of(code).as_u16(),
-            detail,
+            detail: &error.detail,
             code,
             request_id,
             retryable: code.retryable(),
-            pointer: None,
-            errors: &[],
-            retry_after: retry_after_seconds(code, None),
+            pointer: lacking.map(|error| error.pointer.as_str()),
+            errors: &error.errors,
+            retry_after: error.retry_after_seconds(),
         }
-    }
-
-    fn of(error: &'a ApiError, request_id: &'a str) -> Self {
-        let data = Self::new(error.code, &error.detail, request_id).naming(&error.errors);
-        Self { retry_after: error.retry_after_seconds(), ..data }
-    }
-
-    fn naming(self, errors: &'a [FieldError]) -> Self {
-        let first = errors.first().filter(|_| self.code == Code::UnsupportedByModel);
-        Self { pointer: first.map(|error| error.pointer.as_str()), errors, ..self }
     }
 }
 
@@ -183,15 +180,11 @@ fn push_members(event: EventRef<'_>, reader: &str, out: &mut String) {
                 push_object_members(&done, out);
             }
             Ending::Error { code, detail, retry_after, pointer } => {
-                let wrong = |pointer: &String| FieldError {
-                    pointer: pointer.clone(),
-                    detail: detail.clone(),
-                };
                 let request_id = if request_id.is_empty() { reader } else { request_id };
-                let errors: Vec<_> = pointer.iter().map(wrong).collect();
-                let mut data = ErrorData::new(*code, detail, request_id).naming(&errors);
-                data.retry_after = retry_after.or(data.retry_after);
-                push_object_members(&data, out);
+                let retry_after = retry_after.map(Duration::from_secs);
+                let error = about(pointer.as_deref(), *code, detail.clone());
+                let error = ApiError { retry_after, ..error };
+                push_object_members(&ErrorData::of(&error, request_id), out);
             }
         },
     }

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, header};
 use common::errors::{ApiError, Code, FieldError};
 
 use crate::{
-    error::{ChatError, explain, pointer_of},
+    error::{ChatError, explain},
     llm::ModelError,
 };
 
@@ -42,17 +42,19 @@ impl From<ChatError> for ApiError {
                 Code::MessageNotFound,
                 "You have no such answer; it may have been deleted or replaced.".into(),
             ),
-            ChatError::ContextTooLong { window } => {
-                let detail = format!(
+            ChatError::ContextTooLong { window } => about(
+                Some("/message"),
+                Code::ContextTooLong,
+                format!(
                     "The message and the system prompt do not fit the model's window of {window} tokens with room for an answer; shorten them."
-                );
-                ApiError { code: Code::ContextTooLong, ..ApiError::invalid("/message", detail) }
-            }
-            ChatError::IdempotencyMismatch => {
-                let detail = "This Idempotency-Key belongs to another request; use a new key for a new request.";
-                let code = Code::IdempotencyMismatch;
-                ApiError { code, ..ApiError::invalid(IDEMPOTENCY_KEY, detail) }
-            }
+                ),
+            ),
+            ChatError::IdempotencyMismatch => about(
+                Some(IDEMPOTENCY_KEY),
+                Code::IdempotencyMismatch,
+                "This Idempotency-Key belongs to another request; use a new key for a new request."
+                    .into(),
+            ),
             ChatError::QuotaExceeded { tokens_per_day, is_held } => {
                 quota_exceeded(tokens_per_day, is_held)
             }
@@ -96,10 +98,16 @@ pub fn instance_stops() -> ApiError {
     )
 }
 
+/// An error about the member at `pointer`, where it is about any.
+pub fn about(pointer: Option<&str>, code: Code, detail: String) -> ApiError {
+    let wrong = |pointer: &str| FieldError { pointer: pointer.to_owned(), detail: detail.clone() };
+    let errors = pointer.map(wrong).into_iter().collect();
+    ApiError { errors, ..ApiError::new(code, detail) }
+}
+
 fn model_error(error: ModelError) -> ApiError {
     let (code, detail) = explain(&error);
-    let wrong = |pointer: &str| FieldError { pointer: pointer.to_owned(), detail: detail.clone() };
-    let errors = pointer_of(&error).map(wrong).into_iter().collect();
     let retry_after = error.retry_after();
-    ApiError { retry_after, errors, ..ApiError::new(code, detail).caused_by(error) }
+    let told = about(error.pointer(), code, detail);
+    ApiError { retry_after, ..told.caused_by(error) }
 }

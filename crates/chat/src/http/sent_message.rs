@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::errors::{ApiError, FieldError};
+use common::errors::ApiError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,6 +13,7 @@ use crate::{
     },
     error::ChatError,
     events::log::{ReadResult, Subscriber},
+    http::error::about,
 };
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -75,9 +76,7 @@ pub async fn collect(subscriber: Subscriber) -> Result<SentMessage, ApiError> {
         }
         (_, Some(Ending::Error { code, detail, retry_after, pointer })) => {
             let retry_after = retry_after.map(Duration::from_secs);
-            let wrong = |pointer| FieldError { pointer, detail: detail.clone() };
-            let errors = pointer.map(wrong).into_iter().collect();
-            Err(ApiError { retry_after, errors, ..ApiError::new(code, detail) })
+            Err(ApiError { retry_after, ..about(pointer.as_deref(), code, detail) })
         }
         _ => Err(ChatError::Interrupted.into()),
     }

@@ -142,20 +142,13 @@ impl ProviderError {
         matches!(self.kind, ErrorKind::Unreachable | ErrorKind::Outage)
     }
 
-    /// For the log: what was asked, what came, as far as it may be shown, and what to do.
-    pub(super) fn describe(&self, redactor: &Redactor<'_>) -> String {
-        let theirs = self.upstream_text.as_ref().map(|text| format!(": {}", redactor.redact(text)));
-        self.in_words(&theirs.unwrap_or_default())
-    }
-
-    /// The same without anything that the server or a library said: for whoever asks.
-    pub(super) fn summary(&self) -> String {
-        self.in_words("")
-    }
-
-    fn in_words(&self, theirs: &str) -> String {
-        let hint = self.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-        format!("{}{theirs}{hint}", self.context)
+    /// What was asked, what came, and what to do: for the log with what the server said, as far as it may be shown, and in our own
+    /// words alone without a redactor.
+    pub(super) fn describe(&self, redactor: Option<&Redactor<'_>>) -> String {
+        let theirs = self.upstream_text.as_ref().zip(redactor);
+        let theirs = theirs.map(|(text, redactor)| format!(": {}", redactor.redact(text)));
+        let hint = self.hint.map(|hint| format!("; {hint}"));
+        [Some(self.context.clone()), theirs, hint].into_iter().flatten().collect()
     }
 
     /// What leaves the model layer. `not_found` makes the sentence for a model that the server lacks.
@@ -164,7 +157,7 @@ impl ProviderError {
         redactor: &Redactor<'_>,
         not_found: impl FnOnce() -> ModelError,
     ) -> ModelError {
-        let text = self.describe(redactor);
+        let text = self.describe(Some(redactor));
         match self.kind {
             ErrorKind::Unreachable | ErrorKind::Outage if self.retry_after.is_none() => {
                 ModelError::Unavailable(text)
@@ -188,40 +181,46 @@ impl ProviderError {
 }
 
 impl Feature {
-    pub fn advice(self) -> &'static str {
+    /// What it is called, and a pointer to the member that asks for it.
+    fn named(self) -> (&'static str, &'static str) {
         match self {
-            Self::Images => "This model does not support images; ask another one, or leave it out.",
-            Self::Tools => "This model does not support tools; ask another one, or leave it out.",
-            Self::Schema => {
-                "This model does not support a JSON schema; ask another one, or leave it out."
-            }
-            Self::Thinking => {
-                "This model does not support thinking; ask another one, or leave it out."
-            }
-            Self::Chat => "This model does not support chat; ask another one.",
-            Self::Embeddings => "This model does not support embeddings; ask an embedding model.",
-            Self::Dimensions => {
-                "This model does not support other `dimensions` than its own; leave it out."
-            }
+            Self::Images => ("images", "/message"),
+            Self::Tools => ("tools", "/tools"),
+            Self::Schema => ("a JSON schema", "/response_format"),
+            Self::Thinking => ("thinking", "/options/think"),
+            Self::Chat => ("chat", "/model"),
+            Self::Embeddings => ("embeddings", "/model"),
+            Self::Dimensions => ("other `dimensions` than its own", "/dimensions"),
         }
+    }
+
+    pub fn advice(self) -> String {
+        let way_out = match self {
+            Self::Chat => "ask another one",
+            Self::Embeddings => "ask an embedding model",
+            Self::Dimensions => "leave it out",
+            _ => "ask another one, or leave it out",
+        };
+        format!("This model does not support {self}; {way_out}.")
     }
 }
 
 impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Images => "images",
-            Self::Tools => "tools",
-            Self::Schema => "a JSON schema",
-            Self::Thinking => "thinking",
-            Self::Chat => "chat",
-            Self::Embeddings => "embeddings",
-            Self::Dimensions => "dimensions",
-        })
+        f.write_str(self.named().0)
     }
 }
 
 impl ModelError {
+    /// A pointer to the member of a request that it is about, by the names of our own API.
+    pub fn pointer(&self) -> Option<&'static str> {
+        match self {
+            Self::ContextTooLong(_) => Some("/message"),
+            Self::UnsupportedByModel(feature) => Some(feature.named().1),
+            _ => None,
+        }
+    }
+
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Busy { retry_after } => *retry_after,

@@ -13,7 +13,7 @@ use common::{config::ProviderKind, shutdown::Shutdown};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::llm::{
-    error::ProviderError,
+    error::{ErrorKind, ProviderError},
     providers::{ModelInfo, Provider},
     redaction::Redactor,
 };
@@ -186,12 +186,6 @@ impl Health {
     }
 }
 
-impl Problem {
-    pub(super) fn ours(words: &str) -> Self {
-        Self { shown: words.to_owned(), reason: words.to_owned() }
-    }
-}
-
 impl Snapshot {
     pub(super) fn listed(models: Vec<ModelInfo>) -> Self {
         Self { up: Some(true), models: Some(models.into()), problem: None }
@@ -202,8 +196,8 @@ impl Snapshot {
     fn refused(&self, error: &ProviderError, redactor: &Redactor<'_>) -> Self {
         let away = if error.is_outage() { "cannot be reached: " } else { "" };
         let problem = Problem {
-            shown: format!("{away}{}", error.summary()),
-            reason: format!("{away}{}", error.describe(redactor)),
+            shown: format!("{away}{}", error.describe(None)),
+            reason: format!("{away}{}", error.describe(Some(redactor))),
         };
         let up = Some(!error.is_outage());
         Self { up, models: self.models.clone(), problem: Some(problem) }
@@ -215,20 +209,14 @@ impl Snapshot {
         if self.up == Some(true) && (misses < MAX_MISSES || is_sending) {
             return self.clone();
         }
-        Self {
-            up: Some(false),
-            models: self.models.clone(),
-            problem: Some(Problem::ours(
-                "cannot be reached: it accepts connections and does not answer",
-            )),
-        }
+        let silent = "it accepts connections and does not answer";
+        self.refused(&ProviderError::new(ErrorKind::Unreachable, silent), &Redactor::default())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::error::ErrorKind;
 
     #[test]
     fn a_server_that_was_up_is_doubted_slowly_and_not_while_it_sends() {

@@ -275,7 +275,8 @@ impl LlmService {
     /// What is wrong with the providers.
     pub fn problems(&self) -> Vec<(ProviderKind, Problem)> {
         let problem = |upstream: &Arc<Upstream>| {
-            let failing = || Problem::ours("failed too often in a row");
+            let words = || "failed too often in a row".to_owned();
+            let failing = || Problem { shown: words(), reason: words() };
             let broken = (!upstream.is_breaker_closed()).then(failing);
             Some((upstream.kind, upstream.health.problem().or(broken)?))
         };

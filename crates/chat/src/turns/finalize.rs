@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     domain::{Ending, FinishReason, Message, StopReason, Usage, event::Event},
-    error::{explain, pointer_of},
+    error::explain,
     events::{
         answer::{AnswerText, answer_message},
         registry::RunningTurn,
@@ -226,7 +226,7 @@ fn ending_of(source: &AnswerSource, usage: Usage, outcome: &Outcome) -> Ending {
         Outcome::Failed(error) => {
             let (code, detail) = explain(error);
             let retry_after = error.retry_after().map(|wait| wait.as_secs());
-            let pointer = pointer_of(error).map(str::to_owned);
+            let pointer = error.pointer().map(str::to_owned);
             Ending::Error { code, detail, retry_after, pointer }
         }
         Outcome::Broken => Ending::error(

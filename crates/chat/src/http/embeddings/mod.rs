@@ -21,7 +21,10 @@ use futures_util::stream::unfold;
 use crate::{
     error::ChatError,
     generation::stateless::EmbeddingChunk,
-    http::inference::{BodyMemory, lost},
+    http::{
+        error::about,
+        inference::{BodyMemory, lost},
+    },
     llm::EmbeddingRequest,
     state::AppState,
 };
@@ -84,7 +87,7 @@ fn about_input(error: ChatError) -> ApiError {
     let error = ApiError::from(error);
     if error.code == Code::ContextTooLong {
         let detail = "An input is longer than the model's window; send it in parts.";
-        return ApiError { code: error.code, ..ApiError::invalid("/input", detail) };
+        return about(Some("/input"), error.code, detail.to_owned());
     }
     error
 }

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use common::{
-    errors::ApiError,
+    errors::{ApiError, Code},
     http::{Deadline, RequestPermit},
     identity::Identity,
 };
@@ -16,7 +16,7 @@ use crate::{
     events::log::{ReadResult, Subscriber},
     http::{
         encode,
-        error::{IDEMPOTENCY_KEY, instance_stops},
+        error::{about, instance_stops},
         requests::{disconnect_rule, idempotency_key},
         ws::{
             auth::identify_and_count,
@@ -27,9 +27,6 @@ use crate::{
     state::AppState,
     turns::request::{StartedTurn, TurnRequest},
 };
-
-/// Where a frame has its idempotency key.
-const FRAME_KEY: &str = "/idempotency_key";
 
 /// What a watched turn sends: frames that are ready, or the end of the watch and of the socket.
 pub(super) type OutboundFrames = Result<Vec<Utf8Bytes>, Close>;
@@ -81,7 +78,7 @@ pub(super) async fn begin(
     let permit = app.turns.reserve_slot(&identity.owner, &frame.session());
     drop(through);
     let key = match &frame.idempotency_key {
-        Some(key) => Some(idempotency_key(key, FRAME_KEY, "message", &frame)?),
+        Some(key) => Some(idempotency_key(key, "/idempotency_key", "message", &frame)?),
         None => None,
     };
     let request = TurnRequest {
@@ -97,16 +94,14 @@ pub(super) async fn begin(
         request_id,
     };
     let started = app.turns.start_in_slot(permit, request, deadline).await;
-    let StartedTurn { id, identity, events } = started.map_err(|error| in_frame(error.into()))?;
+    let StartedTurn { id, identity, events } = started.map_err(|error| {
+        let error = ApiError::from(error);
+        match error.code {
+            Code::IdempotencyMismatch => about(Some("/idempotency_key"), error.code, error.detail),
+            _ => error,
+        }
+    })?;
     Ok((identity, id, events))
-}
-
-/// The error by the names of a frame's members.
-fn in_frame(mut error: ApiError) -> ApiError {
-    for wrong in error.errors.iter_mut().filter(|wrong| wrong.pointer == IDEMPOTENCY_KEY) {
-        wrong.pointer = FRAME_KEY.to_owned();
-    }
-    error
 }
 
 /// A watched turn as frames; the stream ends with the turn. Until then the permit of a turn that began here is held.

@@ -30,7 +30,7 @@ fn read<'a>(
     assert_eq!(failed.is_none(), batch.is_finished(), "an end or an error, and not both");
     (
         batch.chunks.into_iter().map(without_made_ids).collect(),
-        failed.map(|error| error.describe(&Redactor::default())),
+        failed.map(|error| error.describe(Some(&Redactor::default()))),
     )
 }
 
