@@ -106,6 +106,7 @@ impl Check {
 pub(super) fn guards(txn: &Txn) -> Result<Vec<Precondition<'_>>, StoreError> {
     let mut guards = Vec::new();
     let mut keys: HashMap<&str, KeyState<'_>> = HashMap::default();
+    keys.reserve(txn.checks.len() + txn.ops.len());
     for (key, known) in txn.checks.iter().filter_map(Check::proves) {
         keys.entry(key).or_insert(known);
     }
