@@ -6,7 +6,7 @@
 //! * [`FakeModel`]: a model server (Ollama's wire or OpenAI's) that plays an [`Answer`]
 //! * [`Client`], [`EventStream`], [`Socket`], [`raw`]: REST, SSE and NDJSON, WebSocket, bare bytes; [`Completion`], [`MessageStream`]: `/v1`
 //! * [`Collector`]: takes traces
-//! * [`Haproxy`]: a proxy in front of two instances, as the project deploys it
+//! * [`LoadBalancer`]: HAProxy or nginx in front of two instances, with the project's configurations
 //! * [`Forge`]: tokens nobody should accept; [`Auditor`]: what was acknowledged against what is stored
 //!
 //! A test is a function in the file of its feature, named as a claim, and in the list at that file's head:
