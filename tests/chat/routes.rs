@@ -1,6 +1,7 @@
 //! No call of any route, new ones included, gets anywhere without a good token.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -155,6 +156,10 @@ async fn the_documents_list_every_handler_that_is_described(on: Backend) {
         let paths = document["paths"].as_object().unwrap();
         let listed: usize = paths.values().map(|calls| calls.as_object().unwrap().len()).sum();
         assert_eq!(listed, described, "{service}");
+        let calls = paths.values().flat_map(|calls| calls.as_object().unwrap().values());
+        // Generated clients have a function of that name for each.
+        let names: HashSet<_> = calls.map(|call| call["operationId"].as_str().unwrap()).collect();
+        assert_eq!(names.len(), listed, "{service}: {names:?}");
     }
 }
 

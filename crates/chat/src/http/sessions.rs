@@ -80,7 +80,7 @@ fn cursor<T>(
 
 /// Lists the caller's sessions, newest first.
 #[utoipa::path(
-    get, path = "/chat/sessions", tag = "sessions", params(ListSessionsQuery),
+    get, path = "/chat/sessions", operation_id = "list_sessions", tag = "sessions", params(ListSessionsQuery),
     responses(
         (status = 200, body = SessionList),
     ),
@@ -101,7 +101,7 @@ pub async fn list(
 
 /// Begins a session without a message.
 #[utoipa::path(
-    post, path = "/chat/sessions", tag = "sessions", request_body = Option<CreateSession>,
+    post, path = "/chat/sessions", operation_id = "create_session", tag = "sessions", request_body = Option<CreateSession>,
     responses(
         (status = 201, body = SessionBody),
         (status = 409, description = "`session_exists`", body = Problem),
@@ -130,7 +130,7 @@ pub async fn create(
 
 /// Reads a session.
 #[utoipa::path(
-    get, path = "/chat/sessions/{session_id}", tag = "sessions",
+    get, path = "/chat/sessions/{session_id}", operation_id = "read_session", tag = "sessions",
     params(SessionPath),
     responses(
         (status = 200, body = SessionBody),
@@ -150,7 +150,7 @@ pub async fn read(
 
 /// Changes a session's title, model or system prompt.
 #[utoipa::path(
-    patch, path = "/chat/sessions/{session_id}", tag = "sessions", request_body = Option<ChangeSession>,
+    patch, path = "/chat/sessions/{session_id}", operation_id = "change_session", tag = "sessions", request_body = Option<ChangeSession>,
     params(SessionPath),
     responses(
         (status = 200, body = SessionBody),
@@ -180,7 +180,7 @@ pub async fn change(
 
 /// Deletes a session with all its messages; an answer that is running in it ends.
 #[utoipa::path(
-    delete, path = "/chat/sessions/{session_id}", tag = "sessions",
+    delete, path = "/chat/sessions/{session_id}", operation_id = "delete_session", tag = "sessions",
     params(SessionPath),
     responses(
         (status = 204, description = "It is gone."),

@@ -39,7 +39,7 @@ pub struct UsageBody {
 
 /// Tells what the caller used today.
 #[utoipa::path(
-    get, path = "/chat/usage", tag = "models",
+    get, path = "/chat/usage", operation_id = "read_usage", tag = "models",
     responses(
         (status = 200, body = UsageBody),
     ),

@@ -46,7 +46,7 @@ pub struct Problem {
     /// What the model cannot do, on `unsupported_by_model` only: a JSON pointer (RFC 6901) to the member that asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
-    /// The wrong values, on 422 only.
+    /// The wrong members, on 422; on `unsupported_by_model` the member that asks for too much.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
 }
@@ -58,7 +58,7 @@ pub struct ApiError {
     pub code: Code,
     /// A sentence that the caller can act on.
     pub detail: String,
-    /// The wrong values, for `validation_failed`; for `unsupported_by_model` the member that asks for too much.
+    /// The members that it is about: every wrong one for `validation_failed`, one for other codes.
     pub errors: Vec<FieldError>,
     /// When to come back; rounded up to whole seconds.
     pub retry_after: Option<Duration>,

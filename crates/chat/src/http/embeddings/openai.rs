@@ -61,7 +61,7 @@ pub struct EmbeddingUsage {
 
 /// Makes embeddings. Answers go before them: a large import waits while people talk.
 #[utoipa::path(
-    post, path = "/v1/embeddings", tag = "openai",
+    post, path = "/v1/embeddings", operation_id = "create_embedding", tag = "openai",
     request_body = CreateEmbedding,
     responses(
         (status = 200, body = Embeddings),

@@ -90,7 +90,7 @@ fn is_anthropic(headers: &HeaderMap) -> bool {
 /// Lists the models of all providers, as of the last look at each. With an `anthropic-version` header the answer has the form
 /// of Anthropic's API, in pages of `limit` (20) after `after_id`.
 #[utoipa::path(
-    get, path = "/v1/models", tag = "openai",
+    get, path = "/v1/models", operation_id = "list_models", tag = "openai",
     params(
         ("limit" = Option<String>, Query, description = "With `anthropic-version`: how many, at most 1000."),
         ("after_id" = Option<String>, Query, description = "With `anthropic-version`: those that follow this one."),
@@ -124,7 +124,7 @@ pub async fn list(
 /// Tells of one model. Its id may have slashes and colons, encoded or not. With an `anthropic-version` header the answer has the
 /// form of Anthropic's API.
 #[utoipa::path(
-    get, path = "/v1/models/{model}", tag = "openai",
+    get, path = "/v1/models/{model}", operation_id = "read_model", tag = "openai",
     params(
         ("model" = String, Path, description = "The model's id."),
         ("anthropic-version" = Option<String>, Header, description = "Asks for the form of Anthropic's API."),

@@ -34,7 +34,7 @@ mod tests;
 
 /// Answers a conversation, whole or streamed. Nothing of it is kept: `store: true` is answered as `store: false`.
 #[utoipa::path(
-    post, path = "/v1/responses", tag = "openai",
+    post, path = "/v1/responses", operation_id = "create_response", tag = "openai",
     request_body = CreateResponse,
     responses(
         (status = 200, description = "The response: whole, or as events.", content((Object = "application/json"), (Object = "text/event-stream"))),
