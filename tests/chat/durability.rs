@@ -316,6 +316,10 @@ async fn a_message_is_acknowledged_only_once_a_frozen_replica_has_it() {
     let app = TestApp::builder(Backend::Redis).set("store.url", master.url());
     let app = app.set("store.durability", "replicated").start().await;
     app.model.usually(Answer::tokens(["yes"]).done("stop"));
+    master.tell("CONFIG SET appendfsync everysec");
+    let warning = ["durability", "appendfsync is everysec", "a check fails in part"];
+    app.chat_process(0).log_line(&warning).await;
+    master.tell("CONFIG SET appendfsync always");
     let alice = app.login("alice").await;
     alice.say("work", "before").await;
     replica.freeze();

@@ -43,7 +43,7 @@ const REFUSALS: [(&[&str], &str); 12] = [
 pub struct CheckFailure {
     pub shown: String,
     pub(super) reason: String,
-    /// Part of it works: the service is ready all the same.
+    /// It works, if not as it should: the service is ready all the same.
     pub(super) is_partial: bool,
 }
 
@@ -91,7 +91,7 @@ pub async fn check_durability(store: Store) -> Result<(), CheckFailure> {
     let store = store.by(Instant::now() + STORE_TIMEOUT);
     match fsync_problem(&store).await {
         Ok(Some((node, shown))) => {
-            Err(CheckFailure { reason: format!("{node}: {shown}"), shown, is_partial: false })
+            Err(CheckFailure { reason: format!("{node}: {shown}"), shown, is_partial: true })
         }
         // A store that is away is said by its own check.
         Ok(None) | Err(_) => Ok(()),

@@ -213,8 +213,10 @@ impl HealthBuilder {
             if check.is_gating && is_missing {
                 missing.push(check.name);
             }
-            if check.is_gating {
-                check.log(self.display_name, result.as_ref().err());
+            let failure = result.as_ref().err();
+            // What else does not gate has a log of its own.
+            if check.is_gating || failure.is_none_or(|failure| failure.is_partial) {
+                check.log(self.display_name, failure);
             }
             let text = result.map_or_else(|failure| failure.shown, |()| "ok".to_owned());
             checks.insert(check.name.to_owned(), text.into());
@@ -276,14 +278,14 @@ pub fn routes<S: Clone + Send + Sync + 'static>(health: Health) -> Router<S> {
 pub(super) struct Document;
 
 /// Says that the service answers.
-#[utoipa::path(get, path = "/health", operation_id = "say_health", tag = "health", responses((status = 200, body = Healthy)))]
+#[utoipa::path(get, path = "/health", operation_id = "health", tag = "health", responses((status = 200, body = Healthy)))]
 async fn service_health(State(Health(health)): State<Health>) -> Json<Healthy> {
     let message = format!("{} service is running!", health.display_name);
     Json(Healthy { status: "ok", message })
 }
 
 /// Says that the process is alive: asks nobody.
-#[utoipa::path(get, path = "/livez", operation_id = "say_live", tag = "health", responses((status = 200, body = Live)))]
+#[utoipa::path(get, path = "/livez", operation_id = "live", tag = "health", responses((status = 200, body = Live)))]
 async fn liveness() -> Json<Live> {
     Json(Live { status: "ok" })
 }
@@ -292,7 +294,7 @@ async fn liveness() -> Json<Live> {
 #[utoipa::path(
     get,
     path = "/readyz",
-    operation_id = "say_ready",
+    operation_id = "ready",
     tag = "health",
     responses((status = 200, body = Ready), (status = 503, description = "Not now: see `missing`.", body = Ready))
 )]
