@@ -14,6 +14,7 @@ const MAX_INPUT: u64 = 64 * 1024;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Manages accounts from a shell
     #[command(subcommand)]
     User(User),
 }
@@ -31,6 +32,7 @@ pub enum User {
         #[arg(value_parser = user_id)]
         user_id: UserId,
     },
+    /// Deletes an account and everything that belongs to it
     Delete {
         #[arg(value_parser = user_id)]
         user_id: UserId,

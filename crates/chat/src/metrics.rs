@@ -22,8 +22,11 @@ pub(crate) fn describe() {
         "chat_turns_closed_for_dead_instances_total",
         "Turns ended as interrupted because their instance was gone"
     );
-    gauge!("chat_completions_running", "Completions of /v1 that run on this instance");
-    counter!("chat_completions_total", "Completions of /v1 by ending");
+    gauge!("chat_completions_running", "Answers of /v1 and /api that run on this instance");
+    counter!(
+        "chat_completions_total",
+        "Answers without a session (/v1, /api) by ending: stop, length, tool_calls, cancelled, or the code of the error"
+    );
     counter!(
         "chat_embeddings_total",
         "Requests for embeddings by ending: ok, cancelled, or the code of the error"
@@ -44,10 +47,10 @@ pub(crate) fn describe() {
         "llm_time_to_first_token_seconds",
         "From leaving the queue to the first token, in seconds"
     );
-    histogram!("llm_queue_wait_seconds", "How long a turn waited for its place, in seconds");
+    histogram!("llm_queue_wait_seconds", "How long a request waited for its slot, in seconds");
     counter!("llm_tokens_total", "Tokens by kind: prompt (read) and completion (written)");
-    gauge!("llm_running", "Turns that run on a provider");
-    gauge!("llm_queued", "Turns that wait for a provider");
+    gauge!("llm_running", "Requests that run on a provider");
+    gauge!("llm_queued", "Answers that wait for a provider");
     gauge!("llm_embeddings_queued", "Requests for embeddings that wait for a provider");
     gauge!("llm_up", "1: the provider answered the last look; 0: it did not");
     gauge!("llm_breaker_open", "1: the provider failed too often and is left alone for a moment");

@@ -28,7 +28,7 @@ impl From<ChatError> for ApiError {
             }
             ChatError::SessionBusy => new(
                 Code::SessionBusy,
-                "The session is still answering the messages before; try again later.".into(),
+                "The session is still answering earlier messages; try again later.".into(),
             )
             .retry_after(Duration::from_secs(5)),
             ChatError::MessageTooLong(most) => {

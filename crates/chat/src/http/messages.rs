@@ -241,7 +241,8 @@ fn key_of<T: Serialize>(
         return Ok(None);
     };
     if values.next().is_some() {
-        return Err(ApiError::new(Code::InvalidRequest, "Idempotency-Key stands twice; send one."));
+        let detail = "The header Idempotency-Key was sent more than once; send it once.";
+        return Err(ApiError::new(Code::InvalidRequest, detail));
     }
     idempotency_key(value.to_str().unwrap_or_default(), IDEMPOTENCY_KEY, what, body).map(Some)
 }

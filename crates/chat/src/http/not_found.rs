@@ -15,6 +15,8 @@ const INSTEAD: &[(&str, &str)] = &[
         "/v1/responses/compact",
         "Nothing compacts a conversation here; send what is to be kept of it to POST /v1/chat/completions.",
     ),
+    ("/v1/responses", NO_RESPONSES),
+    ("/v1/conversations", NO_CONVERSATIONS),
     (
         "/v1/audio",
         "Nothing here speaks or listens; transcribe elsewhere and send the text to POST /v1/chat/completions.",
@@ -50,6 +52,8 @@ const INSTEAD: &[(&str, &str)] = &[
     ("/models", "The base URL ends in /v1: GET /v1/models."),
 ];
 
+const NO_RESPONSES: &str = "Responses are not stored here; send the whole conversation as the `input` of POST /v1/responses.";
+const NO_CONVERSATIONS: &str = "Conversations are not stored here; a session keeps one: POST /chat/sessions, then POST /chat/message.";
 const NO_FILES: &str = "No files are kept here; put what the model needs into the messages of POST /v1/chat/completions.";
 
 /// The routes under `/v1` and `/api`, as a sentence may list them.

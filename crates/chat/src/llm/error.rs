@@ -199,7 +199,7 @@ impl Feature {
             Self::Chat => "ask another one",
             Self::Embeddings => "ask an embedding model",
             Self::Dimensions => "leave it out",
-            _ => "ask another one, or leave it out",
+            _ => "ask another model, or send the request without it",
         };
         format!("This model does not support {self}; {way_out}.")
     }

@@ -27,6 +27,7 @@ pub(super) enum Command<X: Subcommand> {
     },
     /// Asks the running service whether it is ready: exit code 0 or 1
     Healthcheck,
+    /// Prints the OpenAPI document as JSON
     Openapi,
     #[command(flatten)]
     Extra(X),

@@ -6,13 +6,13 @@ use utoipa::ToSchema;
 /// Declares the codes: variant, HTTP status, name, title, whether the same request may succeed later.
 macro_rules! codes {
     ($($variant:ident $status:literal $name:literal $title:literal $retryable:literal),* $(,)?) => {
-        /// Every code that an answer may carry. The list is closed: a new cause takes one of these or extends the contract.
+        /// Every code that an answer may carry. The list is closed: a new cause takes one of these or extends the list.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum Code { $($variant),* }
 
         impl Code {
-            /// All codes, in the order of the contract.
+            /// All codes, in the order of the list.
             pub const ALL: &'static [Code] = &[$(Code::$variant),*];
 
             pub fn status(self) -> u16 {

@@ -152,7 +152,7 @@ impl BodyError {
         let (code, detail) = match causes.find_map(|cause| cause.downcast_ref()) {
             Some(BodyError::TooLarge(limit)) => return closing(too_large(*limit)),
             Some(BodyError::TooSlow) => (Code::RequestTimeout, "The body took too long to arrive."),
-            None => (Code::InvalidRequest, "The body broke off or is not framed as HTTP asks."),
+            None => (Code::InvalidRequest, "The body was cut off, or is not framed as valid HTTP."),
         };
         closing(ApiError::new(code, detail))
     }

@@ -144,7 +144,8 @@ impl Socket {
                 (reference, Err(error)) => self.refuse_bad(&error, reference.as_deref()).await,
             },
             Message::Binary(_) => {
-                let error = ApiError::new(Code::InvalidRequest, "Frames here are JSON text.");
+                let detail = "Frames must be text frames with JSON.";
+                let error = ApiError::new(Code::InvalidRequest, detail);
                 self.refuse_bad(&error, None).await
             }
             Message::Ping(_) | Message::Pong(_) => Next::Go,

@@ -83,7 +83,7 @@ pub async fn connect(
     let shutdown = app.shutdown.clone();
     let caller = app.load_shedder.caller(&headers, peer);
     let mut auth = SocketAuth::new(app.clone(), peer, caller);
-    // Seats are given in the order of the handshakes, whichever socket runs first.
+    // Permits are given in the order of the handshakes, whichever socket runs first.
     let accepted = match found {
         Ok(identity) => auth.authenticated(identity),
         Err(refusal) if refusal.code == Code::MissingToken => Ok(()),
