@@ -6,7 +6,7 @@ use tests::{Backend, Forge, TestApp};
 on_both_stores!(
     forged_tokens_open_nothing,
     every_claim_is_required,
-    a_token_with_the_claims_of_the_contract_alone_is_of_an_ids_first_account,
+    a_token_without_a_generation_is_of_an_ids_first_account,
     the_leeway_is_thirty_seconds,
 );
 
@@ -125,7 +125,7 @@ async fn every_claim_is_required(on: Backend) {
     }
 }
 
-async fn a_token_with_the_claims_of_the_contract_alone_is_of_an_ids_first_account(on: Backend) {
+async fn a_token_without_a_generation_is_of_an_ids_first_account(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
     let forge = app.forge(&alice).await;

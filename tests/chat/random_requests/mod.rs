@@ -1,5 +1,5 @@
 //! Random talk against a model of it: whatever is sent, repeated, regenerated, cancelled, deleted and left, a session
-//! holds what the contract says, and every answer is what its caller was told.
+//! holds what was accepted, and every answer is what its caller was told.
 //!
 //! `TEST_RANDOM_CASES` says how many talks there are (some dozens).
 
