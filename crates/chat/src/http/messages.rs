@@ -60,9 +60,7 @@ pub struct TurnCaller {
 
 /// Sends a message to a session; the answer is whole, or streamed with `?stream=true`.
 #[utoipa::path(
-    post,
-    path = "/chat/message",
-    tag = "messages",
+    post, path = "/chat/message", tag = "messages",
     params(StreamQuery, ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters: for 24 hours the same key never makes a second turn.")),
     request_body = SendMessage,
     responses(
@@ -103,9 +101,7 @@ pub async fn send(
 
 /// Asks for another answer to a session's last message.
 #[utoipa::path(
-    post,
-    path = "/chat/sessions/{session_id}/regenerate",
-    tag = "messages",
+    post, path = "/chat/sessions/{session_id}/regenerate", tag = "messages",
     params(SessionPath, StreamQuery, ("Idempotency-Key" = Option<String>, Header, description = "As for a message.")),
     request_body = Option<Regenerate>,
     responses(
@@ -136,9 +132,7 @@ pub async fn regenerate(
 
 /// Streams an answer's events again, after `Last-Event-ID`: replayed, then live. 204 where nothing comes after it.
 #[utoipa::path(
-    get,
-    path = "/chat/messages/{message_id}/stream",
-    tag = "messages",
+    get, path = "/chat/messages/{message_id}/stream", tag = "messages",
     params(MessagePath, ResumeQuery, ("Last-Event-ID" = Option<u64>, Header, description = "The last event that was received.")),
     responses(
         (status = 200, description = "The events.", content((StreamedEvent = "text/event-stream"), (String = "application/x-ndjson"))),
@@ -167,9 +161,7 @@ pub async fn stream(
 
 /// Stops an answer; what was said is kept. One that has ended stays as it is.
 #[utoipa::path(
-    post,
-    path = "/chat/messages/{message_id}/cancel",
-    tag = "messages",
+    post, path = "/chat/messages/{message_id}/cancel", tag = "messages",
     params(MessagePath),
     responses(
         (status = 202, description = "It stops, or has ended."),

@@ -29,9 +29,7 @@ pub struct ModelList {
 /// Lists the models of all providers, as of the last look at each.
 #[utoipa::path(
     get, path = "/chat/models", operation_id = "list_chat_models", tag = "models",
-    responses(
-        (status = 200, body = ModelList),
-    ),
+    responses((status = 200, body = ModelList)),
 )]
 pub async fn list(
     State(app): State<Arc<AppState>>,

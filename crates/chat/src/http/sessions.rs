@@ -81,9 +81,7 @@ fn cursor<T>(
 /// Lists the caller's sessions, newest first.
 #[utoipa::path(
     get, path = "/chat/sessions", operation_id = "list_sessions", tag = "sessions", params(ListSessionsQuery),
-    responses(
-        (status = 200, body = SessionList),
-    ),
+    responses((status = 200, body = SessionList)),
 )]
 pub async fn list(
     State(app): State<Arc<AppState>>,

@@ -40,9 +40,7 @@ pub struct UsageBody {
 /// Tells what the caller used today.
 #[utoipa::path(
     get, path = "/chat/usage", operation_id = "read_usage", tag = "models",
-    responses(
-        (status = 200, body = UsageBody),
-    ),
+    responses((status = 200, body = UsageBody)),
 )]
 pub async fn read(
     State(app): State<Arc<AppState>>,

@@ -292,10 +292,7 @@ async fn liveness() -> Json<Live> {
 
 /// Says whether the service can do its work, and what is missing. The model servers are reported and do not gate.
 #[utoipa::path(
-    get,
-    path = "/readyz",
-    operation_id = "ready",
-    tag = "health",
+    get, path = "/readyz", operation_id = "ready", tag = "health",
     responses((status = 200, body = Ready), (status = 503, description = "Not now: see `missing`.", body = Ready))
 )]
 async fn readiness(State(health): State<Health>) -> Response {

@@ -57,9 +57,7 @@ use crate::{
 /// or expired; 4429 too many sockets of this user.
 #[utoipa::path(
     get, path = "/chat/ws", tag = "messages",
-    responses(
-        (status = 101, description = "The socket is open: JSON text frames both ways."),
-    ),
+    responses((status = 101, description = "The socket is open: JSON text frames both ways.")),
     security(("bearer" = []), ()),
 )]
 pub async fn connect(
