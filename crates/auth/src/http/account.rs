@@ -78,10 +78,7 @@ pub struct ChangePasswordRequest {
 /// Changes the password. Every other login of the account ends.
 #[utoipa::path(
     put, path = "/auth/password", tag = "account", security(("bearer" = [])), request_body = ChangePasswordRequest,
-    responses(
-        (status = 204),
-        (status = 429, body = Problem, description = "`too_many_attempts`, `rate_limited`"),
-    )
+    responses((status = 204), (status = 429, body = Problem, description = "`too_many_attempts`, `rate_limited`")),
 )]
 pub async fn change_password(
     State(state): State<Arc<AppState>>,

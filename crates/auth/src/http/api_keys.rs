@@ -82,10 +82,7 @@ impl CreateApiKeyRequest {
 /// Makes an API key.
 #[utoipa::path(
     post, path = "/auth/keys", tag = "keys", security(("bearer" = [])), request_body = CreateApiKeyRequest,
-    responses(
-        (status = 201, body = CreatedApiKeyResponse),
-        (status = 403, body = Problem, description = "`forbidden`: an API key was sent"),
-    )
+    responses((status = 201, body = CreatedApiKeyResponse), (status = 403, body = Problem, description = "`forbidden`: an API key was sent")),
 )]
 pub async fn create(
     State(state): State<Arc<AppState>>,

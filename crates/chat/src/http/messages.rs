@@ -163,10 +163,7 @@ pub async fn stream(
 #[utoipa::path(
     post, path = "/chat/messages/{message_id}/cancel", tag = "messages",
     params(MessagePath),
-    responses(
-        (status = 202, description = "It stops, or has ended."),
-        (status = 404, description = "`message_not_found`", body = Problem),
-    ),
+    responses((status = 202, description = "It stops, or has ended."), (status = 404, description = "`message_not_found`", body = Problem)),
 )]
 pub async fn cancel(
     State(app): State<Arc<AppState>>,

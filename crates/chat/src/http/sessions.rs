@@ -100,10 +100,7 @@ pub async fn list(
 /// Begins a session without a message.
 #[utoipa::path(
     post, path = "/chat/sessions", operation_id = "create_session", tag = "sessions", request_body = Option<CreateSession>,
-    responses(
-        (status = 201, body = SessionBody),
-        (status = 409, description = "`session_exists`", body = Problem),
-    ),
+    responses((status = 201, body = SessionBody), (status = 409, description = "`session_exists`", body = Problem)),
 )]
 pub async fn create(
     State(app): State<Arc<AppState>>,
@@ -130,10 +127,7 @@ pub async fn create(
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}", operation_id = "read_session", tag = "sessions",
     params(SessionPath),
-    responses(
-        (status = 200, body = SessionBody),
-        (status = 404, description = "`session_not_found`", body = Problem),
-    ),
+    responses((status = 200, body = SessionBody), (status = 404, description = "`session_not_found`", body = Problem)),
 )]
 pub async fn read(
     State(app): State<Arc<AppState>>,
@@ -150,10 +144,7 @@ pub async fn read(
 #[utoipa::path(
     patch, path = "/chat/sessions/{session_id}", operation_id = "change_session", tag = "sessions", request_body = Option<ChangeSession>,
     params(SessionPath),
-    responses(
-        (status = 200, body = SessionBody),
-        (status = 404, description = "`session_not_found`", body = Problem),
-    ),
+    responses((status = 200, body = SessionBody), (status = 404, description = "`session_not_found`", body = Problem)),
 )]
 pub async fn change(
     State(app): State<Arc<AppState>>,
@@ -180,10 +171,7 @@ pub async fn change(
 #[utoipa::path(
     delete, path = "/chat/sessions/{session_id}", operation_id = "delete_session", tag = "sessions",
     params(SessionPath),
-    responses(
-        (status = 204, description = "It is gone."),
-        (status = 404, description = "`session_not_found`", body = Problem),
-    ),
+    responses((status = 204, description = "It is gone."), (status = 404, description = "`session_not_found`", body = Problem)),
 )]
 pub async fn delete(
     State(app): State<Arc<AppState>>,
@@ -200,10 +188,7 @@ pub async fn delete(
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}/messages", tag = "sessions",
     params(SessionPath, ListMessagesQuery),
-    responses(
-        (status = 200, body = MessageList),
-        (status = 404, description = "`session_not_found`", body = Problem),
-    ),
+    responses((status = 200, body = MessageList), (status = 404, description = "`session_not_found`", body = Problem)),
 )]
 pub async fn messages(
     State(app): State<Arc<AppState>>,

@@ -41,10 +41,7 @@ pub struct EmbedRequest {
 #[utoipa::path(
     post, path = "/api/embed", tag = "ollama",
     request_body = EmbedRequest,
-    responses(
-        (status = 200, body = Object),
-        (status = "default", description = "An error.", body = ErrorText),
-    ),
+    responses((status = 200, body = Object), (status = "default", description = "An error.", body = ErrorText)),
 )]
 pub async fn embed(
     State(app): State<Arc<AppState>>,
@@ -71,10 +68,7 @@ pub async fn embed(
 #[utoipa::path(
     post, path = "/api/embeddings", tag = "ollama",
     request_body(content = EmbedRequest, example = json!({"model": "nomic-embed-text", "prompt": "Hello!"})),
-    responses(
-        (status = 200, body = Object),
-        (status = "default", description = "An error.", body = ErrorText),
-    ),
+    responses((status = 200, body = Object), (status = "default", description = "An error.", body = ErrorText)),
 )]
 pub async fn embed_one(
     State(app): State<Arc<AppState>>,

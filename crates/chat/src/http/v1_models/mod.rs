@@ -97,10 +97,7 @@ fn is_anthropic(headers: &HeaderMap) -> bool {
         ("before_id" = Option<String>, Query, description = "With `anthropic-version`: those before this one."),
         ("anthropic-version" = Option<String>, Header, description = "Asks for the form of Anthropic's API."),
     ),
-    responses(
-        (status = 200, body = ModelsAnswer),
-        (status = "default", description = "An error.", body = ErrorBody),
-    ),
+    responses((status = 200, body = ModelsAnswer), (status = "default", description = "An error.", body = ErrorBody)),
 )]
 pub async fn list(
     State(app): State<Arc<AppState>>,
@@ -129,10 +126,7 @@ pub async fn list(
         ("model" = String, Path, description = "The model's id."),
         ("anthropic-version" = Option<String>, Header, description = "Asks for the form of Anthropic's API."),
     ),
-    responses(
-        (status = 200, body = ModelAnswer),
-        (status = "default", description = "An error.", body = ErrorBody),
-    ),
+    responses((status = 200, body = ModelAnswer), (status = "default", description = "An error.", body = ErrorBody)),
 )]
 pub async fn read(
     State(app): State<Arc<AppState>>,
