@@ -70,6 +70,17 @@ async fn calls_that_share_an_index_are_two_and_a_changed_id_makes_no_new_one() {
 }
 
 #[tokio::test]
+async fn arguments_of_a_call_without_a_name_fail_the_answer() {
+    let mut frames = call_parts(&[
+        r#"{"index":0,"function":{"name":"f","arguments":"{}"}}"#,
+        r#"{"index":1,"function":{"arguments":"{}"}}"#,
+    ]);
+    let finish = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n";
+    frames.insert(2, finish.to_owned());
+    assert_eq!(answer_of(OpenAi, &frames).await.summary(), "Failed");
+}
+
+#[tokio::test]
 async fn arguments_that_stream_are_output_and_have_a_limit() {
     let part = |arguments: &str| {
         delta(&format!(

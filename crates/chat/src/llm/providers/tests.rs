@@ -176,6 +176,50 @@ fn tool_calls_are_told_apart_by_index_and_by_id() {
     assert_eq!(calls(&[r#"{"index":"0","id":7,"function":{"name":"f"}}"#, "null"]), ["made f {}"]);
 }
 
+/// An OpenAI-compatible answer of these parts of tool calls says.
+fn calls_summary(parts: &[&str]) -> Result<String, String> {
+    let frame = |part: &&str| format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{part}]}}}}]}}"#);
+    let mut frames: Vec<_> = parts.iter().map(frame).collect();
+    frames.push(r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#.to_owned());
+    openai_summary(&frames.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_part_that_says_nothing_or_has_another_index_loses_no_call() {
+    let whole = r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\":1}"}}"#;
+    let one = Ok("<f {\"x\":1}> ToolCalls None".to_owned());
+    for empty in [
+        r#"{"index":1,"id":"","function":{"name":"","arguments":""}}"#,
+        r#"{"index":1}"#,
+        r#"{"index":1,"id":"b"}"#,
+        r#"{"index":1,"function":{"arguments":" "}}"#,
+        "{}",
+        "null",
+    ] {
+        assert_eq!(calls_summary(&[whole, empty]), one, "{empty}");
+        assert_eq!(calls_summary(&[empty, whole]), one, "{empty}");
+        assert_eq!(calls_summary(&[empty]), Ok(" Stop None".to_owned()), "{empty}");
+    }
+    for (first, then) in [
+        (r#""id":"a""#, r#""index":0"#),
+        (r#""id":"a","index":null"#, r#""index":0"#),
+        (r#""id":"a","index":null"#, r#""index":0,"id":"a""#),
+        (r#""id":"a","index":0"#, r#""index":1"#),
+        (r#""id":"a","index":0"#, r#""index":1,"id":"a""#),
+        (r#""index":0"#, r#""index":1,"id":"a""#),
+    ] {
+        let begin = format!(r#"{{{first},"function":{{"name":"f","arguments":"{{\"x\""}}}}"#);
+        let go_on = format!(r#"{{{then},"function":{{"arguments":":1}}"}}}}"#);
+        assert_eq!(calls_summary(&[&begin, &go_on]), one, "{first} {then}");
+    }
+    let announced = r#"{"index":1,"id":"b"}"#;
+    let named = r#"{"index":1,"function":{"name":"g"}}"#;
+    let two = Ok("<f {\"x\":1}><g {}> ToolCalls None".to_owned());
+    assert_eq!(calls_summary(&[whole, announced, named]), two);
+    let nameless = r#"{"index":1,"function":{"arguments":"{}"}}"#;
+    assert!(calls_summary(&[whole, nameless]).unwrap_err().contains("without a name"));
+}
+
 /// What an OpenAI-compatible answer of these frames says: thoughts in brackets, text, calls, the finish and the usage.
 fn openai_summary(frames: &[&str]) -> Result<String, String> {
     let mut body: String = frames.iter().map(|frame| format!("data: {frame}\n\n")).collect();

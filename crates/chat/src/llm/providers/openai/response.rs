@@ -221,8 +221,9 @@ impl OpenAiAnswer {
         batch.flush(Chunk::Thinking, &mut self.thinking);
         batch.flush(Chunk::Text, &mut self.content);
         batch.flush(Chunk::Text, &mut self.refusal);
-        let has_calls = !self.tool_calls.is_empty();
-        batch.chunks.extend(self.tool_calls.finish()?.into_iter().map(Chunk::ToolCall));
+        let calls = self.tool_calls.finish()?;
+        let has_calls = !calls.is_empty();
+        batch.chunks.extend(calls.into_iter().map(Chunk::ToolCall));
         let finish = match self.finish {
             None | Some(FinishReason::Stop) if has_calls => FinishReason::ToolCalls,
             // Nobody could call what is not there.

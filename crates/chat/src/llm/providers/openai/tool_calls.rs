@@ -54,10 +54,6 @@ impl PartialCall {
 }
 
 impl ToolCalls {
-    pub(super) fn is_empty(&self) -> bool {
-        self.calls.is_empty()
-    }
-
     /// Adds a part to the call it belongs to, or begins a call with it. `false`: with it the calls are longer than an answer may
     /// be, and the last one is dropped.
     ///
@@ -72,7 +68,10 @@ impl ToolCalls {
         };
         let name = name.filter(|name| !name.is_empty());
         let arguments = arguments.filter(|arguments| !matches!(arguments.get(), "null" | "\"\""));
-        let at = self.find(part.index, id.as_deref(), name.is_some());
+        if id.is_none() && name.is_none() && arguments.is_none() {
+            return true;
+        }
+        let at = self.find(part.index, id.as_deref(), name.is_some(), arguments.is_some());
         let begins_another = |call: &PartialCall| {
             let Some(name) = name.as_deref().filter(|_| !call.name.is_empty()) else {
                 return false;
@@ -110,23 +109,34 @@ impl ToolCalls {
     }
 
     /// The call that a part belongs to, unless it begins one: by index, else by id, else the last.
-    fn find(&self, index: Option<u64>, id: Option<&str>, has_name: bool) -> Option<usize> {
-        let by_index = || self.calls.iter().rposition(|call| call.index == index);
-        let by_id = || self.calls.iter().rposition(|call| call.id.as_deref() == id);
-        let last = || self.calls.len().checked_sub(1);
-        match (index, id) {
-            (Some(_), _) => by_index(),
-            (None, Some(_)) if has_name => by_id(),
-            (None, Some(_)) => by_id().or_else(last),
-            (None, None) => last(),
-        }
+    fn find(
+        &self,
+        index: Option<u64>,
+        id: Option<&str>,
+        named: bool,
+        grows: bool,
+    ) -> Option<usize> {
+        let has_index = |call: &PartialCall| index.is_some() && call.index == index;
+        let has_id = |call: &PartialCall| {
+            id.is_some() && call.id.as_deref() == id && !(named && index.and(call.index).is_some())
+        };
+        let find = |is_it: &dyn Fn(&PartialCall) -> bool| self.calls.iter().rposition(is_it);
+        find(&has_index).or_else(|| find(&has_id)).or_else(|| {
+            let last = self.calls.len().checked_sub(1)?;
+            let goes_on = match index {
+                Some(_) => !named && grows && !self.calls[last].has_whole_arguments(),
+                None => !named || id.is_none(),
+            };
+            goes_on.then_some(last)
+        })
     }
 
     pub(super) fn finish(&mut self) -> Result<Vec<ToolCall>, ProviderError> {
-        let calls = std::mem::take(&mut self.calls);
-        if calls.iter().any(|call| call.name.is_empty()) {
+        // An error leaves the calls where they are: asked again, it is the same.
+        self.calls.retain(|call| !call.name.is_empty() || !call.arguments.trim().is_empty());
+        if self.calls.iter().any(|call| call.name.is_empty()) {
             return Err(ProviderError::failed("a tool call without a name"));
         }
-        Ok(calls.into_iter().map(PartialCall::finish).collect())
+        Ok(self.calls.drain(..).map(PartialCall::finish).collect())
     }
 }
