@@ -36,6 +36,12 @@ pub(super) fn tokens_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Optio
     Ok(or_none(from)?.as_ref().and_then(tokens))
 }
 
+/// A place in a list: a whole number, also one that is written as a text.
+pub(super) fn index_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let index: Option<Value> = or_none(from)?;
+    Ok(index.and_then(|index| tokens(&index).or_else(|| index.as_str()?.trim().parse().ok())))
+}
+
 /// Whether a member says anything: some servers write one that is empty where others leave it out.
 pub(super) fn says(member: &RawValue) -> bool {
     !matches!(member.get(), "null" | "false" | "{}" | "\"\"")

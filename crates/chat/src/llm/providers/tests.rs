@@ -220,6 +220,50 @@ fn a_part_that_says_nothing_or_has_another_index_loses_no_call() {
     assert!(calls_summary(&[whole, nameless]).unwrap_err().contains("without a name"));
 }
 
+#[test]
+fn calls_that_grow_in_turns_keep_their_arguments_apart() {
+    let both = Ok("<f {\"x\":1}><g {\"y\":2}> ToolCalls None".to_owned());
+    // What tells them apart: at the beginning and later on, of the one and of the other.
+    for [f, f_later, g, g_later] in [
+        [
+            r#""index":0,"id":"a""#,
+            r#""index":0,"id":"a""#,
+            r#""index":0,"id":"b""#,
+            r#""index":0,"id":"b""#,
+        ],
+        [r#""index":0,"id":"a""#, r#""id":"a""#, r#""index":0,"id":"b""#, r#""index":7,"id":"b""#],
+        [r#""index":"0""#, r#""index":"0""#, r#""index":"1""#, r#""index":"1""#],
+        [r#""index":0.0"#, r#""index":0"#, r#""index":1.0"#, r#""index":"1""#],
+        [
+            r#""index":0,"id":"""#,
+            r#""index":0,"id":" ""#,
+            r#""index":1,"id":" ""#,
+            r#""index":1,"id":" ""#,
+        ],
+        [
+            r#""index":0,"id":"a""#,
+            r#""index":0,"id":"a""#,
+            r#""index":1,"id":"a""#,
+            r#""index":1,"id":"a""#,
+        ],
+    ] {
+        let begin = |call: &str, name: &str, member: &str| {
+            format!(r#"{{{call},"function":{{"name":"{name}","arguments":"{{\"{member}\":"}}}}"#)
+        };
+        let go_on = |call: &str, name: &str, value: u8| {
+            format!(r#"{{{call},"function":{{{name}"arguments":"{value}}}"}}}}"#)
+        };
+        let parts =
+            [begin(f, "f", "x"), begin(g, "g", "y"), go_on(f_later, "", 1), go_on(g_later, "", 2)];
+        assert_eq!(calls_summary(&parts.each_ref().map(String::as_str)), both, "{parts:?}");
+        // The name with every part.
+        let (f_named, g_named) = (r#""name":"f","#, r#""name":"g","#);
+        let parts =
+            [begin(f, "f", "x"), begin(g, "g", "y"), go_on(f, f_named, 1), go_on(g, g_named, 2)];
+        assert_eq!(calls_summary(&parts.each_ref().map(String::as_str)), both, "{parts:?}");
+    }
+}
+
 /// What an OpenAI-compatible answer of these frames says: thoughts in brackets, text, calls, the finish and the usage.
 fn openai_summary(frames: &[&str]) -> Result<String, String> {
     let mut body: String = frames.iter().map(|frame| format!("data: {frame}\n\n")).collect();
@@ -264,6 +308,7 @@ fn an_odd_member_beside_the_text_spoils_no_answer() {
         r#"{"choices":[null]}"#,
         r#"{"choices":[{"index":"0","delta":{"reasoning":false,"reasoning_content":{"x":1}}}]}"#,
         r#"{"choices":[{"delta":null,"finish_reason":false}]}"#,
+        r#"{"choices":[{"index":"1","delta":{"content":"Hello"}}]}"#,
         r#"{"choices":[{"delta":{"tool_calls":[null]},"finish_reason":{"type":"stop"}}]}"#,
         r#"{"error":false,"choices":[]}"#,
         r#"{"error":{},"object":null}"#,

@@ -10,7 +10,7 @@ use crate::{
     llm::{
         chunk::UsageDetails,
         providers::{
-            lenient_json::{self, lossy_text, or_none},
+            lenient_json::{self, index_or_none, lossy_text, or_none},
             unicode::{RawText, repair_escapes},
         },
     },
@@ -44,7 +44,7 @@ impl<'a> ChunkFrame<'a> {
 
 #[derive(Deserialize)]
 pub(super) struct UpstreamChoice<'a> {
-    #[serde(default, deserialize_with = "or_none")]
+    #[serde(default, deserialize_with = "index_or_none")]
     pub(super) index: Option<u64>,
     #[serde(default, borrow)]
     delta: Option<ChoiceDelta<'a>>,
@@ -96,7 +96,7 @@ impl ChoiceDelta<'_> {
 
 #[derive(Deserialize)]
 pub(super) struct CallPart<'a> {
-    #[serde(default, deserialize_with = "or_none")]
+    #[serde(default, deserialize_with = "index_or_none")]
     pub(super) index: Option<u64>,
     #[serde(default, deserialize_with = "or_none")]
     pub(super) id: Option<String>,

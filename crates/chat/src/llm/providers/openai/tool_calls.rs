@@ -61,7 +61,7 @@ impl ToolCalls {
     /// never does, whatever its id: some servers leave the id blank, or make a new one for every part. Some give every
     /// call the index 0, or no call an index and an id.
     pub(super) fn add(&mut self, part: CallPart<'_>) -> bool {
-        let id = part.id.filter(|id| !id.is_empty());
+        let id = part.id.filter(|id| !id.trim().is_empty());
         let (name, arguments) = match part.function {
             Some(function) => (function.name, function.arguments),
             None => (None, None),
@@ -71,7 +71,7 @@ impl ToolCalls {
         if id.is_none() && name.is_none() && arguments.is_none() {
             return true;
         }
-        let at = self.find(part.index, id.as_deref(), name.is_some(), arguments.is_some());
+        let at = self.find(part.index, id.as_deref(), name.is_some());
         let begins_another = |call: &PartialCall| {
             let Some(name) = name.as_deref().filter(|_| !call.name.is_empty()) else {
                 return false;
@@ -108,24 +108,20 @@ impl ToolCalls {
         fits
     }
 
-    /// The call that a part belongs to, unless it begins one: by index, else by id, else the last.
-    fn find(
-        &self,
-        index: Option<u64>,
-        id: Option<&str>,
-        named: bool,
-        grows: bool,
-    ) -> Option<usize> {
+    /// The call that a part belongs to, unless it begins one: by id, else by index, else the last.
+    fn find(&self, index: Option<u64>, id: Option<&str>, has_name: bool) -> Option<usize> {
         let has_index = |call: &PartialCall| index.is_some() && call.index == index;
-        let has_id = |call: &PartialCall| {
-            id.is_some() && call.id.as_deref() == id && !(named && index.and(call.index).is_some())
-        };
+        let has_id = |call: &PartialCall| id.is_some() && call.id.as_deref() == id;
+        // A name under another index may begin a call: some servers give all of them one id.
+        let may_move = |call: &PartialCall| !has_name || index.and(call.index).is_none();
         let find = |is_it: &dyn Fn(&PartialCall) -> bool| self.calls.iter().rposition(is_it);
-        find(&has_index).or_else(|| find(&has_id)).or_else(|| {
+        let by_both = find(&|call| has_id(call) && has_index(call));
+        let by_id = || find(&|call| has_id(call) && may_move(call));
+        by_both.or_else(by_id).or_else(|| find(&has_index)).or_else(|| {
             let last = self.calls.len().checked_sub(1)?;
             let goes_on = match index {
-                Some(_) => !named && grows && !self.calls[last].has_whole_arguments(),
-                None => !named || id.is_none(),
+                Some(_) => !has_name && !self.calls[last].has_whole_arguments(),
+                None => !has_name || id.is_none(),
             };
             goes_on.then_some(last)
         })
