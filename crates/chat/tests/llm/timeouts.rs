@@ -178,3 +178,29 @@ async fn a_finished_answer_does_not_wait_for_ever_for_its_end_mark() {
     assert!(start.elapsed() < Duration::from_secs(5));
     server.saw_closed(1, Duration::from_secs(1)).await;
 }
+
+#[tokio::test]
+async fn a_finished_answer_waits_as_long_as_something_comes() {
+    let frame = |text: &str| {
+        piece(&format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":\"stop\"}}]}}\n\n"
+        ))
+    };
+    let usage = "data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}\n\n";
+    let wait = Action::Wait(Duration::from_millis(1300));
+    let server = Server::chatting(move |_| {
+        vec![
+            Action::Send([stream_head(), frame("a")].concat()),
+            wait.clone(),
+            Action::Send(frame("b")),
+            wait.clone(),
+            Action::Send(piece(": still here\n\n")),
+            wait.clone(),
+            Action::Send(piece(usage)),
+            Action::Hold,
+        ]
+    })
+    .await;
+    let service = Service::probed(&settings(&[(OpenAi, &server.url)])).await;
+    assert_eq!(service.ask().await.summary(), "text=\"ab\" Stop 7+3");
+}

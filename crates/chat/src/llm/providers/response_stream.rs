@@ -16,7 +16,7 @@ use crate::llm::{
     providers::{Batch, ChunkStream, http::causes},
 };
 
-/// How long a complete answer waits for what servers send after it: the usage and the end mark.
+/// How long a complete answer waits for each thing that servers send after it: the usage and the end mark.
 const LINGER: Duration = Duration::from_secs(2);
 /// Pieces that follow each other so closely came in one read, or come faster than anybody reads.
 const SAME_READ: Duration = Duration::from_millis(1);
@@ -86,6 +86,7 @@ impl<P: Parser> ResponseStream<P> {
                 let now = Instant::now();
                 self.may_have_more = self.last_read.is_some_and(|last| now - last < SAME_READ);
                 self.last_read = Some(now);
+                self.linger = None;
                 self.bytes += bytes.len();
                 self.parser.feed(&bytes, &mut self.batch)
             }
