@@ -16,6 +16,15 @@ pub(super) fn or_none<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     Ok(serde_json::from_str(raw.get()).ok())
 }
 
+/// The entries of a list, or the one that stands without a list, but for those that make no sense.
+pub(super) fn entries<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
+    let raw = <&'de RawValue>::deserialize(from)?;
+    let all: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_else(|_| vec![raw]);
+    Ok(all.into_iter().filter_map(|entry| serde_json::from_str(entry.get()).ok()).collect())
+}
+
 /// A text, whatever halves of surrogate pairs are in it.
 pub(super) fn lossy_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Ok(Option::<RawText>::deserialize(from)?.and_then(RawText::into_string))

@@ -363,6 +363,31 @@ fn a_call_that_nobody_can_make_is_not_told_as_one() {
 }
 
 #[test]
+fn calls_that_say_nothing_lose_neither_text_nor_other_calls() {
+    let stop = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+    for odd in ["{}", r#""""#, "false", "null", "[]", "[null]", "[{}]", "[7,null]"] {
+        let line = format!(r#"{{"message":{{"content":"Hi","tool_calls":{odd}}}}}"#);
+        let said = ollama_summary(&[&line, r#"{"done":true}"#]);
+        assert_eq!(said, Ok("Hi Stop None".to_owned()), "{odd}");
+        let frame = format!(
+            r#"{{"choices":[{{"delta":{{"content":"Hi","refusal":false,"tool_calls":{odd}}}}}]}}"#
+        );
+        assert_eq!(openai_summary(&[&frame, stop]), Ok("Hi Stop None".to_owned()), "{odd}");
+    }
+    for nameless in [r#"{"name":"","arguments":{}}"#, r#"{"name":null}"#, r#"{"name":7}"#, "{}"] {
+        let named = r#"{"function":{"name":"f"}}"#;
+        let line =
+            |calls: &str| format!(r#"{{"message":{{"content":"Hi","tool_calls":{calls}}}}}"#);
+        let said = |calls: &str| ollama_summary(&[&line(calls), r#"{"done":true}"#]);
+        let nameless = format!(r#"{{"function":{nameless}}}"#);
+        assert_eq!(said(&format!("[{nameless}]")), Ok("Hi Stop None".to_owned()), "{nameless}");
+        let both = said(&format!("[{nameless},null,{named}]"));
+        assert_eq!(both, Ok("Hi<f {}> ToolCalls None".to_owned()), "{nameless}");
+        assert_eq!(said(named), Ok("Hi<f {}> ToolCalls None".to_owned()), "without a list");
+    }
+}
+
+#[test]
 fn an_error_object_without_the_member_error_is_a_failure() {
     let error = r#"{"object":"error","message":"out of memory","code":500}"#;
     assert!(openai_summary(&[HI, error]).unwrap_err().contains("out of memory"));

@@ -11,7 +11,7 @@ use crate::{
         providers::{
             Batch,
             finish::finish_reason,
-            lenient_json::{self, lossy_text, or_none, tokens_or_none},
+            lenient_json::{self, entries, lossy_text, or_none, tokens_or_none},
             lines::Lines,
             ollama::errors::classify_message,
             response_stream::Parser,
@@ -60,8 +60,8 @@ struct OllamaMessage<'a> {
     content: Option<RawText>,
     #[serde(default, deserialize_with = "or_none")]
     thinking: Option<RawText>,
-    #[serde(default, borrow)]
-    tool_calls: Option<Vec<OllamaCall<'a>>>,
+    #[serde(default, borrow, deserialize_with = "entries")]
+    tool_calls: Vec<OllamaCall<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -181,11 +181,13 @@ impl OllamaAnswer {
         batch.deltas += u64::from(thinking != RawText::default() || content != RawText::default());
         batch.push(Chunk::Thinking, &mut self.thinking, thinking)?;
         batch.push(Chunk::Text, &mut self.content, content)?;
-        for call in message.tool_calls.unwrap_or_default() {
+        for call in message.tool_calls {
+            let arguments = call.function.arguments();
+            let Some(name) = call.function.name.filter(|name| !name.is_empty()) else {
+                continue;
+            };
             self.has_tool_calls = true;
             batch.deltas += 1;
-            let arguments = call.function.arguments();
-            let name = call.function.name.unwrap_or_default();
             batch.chunks.push(Chunk::ToolCall(ToolCall::new(call.id, name, arguments)));
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::{
     llm::{
         chunk::UsageDetails,
         providers::{
-            lenient_json::{self, index_or_none, lossy_text, or_none},
+            lenient_json::{self, entries, index_or_none, lossy_text, or_none},
             unicode::{RawText, repair_escapes},
         },
     },
@@ -70,6 +70,7 @@ impl<'a> UpstreamChoice<'a> {
 #[derive(Deserialize)]
 pub(super) struct ChoiceDelta<'a> {
     pub(super) content: Option<Text>,
+    #[serde(default, deserialize_with = "or_none")]
     pub(super) refusal: Option<Text>,
     #[serde(default, deserialize_with = "or_none")]
     reasoning: Option<Text>,
@@ -78,8 +79,8 @@ pub(super) struct ChoiceDelta<'a> {
     /// OpenRouter's, where there is no plain text of them.
     #[serde(default, deserialize_with = "or_none")]
     reasoning_details: Option<Text>,
-    #[serde(default, borrow)]
-    pub(super) tool_calls: Option<Vec<Option<CallPart<'a>>>>,
+    #[serde(default, borrow, deserialize_with = "entries")]
+    pub(super) tool_calls: Vec<CallPart<'a>>,
 }
 
 impl ChoiceDelta<'_> {

@@ -204,7 +204,7 @@ impl OpenAiAnswer {
         batch.push(Chunk::Thinking, &mut self.thinking, thoughts)?;
         batch.push(Chunk::Text, &mut self.content, content)?;
         batch.push(Chunk::Text, &mut self.refusal, refusal)?;
-        for part in delta.tool_calls.into_iter().flatten().flatten() {
+        for part in delta.tool_calls {
             batch.deltas += 1;
             if !self.tool_calls.add(part) {
                 (self.finish, self.is_done) = (Some(FinishReason::Length), true);
