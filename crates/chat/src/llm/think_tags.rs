@@ -27,8 +27,8 @@ enum TagState {
 impl ThinkTags {
     /// Replaces the text of these chunks by thoughts and text.
     pub(super) fn separate(&mut self, chunks: &mut Vec<Chunk>) {
-        let is_text = |chunk: &Chunk| matches!(chunk, Chunk::Text(_));
-        if self.state == TagState::Answer || !chunks.iter().any(is_text) && self.held.is_empty() {
+        let is_said = |chunk: &Chunk| matches!(chunk, Chunk::Text(_) | Chunk::Thinking(_));
+        if self.state == TagState::Answer || !chunks.iter().any(is_said) && self.held.is_empty() {
             return;
         }
         for chunk in std::mem::take(chunks) {
@@ -144,6 +144,28 @@ mod tests {
             }
         }
         (thoughts, text)
+    }
+
+    #[test]
+    fn tags_after_thoughts_of_the_server_are_text_wherever_the_reads_cut() {
+        let chunks = [
+            Chunk::Thinking("Hm".to_owned()),
+            Chunk::Text("<think>x</think>".to_owned()),
+            Chunk::Text(" y".to_owned()),
+        ];
+        for size in 1..=3 {
+            let mut tags = ThinkTags::default();
+            let separate = |read: &[Chunk]| {
+                let mut read = read.to_vec();
+                tags.separate(&mut read);
+                read
+            };
+            assert_eq!(
+                chunks.chunks(size).flat_map(separate).collect::<Vec<_>>(),
+                chunks,
+                "{size}"
+            );
+        }
     }
 
     #[test]
