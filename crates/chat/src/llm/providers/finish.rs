@@ -3,56 +3,17 @@
 use crate::{domain::FinishReason, llm::error::ProviderError};
 
 /// Parts of words by which servers say that the answer is as long as it may be.
-const LENGTH: &[&str] = &["length", "max_", "maxtoken", "token_limit", "context_window", "truncat"];
+const LENGTH: &str = "length max_ maxtoken token_limit context_window truncat";
 /// Parts of words by which servers say that a filter ended the answer.
-const FILTER: &[&str] = &[
-    "filter",
-    "safety",
-    "sensitiv",
-    "blocklist",
-    "blocked",
-    "prohibited",
-    "policy",
-    "moderat",
-    "recitation",
-    "spii",
-    "refus",
-    "harm",
-    "guardrail",
-    "intervened",
-];
+const FILTER: &str = "\
+    filter safety sensitiv blocklist blocked prohibited policy moderat recitation spii refus \
+    harm guardrail intervened";
 /// Parts of words by which servers say that they gave up.
-const GAVE_UP: &[&str] = &[
-    "error",
-    "fail",
-    "abort",
-    "cancel",
-    "network",
-    "capacity",
-    "resource",
-    "overload",
-    "unavail",
-    "timeout",
-    "timed_out",
-    "time_limit",
-    "interrupt",
-    "exhaust",
-    "insufficient",
-    "quota",
-    "rate_limit",
-    "memory",
-    "oom",
-    "kill",
-    "crash",
-    "disconnect",
-    "malformed",
-    "invalid",
-    "busy",
-    "preempt",
-    "evict",
-    "load",
-    "shutdown",
-];
+const GAVE_UP: &str = "\
+    error exception internal unexpected fail abort cancel network capacity resource unavail \
+    offline degraded deadline timeout timed_out time_limit interrupt terminat not_finish \
+    unfinish exhaust insufficient quota rate_limit memory oom kill crash connect lost \
+    malformed invalid busy preempt evict load shutdown";
 
 /// The meaning of a server's own word.
 ///
@@ -60,7 +21,7 @@ const GAVE_UP: &[&str] = &[
 /// Where the server says that it gave up.
 pub(super) fn finish_reason(word: &str) -> Result<FinishReason, ProviderError> {
     let lower = word.to_lowercase().replace([' ', '-'], "_");
-    let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
+    let has = |parts: &str| parts.split(' ').any(|part| lower.contains(part));
     match lower.as_str() {
         "tool_calls" | "tool_call" | "tool_use" | "function_call" => Ok(FinishReason::ToolCalls),
         _ if has(FILTER) => Ok(FinishReason::ContentFilter),
@@ -90,6 +51,18 @@ mod tests {
             "cancelled",
             "out_of_memory",
             "server-overloaded",
+            "deadline_exceeded",
+            "exception",
+            "internal",
+            "terminated",
+            "not_finished",
+            "unfinished",
+            "connection_lost",
+            "worker lost",
+            "disconnected",
+            "offline",
+            "degraded",
+            "UNEXPECTED_TOOL_CALL",
         ] {
             assert!(finish_reason(word).is_err(), "{word}");
         }
