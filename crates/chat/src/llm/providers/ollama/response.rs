@@ -154,9 +154,9 @@ impl OllamaAnswer {
         if line.done != Some(true) {
             return Ok(());
         }
-        self.is_done = true;
         let details = UsageDetails { durations: line.durations(), ..UsageDetails::default() };
         let finish = finish_reason(line.done_reason.as_deref().unwrap_or_default())?;
+        self.is_done = true;
         batch.flush(Chunk::Thinking, &mut self.thinking);
         batch.flush(Chunk::Text, &mut self.content);
         batch.chunks.push(Chunk::End {
@@ -205,6 +205,18 @@ impl OllamaAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::redaction::Redactor;
+
+    #[test]
+    fn a_reason_of_giving_up_fails_the_answer_at_once() {
+        for reason in ["error", "load"] {
+            let mut parser = OllamaParser::new(&ChatRequest::default());
+            let line = format!("{{\"done\":true,\"done_reason\":\"{reason}\"}}\n");
+            let error = parser.feed(line.as_bytes(), &mut Batch::default()).unwrap_err();
+            assert!(error.describe(Some(&Redactor::default())).ends_with(reason), "{reason}");
+            assert!(!parser.is_complete());
+        }
+    }
 
     #[test]
     fn the_servers_own_durations_are_told() {
