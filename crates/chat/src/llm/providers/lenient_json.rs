@@ -53,7 +53,7 @@ pub(super) fn index_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option
 
 /// Whether a member says anything: some servers write one that is empty where others leave it out.
 pub(super) fn says(member: &RawValue) -> bool {
-    !matches!(member.get(), "null" | "false" | "{}" | "\"\"")
+    !matches!(member.get(), "null" | "false" | "{}" | "[]" | "\"\"")
 }
 
 /// What a JSON document is read from: without the byte order mark that some put before it.

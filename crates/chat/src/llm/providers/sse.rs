@@ -35,21 +35,25 @@ impl SseDecoder {
             if !mem::replace(&mut self.started, true) {
                 line = without_bom(line);
             }
+            // Some servers write an error as a field of its own, or bare.
+            let bare = line.starts_with(b"{\"error\"").then_some(line);
+            let error = field(line, b"error").or(bare);
+            self.is_error |= error.is_some();
             if line.is_empty() {
                 let (is_error, mut data) =
                     (mem::take(&mut self.is_error), mem::take(&mut self.data));
                 data.pop();
-                if !data.trim_ascii().is_empty() {
+                if is_error || !data.trim_ascii().is_empty() {
                     return Ok(Some(SseEvent { is_error, data }));
                 }
-            } else if let Some(value) = field(line, b"data") {
+            } else if let Some(value) = field(line, b"data").or(error) {
                 if self.data.len() + value.len() > MAX_LINE {
                     return Err(too_long());
                 }
                 self.data.extend_from_slice(value);
                 self.data.push(b'\n');
             } else if let Some(name) = field(line, b"event") {
-                self.is_error = name == b"error";
+                self.is_error = name.eq_ignore_ascii_case(b"error");
             }
         }
         Ok(None)
@@ -101,6 +105,20 @@ mod tests {
     }
 
     #[test]
+    fn an_error_is_seen_however_it_is_written() {
+        for (written, seen) in [
+            ("event: ERROR\ndata: d\n\n", "!d"),
+            ("event: error\n\n", "!"),
+            ("error: {\"x\":1}\n\n", "!{\"x\":1}"),
+            ("{\"error\":1}\n\n", "!{\"error\":1}"),
+            ("{\"error\":1}", "!{\"error\":1}"),
+            ("data: d\n{\"x\":1}\nerrors: 1\n\n", "d"),
+        ] {
+            assert_eq!(events([written.as_bytes()]), [seen], "{written}");
+        }
+    }
+
+    #[test]
     fn it_does_not_matter_where_the_reads_cut() {
         let whole = events([CARELESS.as_bytes()]);
         assert_eq!(events(CARELESS.as_bytes().chunks(1)), whole);
@@ -113,7 +131,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_cut_anywhere_give_the_same_events(
-            text in "(data: ?|event: ?error|:|[a-z\u{e9}]|\r|\n|\r\n){0,60}",
+            text in "(data: ?|event: ?error|error: ?|:|[a-z\u{e9}]|\r|\n|\r\n){0,60}",
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
         ) {
             let bytes = text.as_bytes();

@@ -394,6 +394,28 @@ fn an_error_object_without_the_member_error_is_a_failure() {
 }
 
 #[test]
+fn an_error_is_a_failure_whatever_it_is_called() {
+    for error in [
+        r#"{"errors":[{"message":"boom"}]}"#,
+        r#"{"detail":"boom"}"#,
+        r#"{"detail":[{"msg":"boom"}],"choices":null,"usage":null}"#,
+        r#"{"code":500,"message":"boom"}"#,
+        r#"{"type":"error","message":"boom"}"#,
+        r#"{"error_code":336,"error_msg":"boom"}"#,
+        r#"{"choices":[{"delta":{},"error":{"message":"boom"},"finish_reason":null}]}"#,
+        r#"{"choices":[{"delta":{},"finish_reason":{"type":"abort"}}]}"#,
+    ] {
+        assert!(openai_summary(&[HI, error]).is_err(), "{error}");
+    }
+    let usage =
+        r#"{"code":"ok","message":"fine","usage":{"prompt_tokens":7,"completion_tokens":3}}"#;
+    let last = r#"{"choices":[{"delta":{},"error":{},"finish_reason":{"type":"length"}}],"code":0,"message":"ok"}"#;
+    let good = r#"{"code":0,"message":"success","errors":[]}"#;
+    let said = openai_summary(&[HI, good, usage, last]);
+    assert_eq!(said, Ok("Hi Length Some((7, 3))".to_owned()));
+}
+
+#[test]
 fn a_list_is_not_taken_for_an_object() {
     assert!(openai_summary(&[HI, r#"[null,[]]"#]).is_err());
     assert!(ollama_summary(&[r#"[{"content":"Hi"},false]"#, r#"{"done":true}"#]).is_err());

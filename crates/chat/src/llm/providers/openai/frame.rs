@@ -1,6 +1,6 @@
 //! One frame of an OpenAI-compatible answer, in all the dialects that servers speak.
 
-use std::fmt;
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Value, value::RawValue};
@@ -27,19 +27,33 @@ pub(super) struct ChunkFrame<'a> {
     pub(super) usage: Counts,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    errors: Option<&'a RawValue>,
     /// llama-server's, where it is asked for.
     #[serde(default, rename = "__verbose", deserialize_with = "or_none")]
     pub(super) verbose: Option<Value>,
 }
 
 impl<'a> ChunkFrame<'a> {
-    /// The words of an error frame; `Some(None)` where all of its words count.
-    pub(super) fn failure(&self) -> Option<Option<&'a str>> {
-        match self.error.filter(|error| lenient_json::says(error)) {
-            Some(error) => Some(Some(error.get())),
-            None => (self.object.map(RawValue::get) == Some("\"error\"")).then_some(None),
+    /// The words of an error frame: those of its error, or all of them.
+    pub(super) fn failure(&self, json: &'a [u8]) -> Option<Cow<'a, str>> {
+        let says = |error: &&RawValue| lenient_json::says(error);
+        if let Some(error) = self.error.filter(says).or(self.errors.filter(says)) {
+            return Some(error.get().into());
         }
+        let is_error = self.object.map(RawValue::get) == Some("\"error\"");
+        (is_error || self.choices.is_none() && tells_error(json))
+            .then(|| String::from_utf8_lossy(json))
     }
+}
+
+/// Whether a frame without choices tells an error in members of its own.
+fn tells_error(json: &[u8]) -> bool {
+    let frame: BTreeMap<String, &RawValue> = serde_json::from_slice(json).unwrap_or_default();
+    let says = |name| frame.get(name).is_some_and(|member| lenient_json::says(member));
+    let is_good = frame.get("code").is_some_and(|code| matches!(code.get(), "0" | "200"));
+    let mut words = ["detail", "message", "msg", "error_msg", "code"].into_iter();
+    !is_good && !says("usage") && words.any(says)
 }
 
 #[derive(Deserialize)]
@@ -52,7 +66,9 @@ pub(super) struct UpstreamChoice<'a> {
     #[serde(default, borrow)]
     message: Option<ChoiceDelta<'a>>,
     #[serde(default, deserialize_with = "or_none")]
-    pub(super) finish_reason: Option<String>,
+    pub(super) finish_reason: Option<Value>,
+    #[serde(default, borrow)]
+    pub(super) error: Option<&'a RawValue>,
     /// vLLM's word for the stop sequence that ended the answer; a token's number where none did.
     #[serde(default, deserialize_with = "or_none")]
     pub(super) stop_reason: Option<String>,

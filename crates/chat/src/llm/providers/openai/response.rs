@@ -143,9 +143,8 @@ impl OpenAiAnswer {
         let frame: ChunkFrame<'_> = lenient_json::object(json).map_err(|error| {
             ProviderError::failed(format!("a frame that is not understood: {error}"))
         })?;
-        if let Some(words) = frame.failure() {
-            let all = || String::from_utf8_lossy(json);
-            return Err(failure(&words.map_or_else(all, Into::into)));
+        if let Some(words) = frame.failure(json) {
+            return Err(failure(&words));
         }
         if frame.usage.usage.is_some() {
             self.counts = frame.usage;
@@ -176,10 +175,14 @@ impl OpenAiAnswer {
         if let Some(delta) = choice.added() {
             self.delta(delta, batch)?;
         }
-        if let (false, Some(word)) =
-            (self.is_done, choice.finish_reason.filter(|word| !word.is_empty()))
-        {
-            self.finish = Some(finish_reason(&word)?);
+        if let Some(error) = choice.error.filter(|error| lenient_json::says(error)) {
+            return Err(failure(error.get()));
+        }
+        // Some servers put the word into an object.
+        let reason = choice.finish_reason.unwrap_or_default();
+        let word = reason.as_str().or(reason["type"].as_str()).filter(|word| !word.is_empty());
+        if let (false, Some(word)) = (self.is_done, word) {
+            self.finish = Some(finish_reason(word)?);
         }
         self.stopped_at(choice.stop_reason.or(choice.matched_stop));
         Ok(())
