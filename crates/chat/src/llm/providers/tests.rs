@@ -388,6 +388,28 @@ fn calls_that_say_nothing_lose_neither_text_nor_other_calls() {
 }
 
 #[test]
+fn a_call_in_the_older_form_is_one() {
+    let frame = |call: &str| format!(r#"{{"choices":[{{"delta":{{"function_call":{call}}}}}]}}"#);
+    let last = r#"{"choices":[{"delta":{},"finish_reason":"function_call"}]}"#;
+    let called = Ok("<f {\"x\":1}> ToolCalls None".to_owned());
+    for later in [r#"{"arguments":":1}"}"#, r#"{"name":"f","arguments":":1}"}"#] {
+        let first = frame(r#"{"name":"f","arguments":"{\"x\""}"#);
+        assert_eq!(openai_summary(&[&first, &frame(later), last]), called, "{later}");
+    }
+    let whole = frame(r#"{"name":"f","arguments":{"x":1}}"#).replace("delta", "message");
+    assert_eq!(summary(read(OpenAiParser::default(), [whole.as_bytes()])), called);
+    for none in ["null", "{}", "false", r#""""#, r#"{"name":"","arguments":""}"#] {
+        assert_eq!(
+            openai_summary(&[HI, &frame(none), last]),
+            Ok("Hi Stop None".to_owned()),
+            "{none}"
+        );
+    }
+    let both = r#"{"choices":[{"delta":{"function_call":{"name":"f","arguments":"{}"},"tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}]}}]}"#;
+    assert_eq!(openai_summary(&[both, last]), Ok("<f {}> ToolCalls None".to_owned()));
+}
+
+#[test]
 fn an_error_object_without_the_member_error_is_a_failure() {
     let error = r#"{"object":"error","message":"out of memory","code":500}"#;
     assert!(openai_summary(&[HI, error]).unwrap_err().contains("out of memory"));

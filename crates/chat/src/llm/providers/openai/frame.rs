@@ -97,6 +97,9 @@ pub(super) struct ChoiceDelta<'a> {
     reasoning_details: Option<Text>,
     #[serde(default, borrow, deserialize_with = "entries")]
     pub(super) tool_calls: Vec<CallPart<'a>>,
+    /// The older form, for one call.
+    #[serde(default, borrow, deserialize_with = "entries")]
+    pub(super) function_call: Vec<FunctionPart<'a>>,
 }
 
 impl ChoiceDelta<'_> {

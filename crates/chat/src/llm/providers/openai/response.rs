@@ -12,7 +12,7 @@ use crate::{
             lines::{MAX_LINE, too_long},
             openai::{
                 errors::classify_message,
-                frame::{ChoiceDelta, ChunkFrame, Counts, UpstreamChoice},
+                frame::{CallPart, ChoiceDelta, ChunkFrame, Counts, UpstreamChoice},
                 tool_calls::ToolCalls,
             },
             response_stream::Parser,
@@ -207,7 +207,11 @@ impl OpenAiAnswer {
         batch.push(Chunk::Thinking, &mut self.thinking, thoughts)?;
         batch.push(Chunk::Text, &mut self.content, content)?;
         batch.push(Chunk::Text, &mut self.refusal, refusal)?;
-        for part in delta.tool_calls {
+        let mut parts = delta.tool_calls;
+        if let (Some(call), true) = (delta.function_call.pop(), parts.is_empty()) {
+            parts.push(CallPart { index: Some(0), id: None, function: Some(call) });
+        }
+        for part in parts {
             batch.deltas += 1;
             if !self.tool_calls.add(part) {
                 (self.finish, self.is_done) = (Some(FinishReason::Length), true);
