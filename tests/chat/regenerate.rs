@@ -1,11 +1,13 @@
 //! Another answer to the last message.
 
 use serde_json::{Value, json};
-use tests::{Answer, Backend, Client, TestApp, text_of};
+use tests::{Answer, Backend, Client, Gate, TestApp, text_of};
 
 on_both_stores!(
     another_answer_replaces_the_last,
     a_failed_attempt_leaves_the_old_answer,
+    a_cancelled_attempt_leaves_the_old_answer,
+    a_cancelled_attempt_where_no_answer_was_is_kept,
     an_empty_session_has_nothing_to_answer_again,
     another_answer_is_given_where_prompts_look_at_one_message_alone,
 );
@@ -49,6 +51,49 @@ async fn a_failed_attempt_leaves_the_old_answer(on: Backend) {
     app.model.usually(Answer::refuse(500, "", r#"{"error":"no"}"#));
     alice.post("/chat/sessions/work/regenerate", &json!({})).await.problem(502, "llm_failed");
     assert_eq!(alice.talk("work").await[1].1, "You said: hello");
+}
+
+/// Cancels another answer to the last message after three tokens; gives its id.
+async fn cancel_another(app: &TestApp, client: &Client) -> String {
+    let gate = Gate::new();
+    app.model.next(Answer::gated(["one ", "two ", "three ", "four"], &gate));
+    let path = "/chat/sessions/work/regenerate?stream=true";
+    let mut stream = client.open(client.request(reqwest::Method::POST, path)).await;
+    let id = stream.started().await;
+    gate.release(3);
+    while stream.next().await.unwrap().data["token"] != "three " {}
+    assert_eq!(client.cancel(&id).await.status, 202);
+    stream.ending().await.expect_done("cancelled");
+    id
+}
+
+async fn a_cancelled_attempt_leaves_the_old_answer(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    let old = alice.send("work", "hello").await.expect(200);
+    let id = cancel_another(&app, &alice).await;
+    let history = alice.history("work").await;
+    assert_eq!(history.len(), 2);
+    assert_eq!(history[1]["message_id"], old["message_id"]);
+    assert_eq!(
+        (&history[1]["content"], &history[1]["finish_reason"]),
+        (&json!("You said: hello"), &json!("stop"))
+    );
+    let replayed = alice.resume(&id, 0).await.rest().await;
+    assert_eq!(text_of(&replayed), "one two three ");
+    replayed.last().unwrap().expect_done("cancelled");
+    assert_eq!(alice.cancel(&id).await.status, 202);
+    alice.say("work", "go on").await;
+    assert_eq!(app.model.asked("go on").messages()[1].1, "You said: hello");
+}
+
+async fn a_cancelled_attempt_where_no_answer_was_is_kept(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    app.model.next(Answer::refuse(500, "", r#"{"error":"no"}"#));
+    alice.send("work", "hello").await.problem(502, "llm_failed");
+    cancel_another(&app, &alice).await;
+    assert_eq!(alice.talk("work").await[1].1, "one two three ");
 }
 
 async fn an_empty_session_has_nothing_to_answer_again(on: Backend) {

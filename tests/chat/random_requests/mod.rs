@@ -35,7 +35,7 @@ impl Scenario<'_> {
                 let path = format!("/chat/sessions/{}/regenerate", SESSIONS[s]);
                 self.turn(s, None, key, plays, &path, &json!({})).await;
             }
-            Step::Watched(s, end) => self.watched(s, end).await,
+            Step::Watched(s, again, end) => self.watched(s, again, end).await,
             Step::Create(s) => {
                 let exists = self.talk.sessions.contains_key(&s);
                 let reply =
@@ -74,25 +74,34 @@ impl Scenario<'_> {
         assert_eq!(told_by(&reply), expected, "{}", reply.text());
     }
 
-    /// A turn with two watchers that comes to its end in the middle.
-    async fn watched(&mut self, s: usize, end: End) {
-        let gate = Gate::new();
-        self.app.model.usually(Answer::gated(["one ", "two"], &gate));
-        let rule = if matches!(end, End::Left) { json!("cancel") } else { json!("continue") };
-        let body = json!({"session_id": SESSIONS[s], "message": "watched", "on_disconnect": rule});
-        let mut stream = self.alice.stream_body(&body).await;
-        let id = stream.started().await;
-        gate.release(1);
-        let first = stream.next_but_queued().await.unwrap();
-        assert_eq!(first.data["token"], "one ");
-        let session = self.talk.session(s);
-        session.turns += 1;
+    /// A turn with two watchers that comes to its end in the middle: another message, or another answer to the last one.
+    async fn watched(&mut self, s: usize, again: bool, end: End) {
         let (text, reason) = match end {
             End::Finished => ("one two", "stop"),
             _ => ("one ", "cancelled"),
         };
-        session.pairs.push(("watched".to_owned(), Some((text.to_owned(), reason.to_owned()))));
-        session.numbers.push(None);
+        let message = (!again).then(|| "watched".to_owned());
+        let kept = Some((text.to_owned(), reason));
+        if self.talk.expect(s, message, None, "", kept, Told::Status(200)) != Told::Status(200) {
+            return;
+        }
+        let gate = Gate::new();
+        self.app.model.usually(Answer::gated(["one ", "two"], &gate));
+        let rule = if matches!(end, End::Left) { json!("cancel") } else { json!("continue") };
+        let (path, body) = if again {
+            let path = format!("/chat/sessions/{}/regenerate?stream=true", SESSIONS[s]);
+            (path, json!({"on_disconnect": rule}))
+        } else {
+            let message =
+                json!({"session_id": SESSIONS[s], "message": "watched", "on_disconnect": rule});
+            ("/chat/message?stream=true".to_owned(), message)
+        };
+        let request = self.alice.request(Method::POST, &path).json(&body);
+        let mut stream = self.alice.open(request).await;
+        let id = stream.started().await;
+        gate.release(1);
+        let first = stream.next_but_queued().await.unwrap();
+        assert_eq!(first.data["token"], "one ");
         let mut ending = reason;
         let second = (!matches!(end, End::Left)).then(|| self.alice.resume(&id, first.id));
         let second = match second {
@@ -112,10 +121,11 @@ impl Scenario<'_> {
         }
         let Some(second) = second else {
             drop(stream);
-            let alice = &self.alice;
+            let (alice, pairs) = (&self.alice, &self.talk.session(s).pairs);
+            let (_, stays) = pairs.last().and_then(|(_, answer)| answer.as_ref()).unwrap();
             eventually(PATIENCE, "the turn that was left is cancelled", || async {
                 let last = alice.history(SESSIONS[s]).await.pop()?;
-                (last["finish_reason"] == "cancelled").then_some(())
+                (last["finish_reason"] == stays.as_str()).then_some(())
             })
             .await;
             return;

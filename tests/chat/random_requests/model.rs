@@ -27,7 +27,8 @@ pub enum End {
 pub enum Step {
     Send(usize, usize, Option<usize>, Plays),
     Regenerate(usize, Option<usize>, Plays),
-    Watched(usize, End),
+    /// Another message, or another answer to the last one.
+    Watched(usize, bool, End),
     Create(usize),
     Delete(usize),
 }
@@ -52,7 +53,8 @@ pub fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(s, text, key, plays)| Step::Send(s, text, key, plays)),
         4 => (session(), key(), plays())
             .prop_map(|(s, key, plays)| Step::Regenerate(s, key, plays)),
-        2 => (session(), end).prop_map(|(s, end)| Step::Watched(s, end)),
+        3 => (session(), any::<bool>(), end)
+            .prop_map(|(s, again, end)| Step::Watched(s, again, end)),
         1 => session().prop_map(Step::Create),
         1 => session().prop_map(Step::Delete),
     ]
@@ -159,11 +161,11 @@ impl Talk {
             session.numbers.push(None);
         }
         let last = session.pairs.last_mut().unwrap();
-        // Neither an empty answer nor another try that fails takes the place of an earlier answer. A failed turn that is run again
+        // Neither an empty answer nor another try that is not complete takes the place of an earlier answer. A failed turn that is run again
         // under its key is another matter: its caller is given the id of what it says now.
         let spoils = last.1.is_some()
             && regenerates
-            && kept.as_ref().is_some_and(|(text, reason)| text.is_empty() || *reason == "error");
+            && kept.as_ref().is_some_and(|(text, reason)| text.is_empty() || *reason != "stop");
         let answered = kept.is_some() && !spoils;
         if let Some((text, reason)) = kept.filter(|_| !spoils) {
             last.1 = Some((text, reason.to_owned()));

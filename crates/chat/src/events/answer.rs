@@ -31,8 +31,8 @@ impl AnswerText {
 }
 
 /// The answer as it is stored; `None` where it was cut off before any text or thoughts, and where it must not replace an earlier
-/// one: another attempt that failed or has no text, or a failed turn that was run again and has none either. A complete answer is
-/// stored even if it is empty: its id was given out.
+/// one: another attempt that is not complete or has no text, or a failed turn that was run again and has none either. A complete
+/// answer is stored even if it is empty: its id was given out.
 pub(crate) fn answer_message(
     open: &OpenTurn,
     source: AnswerSource,
@@ -51,7 +51,7 @@ pub(crate) fn answer_message(
     let is_complete = matches!(finish_reason, FinishReason::Stop | FinishReason::Length);
     let is_nothing = is_empty && text.thinking.is_empty() && !is_complete;
     let spoils_an_earlier_one = open.replaces.is_some()
-        && ((is_empty && !is_complete) || (open.regenerates && (is_empty || code.is_some())));
+        && ((is_empty && !is_complete) || (open.regenerates && (is_empty || !is_complete)));
     if is_nothing || spoils_an_earlier_one {
         return None;
     }
