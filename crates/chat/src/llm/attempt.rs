@@ -84,7 +84,13 @@ impl ProviderAttempt {
                         self.stage = AttemptStage::Requesting;
                         Ok(Batch::default())
                     }
-                    Err(error) => Err(error),
+                    Err(mut error) => {
+                        if self.has_output() {
+                            // Whatever it says of the request, it has taken it.
+                            error.kind = ErrorKind::Failed;
+                        }
+                        Err(error)
+                    }
                 }
             }
         }

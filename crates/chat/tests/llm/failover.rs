@@ -175,7 +175,12 @@ async fn a_failure_before_the_first_token_goes_on_to_the_next_provider() {
 #[tokio::test]
 async fn a_failure_after_the_first_token_ends_the_answer() {
     let begun = [stream_head(), piece(&line("one "))].concat();
+    let error = |text| vec![Action::Send(piece(&format!("{{\"error\":\"{text}\"}}\n")))];
     for (what, then) in [
+        ("a refused prompt", error("prompt is too long: maximum context length is 8")),
+        ("a lost model", error("model runner not found: tiny")),
+        ("refused tools", error("tiny does not support tools")),
+        ("a busy server", error("server busy, please try again")),
         ("a reset", vec![Action::Reset]),
         ("a clean end without done", vec![Action::Send(piece("")), Action::Close]),
         ("an end inside a line", vec![Action::Send([piece("{\"mess"), piece("")].concat())]),
