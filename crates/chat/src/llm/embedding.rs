@@ -147,6 +147,9 @@ fn check(
     if lengths().any(|other| other != length.unwrap_or(first)) {
         return Err(ProviderError::failed("embeddings of several lengths"));
     }
+    if !answer.vectors.iter().flatten().all(|number| number.is_finite()) {
+        return Err(ProviderError::failed("embeddings with a number that no f32 holds"));
+    }
     if wanted.is_some_and(|wanted| usize::try_from(wanted) != Ok(first)) {
         let kind = ErrorKind::Unsupported(Feature::Dimensions);
         return Err(ProviderError::new(kind, "the embeddings have another length"));
@@ -195,7 +198,10 @@ mod tests {
         for (inputs, wanted, length) in [(3, None, None), (2, None, Some(3)), (2, Some(3), None)] {
             assert!(check(&two, inputs, wanted, length).is_err());
         }
-        for odd in [answer(&[]), answer(&[&[]]), answer(&[&[1.0], &[1.0, 2.0]])] {
+        let beyond: &[f32] = &serde_json::from_str::<Vec<f32>>("[1e39]").unwrap();
+        let odd_ones: [&[&[f32]]; 5] =
+            [&[], &[&[]], &[&[1.0], &[1.0, 2.0]], &[&[1.0], beyond], &[&[f32::NEG_INFINITY]]];
+        for odd in odd_ones.map(answer) {
             assert!(check(&odd, odd.vectors.len(), None, None).is_err());
         }
     }

@@ -219,6 +219,7 @@ async fn an_answer_that_does_not_fit_the_inputs_is_a_failure() {
         json!({ "embeddings": [[]] }),
         json!({ "embeddings": [[1.0], [2.0]] }),
         json!({ "embeddings": [[null]] }),
+        json!({ "embeddings": [[1e39]] }),
         json!({ "embedding": [1.0] }),
     ] {
         let text = body.to_string();
