@@ -63,7 +63,7 @@ impl ToolCall {
         Self {
             id: id.unwrap_or_else(|| format!("call_{}", Uuid::new_v4().simple())),
             name,
-            arguments: if arguments.is_empty() { "{}".to_owned() } else { arguments },
+            arguments: if arguments.trim().is_empty() { "{}".to_owned() } else { arguments },
         }
     }
 }

@@ -61,6 +61,8 @@ async fn calls_that_share_an_index_are_two_and_a_changed_id_makes_no_new_one() {
     ]);
     let answer = answer_of(OpenAi, &two).await;
     assert_eq!(answer.summary(), r#"f({"x":1}) g({}) ToolCalls ?"#);
+    let blank = call_parts(&[r#"{"index":0,"function":{"name":"f","arguments":" "}}"#]);
+    assert_eq!(answer_of(OpenAi, &blank).await.summary(), "f({}) ToolCalls ?");
     for id in [r#""""#, r#"" ""#, r#""other""#, "null", "7"] {
         let part = format!(r#"{{"index":0,"id":{id},"function":{{"arguments":":1}}"}}}}"#);
         let first = r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\""}}"#;

@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     domain::{FinishReason, Usage, random_text},
-    http::inference::{AnswerEnd, AnswerItem, CollectedAnswer},
-    llm::ToolCall,
+    http::inference::{AnswerEnd, AnswerItem, CollectedAnswer, content::arguments},
 };
 
 /// Stands where Anthropic signs thoughts; nothing here reads it. Some clients send back only thoughts that have one.
@@ -58,13 +57,6 @@ pub(super) fn block(item: &AnswerItem, finish: Option<FinishReason>) -> Value {
                 "caller": { "type": "direct" } })
         }
     }
-}
-
-/// The arguments of a call. Those that are no JSON object are an error: whoever runs the tool is to see them, by the name that
-/// Anthropic advises, and can tell the model.
-pub(super) fn arguments(call: &ToolCall) -> Result<Value, Value> {
-    let read = serde_json::from_str(&call.arguments).ok().filter(Value::is_object);
-    read.ok_or_else(|| json!({ "INVALID_JSON": call.arguments }))
 }
 
 /// Why it ended, and the stop sequence where one ended it and the model server tells which.

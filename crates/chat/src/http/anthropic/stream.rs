@@ -10,10 +10,11 @@ use crate::{
     http::{
         anthropic::{
             error,
-            response::{SIGNATURE, arguments, begun, block, stop, usage},
+            response::{SIGNATURE, begun, block, stop, usage},
         },
         inference::{
             AnswerEnd, AnswerItem, StreamWriter,
+            content::arguments,
             sse::{write_event, write_typed_event},
         },
     },

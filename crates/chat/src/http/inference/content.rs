@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use crate::llm::PromptMessage;
+use crate::llm::{PromptMessage, ToolCall};
 
 #[derive(Debug, Default)]
 pub struct Content(Vec<Value>);
@@ -55,6 +55,13 @@ impl Content {
 pub fn function_call(id: &str, name: &str, arguments: &str) -> Value {
     let function = json!({ "name": name, "arguments": arguments });
     json!({ "id": id, "type": "function", "function": function })
+}
+
+/// The arguments of a call. Those that are no JSON object are an error: whoever runs the tool is to see them, by the name that
+/// Anthropic advises, and can tell the model.
+pub fn arguments(call: &ToolCall) -> Result<Value, Value> {
+    let read = serde_json::from_str(&call.arguments).ok().filter(Value::is_object);
+    read.ok_or_else(|| json!({ "INVALID_JSON": call.arguments }))
 }
 
 /// The `data:` URL of an image in base64, without a word of what it is; `None` where it is not base64, or of no known kind.

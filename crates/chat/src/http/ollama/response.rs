@@ -11,6 +11,7 @@ use crate::{
     http::{
         inference::{
             AnswerEnd, AnswerItem, CollectedAnswer, StreamWriter, collected_answer::merged,
+            content::arguments,
         },
         ollama::ErrorText,
     },
@@ -75,8 +76,7 @@ impl AnswerWriter {
     }
 
     fn call(&mut self, call: &ToolCall) -> Value {
-        let arguments: Map<String, Value> =
-            serde_json::from_str(&call.arguments).unwrap_or_default();
+        let (Ok(arguments) | Err(arguments)) = arguments(call);
         let function = json!({ "index": self.calls, "name": call.name, "arguments": arguments });
         self.calls += 1;
         json!({ "id": call.id, "function": function })
@@ -209,6 +209,19 @@ mod tests {
         let names = ["total_duration", "load_duration", "prompt_eval_duration", "eval_duration"];
         assert!(names.iter().all(|name| last[*name].as_u64().is_some_and(|nanos| nanos > 0)));
         assert_eq!(lines[0].get("done_reason"), None);
+    }
+
+    #[test]
+    fn arguments_that_are_no_object_are_shown() {
+        for (is_chat, broken) in [(true, r#"{"x":"#), (false, "[1]")] {
+            let (id, name) = ("c".to_owned(), "f".to_owned());
+            let call = ToolCall { id, name, arguments: broken.to_owned() };
+            let chunks = vec![Chunk::ToolCall(call), end(FinishReason::ToolCalls)];
+            let line = lines(is_chat, chunks).remove(0);
+            let said = if is_chat { &line["message"] } else { &line };
+            let arguments = &said["tool_calls"][0]["function"]["arguments"];
+            assert_eq!(arguments, &json!({ "INVALID_JSON": broken }));
+        }
     }
 
     #[test]
