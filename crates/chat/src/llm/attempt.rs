@@ -23,8 +23,8 @@ pub(super) struct ProviderAttempt {
     pub(super) call: ProviderCall,
     reported_position: Option<usize>,
     stage: AttemptStage,
-    /// A stream failed before its first output, and was asked for again.
-    is_restarted: bool,
+    /// The server was asked again, by a second request or for a stream that failed before its first output.
+    is_retried: bool,
 }
 
 enum AttemptStage {
@@ -45,7 +45,7 @@ struct Streaming {
 
 impl ProviderAttempt {
     pub(super) fn new(call: ProviderCall) -> Self {
-        Self { call, reported_position: None, stage: AttemptStage::Waiting, is_restarted: false }
+        Self { call, reported_position: None, stage: AttemptStage::Waiting, is_retried: false }
     }
 
     /// Whether the provider has sent a part of the answer, so that no other one can take over.
@@ -68,7 +68,8 @@ impl ProviderAttempt {
         match &mut self.stage {
             AttemptStage::Waiting => Ok(self.wait().await),
             AttemptStage::Requesting => {
-                let open = open(&self.call.upstream, &self.call.model, prompt);
+                let (upstream, model) = (&self.call.upstream, &self.call.model);
+                let open = open(upstream, model, prompt, &mut self.is_retried);
                 let streaming = self.call.span().run(open).await?;
                 self.stage = AttemptStage::Streaming(streaming);
                 Ok(Batch::default())
@@ -79,7 +80,7 @@ impl ProviderAttempt {
                 match read.unwrap_or_else(cut_off) {
                     Ok(batch) => Ok(self.output(batch)),
                     Err(error) if self.can_restart(&error) => {
-                        self.is_restarted = true;
+                        self.is_retried = true;
                         tokio::time::sleep(retry_pause()).await;
                         self.stage = AttemptStage::Requesting;
                         Ok(Batch::default())
@@ -97,7 +98,7 @@ impl ProviderAttempt {
     }
 
     fn can_restart(&self, error: &ProviderError) -> bool {
-        error.is_transient() && !self.is_restarted && !self.has_output()
+        error.is_transient() && !self.is_retried && !self.has_output()
     }
 
     async fn wait(&mut self) -> Batch {
@@ -162,6 +163,7 @@ async fn open(
     upstream: &Upstream,
     model: &str,
     prompt: &dyn Prompt,
+    is_retried: &mut bool,
 ) -> Result<Streaming, ProviderError> {
     let window = upstream.window(model);
     let mut request = prompt.fit(model, window);
@@ -175,7 +177,7 @@ async fn open(
     let mut narrower = NARROWER.iter();
     let stream = loop {
         let send = || upstream.provider.chat(&request);
-        let sent = send_with_retries(upstream, &mut timeouts, send).await;
+        let sent = send_with_retries(upstream, &mut timeouts, is_retried, send).await;
         let error = match sent {
             Ok(stream) => break stream,
             Err(error) => error,

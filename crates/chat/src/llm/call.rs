@@ -109,10 +109,11 @@ impl Drop for ProviderCall {
 pub(super) async fn send_with_retries<T, F: Future<Output = Result<T, ProviderError>>>(
     upstream: &Upstream,
     timeouts: &mut StreamTimeouts,
+    is_retried: &mut bool,
     send: impl Fn() -> F,
 ) -> Result<T, ProviderError> {
     let retried = async {
-        let (mut pause, mut is_retried, mut busy) = (retry_pause(), false, None);
+        let (mut pause, mut busy) = (retry_pause(), None);
         loop {
             let error = match upstream.guard(send(), timeouts).await {
                 Ok(answer) => return Ok(answer),
@@ -120,7 +121,7 @@ pub(super) async fn send_with_retries<T, F: Future<Output = Result<T, ProviderEr
             };
             let is_busy = error.kind == ErrorKind::Busy;
             let wait = error.retry_after.unwrap_or_default().max(pause);
-            let may_retry = is_busy || (error.is_transient() && !is_retried);
+            let may_retry = is_busy || (error.is_transient() && !*is_retried);
             if !may_retry || wait > MAX_RETRY_WAIT || !upstream.is_breaker_closed() {
                 // What took too long was to become free.
                 let was_busy = busy.filter(|_| error.kind == ErrorKind::Timeout);
@@ -129,7 +130,7 @@ pub(super) async fn send_with_retries<T, F: Future<Output = Result<T, ProviderEr
             if timeouts.limit(tokio::time::sleep(wait)).await.is_err() {
                 return Err(error);
             }
-            is_retried |= !is_busy;
+            *is_retried |= !is_busy;
             busy = is_busy.then_some(error).or(busy);
             pause = (pause * 2).min(MAX_BUSY_PAUSE);
         }

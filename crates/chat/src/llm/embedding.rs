@@ -122,9 +122,9 @@ impl EmbeddingRun {
             self.call.admitted();
         }
         let upstream = &self.call.upstream;
-        let mut timeouts = upstream.stream_timeouts();
+        let (mut timeouts, mut is_retried) = (upstream.stream_timeouts(), false);
         let send = || upstream.provider.embed(&self.call.model, part);
-        let sent = send_with_retries(upstream, &mut timeouts, send);
+        let sent = send_with_retries(upstream, &mut timeouts, &mut is_retried, send);
         let answer = self.call.span().run(sent).await.map_err(|error| error.advised(CHECK))?;
         upstream.health.record_output(Instant::now());
         self.length = Some(check(&answer, part.input.len(), part.dimensions, self.length)?);

@@ -74,6 +74,32 @@ async fn a_runner_that_died_is_asked_once_more() {
 }
 
 #[tokio::test]
+async fn a_provider_is_asked_twice_at_most_whatever_fails() {
+    let say = |text| format!("{{\"error\":\"{text}\"}}\n");
+    let crash = say("llama-server process no longer running");
+    let in_stream = |error: &str| vec![Action::Send([stream_head(), piece(error)].concat())];
+    let busy_line = in_stream(&say("server busy, please try again"));
+    let (crash_line, outage) = (in_stream(&crash), status("503 Service Unavailable", ""));
+    let crashed = vec![Action::Send(response("500 Internal Server Error", "", &crash))];
+    for failing in [
+        [&outage, &busy_line],
+        [&outage, &crash_line],
+        [&crashed, &crash_line],
+        [&busy_line, &outage],
+        [&crash_line, &crashed],
+        [&vec![Action::Reset], &outage],
+    ] {
+        let failing = failing.map(Clone::clone);
+        let server =
+            Server::chatting(move |before| failing.get(before).cloned().unwrap_or_else(hello))
+                .await;
+        let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+        let answer = service.ask().await;
+        assert!(answer.error.is_some() && server.chats().len() == 2, "{:?}", server.chats());
+    }
+}
+
+#[tokio::test]
 async fn dead_idle_connections_fail_no_request() {
     let server = Server::start(|request, before| match request.path.as_str() {
         // Later requests on a connection meet a server that has forgotten it.

@@ -111,7 +111,11 @@ impl Endpoint {
         let response = match self.authorized(request(self.client.here())).send().await {
             Err(error) if may_be_stale(&error) => {
                 let sent = self.authorized(request(self.client.unpooled())).send().await;
-                sent.map_err(|error| unanswered(error).without_retry())?
+                let sent = match sent {
+                    Ok(response) => accepted(response, self.classify).await,
+                    Err(error) => Err(unanswered(error)),
+                };
+                return sent.map_err(ProviderError::without_retry);
             }
             sent => sent.map_err(unanswered)?,
         };
