@@ -13,7 +13,6 @@ use crate::llm::{
     providers::{Batch, ChunkStream},
     request::{ChatRequest, Prompt, PromptMessage},
     think_tags::ThinkTags,
-    upstream::Upstream,
 };
 
 /// Parts of the window that a prompt is cut to where the server finds it too long.
@@ -23,6 +22,7 @@ pub(super) struct ProviderAttempt {
     pub(super) call: ProviderCall,
     reported_position: Option<usize>,
     stage: AttemptStage,
+    timeouts: StreamTimeouts,
     /// The server was asked again, by a second request or for a stream that failed before its first output.
     is_retried: bool,
 }
@@ -35,7 +35,6 @@ enum AttemptStage {
 
 struct Streaming {
     stream: ChunkStream,
-    timeouts: StreamTimeouts,
     window: u32,
     dropped: u64,
     has_output: bool,
@@ -45,7 +44,9 @@ struct Streaming {
 
 impl ProviderAttempt {
     pub(super) fn new(call: ProviderCall) -> Self {
-        Self { call, reported_position: None, stage: AttemptStage::Waiting, is_retried: false }
+        let timeouts = call.upstream.stream_timeouts();
+        let (reported_position, stage) = (None, AttemptStage::Waiting);
+        Self { call, reported_position, stage, timeouts, is_retried: false }
     }
 
     /// Whether the provider has sent a part of the answer, so that no other one can take over.
@@ -68,20 +69,18 @@ impl ProviderAttempt {
         match &mut self.stage {
             AttemptStage::Waiting => Ok(self.wait().await),
             AttemptStage::Requesting => {
-                let (upstream, model) = (&self.call.upstream, &self.call.model);
-                let open = open(upstream, model, prompt, &mut self.is_retried);
-                let streaming = self.call.span().run(open).await?;
+                let streaming = self.call.span().run(self.open(prompt)).await?;
                 self.stage = AttemptStage::Streaming(streaming);
                 Ok(Batch::default())
             }
             AttemptStage::Streaming(streaming) => {
                 let cut_off = || Err(ProviderError::failed("cut off: the stream ended"));
-                let read = streaming.timeouts.limit(streaming.stream.next()).await?;
+                let read = self.timeouts.limit(streaming.stream.next()).await?;
                 match read.unwrap_or_else(cut_off) {
                     Ok(batch) => Ok(self.output(batch)),
                     Err(error) if self.can_restart(&error) => {
                         self.is_retried = true;
-                        tokio::time::sleep(retry_pause()).await;
+                        self.timeouts.limit(tokio::time::sleep(retry_pause())).await?;
                         self.stage = AttemptStage::Requesting;
                         Ok(Batch::default())
                     }
@@ -101,6 +100,44 @@ impl ProviderAttempt {
         error.is_transient() && !self.is_retried && !self.has_output()
     }
 
+    async fn open(&mut self, prompt: &dyn Prompt) -> Result<Streaming, ProviderError> {
+        let (upstream, model) = (&*self.call.upstream, &*self.call.model);
+        let window = upstream.window(model);
+        let mut request = prompt.fit(model, window);
+        let capabilities = upstream.model(model).and_then(|model| model.capabilities);
+        // Some servers drop what their model cannot take, and answer all the same.
+        if let Some(feature) = capabilities.and_then(|all| all.lacking(&request)) {
+            let kind = ErrorKind::Unsupported(feature);
+            return Err(ProviderError::new(kind, "not among the model's capabilities"));
+        }
+        let mut narrower = NARROWER.iter();
+        let stream = loop {
+            let send = || upstream.provider.chat(&request);
+            let (timeouts, is_retried) = (&mut self.timeouts, &mut self.is_retried);
+            let error = match send_with_retries(upstream, timeouts, is_retried, send).await {
+                Ok(stream) => break stream,
+                Err(error) => error,
+            };
+            // Our estimate was too low: an earlier part of the conversation goes, and is counted as dropped.
+            let is_trimmed = error.kind == ErrorKind::ContextTooLong && !request.untrimmed;
+            let Some((part, whole)) = narrower.next().filter(|_| is_trimmed) else {
+                return Err(error);
+            };
+            let trimmed = prompt.fit(model, window / whole * part);
+            if trimmed.messages.len() == request.messages.len() {
+                return Err(error);
+            }
+            request = ChatRequest { window, ..trimmed };
+        };
+        Ok(Streaming {
+            stream,
+            window,
+            dropped: request.dropped,
+            has_output: false,
+            think_tags: upstream.think_tags.then(ThinkTags::default),
+        })
+    }
+
     async fn wait(&mut self) -> Batch {
         self.call.waiting();
         self.reported_position = self.call.permit.changed(self.reported_position).await;
@@ -108,6 +145,7 @@ impl ProviderAttempt {
             Some(position) => Batch { chunks: vec![Chunk::Queued { position }], deltas: 0 },
             None => {
                 self.stage = AttemptStage::Requesting;
+                self.timeouts = self.call.upstream.stream_timeouts();
                 self.call.admitted();
                 Batch::default()
             }
@@ -123,7 +161,7 @@ impl ProviderAttempt {
         let is_first = !streaming.has_output && has_output;
         if streaming.has_output || is_first {
             let now = Instant::now();
-            streaming.timeouts.restart_idle(now);
+            self.timeouts.restart_idle(now);
             self.call.upstream.health.record_output(now);
         }
         if let Some(tags) = &mut streaming.think_tags {
@@ -157,48 +195,4 @@ fn captured(messages: &[PromptMessage]) -> String {
     });
     let captured = newest.map(|message| otel::message(&message.role, &message.content));
     Value::from_iter(captured.collect::<Vec<_>>().into_iter().rev()).to_string()
-}
-
-async fn open(
-    upstream: &Upstream,
-    model: &str,
-    prompt: &dyn Prompt,
-    is_retried: &mut bool,
-) -> Result<Streaming, ProviderError> {
-    let window = upstream.window(model);
-    let mut request = prompt.fit(model, window);
-    let capabilities = upstream.model(model).and_then(|model| model.capabilities);
-    // Some servers drop what their model cannot take, and answer all the same.
-    if let Some(feature) = capabilities.and_then(|all| all.lacking(&request)) {
-        let kind = ErrorKind::Unsupported(feature);
-        return Err(ProviderError::new(kind, "not among the model's capabilities"));
-    }
-    let mut timeouts = upstream.stream_timeouts();
-    let mut narrower = NARROWER.iter();
-    let stream = loop {
-        let send = || upstream.provider.chat(&request);
-        let sent = send_with_retries(upstream, &mut timeouts, is_retried, send).await;
-        let error = match sent {
-            Ok(stream) => break stream,
-            Err(error) => error,
-        };
-        // Our estimate was too low: an earlier part of the conversation goes, and is counted as dropped.
-        let is_trimmed = error.kind == ErrorKind::ContextTooLong && !request.untrimmed;
-        let Some((part, whole)) = narrower.next().filter(|_| is_trimmed) else {
-            return Err(error);
-        };
-        let trimmed = prompt.fit(model, window / whole * part);
-        if trimmed.messages.len() == request.messages.len() {
-            return Err(error);
-        }
-        request = ChatRequest { window, ..trimmed };
-    };
-    Ok(Streaming {
-        stream,
-        timeouts,
-        window,
-        dropped: request.dropped,
-        has_output: false,
-        think_tags: upstream.think_tags.then(ThinkTags::default),
-    })
 }

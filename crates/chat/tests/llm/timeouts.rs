@@ -126,6 +126,25 @@ async fn each_wait_has_its_own_patience() {
 }
 
 #[tokio::test]
+async fn one_wait_for_the_first_token_holds_over_both_tries() {
+    let died = piece("{\"error\":\"llama-server process no longer running\"}\n");
+    let server = Server::chatting(move |before| match before {
+        0 => {
+            let wait = Action::Wait(Duration::from_millis(1500));
+            vec![Action::Send(stream_head()), wait, Action::Send(died.clone())]
+        }
+        _ => vec![Action::Hold],
+    })
+    .await;
+    let patience: Change = |ollama| ollama.first_token_timeout = Duration::from_secs(2);
+    let service = Service::probed(&changed(&server.url, patience)).await;
+    let start = Instant::now();
+    assert_eq!(service.ask().await.summary(), "Timeout");
+    let waited = start.elapsed().as_millis();
+    assert!((2000..3000).contains(&waited) && server.chats().len() == 2, "{waited}");
+}
+
+#[tokio::test]
 async fn a_line_without_an_end_is_given_up_at_its_cap() {
     let endless = vec![Action::Send(stream_head()), Action::Flood(piece(&"x".repeat(1 << 16)))];
     let server = Server::chatting(move |_| endless.clone()).await;
