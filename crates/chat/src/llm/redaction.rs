@@ -25,7 +25,7 @@ pub(super) struct Redactor<'a> {
 
 impl Redactor<'_> {
     pub(super) fn redact(&self, text: &str) -> String {
-        let message = error_message(text);
+        let message = decoded(&error_message(text));
         let words: Vec<_> = split(&message).collect();
         let follows_scheme = |at: usize| {
             let before = at.checked_sub(1).map_or("", |at| words[at].text);
@@ -64,7 +64,8 @@ impl Redactor<'_> {
             }
         }
         each_text(request, &mut |text| {
-            let sent: Vec<String> = split(text).map(|word| word.text.to_lowercase()).collect();
+            let text = decoded(text);
+            let sent: Vec<String> = split(&text).map(|word| word.text.to_lowercase()).collect();
             let shortest = sent.len().min(QUOTE);
             for length in 1..=QUOTE {
                 for row in sent.windows(length) {
@@ -91,17 +92,56 @@ struct Word<'a> {
     text: &'a str,
 }
 
-/// Letters and digits, with the marks that keys and tokens are written with.
+/// Letters and digits, with the marks that keys and tokens are written with. An escape, such as `\n` or `%20`, is no part of a word.
 fn split(text: &str) -> impl Iterator<Item = Word<'_>> {
     let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     let mut rest = 0;
     std::iter::from_fn(move || {
-        let from = rest + text.get(rest..)?.find(is_word)?;
+        let mut from = rest;
+        loop {
+            let tail = text.get(from..)?;
+            match escape_length(tail) {
+                0 if tail.starts_with(is_word) => break,
+                0 => from += tail.chars().next()?.len_utf8(),
+                length => from += length,
+            }
+        }
         let tail = text.get(from..)?;
         let length = tail.find(|c: char| !is_word(c)).unwrap_or(tail.len());
         rest = from + length;
         Some(Word { start: from, text: text.get(from..rest)?.trim_end_matches('.') })
     })
+}
+
+/// Of an escape at the head of a text, however often its backslash was escaped itself.
+fn escape_length(text: &str) -> usize {
+    match text.as_bytes() {
+        [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => 3,
+        bytes => {
+            let slashes = bytes.iter().take_while(|byte| **byte == b'\\').count();
+            let is_letter = |byte| b"abfnrtuvx".contains(byte);
+            let has_letter = slashes > 0 && bytes.get(slashes).is_some_and(is_letter);
+            slashes + usize::from(has_letter)
+        }
+    }
+}
+
+/// The text with its characters in place of their numbers, as in `M\u00fcller`.
+fn decoded(text: &str) -> String {
+    let mut parts = text.split("\\u");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        match code.and_then(char::from_u32).zip(part.get(4..)) {
+            Some((letter, rest)) => {
+                plain.truncate(plain.trim_end_matches('\\').len());
+                plain.push(letter);
+                plain.push_str(rest);
+            }
+            _ => plain.extend(["\\u", part]),
+        }
+    }
+    plain
 }
 
 /// The text with the hidden words masked, on one line, of bounded length.
@@ -215,6 +255,32 @@ mod tests {
         let short = super::tests::request("hunter2");
         let redactor = Redactor { api_key: None, request: Some(&short) };
         assert_eq!(redactor.redact("bad: hunter2"), "bad: [...]");
+    }
+
+    #[test]
+    fn what_the_request_said_is_masked_however_it_is_escaped() {
+        let said = "alpha\nKanari8xq\tKanari9xq M\u{fc}ller";
+        let request = request(said);
+        let redactor = Redactor { api_key: None, request: Some(&request) };
+        let packed = |text: &str| Value::from(text).to_string();
+        let body = |text: &str| json!({ "error": { "message": format!("bad: {text}") } });
+        let ascii = packed(said).replace('\u{fc}', "\\u00fc");
+        for (echo, shown) in [
+            (said.to_owned(), "bad: [...]"),
+            (packed(said), r#"bad: "[...]""#),
+            (packed(&packed(said)), r#"bad: "\"[...]\"""#),
+            (ascii.clone(), r#"bad: "[...]""#),
+            (packed(&ascii), r#"bad: "\"[...]\"""#),
+            (r"'alpha\nKanari8xq\tKanari9xq M\u00fcller'".to_owned(), "bad: '[...]'"),
+            ("alpha%0AKanari8xq%09Kanari9xq%20".to_owned(), "bad: [...]%20"),
+        ] {
+            assert_eq!(redactor.redact(&body(&echo).to_string()), shown, "{echo}");
+        }
+        let path = super::tests::request(r"read C:\notes\users");
+        let redactor = Redactor { api_key: None, request: Some(&path) };
+        for echo in [r"no C:\notes\users", r"no C:\\notes\\users"] {
+            assert!(!redactor.redact(echo).contains("sers"), "{echo}");
+        }
     }
 
     #[test]
