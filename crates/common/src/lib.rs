@@ -9,6 +9,7 @@ pub mod config;
 pub mod errors;
 pub mod http;
 pub mod identity;
+pub mod model_name;
 pub mod otel;
 pub mod rate_limiter;
 pub mod scheduling_delay;

@@ -9,7 +9,7 @@ pub mod session;
 pub mod text_or_list;
 pub mod turn;
 
-pub use ids::{MODEL_NAME_MAX, MessageId, SessionId, is_model_name, new_incarnation, random_text};
+pub use ids::{MessageId, SessionId, new_incarnation, random_text};
 pub use load::{InstanceLoad, Lane, UserLoad};
 pub use message::{AnswerInfo, Context, FinishReason, Message, Role, Usage};
 pub use options::{Effort, Options, Think};

@@ -1,11 +1,14 @@
 //! Checking the values of a request: every wrong one is named, each under its pointer.
 
-use common::errors::{ApiError, Code, FieldError};
+use common::{
+    errors::{ApiError, Code, FieldError},
+    model_name::{MODEL_NAME_MAX, is_model_name},
+};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    domain::{MODEL_NAME_MAX, MessageId, Options, SessionId, is_model_name},
+    domain::{MessageId, Options, SessionId},
     error::ChatError,
 };
 

@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use common::{
     clients::http::model_server,
     config::{self, ProviderKind},
+    model_name::is_model_name,
     otel::{Span, SpanKind},
     shutdown::Shutdown,
 };
@@ -12,7 +13,6 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use url::Url;
 
-use crate::domain::is_model_name;
 use crate::llm::{
     circuit_breaker::{CallOutcome, CircuitBreaker},
     deadlines::StreamTimeouts,

@@ -66,8 +66,9 @@ fn paths_of_providers(settings: &Settings, broken: &mut Vec<Broken>) {
     let ollama = "Ollama's address without the path of an API, such as http://127.0.0.1:11434";
     let compatible =
         "the URL that clients of OpenAI's API are given, such as https://api.example.com/v1";
-    let of_ollama = ["/api", "/v1", "/api/chat", "/api/generate", "/chat/completions"];
-    let of_openai = ["/chat/completions", "/completions", "/responses"];
+    let of_ollama =
+        ["/api", "/v1", "/api/chat", "/api/generate", "/api/tags", "/chat/completions", "/models"];
+    let of_openai = ["/chat/completions", "/completions", "/responses", "/models"];
     for (name, provider, ends, allowed) in [
         ("llm.ollama.base_url", &llm.ollama, &of_ollama[..], ollama),
         ("llm.openai.base_url", &llm.openai, &of_openai[..], compatible),

@@ -129,7 +129,7 @@ impl Llm {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         Some(Self {
             providers: reader.get("llm", "providers", field::providers())?,
-            model: reader.get("llm", "model", field::text())?,
+            model: reader.get("llm", "model", field::model_name())?,
             aliases: reader.get("llm", "aliases", field::aliases())?,
             ollama: Provider::read(reader, "llm.ollama")?,
             openai: Provider::read(reader, "llm.openai")?,
@@ -153,7 +153,7 @@ section! {
     Provider {
         base_url: Url = field::http_url(),
         api_key: Option<SecretString> = field::secret().or_none(),
-        model: Option<String> = field::text().or_none(),
+        model: Option<String> = field::model_name().or_none(),
         context_window: Option<NonZeroU32> = field::non_zero().or_none(),
         max_concurrency: NonZeroU32 = field::non_zero(),
         concurrency_scope: ConcurrencyScope = field::choice("instance, shared"),

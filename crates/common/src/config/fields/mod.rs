@@ -24,6 +24,7 @@ pub(super) use self::{
     places::{address, hosts, http_url, mask_url, networks, origins, own_service, store_url},
 };
 use super::ProviderKind;
+use crate::model_name::is_model_name;
 
 pub(super) const MASK: &str = "********";
 /// A longer duration is a mistake, and would overflow when added to a point in time.
@@ -202,6 +203,13 @@ pub(super) fn text() -> FieldParser<String> {
     FieldParser::of_text("a text", |text| Ok(text.trim().to_owned()))
 }
 
+pub(super) fn model_name() -> FieldParser<String> {
+    FieldParser::of_text("a model's name, such as gemma3:1b", |text| {
+        let name = Some(text.trim()).filter(|name| is_model_name(name));
+        name.map(str::to_owned).ok_or(ParseError::NotAllowed)
+    })
+}
+
 /// A text that is kept as it is, white space around it included.
 pub(super) fn prose() -> FieldParser<String> {
     FieldParser::of_any_text("a text", |text| Ok(text.to_owned()))
@@ -299,6 +307,9 @@ pub(super) fn aliases() -> FieldParser<BTreeMap<String, String>> {
         .and("it names one twice", |pairs| {
             let names: BTreeSet<_> = pairs.iter().map(|(name, _)| name).collect();
             names.len() == pairs.len()
+        })
+        .and("what an alias stands for must be a model's name", |pairs| {
+            pairs.iter().all(|(_, model)| is_model_name(model))
         })
         .map(|pairs| Ok(pairs?.into_iter().collect()))
 }
