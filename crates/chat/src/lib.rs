@@ -187,7 +187,7 @@ fn state(
         turns,
         completions,
         sessions,
-        usage: UsageService::new(chat_store),
+        usage: UsageService(chat_store),
         llm: llm.clone(),
         authenticator: authenticator.clone(),
         limiter: RateLimiter::new(store.clone(), quota, "c"),

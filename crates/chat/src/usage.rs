@@ -8,21 +8,15 @@ pub use crate::store::usage::DayUsage;
 use crate::{error::ChatError, store::ChatStore};
 
 #[derive(Clone)]
-pub struct UsageService {
-    store: ChatStore,
-}
+pub struct UsageService(pub ChatStore);
 
 impl UsageService {
-    pub fn new(store: ChatStore) -> Self {
-        Self { store }
-    }
-
     /// What the owner has used since midnight UTC.
     ///
     /// # Errors
     /// [`ChatError::Store`].
     pub async fn today(&self, owner: &Owner, deadline: Instant) -> Result<DayUsage, ChatError> {
         let today = clock::utc_day(clock::now_ms());
-        Ok(self.store.by(deadline).reservations().usage(owner, &today).await?)
+        Ok(self.0.by(deadline).reservations().usage(owner, &today).await?)
     }
 }

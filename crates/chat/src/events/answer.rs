@@ -51,7 +51,7 @@ pub(crate) fn answer_message(
     let is_complete = matches!(finish_reason, FinishReason::Stop | FinishReason::Length);
     let is_nothing = is_empty && text.thinking.is_empty() && !is_complete;
     let spoils_an_earlier_one = open.replaces.is_some()
-        && ((is_empty && !is_complete) || (open.regenerates && (is_empty || !is_complete)));
+        && if open.regenerates { is_empty || !is_complete } else { is_empty && !is_complete };
     if is_nothing || spoils_an_earlier_one {
         return None;
     }

@@ -30,8 +30,7 @@ use crate::{
 /// Exports a whole session as JSON.
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}/export", tag = "sessions",
-    params(SessionPath),
-    responses((status = 200, body = SessionExport), (status = 404, description = "`session_not_found`", body = Problem)),
+    params(SessionPath), responses((status = 200, body = SessionExport), (status = 404, description = "`session_not_found`", body = Problem)),
 )]
 pub async fn export(
     State(app): State<Arc<AppState>>,

@@ -126,8 +126,7 @@ pub async fn create(
 /// Reads a session.
 #[utoipa::path(
     get, path = "/chat/sessions/{session_id}", operation_id = "read_session", tag = "sessions",
-    params(SessionPath),
-    responses((status = 200, body = SessionBody), (status = 404, description = "`session_not_found`", body = Problem)),
+    params(SessionPath), responses((status = 200, body = SessionBody), (status = 404, description = "`session_not_found`", body = Problem)),
 )]
 pub async fn read(
     State(app): State<Arc<AppState>>,
@@ -143,8 +142,7 @@ pub async fn read(
 /// Changes a session's title, model or system prompt.
 #[utoipa::path(
     patch, path = "/chat/sessions/{session_id}", operation_id = "change_session", tag = "sessions", request_body = Option<ChangeSession>,
-    params(SessionPath),
-    responses((status = 200, body = SessionBody), (status = 404, description = "`session_not_found`", body = Problem)),
+    params(SessionPath), responses((status = 200, body = SessionBody), (status = 404, description = "`session_not_found`", body = Problem)),
 )]
 pub async fn change(
     State(app): State<Arc<AppState>>,

@@ -195,7 +195,7 @@ fn error_message(text: &str) -> String {
             },
             Value::Array(values) => values.iter().for_each(|value| messages(value, found)),
             Value::Object(members) => {
-                for name in ["error", "message", "msg", "detail", "type"] {
+                for name in ["error", "message", "error_msg", "msg", "detail", "type"] {
                     if let Some(member) = members.get(name) {
                         messages(member, found);
                     }

@@ -40,8 +40,7 @@ pub struct EmbedRequest {
 /// talk.
 #[utoipa::path(
     post, path = "/api/embed", tag = "ollama",
-    request_body = EmbedRequest,
-    responses((status = 200, body = Object), (status = "default", description = "An error.", body = ErrorText)),
+    request_body = EmbedRequest, responses((status = 200, body = Object), (status = "default", description = "An error.", body = ErrorText)),
 )]
 pub async fn embed(
     State(app): State<Arc<AppState>>,

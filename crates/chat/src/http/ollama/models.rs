@@ -61,8 +61,7 @@ pub async fn loaded(State(app): State<Arc<AppState>>, _caller: Caller) -> Json<V
 /// `<architecture>.context_length`.
 #[utoipa::path(
     post, path = "/api/show", tag = "ollama",
-    request_body = ShowRequest,
-    responses((status = 200, body = Object), (status = "default", description = "An error.", body = ErrorText)),
+    request_body = ShowRequest, responses((status = 200, body = Object), (status = "default", description = "An error.", body = ErrorText)),
 )]
 pub async fn show(
     State(app): State<Arc<AppState>>,

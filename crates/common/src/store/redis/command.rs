@@ -125,14 +125,7 @@ pub(super) struct ScriptCall<'a> {
 impl<'a> ScriptCall<'a> {
     /// Given a `bucket`, the rate limit counts the request first.
     pub(super) fn of(txn: &'a Txn, bucket: Option<&'a Bucket>) -> Result<Self, StoreError> {
-        let size = txn.checks.len() + txn.ops.len() + 1;
-        let mut call = Self {
-            steps: Vec::with_capacity(2 * size),
-            keys: Vec::with_capacity(size),
-            hashes: Vec::with_capacity(size),
-            args: Vec::with_capacity(3 * size),
-            ..Self::default()
-        };
+        let mut call = Self::default();
         if let Some(bucket) = bucket {
             call.key(&bucket.key);
             call.args.extend([number(bucket.quota.burst()), number(bucket.quota.step())]);

@@ -224,10 +224,7 @@ fn source(steps: &[ScriptStep]) -> String {
         }
         lua.text.push('\n');
     }
-    lua.text.push_str(match admits {
-        true => "said[5]=-1 return {said,A[#A]}",
-        false => "return {-1,A[#A]}",
-    });
+    lua.text.push_str(if admits { "said[5]=-1 return {said,A[#A]}" } else { "return {-1,A[#A]}" });
     lua.text
 }
 
