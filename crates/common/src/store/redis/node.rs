@@ -154,10 +154,7 @@ impl Node {
             {
                 values
             }
-            _ => {
-                link.disordered.cancel();
-                Err(disordered())
-            }
+            _ => Err(disordered(link)),
         }
     }
 
@@ -175,10 +172,7 @@ impl Node {
             Ok(Value::Array(said)) if said.last() == Some(&Value::BulkString(word.into())) => {
                 Ok(vec![Value::Array(said)])
             }
-            Ok(_) => {
-                link.disordered.cancel();
-                Err(disordered())
-            }
+            Ok(_) => Err(disordered(link)),
             Err(Failure::Lost(why)) => Err(Failure::Lost(why)),
             Err(error) => {
                 let ping = redis::cmd("PING");
@@ -283,12 +277,14 @@ async fn in_order<T>(
 ) -> Result<T, Failure> {
     tokio::select! {
         biased;
-        () = link.disordered.cancelled() => Err(disordered()),
+        () = link.disordered.cancelled() => Err(disordered(link)),
         answer = sent => answer.map_err(|error| failure(&error)),
     }
 }
 
-fn disordered() -> Failure {
+/// Tells everybody who waits on the connection, too.
+fn disordered(link: &Link) -> Failure {
+    link.disordered.cancel();
     Failure::Lost("answers came out of order".to_owned())
 }
 
