@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::{HeaderValue, header};
-use common::errors::{ApiError, Code, FieldError};
+use common::errors::{ApiError, Code};
 
 use crate::{
     error::{ChatError, explain},
@@ -13,7 +13,7 @@ use crate::{
 /// When tokens that running answers hold are asked for again: nobody knows when these end.
 const QUOTA_HELD: Duration = Duration::from_secs(5);
 
-/// Where an idempotency key stands.
+/// The pointer to an idempotency key.
 pub const IDEMPOTENCY_KEY: &str = "/header/Idempotency-Key";
 
 impl From<ChatError> for ApiError {
@@ -100,9 +100,10 @@ pub fn instance_stops() -> ApiError {
 
 /// An error about the member at `pointer`, where it is about any.
 pub fn about(pointer: Option<&str>, code: Code, detail: String) -> ApiError {
-    let wrong = |pointer: &str| FieldError { pointer: pointer.to_owned(), detail: detail.clone() };
-    let errors = pointer.map(wrong).into_iter().collect();
-    ApiError { errors, ..ApiError::new(code, detail) }
+    match pointer {
+        Some(pointer) => ApiError { code, ..ApiError::invalid(pointer, detail) },
+        None => ApiError::new(code, detail),
+    }
 }
 
 fn model_error(error: ModelError) -> ApiError {

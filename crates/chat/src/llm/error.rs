@@ -181,7 +181,7 @@ impl ProviderError {
 }
 
 impl Feature {
-    /// What it is called, and a pointer to the member that asks for it.
+    /// Its name, and a pointer to the member that asks for it.
     fn named(self) -> (&'static str, &'static str) {
         match self {
             Self::Images => ("images", "/message"),

@@ -46,7 +46,7 @@ pub(super) struct Snapshot {
     problem: Option<Problem>,
 }
 
-/// What is wrong with a server: what was asked, what came, and what to do.
+/// The problem of a server: what was asked, what came, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// In our own words, for whoever asks.

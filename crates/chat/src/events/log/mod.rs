@@ -81,7 +81,7 @@ impl State {
         }
     }
 
-    /// Whether nothing follows from here any more.
+    /// Nothing follows from here any more.
     fn is_closed(&self) -> bool {
         self.ended || self.cut
     }

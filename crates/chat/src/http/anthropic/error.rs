@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::http::inference::errors::{code_and_status, renamed};
 
-/// What this API calls otherwise than we do.
+/// Names of members, ours and this API's, where they differ.
 const NAMES: &[(&str, &str)] = &[
     ("/message", "/messages"),
     ("/options/think", "/thinking"),

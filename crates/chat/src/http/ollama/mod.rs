@@ -29,7 +29,7 @@ use crate::{
     state::AppState,
 };
 
-/// What this API calls otherwise than we do; a message is in `messages` or in `prompt`, and needs no name.
+/// Names of members, ours and this API's, where they differ; a message is in `messages` or in `prompt`, and needs no name.
 const NAMES: &[(&str, &str)] =
     &[("/message", ""), ("/options/think", "/think"), ("/response_format", "/format")];
 

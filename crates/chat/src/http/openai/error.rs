@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::http::inference::errors::{code_and_status, renamed};
 
-/// What chat completions call otherwise than we do.
+/// Names of members, ours and those of chat completions, where they differ.
 pub const OF_COMPLETIONS: &[(&str, &str)] =
     &[("/message", "/messages"), ("/options/think", "/reasoning_effort")];
 
