@@ -18,9 +18,6 @@ pub struct Session {
     /// Its system prompt, if it has one; stored under a key of its own, since it can be long and seldom changes.
     #[serde(skip)]
     pub system: Option<String>,
-    /// Counts changes of the system prompt, so that each of them also changes the session.
-    #[serde(default)]
-    pub system_version: u64,
     /// Unix milliseconds.
     pub created_at: i64,
     /// When a turn was last accepted: Unix milliseconds.
@@ -46,7 +43,6 @@ impl Session {
             title: new.title,
             model: new.model,
             last_model: None,
-            system_version: new.system.iter().count() as u64,
             system: new.system,
             created_at: now,
             updated_at: now,

@@ -10,7 +10,7 @@ use crate::{
     domain::{Message, MessageId, OpenTurn, Role, SessionId},
     store::{
         ATTEMPTS,
-        codec::decode,
+        codec::{decode, head},
         contended,
         keys::Keys,
         message_sizes::{self, decode_sizes},
@@ -48,7 +48,7 @@ impl SessionStore<'_> {
             let sizes = decode_sizes(&found.items(1));
             let is_large = sizes.is_none_or(|all| all.iter().any(|last| last.record > BULK_SIZE));
             let mut txn = Txn::durable()
-                .check(Check::Equals(keys.session(id), stored.clone()))
+                .check(Check::StartsWith(keys.session(id), head(&stored)))
                 .op(Op::Delete(keys.session(id)))
                 .ops(message_sizes::delete(&keys, id))
                 .op(Op::Delete(keys.system_prompt(id)))

@@ -12,7 +12,7 @@ use crate::{
     domain::{Message, MessageId, NewSession, Session, SessionChange, SessionId},
     store::{
         ATTEMPTS, RUNNING_TTL, StoreContext,
-        codec::{decode, encode},
+        codec::{decode, encode_revised, head},
         contended,
         keys::Keys,
         message_sizes,
@@ -68,7 +68,7 @@ impl StoredSession {
         if self.is_new() {
             Check::Absent(keys.session(id))
         } else {
-            Check::Equals(keys.session(id), self.version.clone())
+            Check::StartsWith(keys.session(id), head(&self.version))
         }
     }
 }
@@ -162,7 +162,6 @@ impl SessionStore<'_> {
             session.model = model.unwrap_or(session.model);
             if let Some(system) = system {
                 session.system = system;
-                session.system_version += 1;
                 set_system_prompt(&keys, id, &session, &mut txn);
             }
             let more = session.open.as_ref().map_or(Duration::ZERO, |_| RUNNING_TTL);
@@ -190,7 +189,7 @@ impl StoreContext {
         let ttl = self.session_ttl.map(|ttl| ttl.saturating_add(more));
         let expired = session.expires;
         session.expires = ttl.is_some();
-        let version = encode(&session)?;
+        let version = encode_revised(&session)?;
         let incarnation = keys.incarnation(&session.incarnation);
         if before.is_new() {
             txn.ops.push(Op::Set { key: incarnation.clone(), value: id.to_string().into(), ttl });

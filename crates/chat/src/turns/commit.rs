@@ -126,7 +126,7 @@ impl Committer {
                 Ok(Accepted::Yes(session)) => return Ok(Accepted::Yes(session)),
                 Ok(refused) if !unknown => return Ok(refused),
                 // Refused because of the first try itself, or of another change; then the first may still be applied later.
-                Ok(_) => match store.turns().confirm_accepted(owner, accept).await {
+                Ok(_) => match Box::pin(store.turns().confirm_accepted(owner, accept)).await {
                     Ok(Some(session)) => {
                         request.ticket.record_lost().await;
                         return Ok(Accepted::Yes(Box::new(session)));
@@ -187,7 +187,9 @@ async fn try_accept(
     unknown: bool,
 ) -> Result<Accepted, StoreError> {
     let turns = store.turns();
-    if unknown && let Some(session) = turns.confirm_accepted(&identity.owner, accept).await? {
+    if unknown
+        && let Some(session) = Box::pin(turns.confirm_accepted(&identity.owner, accept)).await?
+    {
         ticket.record_lost().await;
         return Ok(Accepted::Yes(Box::new(session)));
     }

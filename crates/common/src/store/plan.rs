@@ -92,7 +92,7 @@ impl Check {
         let (key, kind) = match self {
             Check::Absent(key) => return Some((key, KeyState::of(None, true))),
             Check::Exists(_) | Check::Before(..) => return None,
-            Check::Equals(key, _) => (key, KeyType::Value),
+            Check::Equals(key, _) | Check::StartsWith(key, _) => (key, KeyType::Value),
             Check::FieldEquals(key, ..)
             | Check::FieldAbsent(key, _)
             | Check::FieldAtMost(key, ..) => (key, KeyType::Hash),

@@ -11,6 +11,9 @@ pub enum Check {
     Absent(Key),
     Exists(Key),
     Equals(Key, Bytes),
+    /// The value begins with these bytes, of which there is at least one: a record whose revision stands at its head need not be
+    /// sent whole.
+    StartsWith(Key, Bytes),
     FieldEquals(Key, String, Bytes),
     /// The hash, or that field of it, is absent.
     FieldAbsent(Key, String),
@@ -74,6 +77,7 @@ impl Check {
             Self::Absent(key)
             | Self::Exists(key)
             | Self::Equals(key, _)
+            | Self::StartsWith(key, _)
             | Self::FieldEquals(key, ..)
             | Self::FieldAbsent(key, _)
             | Self::FieldAtMost(key, ..)

@@ -45,6 +45,8 @@ fn a_check() -> impl Strategy<Value = Check> {
         a_key().prop_map(Check::Absent),
         a_key().prop_map(Check::Exists),
         (a_key(), some_bytes()).prop_map(|(key, value)| Check::Equals(key, value)),
+        (a_key(), some_bytes().prop_filter("not empty", |start| !start.is_empty()))
+            .prop_map(|(key, start)| Check::StartsWith(key, start)),
         (a_key(), a_name(), some_bytes())
             .prop_map(|(key, name, value)| Check::FieldEquals(key, name, value)),
         (a_key(), a_name()).prop_map(|(key, name)| Check::FieldAbsent(key, name)),

@@ -16,8 +16,8 @@ on_every_backend!(
 );
 
 async fn every_check_holds_and_fails_as_it_says(store: &Store) {
-    done(store, [set("v", "x"), field("h", "f", "5"), field("h", "text", "no"), push("l", "i")])
-        .await;
+    done(store, [set("v", "x"), set("long", "xyz"), field("h", "f", "5")]).await;
+    done(store, [field("h", "text", "no"), push("l", "i")]).await;
     let name = |name: &str| name.to_owned();
     let cases = [
         (Check::Absent(key("none")), true),
@@ -28,6 +28,11 @@ async fn every_check_holds_and_fails_as_it_says(store: &Store) {
         (Check::Equals(key("v"), bytes("x")), true),
         (Check::Equals(key("v"), bytes("X")), false),
         (Check::Equals(key("none"), bytes("")), false),
+        (Check::StartsWith(key("v"), bytes("x")), true),
+        (Check::StartsWith(key("long"), bytes("xy")), true),
+        (Check::StartsWith(key("long"), bytes("yz")), false),
+        (Check::StartsWith(key("v"), bytes("xy")), false),
+        (Check::StartsWith(key("none"), bytes("x")), false),
         (Check::FieldEquals(key("h"), name("f"), bytes("5")), true),
         (Check::FieldEquals(key("h"), name("f"), bytes("05")), false),
         (Check::FieldEquals(key("h"), name("none"), bytes("")), false),
@@ -117,6 +122,7 @@ async fn checks_and_reads_of_another_type_are_corrupt(store: &Store) {
     done(store, [set("v", "1"), push("l", "a")]).await;
     for check in [
         Check::Equals(key("l"), bytes("a")),
+        Check::StartsWith(key("l"), bytes("a")),
         Check::FieldEquals(key("v"), "f".into(), bytes("a")),
         Check::FieldAbsent(key("l"), "f".into()),
         Check::FieldAtMost(key("l"), "f".into(), 1),

@@ -20,6 +20,11 @@ const GAVE_UP: &str = "\
 /// # Errors
 /// Where the server says that it gave up.
 pub(super) fn finish_reason(word: &str) -> Result<FinishReason, ProviderError> {
+    match word {
+        "stop" => return Ok(FinishReason::Stop),
+        "length" => return Ok(FinishReason::Length),
+        _ => {}
+    }
     let lower = word.to_lowercase().replace([' ', '-'], "_");
     let has = |parts: &str| parts.split(' ').any(|part| lower.contains(part));
     match lower.as_str() {

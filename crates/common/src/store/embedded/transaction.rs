@@ -6,7 +6,7 @@ use super::{
     tables::{WriteTables, live},
 };
 use crate::store::{
-    Check, Committed, Op, StoreError, Txn,
+    Bytes, Check, Committed, Op, StoreError, Txn,
     plan::{self, KeyType, Precondition},
 };
 
@@ -31,12 +31,9 @@ fn holds(tables: &WriteTables<'_>, check: &Check) -> Result<bool, Fault> {
         Check::Before(_, time) => tables.now < *time,
         Check::Absent(key) => live(&tables.keys, key, tables.now)?.is_none(),
         Check::Exists(key) => live(&tables.keys, key, tables.now)?.is_some(),
-        Check::Equals(key, value) => {
-            match live(&tables.keys, key, tables.now)?.map(|entry| entry.held) {
-                None => false,
-                Some(Content::Value(held)) => held == value,
-                Some(_) => return Err(Fault::Said(plan::corrupt(key))),
-            }
+        Check::Equals(key, value) => value_of(tables, key)?.is_some_and(|held| held == value),
+        Check::StartsWith(key, start) => {
+            value_of(tables, key)?.is_some_and(|held| held.starts_with(start))
         }
         Check::FieldEquals(key, field, value) => {
             tables.field(key, field)?.is_some_and(|held| held == value)
@@ -47,6 +44,14 @@ fn holds(tables: &WriteTables<'_>, check: &Check) -> Result<bool, Fault> {
             tables.rows_of(key, KeyType::List)?.map_or(0, |(rows, _)| rows.count) == *length
         }
     })
+}
+
+fn value_of(tables: &WriteTables<'_>, key: &str) -> Result<Option<Bytes>, Fault> {
+    match live(&tables.keys, key, tables.now)?.map(|entry| entry.held) {
+        None => Ok(None),
+        Some(Content::Value(held)) => Ok(Some(held)),
+        Some(_) => Err(Fault::Said(plan::corrupt(key))),
+    }
 }
 
 fn verify(tables: &WriteTables<'_>, guard: &Precondition<'_>) -> Result<(), Fault> {

@@ -11,7 +11,7 @@ use super::script::{
     FEW, Few, Look, Place, ScriptStep,
 };
 use crate::store::{
-    Bucket, Check, Op, StoreError, Txn,
+    Bucket, Bytes, Check, Op, StoreError, Txn,
     plan::{self, Precondition, family},
 };
 
@@ -131,13 +131,15 @@ impl<'a> ScriptCall<'a> {
             call.args.extend([number(bucket.quota.burst()), number(bucket.quota.step())]);
             call.steps.push(ScriptStep::Admit);
         }
-        let first = txn.ops.first();
+        let (first, mut guards) = (txn.ops.first(), plan::guards(txn)?);
         for check in &txn.checks {
-            call.check(check, first.map(|op| family(op.key())));
+            if !call.check_beside_numbers(check, &mut guards) {
+                call.check(check, first.map(|op| family(op.key())));
+            }
         }
         // Where the first operation fails for its key's type, nothing is done yet.
         let typed = first.filter(|op| op.needs().is_some()).map(Op::key);
-        for guard in plan::guards(txn)? {
+        for guard in guards {
             if !matches!(&guard, Precondition::KeyType(key, _) if Some(*key) == typed) {
                 call.guard(guard);
             }
@@ -189,6 +191,7 @@ impl<'a> ScriptCall<'a> {
             Check::Absent(_) => (Look::Absent, smallvec![]),
             Check::Exists(_) => (Look::Exists, smallvec![]),
             Check::Equals(_, value) => (Look::Equals, smallvec![Cow::Borrowed(&value[..])]),
+            Check::StartsWith(_, start) => (Look::StartsWith, smallvec![Cow::Borrowed(&start[..])]),
             Check::FieldEquals(_, field, value) => {
                 (Look::FieldEquals, smallvec![text(field), Cow::Borrowed(&value[..])])
             }
@@ -209,15 +212,36 @@ impl<'a> ScriptCall<'a> {
             Precondition::KeyType(key, kind) => {
                 ScriptStep::Look { look: Look::IsOf(kind), key: Place::Key(self.key(key)), args: 0 }
             }
-            Precondition::Numbers(key, fields) => {
-                let (key, count) = (self.key(key), fields.len());
-                self.args.extend(fields.iter().copied().map(text));
-                let known = fields.into_iter().map(|field| Some(field.as_bytes()));
-                self.numbers.push((key, known.collect()));
-                ScriptStep::Numbers { key, fields: count }
-            }
+            Precondition::Numbers(key, fields) => return self.numbers(key, fields, None),
         };
         self.steps.push(step);
+    }
+
+    /// Reads what is checked of a hash together with the numbers that a guard looks at; `false` where there are none.
+    fn check_beside_numbers(
+        &mut self,
+        check: &'a Check,
+        guards: &mut Vec<Precondition<'a>>,
+    ) -> bool {
+        let Check::FieldEquals(key, field, value) = check else { return false };
+        let at = guards
+            .iter()
+            .position(|guard| matches!(guard, Precondition::Numbers(of, _) if of == key));
+        let Some(Precondition::Numbers(key, fields)) = at.map(|at| guards.remove(at)) else {
+            return false;
+        };
+        self.numbers(key, fields, Some((field, value)));
+        true
+    }
+
+    fn numbers(&mut self, key: &'a str, fields: Vec<&'a str>, check: Option<(&'a str, &'a Bytes)>) {
+        let (key, count) = (self.key(key), fields.len());
+        self.args.extend(fields.iter().copied().map(text));
+        let compared = check.map(|(field, value)| [text(field), Cow::Borrowed(&value[..])]);
+        self.args.extend(compared.into_iter().flatten());
+        let known = fields.into_iter().map(|field| Some(field.as_bytes()));
+        self.numbers.push((key, known.collect()));
+        self.steps.push(ScriptStep::Numbers { key, fields: count, checks: check.is_some() });
     }
 
     fn command(&mut self, command: RedisCommand<'a>) {

@@ -1,7 +1,7 @@
 //! One Redis server: its connections, its circuit breaker, and the background look at it.
 
 use std::{
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -139,7 +139,7 @@ impl Node {
         let word = link.next_word();
         let pipeline = pipeline(request, asking, &word)?;
         let mut connection = link.connection.clone();
-        let sent = connection.send_packed_commands(&pipeline, 0, pipeline.len());
+        let sent = pin!(connection.send_packed_commands(&pipeline, 0, pipeline.len()));
         let mut values = in_order(link, sent).await?;
         let echoed = values.pop();
         let values = answers(request, asking, values);
@@ -167,7 +167,8 @@ impl Node {
         word: &str,
     ) -> Result<Vec<Value>, Failure> {
         let mut connection = link.connection.clone();
-        let answer = in_order(link, connection.send_packed_command(script)).await;
+        let sent = pin!(connection.send_packed_command(script));
+        let answer = in_order(link, sent).await;
         match answer.and_then(|answer| reply::failed(&answer).map_or(Ok(answer), Err)) {
             Ok(Value::Array(said)) if said.last() == Some(&Value::BulkString(word.into())) => {
                 Ok(vec![Value::Array(said)])
@@ -176,7 +177,7 @@ impl Node {
             Err(Failure::Lost(why)) => Err(Failure::Lost(why)),
             Err(error) => {
                 let ping = redis::cmd("PING");
-                match self.send_checked(link, Request::One(&ping), false).await {
+                match Box::pin(self.send_checked(link, Request::One(&ping), false)).await {
                     Err(Failure::Lost(why)) => Err(Failure::Lost(why)),
                     _ => Err(error),
                 }
@@ -273,7 +274,7 @@ impl Node {
 /// The last answer of a connection that has lost one never comes.
 async fn in_order<T>(
     link: &Link,
-    sent: impl Future<Output = Result<T, RedisError>>,
+    sent: Pin<&mut impl Future<Output = Result<T, RedisError>>>,
 ) -> Result<T, Failure> {
     tokio::select! {
         biased;

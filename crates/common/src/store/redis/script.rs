@@ -31,14 +31,14 @@ const ADMIT: &str = concat!(
     "local said=admit(K[1],tonumber(A[1]),tonumber(A[2]),1) if said[1]==0 then return {said,A[#A]} end\n"
 );
 
-/// Numbers of at most 15 digits: Lua's are doubles, exact up to 2^53. `%.0f`, since not every Redis writes a large one as digits.
+/// Numbers of at most 15 digits: Lua's are doubles, exact up to 2^53.
 const NUMBERS: &str = "\
-local corrupt=redis.error_reply('WRONGTYPE a stored value is not a whole number')
 local function whole(text)
 return text=='0' or text:find('^%-?[1-9]%d*$') and (#text<=15 or (#text==16 and text:sub(1,1)=='-'))
 end
-local function sum(held,by) return string.format('%.0f',(held or 0)+by) end
 ";
+
+const CORRUPT: &str = "return redis.error_reply('WRONGTYPE a stored value is not a whole number')";
 
 /// One step of a script.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,8 +47,8 @@ pub(super) enum ScriptStep {
     Admit,
     /// A check or guard, with the next so many arguments.
     Look { look: Look, key: Place, args: usize },
-    /// Looks whether fields of a hash hold whole numbers.
-    Numbers { key: usize, fields: usize },
+    /// Looks whether fields of a hash hold whole numbers; and, as a check, whether the next argument's field holds the one behind it.
+    Numbers { key: usize, fields: usize, checks: bool },
     /// Adds to some of the fields (from 1; 0 for none) that [`Self::Numbers`] has read of that key, and sets others by the next so
     /// many arguments.
     Add { key: usize, fields: Few, set: usize },
@@ -63,6 +63,7 @@ pub(super) enum Look {
     Absent,
     Exists,
     Equals,
+    StartsWith,
     FieldEquals,
     FieldAbsent,
     FieldAtMost,
@@ -73,16 +74,17 @@ pub(super) enum Look {
 }
 
 impl Look {
-    /// `$k` is its key, `$1` its first argument, `$r` what refuses the transaction.
+    /// `$k` is its key, `$1` its first argument, `$r` what refuses the transaction, `$c` what says that a number is none.
     fn lua(self) -> &'static str {
         match self {
             Self::Absent => "if c('EXISTS',$k)==1 then $r end",
             Self::Exists => "if c('EXISTS',$k)==0 then $r end",
             Self::Equals => "if c('GET',$k)~=$1 then $r end",
+            Self::StartsWith => "if c('GETRANGE',$k,0,#$1-1)~=$1 then $r end",
             Self::FieldEquals => "if c('HGET',$k,$1)~=$2 then $r end",
             Self::FieldAbsent => "if c('HEXISTS',$k,$1)==1 then $r end",
             Self::FieldAtMost => {
-                "do local held=c('HGET',$k,$1) or '0' if not whole(held) then return corrupt end \
+                "do local held=c('HGET',$k,$1) or '0' if not whole(held) then $c end \
                  if tonumber(held)>tonumber($2) then $r end end"
             }
             Self::LengthIs => "if c('LLEN',$k)~=tonumber($1) then $r end",
@@ -198,6 +200,10 @@ fn source(steps: &[ScriptStep]) -> String {
     }
     let mut checks = 0;
     for step in steps {
+        let refuse = match admits {
+            true => format!("said[5]={checks} return {{said,A[#A]}}"),
+            false => format!("return {{{checks},A[#A]}}"),
+        };
         match step {
             ScriptStep::Admit => {
                 lua.text.push_str(ADMIT);
@@ -205,14 +211,13 @@ fn source(steps: &[ScriptStep]) -> String {
             }
             ScriptStep::Look { look, key, args } => {
                 let template = look.lua();
-                let refuse = match admits {
-                    true => format!("said[5]={checks} return {{said,A[#A]}}"),
-                    false => format!("return {{{checks},A[#A]}}"),
-                };
                 checks += usize::from(template.contains("$r"));
                 lua.look(template, *key, *args, &refuse);
             }
-            ScriptStep::Numbers { key, fields } => lua.numbers(*key, *fields),
+            ScriptStep::Numbers { key, fields, checks: compares } => {
+                checks += usize::from(*compares);
+                lua.numbers(*key, *fields, compares.then_some(&refuse));
+            }
             ScriptStep::Add { key, fields, set } => lua.add(*key, fields, *set),
             ScriptStep::Run { name, key, more_keys, args } => {
                 lua.run(*name, [*key].into_iter().chain(positions(more_keys)), *args);
@@ -253,7 +258,7 @@ impl Lua {
             Place::Argument => self.arg(),
         };
         let args: Vec<_> = (0..args).map(|_| self.arg()).collect();
-        let mut text = template.replace("$k", &key).replace("$r", refuse);
+        let mut text = template.replace("$k", &key).replace("$r", refuse).replace("$c", CORRUPT);
         for (name, arg) in ["$1", "$2"].into_iter().zip(&args) {
             text = text.replace(name, arg);
         }
@@ -261,23 +266,32 @@ impl Lua {
     }
 
     /// Keeps in variables, for [`Self::add`], the numbers read and the place of the names of their fields.
-    fn numbers(&mut self, key: usize, fields: usize) {
-        let first = self.args + 1;
-        let args: Vec<_> = (0..fields).map(|_| self.arg()).collect();
+    fn numbers(&mut self, key: usize, fields: usize, refuse: Option<&String>) {
+        let first = self.args;
+        let names = fields + usize::from(refuse.is_some());
+        let args: Vec<_> = (0..names).map(|_| self.arg()).collect();
         let _ = write!(
             self.text,
-            "local n{key},f{key}=c('HMGET',K[{key}],{}),{} for _,held in ipairs(n{key}) do \
-             if held and not whole(held) then return corrupt end end",
-            args.join(","),
-            first - 1
+            "local n{key},f{key}=c('HMGET',K[{key}],{}),{first} ",
+            args.join(",")
+        );
+        if let Some(refuse) = refuse {
+            let held = self.arg();
+            let _ = write!(self.text, "if n{key}[{names}]~={held} then {refuse} end ");
+        }
+        let _ = write!(
+            self.text,
+            "for i=1,{fields} do if n{key}[i] and not whole(n{key}[i]) then {CORRUPT} end end"
         );
     }
 
+    /// `%.0f`, since not every Redis writes a large number as digits.
     fn add(&mut self, key: usize, fields: &Few, set: usize) {
         let _ = write!(self.text, "c('HSET',K[{key}]");
         for at in positions(fields) {
             let by = self.arg();
-            let _ = write!(self.text, ",A[f{key}+{at}],sum(n{key}[{at}],{by})");
+            let _ =
+                write!(self.text, ",A[f{key}+{at}],string.format('%.0f',(n{key}[{at}] or 0)+{by})");
         }
         for _ in 0..set {
             let arg = self.arg();
@@ -345,7 +359,7 @@ mod tests {
             ScriptStep::Look { look: Look::Equals, key: Place::Key(1), args: 1 },
             ScriptStep::Look { look: Look::IsOf(KeyType::List), key: Place::Key(2), args: 0 },
             ScriptStep::Look { look: Look::Absent, key: Place::Argument, args: 0 },
-            ScriptStep::Numbers { key: 3, fields: 2 },
+            ScriptStep::Numbers { key: 3, fields: 2, checks: true },
             run(CommandName::Rpush, 2, None),
             run(CommandName::SetFor, 1, Some(2)),
             ScriptStep::Add { key: 3, fields: [2, 0, 0, 0], set: 2 },
@@ -358,12 +372,12 @@ mod tests {
                  if c('GET',K[1])~=A[1] then return {{0,A[#A]}} end\n\
                  c('LLEN',K[2])\n\
                  if c('EXISTS',A[2])==1 then return {{1,A[#A]}} end\n\
-                 local n3,f3=c('HMGET',K[3],A[3],A[4]),2 for _,held in ipairs(n3) do \
-                 if held and not whole(held) then return corrupt end end\n\
-                 c('RPUSH',K[2],unpack(A,d+6,d+5+A[5])) d=d+A[5]\n\
-                 c('SET',K[1],A[d+6],'PX',A[d+7])\n\
-                 c('HSET',K[3],A[f3+2],sum(n3[2],A[d+8]),A[d+9],A[d+10])\n\
-                 c('DEL',unpack(K,e-A[d+11]+1,e)) e=e-A[d+11]\n\
+                 local n3,f3=c('HMGET',K[3],A[3],A[4],A[5]),2 if n3[3]~=A[6] then return {{2,A[#A]}} end \
+                 for i=1,2 do if n3[i] and not whole(n3[i]) then {CORRUPT} end end\n\
+                 c('RPUSH',K[2],unpack(A,d+8,d+7+A[7])) d=d+A[7]\n\
+                 c('SET',K[1],A[d+8],'PX',A[d+9])\n\
+                 c('HSET',K[3],A[f3+2],string.format('%.0f',(n3[2] or 0)+A[d+10]),A[d+11],A[d+12])\n\
+                 c('DEL',unpack(K,e-A[d+13]+1,e)) e=e-A[d+13]\n\
                  return {{-1,A[#A]}}"
             )
         );
