@@ -44,7 +44,6 @@ pub(super) enum Committed {
     Changed(SessionPermit),
 }
 
-#[derive(Clone)]
 pub(super) struct Committer {
     pub(super) store: ChatStore,
     pub(super) authenticator: Authenticator,
@@ -57,12 +56,13 @@ impl Committer {
     /// Accepts the turn and starts its task. Runs detached, so a client disconnect cannot leave an accepted turn without a
     /// runner.
     pub(super) async fn commit(
-        &self,
+        self: &Arc<Self>,
         store: &ChatStore,
-        request: &TurnRequest,
+        request: &Arc<TurnRequest>,
         mut ready: Box<ReadyTurn>,
     ) -> Result<Committed, ChatError> {
-        let (committer, store, mut request) = (self.clone(), store.clone(), request.clone());
+        let (committer, store, mut request) =
+            (Arc::clone(self), store.clone(), Arc::clone(request));
         let task = self.shutdown.spawn(Span::current().run(async move {
             loop {
                 let accepted = committer.accept(&store, &request, &ready.accept);
@@ -75,7 +75,7 @@ impl Committer {
                     Accepted::AccountChanged => {
                         let renewed =
                             committer.authenticator.recheck(&request.identity, store.end());
-                        request.identity = renewed.await?;
+                        Arc::make_mut(&mut request).identity = renewed.await?;
                     }
                     Accepted::RateLimited => {
                         request.ticket.result()?;

@@ -53,7 +53,7 @@ pub struct TurnService {
     queue: SessionQueue,
     cache: Arc<SessionCache>,
     planner: Planner,
-    committer: Committer,
+    committer: Arc<Committer>,
     idempotency: Idempotency,
     finder: TurnFinder,
     waiter: SlotWaiter,
@@ -92,13 +92,13 @@ impl TurnService {
         });
         Self {
             queue: SessionQueue::default(),
-            committer: Committer {
+            committer: Arc::new(Committer {
                 store: store.clone(),
                 authenticator,
                 runner,
                 tokens_per_day,
                 shutdown: shutdown.clone(),
-            },
+            }),
             planner: Planner { llm: llm.clone(), estimates, settings, tokens_per_day },
             finder: TurnFinder {
                 store: store.clone(),
@@ -143,6 +143,7 @@ impl TurnService {
         request: TurnRequest,
         deadline: Instant,
     ) -> Result<StartedTurn, ChatError> {
+        let request = Arc::new(request);
         self.planner.check(&request)?;
         let give_up = tokio::time::Instant::now() + SESSION_WAIT;
         let mut store = self.store.by(deadline);

@@ -2,10 +2,11 @@
 
 use std::{error::Error as StdError, time::Duration};
 
+use bytes::Bytes;
 use common::{clients::http::PerThread, config, otel};
 use reqwest::{
     Client, RequestBuilder, Response,
-    header::{HeaderMap, RETRY_AFTER},
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
@@ -16,6 +17,8 @@ use crate::llm::{
     request::ChatRequest,
 };
 
+/// The room that a request's body is given at first, in bytes: more than a few turns take.
+const USUAL_BODY: usize = 4 * 1024;
 /// The most that is read of an answer that is not a stream, in bytes.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 /// The most that is read of an error's body, in bytes: enough to tell its kind.
@@ -89,10 +92,15 @@ impl Endpoint {
         request_id: &str,
     ) -> Result<Response, ProviderError> {
         let url = below(&self.base, path);
-        let mut trace = HeaderMap::new();
-        otel::inject(&mut trace);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        otel::inject(&mut headers);
+        let mut json = Vec::with_capacity(USUAL_BODY);
+        serde_json::to_writer(&mut json, body)
+            .map_err(|error| ProviderError::failed(format!("a request is no JSON: {error}")))?;
+        let json = Bytes::from(json);
         let request = |client: &Client| {
-            let request = client.post(url.clone()).headers(trace.clone()).json(body);
+            let request = client.post(url.clone()).headers(headers.clone()).body(json.clone());
             match request_id {
                 "" => request,
                 id => request.header(common::http::X_REQUEST_ID, id),
