@@ -82,6 +82,13 @@ impl TokenEstimates {
         size.scaled(self.ratio(model))
     }
 
+    /// Learns from what a server counted of a prompt that it found too long, and estimates that prompt anew.
+    pub fn recount(&self, model: &str, estimated: u32, counted: u32) -> u32 {
+        let before = self.ratio(model);
+        self.observe(model, estimated, Usage { prompt_tokens: counted.into(), ..Usage::default() });
+        times(estimated, self.ratio(model) / before)
+    }
+
     /// Learns from what the server counted for a prompt that we had estimated.
     pub fn observe(&self, model: &str, estimated: u32, counted: Usage) {
         let template = self.template(model);
@@ -136,15 +143,19 @@ impl TextSize {
     }
 
     /// Tokens: four ASCII characters each, or one other character, times the ratio. Above what common tokenizers make of prose.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a float cast saturates; both factors are positive"
-    )]
     pub fn scaled(self, ratio: f64) -> u32 {
         let tokens = u32::try_from(self.ascii.div_ceil(4) + self.other).unwrap_or(u32::MAX);
-        (f64::from(tokens) * ratio).ceil() as u32
+        times(tokens, ratio)
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float cast saturates; both factors are positive"
+)]
+fn times(tokens: u32, ratio: f64) -> u32 {
+    (f64::from(tokens) * ratio).ceil() as u32
 }
 
 #[cfg(test)]
@@ -165,6 +176,17 @@ mod tests {
         }
         assert!(digits.tokens("m", &"1".repeat(4000)) > 2000);
         assert_eq!(prose.tokens("m", &"x".repeat(4000)), 1000);
+    }
+
+    #[test]
+    fn a_refused_prompt_is_estimated_anew_within_bounds() {
+        let estimates = TokenEstimates::default().for_user(&UserId::parse("a").unwrap());
+        assert_eq!(estimates.recount("m", 1016, 3016), 1524, "a quarter of the way to three times");
+        assert!((estimates.ratio("m") - 1.5).abs() < 1e-9);
+        for _ in 0..50 {
+            estimates.recount("m", 1016, 1_000_000);
+        }
+        assert!((estimates.ratio("m") - 4.0).abs() < 1e-9);
     }
 
     #[test]

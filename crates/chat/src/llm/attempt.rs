@@ -1,5 +1,7 @@
 //! One provider's part in a generation: its place in the queue, the request, and the stream.
 
+use std::ops::Range;
+
 use common::otel::{self, Span};
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -14,9 +16,6 @@ use crate::llm::{
     request::{ChatRequest, Prompt, PromptMessage},
     think_tags::ThinkTags,
 };
-
-/// Parts of the window that a prompt is cut to where the server finds it too long.
-const NARROWER: [(u32, u32); 2] = [(3, 4), (1, 2)];
 
 pub(super) struct ProviderAttempt {
     pub(super) call: ProviderCall,
@@ -110,7 +109,7 @@ impl ProviderAttempt {
             let kind = ErrorKind::Unsupported(feature);
             return Err(ProviderError::new(kind, "not among the model's capabilities"));
         }
-        let mut narrower = NARROWER.iter();
+        let mut quarters = 0..4;
         let stream = loop {
             let send = || upstream.provider.chat(&request);
             let (timeouts, is_retried) = (&mut self.timeouts, &mut self.is_retried);
@@ -118,16 +117,9 @@ impl ProviderAttempt {
                 Ok(stream) => break stream,
                 Err(error) => error,
             };
-            // Our estimate was too low: an earlier part of the conversation goes, and is counted as dropped.
             let is_trimmed = error.kind == ErrorKind::ContextTooLong && !request.untrimmed;
-            let Some((part, whole)) = narrower.next().filter(|_| is_trimmed) else {
-                return Err(error);
-            };
-            let trimmed = prompt.fit(model, window / whole * part);
-            if trimmed.messages.len() == request.messages.len() {
-                return Err(error);
-            }
-            request = ChatRequest { window, ..trimmed };
+            let narrowed = is_trimmed.then(|| narrowed(prompt, &request, &error, &mut quarters));
+            request = narrowed.flatten().ok_or(error)?;
         };
         Ok(Streaming {
             stream,
@@ -184,6 +176,36 @@ impl ProviderAttempt {
         }
         batch
     }
+}
+
+/// A prompt of fewer messages for a server that found this one too long, since our estimate was too low; what goes is counted as
+/// dropped. `None` where nothing more can go. It is cut by the server's own counts where it tells them, else to one of the
+/// `quarters` of the window that were not tried yet, at last to none, which leaves the newest message alone.
+fn narrowed(
+    prompt: &dyn Prompt,
+    refused: &ChatRequest,
+    error: &ProviderError,
+    quarters: &mut Range<u32>,
+) -> Option<ChatRequest> {
+    let window = refused.window;
+    let by_counts = error.counts().map(|(counted, limit)| {
+        let estimate = prompt.recount(refused, counted);
+        let room = refused.options.max_tokens.filter(|room| *room < limit).unwrap_or(0);
+        let part = u64::from(limit - room) * u64::from(estimate) / u64::from(counted);
+        u32::try_from(part).unwrap_or(window).saturating_add(room).min(window)
+    });
+    let first = match (quarters.next_back()?, by_counts) {
+        (0, _) => 0,
+        (_, Some(part)) => part,
+        (quarter, None) => window / 4 * quarter,
+    };
+    let others = std::iter::from_fn(|| quarters.next_back()).map(|quarter| window / 4 * quarter);
+    let mut narrower = std::iter::once(first).chain(others);
+    narrower.find_map(|part| {
+        let fitted = prompt.fit(&refused.model, part);
+        let is_less = fitted.messages.len() < refused.messages.len();
+        is_less.then_some(ChatRequest { window, ..fitted })
+    })
 }
 
 /// The newest messages of a prompt, as a span may hold them.

@@ -127,6 +127,18 @@ impl ProviderError {
         self
     }
 
+    /// The tokens of a prompt that was too long, and of the server's window, by its own count: llama-server tells them, also
+    /// through Ollama.
+    pub(super) fn counts(&self) -> Option<(u32, u32)> {
+        let text = self.upstream_text.as_deref()?;
+        let number = |name: &str| {
+            let after = text.split_once(name)?.1.trim_start_matches(['\\', '"', ':', ' ']);
+            let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+            after[..end].parse().ok().filter(|tokens| *tokens > 0)
+        };
+        Some((number("n_prompt_tokens")?, number("n_ctx")?))
+    }
+
     pub(super) fn without_retry(mut self) -> Self {
         self.is_retried = true;
         self

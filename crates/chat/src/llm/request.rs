@@ -7,9 +7,15 @@ use serde_json::{Map, Value};
 
 use crate::domain::Options;
 
-/// What makes the request once a provider's turn has come: called once for each provider tried, since windows differ.
+/// What makes the request once a provider's turn has come: called for each provider tried, since windows
+/// differ, and again where the server finds it too long.
 pub trait Prompt: Send + Sync {
     fn fit(&self, model: &str, window: u32) -> ChatRequest;
+
+    /// Estimates a prompt anew that the server found too long, by its count, and remembers that for later ones.
+    fn recount(&self, refused: &ChatRequest, _counted: u32) -> u32 {
+        refused.prompt_estimate
+    }
 }
 
 /// One message of a prompt, in the OpenAI form, which the Ollama adapter translates.

@@ -172,4 +172,8 @@ impl Prompt for SessionPrompt {
             request_id: Arc::clone(&self.request_id),
         }
     }
+
+    fn recount(&self, refused: &ChatRequest, counted: u32) -> u32 {
+        self.estimates.recount(&refused.model, refused.prompt_estimate, counted)
+    }
 }

@@ -195,18 +195,19 @@ async fn what_is_wrong_with_a_server_is_told_with_what_to_do() {
     assert!(service.llm.problems().is_empty());
 }
 
-/// A conversation of which a part fits.
-struct Conversation;
+/// A conversation of four messages, of which so many fit a window.
+struct Conversation(fn(u32) -> u32);
 
 impl Prompt for Conversation {
     fn fit(&self, model: &str, window: u32) -> ChatRequest {
         let message = PromptMessage { role: "user".into(), content: "Hi".to_owned(), extra: None };
-        let kept = (window / 2048) as usize;
+        let kept = (self.0)(window).clamp(1, 4);
         ChatRequest {
             model: model.to_owned(),
-            messages: vec![message; kept].into(),
+            messages: vec![message; kept as usize].into(),
             window,
-            dropped: 4 - kept as u64,
+            prompt_estimate: 1500 * kept,
+            dropped: u64::from(4 - kept),
             ..ChatRequest::default()
         }
     }
@@ -214,18 +215,36 @@ impl Prompt for Conversation {
 
 #[tokio::test]
 async fn a_conversation_that_does_not_fit_by_the_servers_count_is_cut_and_counted() {
-    let too_long = recorded("ollama-real/14-overflow-native.http");
-    let server = Server::start(move |request, _| match request.path.as_str() {
-        "/api/chat" if request.body["messages"].as_array().unwrap().len() > 3 => too_long.clone(),
-        "/api/chat" => hello(),
-        _ => vec![Action::Send(response("200 OK", "", "{\"models\":[{\"name\":\"tiny\"}]}"))],
-    })
-    .await;
-    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
-    let route = service.llm.resolve(None).unwrap();
-    let generation = service.llm.enqueue(&route, &UserId::parse("a").unwrap()).unwrap();
-    let generation = generation.begin(Arc::new(Conversation));
-    let answer = Answer::read(generation).await;
-    assert_eq!((answer.text.as_str(), answer.dropped), ("Hello", Some(1)));
-    assert_eq!(server.chats()[1].body["options"]["num_ctx"], 8192);
+    let told = r#"{"error":"{\"type\":\"exceed_context_size_error\",\"n_prompt_tokens\":10000,\"n_ctx\":8192}"}"#;
+    let untold = r#"{"error":"prompt is too long"}"#;
+    let by_size: fn(u32) -> u32 = |window| window / 2048;
+    // What fits one half of the window fits by our estimate as well as what fits all of it.
+    let late: fn(u32) -> u32 = |window| if window >= 4096 { 4 } else { 1 };
+    let cases = [
+        (untold, by_size, 3, Some(1), 2),
+        (untold, by_size, 1, Some(3), 4),
+        (untold, late, 3, Some(3), 2),
+        (told, by_size, 3, Some(2), 2),
+        (told, late, 1, Some(3), 2),
+        (told, by_size, 0, None, 3),
+    ];
+    for (refusal, kept, most, dropped, requests) in cases {
+        let refusal = response("400 Bad Request", "", refusal);
+        let server = Server::start(move |request, _| match request.path.as_str() {
+            "/api/chat" if request.body["messages"].as_array().unwrap().len() > most => {
+                vec![Action::Send(refusal.clone())]
+            }
+            "/api/chat" => hello(),
+            _ => vec![Action::Send(response("200 OK", "", "{\"models\":[{\"name\":\"tiny\"}]}"))],
+        })
+        .await;
+        let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+        let route = service.llm.resolve(None).unwrap();
+        let generation = service.llm.enqueue(&route, &UserId::parse("a").unwrap()).unwrap();
+        let answer = Answer::read(generation.begin(Arc::new(Conversation(kept)))).await;
+        assert_eq!((answer.dropped, server.chats().len()), (dropped, requests), "{answer:?}");
+        assert_eq!(answer.error.is_none(), dropped.is_some(), "{answer:?}");
+        let last = &server.chats()[requests - 1].body;
+        assert_eq!(last["options"]["num_ctx"], 8192);
+    }
 }

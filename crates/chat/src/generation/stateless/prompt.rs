@@ -48,17 +48,18 @@ impl StatelessPrompt {
         }
     }
 
-    /// Learns from what the server counted of the last prompt that was made, where that was all text: how many tokens an
-    /// image is differs from model to model.
+    /// Learns from what the server counted of the last prompt that was made.
     pub(super) fn learn(&self, model: &str, counted: Usage) {
-        let has_parts = |message: &PromptMessage| {
-            let extra = message.extra.as_ref();
-            extra.is_some_and(|extra| extra.get("content").is_some_and(Value::is_array))
-        };
-        if !self.messages.iter().any(has_parts) {
+        if self.is_all_text() {
             let estimate = self.last_estimate.load(Ordering::Relaxed);
             self.estimates.observe(model, estimate, counted);
         }
+    }
+
+    /// Nothing is learned from others: how many tokens an image is differs from model to model.
+    fn is_all_text(&self) -> bool {
+        let extras = self.messages.iter().filter_map(|message| message.extra.as_ref());
+        !extras.filter_map(|extra| extra.get("content")).any(Value::is_array)
     }
 
     /// Our estimate of the prompt, in tokens.
@@ -150,6 +151,13 @@ impl Prompt for StatelessPrompt {
             extra: Arc::clone(&self.extra),
             request_id: Arc::clone(&self.request_id),
         }
+    }
+
+    fn recount(&self, refused: &ChatRequest, counted: u32) -> u32 {
+        if !self.is_all_text() {
+            return refused.prompt_estimate;
+        }
+        self.estimates.recount(&refused.model, refused.prompt_estimate, counted)
     }
 }
 
