@@ -9,6 +9,7 @@ use tests::{Answer, Backend, Client, Gate, PATIENCE, TestApp, eventually, within
 
 on_both_stores!(
     every_api_answers_whole_and_streamed,
+    every_stream_has_the_line_ends_of_its_format_alone,
     every_api_is_limited_alike,
     a_full_queue_is_told_in_the_form_of_each_api,
     a_revoked_token_ends_every_stream,
@@ -125,6 +126,25 @@ async fn every_api_answers_whole_and_streamed(on: Backend) {
         let stranger = api.whole(&app.stranger(), "hello").await;
         assert!(matches!(stranger.status, 401 | 403), "{}", api.path);
         assert!(stranger.json().pointer(api.error).is_some());
+    }
+}
+
+async fn every_stream_has_the_line_ends_of_its_format_alone(on: Backend) {
+    let app = TestApp::start(on).await;
+    let alice = app.login("alice").await;
+    let said = "a\u{2028}b\u{2029}c\u{85}d";
+    let mut streams = Vec::new();
+    for api in APIS {
+        streams.push((api.path, rest(api.stream(&alice, said).await).await));
+    }
+    for format in ["text/event-stream", "application/x-ndjson"] {
+        let request = alice.request(Method::POST, "/chat/message?stream=true");
+        let request = request.header("accept", format).json(&json!({"message": said}));
+        streams.push((format, rest(request.send().await.expect("an answer")).await));
+    }
+    for (what, stream) in streams {
+        assert!(stream.contains(r"a\u2028b\u2029c\u0085d"), "{what}: {stream}");
+        assert!(!stream.contains(['\u{2028}', '\u{2029}', '\u{85}']), "{what}: {stream}");
     }
 }
 

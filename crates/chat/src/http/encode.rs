@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use common::errors::{ApiError, Code, FieldError, status_of};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -143,6 +144,17 @@ pub fn sse_connection_error(error: &ApiError, request_id: &str, out: &mut String
     out.push_str("}\n\n");
 }
 
+/// Lines of JSON for a body that is read by lines. Some clients (Python's) end a line also where only Unicode breaks one, so that
+/// these characters, which stand inside strings alone, are escaped.
+pub fn lines(out: String) -> Bytes {
+    const BREAKS: [(char, &str); 3] =
+        [('\u{85}', "\\u0085"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+    if out.is_ascii() || !out.contains(BREAKS.map(|(char, _)| char)) {
+        return out.into();
+    }
+    BREAKS.iter().fold(out, |out, (char, escaped)| out.replace(*char, escaped)).into()
+}
+
 fn push_message_id(message_id: &str, out: &mut String) {
     out.push_str(",\"message_id\":\"");
     out.push_str(message_id);
@@ -228,6 +240,18 @@ mod tests {
             out,
             "id: 1\ndata: {\"token\":\"a\\n\",\"is_final\":false}\n\nid: 2\nevent: queued\ndata: {\"position\":3}\n\n"
         );
+    }
+
+    #[test]
+    fn lines_break_nowhere_else() {
+        let said = "one\u{2028}two\u{2029}three\u{85}four é 語 \u{2027}";
+        let line = String::from_utf8(lines(serde_json::json!([said]).to_string()).into()).unwrap();
+        assert_eq!(line, "[\"one\\u2028two\\u2029three\\u0085four é 語 \u{2027}\"]");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
+            serde_json::json!([said])
+        );
+        assert_eq!(lines("é\n".to_owned()), "é\n");
     }
 
     #[test]

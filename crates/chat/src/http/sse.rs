@@ -147,7 +147,7 @@ impl EventBody {
                     out.push_str(if format == StreamFormat::Sse { ": alive\n\n" } else { "\n" });
                 }
             }
-            return (!out.is_empty()).then(|| Ok(Bytes::from(out)));
+            return (!out.is_empty()).then(|| Ok(encode::lines(out)));
         }
     }
 

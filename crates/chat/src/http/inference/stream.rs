@@ -13,11 +13,14 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::{
     error::ChatError,
-    http::inference::{
-        InferenceCall,
-        collected_answer::{AnswerEnd, AnswerItem},
-        lost,
-        sse::EVENT_STREAM,
+    http::{
+        encode::lines,
+        inference::{
+            InferenceCall,
+            collected_answer::{AnswerEnd, AnswerItem},
+            lost,
+            sse::EVENT_STREAM,
+        },
     },
     llm::Chunk,
 };
@@ -147,7 +150,7 @@ impl<W: StreamWriter> CompletionBody<W> {
             }
         }
         self.silence.as_mut().reset(Instant::now() + KEEP_ALIVE);
-        Some(Bytes::from(out))
+        Some(lines(out))
     }
 
     fn write(&mut self, batch: Batch, out: &mut String) {
@@ -201,7 +204,7 @@ impl InferenceCall {
             None if opening.is_empty() => body.items.writer.keep_alive(&mut opening),
             None => {}
         }
-        let opening = Some(Bytes::from(opening)).filter(|opening| !opening.is_empty());
+        let opening = Some(lines(opening)).filter(|opening| !opening.is_empty());
         let stream = unfold((opening, body), |(opening, mut body)| async move {
             let piece = match opening {
                 Some(opening) => opening,
