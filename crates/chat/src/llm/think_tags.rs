@@ -6,12 +6,17 @@ use crate::llm::Chunk;
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 
+/// The most white space before or after thoughts, in bytes: a model that says nothing else has gone wrong, and has not begun to think.
+const MAX_SPACE: usize = 1024;
+
 /// Tells thoughts and text apart, wherever the chunks are cut.
 #[derive(Debug, Default)]
 pub(super) struct ThinkTags {
     state: TagState,
     /// What may turn out to be a part of a tag.
     held: String,
+    /// Bytes of white space that came where it is now; before the answer they are held, and not looked at again.
+    space: usize,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -54,16 +59,19 @@ impl ThinkTags {
         loop {
             match self.state {
                 TagState::Beginning => {
-                    let begun = self.held.trim_start();
-                    if let Some(rest) = begun.strip_prefix(OPEN) {
+                    let begun = self.held[self.space..].trim_start();
+                    self.space = self.held.len() - begun.len();
+                    if self.space > MAX_SPACE {
+                        self.state = TagState::Answer;
+                    } else if let Some(rest) = begun.strip_prefix(OPEN) {
                         self.held = rest.to_owned();
+                        self.space = 0;
                         self.state = TagState::Thinking;
-                        continue;
-                    }
-                    if OPEN.starts_with(begun) {
+                    } else if OPEN.starts_with(begun) {
                         return;
+                    } else {
+                        self.state = TagState::Answer;
                     }
-                    self.state = TagState::Answer;
                 }
                 TagState::Thinking => {
                     if let Some((thoughts, rest)) = self.held.split_once(CLOSE) {
@@ -80,11 +88,11 @@ impl ThinkTags {
                 }
                 TagState::AfterThoughts => {
                     let rest = self.held.trim_start();
-                    if rest.is_empty() {
-                        self.held.clear();
+                    self.space += self.held.len() - rest.len();
+                    self.held = rest.to_owned();
+                    if self.held.is_empty() && self.space <= MAX_SPACE {
                         return;
                     }
-                    self.held = rest.to_owned();
                     self.state = TagState::Answer;
                 }
                 TagState::Answer => {
@@ -166,6 +174,18 @@ mod tests {
                 "{size}"
             );
         }
+    }
+
+    #[test]
+    fn white_space_without_end_is_text() {
+        let space = "\n".repeat(MAX_SPACE);
+        let (within, beyond) =
+            (format!("{space}<think>a</think>{space}b"), format!("\n{space}<think>"));
+        assert_eq!(separated([&*within]), ("a".to_owned(), "b".to_owned()));
+        assert_eq!(separated([&*beyond]), (String::new(), beyond.clone()));
+        assert_eq!(separated(beyond.split_inclusive('\n')), (String::new(), beyond.clone()));
+        let endless = "<think>a</think>".split_inclusive('>').chain(vec!["\n"; 2 * MAX_SPACE]);
+        assert_eq!(separated(endless).1, "\n".repeat(MAX_SPACE - 1));
     }
 
     #[test]
