@@ -73,7 +73,7 @@ impl ProviderAttempt {
                 Ok(Batch::default())
             }
             AttemptStage::Streaming(streaming) => {
-                let cut_off = || Err(ProviderError::failed("cut off: the stream ended"));
+                let cut_off = || Err(ProviderError::new(ErrorKind::CutOff, "the stream ended"));
                 let read = self.timeouts.limit(streaming.stream.next()).await?;
                 match read.unwrap_or_else(cut_off) {
                     Ok(batch) => Ok(self.output(batch)),

@@ -62,6 +62,8 @@ pub(super) enum ErrorKind {
     Busy,
     /// The process behind the server died; the server starts another one.
     RunnerCrashed,
+    /// The stream broke or ended before the answer was complete. As long as nothing of it came it may be asked for again.
+    CutOff,
     Timeout,
     ModelNotFound,
     ContextTooLong,
@@ -69,7 +71,7 @@ pub(super) enum ErrorKind {
     InvalidRequest,
     /// What answers is not the server that the settings mean, or does not let us in.
     Misconfigured,
-    /// Anything else: an error answer, garbage, a stream that was cut off.
+    /// Anything else: an error answer, garbage.
     Failed,
 }
 
@@ -146,7 +148,8 @@ impl ProviderError {
 
     /// Whether the same request may succeed a moment later.
     pub(super) fn is_transient(&self) -> bool {
-        let is_passing = matches!(self.kind, ErrorKind::Busy | ErrorKind::RunnerCrashed);
+        let is_passing =
+            matches!(self.kind, ErrorKind::Busy | ErrorKind::RunnerCrashed | ErrorKind::CutOff);
         !self.is_retried && (is_passing || self.is_outage())
     }
 
@@ -185,9 +188,10 @@ impl ProviderError {
                 Some(advice) => ModelError::Unsupported(advice),
                 None => ModelError::Failed(text),
             },
-            ErrorKind::RunnerCrashed | ErrorKind::Misconfigured | ErrorKind::Failed => {
-                ModelError::Failed(text)
-            }
+            ErrorKind::RunnerCrashed
+            | ErrorKind::CutOff
+            | ErrorKind::Misconfigured
+            | ErrorKind::Failed => ModelError::Failed(text),
         }
     }
 }

@@ -41,10 +41,19 @@ async fn what_may_have_passed_is_tried_once_more() {
         assert_eq!(service.ask().await.text, "Hello", "{first}");
         assert_eq!(server.chats().len(), 2);
     }
-    let server =
-        Server::chatting(|before| if before == 0 { vec![Action::Reset] } else { hello() }).await;
-    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
-    assert_eq!(service.ask().await.text, "Hello");
+    let nothing = piece(&format!("\n{}", line("")));
+    let empty = response("200 OK", "", "");
+    for first in [
+        vec![Action::Reset],
+        vec![Action::Send(stream_head()), Action::Reset],
+        vec![Action::Send([stream_head(), nothing].concat()), Action::Reset],
+        vec![Action::Send(empty)],
+    ] {
+        let server =
+            Server::chatting(move |before| if before == 0 { first.clone() } else { hello() }).await;
+        let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+        assert_eq!((service.ask().await.text.as_str(), server.chats().len()), ("Hello", 2));
+    }
 }
 
 #[tokio::test]
@@ -80,6 +89,7 @@ async fn a_provider_is_asked_twice_at_most_whatever_fails() {
     let in_stream = |error: &str| vec![Action::Send([stream_head(), piece(error)].concat())];
     let busy_line = in_stream(&say("server busy, please try again"));
     let (crash_line, outage) = (in_stream(&crash), status("503 Service Unavailable", ""));
+    let cut = vec![Action::Send(stream_head()), Action::Reset];
     let crashed = vec![Action::Send(response("500 Internal Server Error", "", &crash))];
     for failing in [
         [&outage, &busy_line],
@@ -88,6 +98,9 @@ async fn a_provider_is_asked_twice_at_most_whatever_fails() {
         [&busy_line, &outage],
         [&crash_line, &crashed],
         [&vec![Action::Reset], &outage],
+        [&vec![Action::Reset], &cut],
+        [&cut, &cut],
+        [&outage, &cut],
     ] {
         let failing = failing.map(Clone::clone);
         let server =
@@ -134,7 +147,7 @@ async fn nothing_is_tried_more_than_twice_and_nothing_else_is_tried_again() {
         ("413 Payload Too Large", 1, "Failed"),
         ("404 Not Found", 1, "NotFound"),
         ("302 Found", 1, "Failed"),
-        ("204 No Content", 1, "Failed"),
+        ("204 No Content", 2, "Failed"),
         ("no HTTP at all", 1, "Failed"),
     ] {
         let server = Server::chatting(move |_| match said {

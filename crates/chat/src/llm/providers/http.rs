@@ -34,6 +34,10 @@ pub(super) type Classify = fn(&ErrorAnswer) -> Classified;
 /// The kind of an error, and what an operator can do about it.
 pub(super) type Classified = (ErrorKind, Option<&'static str>);
 
+/// Marks a response whose request was sent a second time, so that it is not sent a third time.
+#[derive(Clone)]
+pub(super) struct Resent;
+
 pub(super) struct ErrorAnswer {
     pub(super) status: u16,
     pub(super) body: String,
@@ -120,7 +124,10 @@ impl Endpoint {
             Err(error) if may_be_stale(&error) => {
                 let sent = self.authorized(request(self.client.unpooled())).send().await;
                 let sent = match sent {
-                    Ok(response) => accepted(response, self.classify).await,
+                    Ok(mut response) => {
+                        response.extensions_mut().insert(Resent);
+                        accepted(response, self.classify).await
+                    }
                     Err(error) => Err(unanswered(error)),
                 };
                 return sent.map_err(ProviderError::without_retry);

@@ -12,8 +12,11 @@ use reqwest::Response;
 use tokio::time::Sleep;
 
 use crate::llm::{
-    error::ProviderError,
-    providers::{Batch, ChunkStream, http::causes},
+    error::{ErrorKind, ProviderError},
+    providers::{
+        Batch, ChunkStream,
+        http::{Resent, causes},
+    },
 };
 
 /// How long a complete answer waits for each thing that servers send after it: the usage and the end mark.
@@ -35,6 +38,7 @@ pub(super) trait Parser: Send + Unpin + 'static {
 }
 
 pub(super) fn response_stream(response: Response, parser: impl Parser) -> ChunkStream {
+    let is_resent = response.extensions().get::<Resent>().is_some();
     Box::pin(ResponseStream {
         body: Some(Box::pin(response.bytes_stream())),
         parser,
@@ -43,6 +47,7 @@ pub(super) fn response_stream(response: Response, parser: impl Parser) -> ChunkS
         last_read: None,
         may_have_more: false,
         polled_again: false,
+        is_resent,
         failure: None,
         linger: None,
     })
@@ -62,6 +67,7 @@ struct ResponseStream<P> {
     may_have_more: bool,
     /// The HTTP client was given the chance to bring more.
     polled_again: bool,
+    is_resent: bool,
     failure: Option<ProviderError>,
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -91,7 +97,8 @@ impl<P: Parser> ResponseStream<P> {
                 self.parser.feed(&bytes, &mut self.batch)
             }
             Some(Err(error)) if !self.parser.is_complete() => {
-                Err(ProviderError::failed("cut off").with_upstream_text(&causes(error)))
+                Err(ProviderError::new(ErrorKind::CutOff, "the stream broke")
+                    .with_upstream_text(&causes(error)))
             }
             Some(Err(_)) | None => {
                 self.body = None;
@@ -109,7 +116,9 @@ impl<P: Parser> ResponseStream<P> {
             self.body = None;
         }
         // What came before a failure holds; after the end nothing can fail any more.
-        self.failure = parsed.err().filter(|_| !is_finished);
+        let failure = parsed.err().filter(|_| !is_finished);
+        self.failure =
+            failure.map(|error| if self.is_resent { error.without_retry() } else { error });
     }
 }
 

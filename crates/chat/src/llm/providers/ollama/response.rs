@@ -125,7 +125,7 @@ impl Parser for OllamaParser {
         if self.answer.is_done {
             return Ok(());
         }
-        Err(ProviderError::failed("cut off: the stream ended before `done`"))
+        Err(ProviderError::new(ErrorKind::CutOff, "the stream ended before `done`"))
     }
 
     fn is_complete(&self) -> bool {

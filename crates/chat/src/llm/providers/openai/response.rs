@@ -108,7 +108,8 @@ impl Parser for OpenAiParser {
         };
         if answer.finish.is_none() && !answer.is_done {
             rest?;
-            return Err(ProviderError::failed("cut off: the stream ended without a finish reason"));
+            let what = "the stream ended without a finish reason";
+            return Err(ProviderError::new(ErrorKind::CutOff, what));
         }
         answer.is_done = true;
         answer.end_if_done(batch)
