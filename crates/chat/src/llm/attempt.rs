@@ -11,7 +11,7 @@ use crate::llm::{
     call::{ProviderCall, retry_pause, send_with_retries},
     chunk::Chunk,
     deadlines::StreamTimeouts,
-    error::{ErrorKind, ProviderError},
+    error::{ErrorKind, Feature, ProviderError},
     providers::{Batch, ChunkStream},
     request::{ChatRequest, Prompt, PromptMessage},
     think_tags::ThinkTags,
@@ -117,9 +117,15 @@ impl ProviderAttempt {
                 Ok(stream) => break stream,
                 Err(error) => error,
             };
-            let is_trimmed = error.kind == ErrorKind::ContextTooLong && !request.untrimmed;
-            let narrowed = is_trimmed.then(|| narrowed(prompt, &request, &error, &mut quarters));
-            request = narrowed.flatten().ok_or(error)?;
+            match error.kind {
+                // Not known before, or it would not have been asked to.
+                ErrorKind::Unsupported(Feature::Thinking) if request.forget_thinking() => {}
+                ErrorKind::ContextTooLong if !request.untrimmed => {
+                    let narrowed = narrowed(prompt, &request, &error, &mut quarters);
+                    request = narrowed.ok_or(error)?;
+                }
+                _ => return Err(error),
+            }
         };
         Ok(Streaming {
             stream,

@@ -73,6 +73,16 @@ impl ChatRequest {
         let tools = self.extra.get("tools")?.as_array().filter(|tools| !tools.is_empty());
         tools.filter(|_| self.extra.get("tool_choice").is_none_or(|choice| choice != "none"))
     }
+
+    /// Asks for no thoughts any more; returns whether it did.
+    pub(super) fn forget_thinking(&mut self) -> bool {
+        const EFFORT: &str = "reasoning_effort";
+        let has_effort = self.extra.contains_key(EFFORT);
+        if has_effort {
+            Arc::make_mut(&mut self.extra).remove(EFFORT);
+        }
+        self.options.think.take().is_some() || has_effort
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]

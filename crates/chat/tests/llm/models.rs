@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chat::{
-    domain::Options,
+    domain::{Options, Think},
     llm::{ChatRequest, ModelError, Prompt, PromptMessage},
 };
 use common::{
@@ -16,7 +16,7 @@ use url::Url;
 use crate::{
     fixtures::recorded,
     server::{Action, Server, hello, response},
-    support::{Answer, Service, nobody, settings},
+    support::{Answer, Say, Service, nobody, settings},
 };
 
 /// An Ollama with the models `tiny` and `embed`, and these parameters and capabilities for `tiny`.
@@ -193,6 +193,37 @@ async fn what_is_wrong_with_a_server_is_told_with_what_to_do() {
     let fine = ollama("", json!(["completion"])).await;
     let service = Service::probed(&settings(&[(Ollama, &fine.url)])).await;
     assert!(service.llm.problems().is_empty());
+}
+
+/// A message that asks for thoughts.
+struct Thoughtful;
+
+impl Prompt for Thoughtful {
+    fn fit(&self, model: &str, window: u32) -> ChatRequest {
+        let effort = json!({ "reasoning_effort": "high", "seed": 1 });
+        ChatRequest {
+            options: Options { think: Some(Think::Enabled(true)), ..Options::default() },
+            extra: Arc::new(effort.as_object().cloned().unwrap()),
+            ..Say("Hi").fit(model, window)
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_found_not_to_think_answers_without_thoughts() {
+    let server = Server::chatting(|before| match before {
+        0 => recorded("ollama-real/25-no-thinking.http"),
+        _ => hello(),
+    })
+    .await;
+    let service = Service::probed(&settings(&[(Ollama, &server.url)])).await;
+    let route = service.llm.resolve(None).unwrap();
+    let generation = service.llm.enqueue(&route, &UserId::parse("a").unwrap()).unwrap();
+    let answer = Answer::read(generation.begin(Arc::new(Thoughtful))).await;
+    assert_eq!(answer.text, "Hello");
+    let thinks: Vec<bool> =
+        server.chats().iter().map(|chat| chat.body.get("think").is_some()).collect();
+    assert_eq!(thinks, [true, false]);
 }
 
 /// A conversation of four messages, of which so many fit a window.
