@@ -125,8 +125,7 @@ fn make_room<K, V>(entries: &mut HashMap<K, V>, limit: usize) {
 /// The size of a text as it matters for token counts; the same for a text in pieces as in one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TextSize {
-    ascii: usize,
-    other: usize,
+    quarters: usize,
 }
 
 impl TextSize {
@@ -137,14 +136,20 @@ impl TextSize {
     }
 
     pub fn add(&mut self, text: &str) {
-        let ascii = text.bytes().filter(u8::is_ascii).count();
-        self.ascii += ascii;
-        self.other += text.chars().count() - ascii;
+        // By the first byte of each character.
+        let weight = |byte: u8| match byte {
+            0..0x80 => 1,
+            0x80..0xc0 => 0,
+            0xc0..0xe0 => 2,
+            _ => 4,
+        };
+        self.quarters += text.bytes().map(weight).sum::<usize>();
     }
 
-    /// Tokens: four ASCII characters each, or one other character, times the ratio. Above what common tokenizers make of prose.
+    /// Tokens: four ASCII characters each, two of other alphabets (below U+0800), or one of any other script, times the ratio. Above
+    /// what common tokenizers make of prose.
     pub fn scaled(self, ratio: f64) -> u32 {
-        let tokens = u32::try_from(self.ascii.div_ceil(4) + self.other).unwrap_or(u32::MAX);
+        let tokens = u32::try_from(self.quarters.div_ceil(4)).unwrap_or(u32::MAX);
         times(tokens, ratio)
     }
 }
@@ -176,6 +181,14 @@ mod tests {
         }
         assert!(digits.tokens("m", &"1".repeat(4000)) > 2000);
         assert_eq!(prose.tokens("m", &"x".repeat(4000)), 1000);
+    }
+
+    #[test]
+    fn characters_weigh_by_their_script() {
+        for (text, tokens) in [("abcde", 2), ("привет мир", 5), ("日本語", 3), ("é", 1), ("😀", 1)]
+        {
+            assert_eq!(TextSize::of(text).scaled(1.0), tokens, "{text}");
+        }
     }
 
     #[test]
