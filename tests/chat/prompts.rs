@@ -127,6 +127,13 @@ async fn what_does_not_fit_the_window_is_left_out_and_counted(on: Backend) {
     assert!(dropped > 0, "{last}");
     assert_eq!(messages.len() as u64 + dropped, 13);
     assert_eq!(alice.history("work").await.len(), 14, "all are kept");
+    let no_limit =
+        json!({"session_id": "work", "message": "all you have", "options": {"max_tokens": 5000}});
+    alice.post("/chat/message", &no_limit).await.expect(200);
+    assert!(
+        app.model.asked("all you have").messages().len() > 1,
+        "a window has no more than it has"
+    );
     let huge = alice.send("work", &"word ".repeat(6000)).await;
     let told = huge.problem(422, "context_too_long");
     assert_eq!(told["errors"][0]["pointer"], "/message");
@@ -136,5 +143,5 @@ async fn what_does_not_fit_the_window_is_left_out_and_counted(on: Backend) {
     assert_eq!(told["errors"][0]["pointer"], "/message");
     let mut stream = alice.stream("other", "hello").await;
     stream.ending().await.expect_error(422, "context_too_long");
-    assert_eq!(alice.history("work").await.len(), 14, "nothing of it is stored");
+    assert_eq!(alice.history("work").await.len(), 16, "nothing of it is stored");
 }

@@ -18,6 +18,11 @@ pub(crate) fn default_room(window: u32) -> u32 {
     (window / 4).min(DEFAULT_ROOM)
 }
 
+/// The room that is kept for an answer: as much as the caller allows, where the window has so much at all.
+pub(crate) fn answer_room(options: &Options, window: u32) -> u32 {
+    options.max_tokens.filter(|most| *most < window).unwrap_or_else(|| default_room(window))
+}
+
 /// The longest answer to a prompt of that size, in tokens: as long as the caller allows, else what the prompt leaves of the window.
 pub(crate) fn longest_answer(options: &Options, prompt: u32, window: u32) -> u32 {
     let left = window.saturating_sub(prompt).max(default_room(window));
@@ -181,6 +186,13 @@ mod tests {
         }
         assert!(digits.tokens("m", &"1".repeat(4000)) > 2000);
         assert_eq!(prose.tokens("m", &"x".repeat(4000)), 1000);
+    }
+
+    #[test]
+    fn room_that_the_window_does_not_have_is_not_kept() {
+        let room = |max_tokens| answer_room(&Options { max_tokens, ..Options::default() }, 8192);
+        let rooms = [None, Some(7000), Some(8191), Some(8192), Some(32_768)].map(room);
+        assert_eq!(rooms, [1024, 7000, 8191, 1024, 1024]);
     }
 
     #[test]

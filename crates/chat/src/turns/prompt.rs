@@ -8,7 +8,7 @@ use std::sync::{
 use crate::{
     domain::{Message, Options, Role},
     generation::tokens::{
-        MESSAGE_OVERHEAD, TextSize, TokenEstimates, default_room, longest_answer,
+        MESSAGE_OVERHEAD, TextSize, TokenEstimates, answer_room, default_room, longest_answer,
     },
     llm::{ChatRequest, Prompt, PromptMessage},
 };
@@ -114,7 +114,7 @@ impl SessionPrompt {
     fn select(&self, model: &str, window: u32) -> PromptSelection {
         let ratio = self.estimates.ratio(model);
         let base = self.base_cost(ratio, self.estimates.template(model));
-        let room = self.options.max_tokens.unwrap_or_else(|| default_room(window));
+        let room = answer_room(&self.options, window);
         let available = window.saturating_sub(base).saturating_sub(room);
         let (mut left, mut turns, mut dropped) = (available, Vec::new(), 0);
         for (question, answer, cost) in self.answered_turns(ratio) {

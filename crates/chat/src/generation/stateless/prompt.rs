@@ -11,7 +11,7 @@ use crate::{
     domain::{Options, Usage},
     generation::{
         stateless::CompletionRequest,
-        tokens::{MESSAGE_OVERHEAD, TokenEstimates, default_room, longest_answer},
+        tokens::{MESSAGE_OVERHEAD, TokenEstimates, answer_room, longest_answer},
     },
     llm::{ChatRequest, Prompt, PromptMessage},
 };
@@ -102,7 +102,7 @@ impl StatelessPrompt {
             self.messages.iter().map(|message| self.message_estimate(model, message)).collect();
         let fixed = self.fixed_estimate(model);
         let mut estimate = sizes.iter().copied().fold(fixed, u32::saturating_add);
-        let room = self.options.max_tokens.unwrap_or_else(|| default_room(window));
+        let room = answer_room(&self.options, window);
         let limit = window.saturating_sub(room.min(window / 2));
         let head = self.messages.iter().take_while(|message| message.role == "system");
         let head = head.count();
