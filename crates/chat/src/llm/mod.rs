@@ -175,7 +175,7 @@ impl LlmService {
         Ok(EmbeddingRun { failover, call, done: 0, length: None })
     }
 
-    /// The models of every provider that is up, in the order in which they are tried; `demo` where it stands in; then the
+    /// The models of every provider that is up, each once, in the order in which they are tried; `demo` where it stands in; then the
     /// aliases of these.
     pub fn models(&self) -> Vec<Model> {
         let default = self.resolve(None).ok();
@@ -187,8 +187,9 @@ impl LlmService {
                 continue;
             }
             let listed = upstream.health.models().unwrap_or_default();
-            models.extend(
-                listed.iter().map(|model| Model {
+            let mut known = HashSet::new();
+            models.extend(listed.iter().filter(|model| known.insert(&model.id)).map(|model| {
+                Model {
                     id: model.id.clone(),
                     capabilities: model.capabilities,
                     facts: model.facts.clone(),
@@ -196,8 +197,8 @@ impl LlmService {
                     window: upstream.window_of(Some(model)),
                     is_default: route
                         .is_some_and(|route| upstream.provider.same_model(&model.id, &route.model)),
-                }),
-            );
+                }
+            }));
         }
         let mut aliases = Vec::new();
         for (alias, target) in &self.router.aliases {

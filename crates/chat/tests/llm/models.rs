@@ -7,7 +7,7 @@ use chat::{
     llm::{ChatRequest, ModelError, Prompt, PromptMessage},
 };
 use common::{
-    config::ProviderKind::{Demo, Ollama},
+    config::ProviderKind::{Demo, Ollama, OpenAi},
     identity::UserId,
 };
 use serde_json::{Value, json};
@@ -193,6 +193,15 @@ async fn what_is_wrong_with_a_server_is_told_with_what_to_do() {
     let fine = ollama("", json!(["completion"])).await;
     let service = Service::probed(&settings(&[(Ollama, &fine.url)])).await;
     assert!(service.llm.problems().is_empty());
+}
+
+#[tokio::test]
+async fn a_model_that_is_listed_twice_is_told_once() {
+    let list = r#"{"data":[{"id":"a"},{"id":"a"},{"id":"b"}]}"#;
+    let server = Server::start(|_, _| vec![Action::Send(response("200 OK", "", list))]).await;
+    let service = Service::probed(&settings(&[(OpenAi, &server.url)])).await;
+    let ids: Vec<_> = service.llm.models().into_iter().map(|model| model.id).collect();
+    assert_eq!(ids, ["a", "b"]);
 }
 
 /// A message that asks for thoughts.
