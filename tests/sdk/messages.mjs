@@ -1,9 +1,11 @@
-// What Anthropic's official JavaScript SDK, and the AI SDK's provider for it, need of `/v1/messages`: each function is a claim.
+// What Anthropic's official JavaScript SDK, and the AI SDK's provider for it in versions 5 to 7, need of `/v1/messages`: each function is a claim.
 // The model server behind it plays the answers that tests/chat/sdks.rs lists, by the text of the message.
 import assert from "node:assert/strict";
 
 import { createAnthropic } from "@ai-sdk/anthropic";
 import Anthropic from "@anthropic-ai/sdk";
+import { createAnthropic as createAnthropic2 } from "ai-sdk-anthropic-2";
+import { createAnthropic as createAnthropic3 } from "ai-sdk-anthropic-3";
 
 import { all, refused, runAll } from "./checks.mjs";
 
@@ -50,22 +52,26 @@ const checks = {
     await refused(Anthropic.APIError, async () => all(await client.messages.create(said("crash in the middle", { stream: true }))));
   },
 
-  async the_ai_sdk_streams_text_thoughts_and_tools() {
-    const provider = createAnthropic({ baseURL: BASE_URL, apiKey: API_KEY });
-    const prompt = (text) => [{ role: "user", content: [{ type: "text", text }] }];
-    const parts = async (text, more = {}) =>
-      all((await provider.languageModel(model).doStream({ prompt: prompt(text), ...more })).stream);
-    const join = (found, type) => found.filter((part) => part.type === type).map((part) => part.delta).join("");
-    let found = await parts("think first");
-    assert.deepEqual([join(found, "reasoning-delta"), join(found, "text-delta")], ["Hm.", "Yes."]);
-    assert.ok(found.find((part) => part.type === "finish").usage);
-    found = await parts("weather please", { tools: [{ type: "function", name: "weather", inputSchema: schema }] });
-    const calls = found.filter((part) => part.type === "tool-call");
-    assert.deepEqual(calls.map((call) => JSON.parse(call.input).city), ["Köln", "Graz"]);
-    found = await parts("crash in the middle");
-    assert.ok(found.some((part) => part.type === "error"));
-    const whole = await provider.languageModel(model).doGenerate({ prompt: prompt("hello") });
-    assert.equal(whole.content[0].text, "You said: hello");
+  async the_ai_sdk_generates_and_streams_text_thoughts_and_tools() {
+    for (const create of [createAnthropic, createAnthropic3, createAnthropic2]) {
+      const provider = create({ baseURL: BASE_URL, apiKey: API_KEY }).languageModel(model);
+      const prompt = (text) => [{ role: "user", content: [{ type: "text", text }] }];
+      const parts = async (text, more = {}) => all((await provider.doStream({ prompt: prompt(text), ...more })).stream);
+      const join = (found, type) => found.filter((part) => part.type === type).map((part) => part.delta).join("");
+      let found = await parts("think first");
+      assert.deepEqual([join(found, "reasoning-delta"), join(found, "text-delta")], ["Hm.", "Yes."]);
+      assert.ok(found.find((part) => part.type === "finish").usage);
+      const tools = [{ type: "function", name: "weather", inputSchema: schema }];
+      const cities = (found) =>
+        found.filter((part) => part.type === "tool-call").map((call) => JSON.parse(call.input).city);
+      assert.deepEqual(cities(await parts("weather please", { tools })), ["Köln", "Graz"]);
+      found = await parts("crash in the middle");
+      assert.ok(found.some((part) => part.type === "error"));
+      const whole = async (text, more = {}) => (await provider.doGenerate({ prompt: prompt(text), ...more })).content;
+      assert.equal((await whole("hello"))[0].text, "You said: hello");
+      assert.deepEqual((await whole("think first")).map((part) => part.text), ["Hm.", "Yes."]);
+      assert.deepEqual(cities(await whole("weather please", { tools })), ["Köln", "Graz"]);
+    }
   },
 };
 

@@ -41,7 +41,8 @@ pub(super) fn begun(model: &str, usage: Value) -> Value {
 /// A content block of an answer that ended so; while it goes on, the block's beginning.
 pub(super) fn block(item: &AnswerItem, finish: Option<FinishReason>) -> Value {
     match item {
-        AnswerItem::Text(text) => json!({ "type": "text", "text": text, "citations": null }),
+        // No `citations`: clients that read a list refuse null.
+        AnswerItem::Text(text) => json!({ "type": "text", "text": text }),
         AnswerItem::Thinking(thoughts) => {
             let signature = if finish.is_some() { SIGNATURE } else { "" };
             json!({ "type": "thinking", "thinking": thoughts, "signature": signature })
