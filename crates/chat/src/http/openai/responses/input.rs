@@ -78,7 +78,7 @@ impl Conversation {
             }
             "item_reference" => Err(ApiError::invalid(
                 pointer,
-                "Items are not stored here, so that none can be referred to; send the item itself.",
+                "Items are not stored here: send the item itself. In the AI SDK, set `providerOptions: {openai: {store: false}}` or use `.chat(...)`.",
             )),
             // What only OpenAI's own tools make.
             _ => Ok(()),
