@@ -103,6 +103,7 @@ impl AnswerWriter {
             ("total_duration", nanos(self.started, now)),
             ("load_duration", load),
             ("prompt_eval_count", end.usage.prompt_tokens),
+            ("prompt_eval_cached_count", end.details.cached_tokens),
             ("prompt_eval_duration", prompt),
             ("eval_count", end.usage.completion_tokens),
             ("eval_duration", answer),
@@ -165,7 +166,7 @@ mod tests {
         Chunk::End {
             finish,
             usage: Some(Usage { prompt_tokens: 2, completion_tokens: 3 }),
-            details: UsageDetails::default(),
+            details: UsageDetails { cached_tokens: 1, ..UsageDetails::default() },
             stop_sequence: None,
         }
     }
@@ -205,7 +206,8 @@ mod tests {
         );
         let last = &lines[4];
         assert_eq!((&last["done"], &last["done_reason"]), (&json!(true), &json!("stop")));
-        assert_eq!((&last["prompt_eval_count"], &last["eval_count"]), (&json!(2), &json!(3)));
+        let counts = ["prompt_eval_count", "prompt_eval_cached_count", "eval_count"];
+        assert_eq!(counts.map(|name| &last[name]), [&json!(2), &json!(1), &json!(3)]);
         let names = ["total_duration", "load_duration", "prompt_eval_duration", "eval_duration"];
         assert!(names.iter().all(|name| last[*name].as_u64().is_some_and(|nanos| nanos > 0)));
         assert_eq!(lines[0].get("done_reason"), None);

@@ -43,6 +43,9 @@ struct OllamaLine<'a> {
     done_reason: Option<String>,
     #[serde(default, deserialize_with = "tokens_or_none")]
     prompt_eval_count: Option<u64>,
+    /// How many of these were in its cache.
+    #[serde(default, deserialize_with = "tokens_or_none")]
+    prompt_eval_cached_count: Option<u64>,
     #[serde(default, deserialize_with = "tokens_or_none")]
     eval_count: Option<u64>,
     #[serde(default, deserialize_with = "or_none")]
@@ -154,7 +157,11 @@ impl OllamaAnswer {
         if line.done != Some(true) {
             return Ok(());
         }
-        let details = UsageDetails { durations: line.durations(), ..UsageDetails::default() };
+        let details = UsageDetails {
+            cached_tokens: line.prompt_eval_cached_count.unwrap_or_default(),
+            durations: line.durations(),
+            ..UsageDetails::default()
+        };
         let finish = finish_reason(line.done_reason.as_deref().unwrap_or_default())?;
         self.is_done = true;
         batch.flush(Chunk::Thinking, &mut self.thinking);
@@ -219,19 +226,20 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_own_durations_are_told() {
-        let durations = |line: &str| {
+    fn the_servers_own_details_are_told() {
+        let details = |line: &str| {
             let mut parser = OllamaParser::new(&ChatRequest::default());
             let mut batch = Batch::default();
             parser.feed(format!("{line}\n").as_bytes(), &mut batch).unwrap();
             match batch.chunks.pop() {
-                Some(Chunk::End { details, .. }) => details.durations,
+                Some(Chunk::End { details, .. }) => (details.durations, details.cached_tokens),
                 other => panic!("{other:?}"),
             }
         };
-        let told = r#"{"done":true,"load_duration":3,"prompt_eval_duration":60000000000,"eval_duration":5}"#;
-        assert_eq!(durations(told), Some([3, 60_000_000_000, 5]));
-        assert_eq!(durations(r#"{"done":true}"#), None);
-        assert_eq!(durations(r#"{"done":true,"eval_duration":"soon"}"#), None);
+        let told = r#"{"done":true,"load_duration":3,"prompt_eval_cached_count":7,"prompt_eval_duration":60000000000,"eval_duration":5}"#;
+        assert_eq!(details(told), (Some([3, 60_000_000_000, 5]), 7));
+        assert_eq!(details(r#"{"done":true}"#), (None, 0));
+        let odd = r#"{"done":true,"eval_duration":"soon","prompt_eval_cached_count":"all"}"#;
+        assert_eq!(details(odd), (None, 0));
     }
 }
