@@ -116,7 +116,7 @@ async fn a_model_does_what_it_can_and_says_what_it_cannot(on: Backend) {
     let dimensions = embed(&alice, json!({"input": "x", "dimensions": 7})).await;
     assert_eq!(code(dimensions, 400), "unsupported_by_model");
     assert_eq!(code(embed(&alice, json!({"input": "x", "dimensions": 3})).await, 200), Value::Null);
-    assert_eq!(code(embed(&alice, json!({"input": [[1, 2]]})).await, 400), "invalid_request");
+    assert_eq!(code(embed(&alice, json!({"input": [[1, 2]]})).await, 400), "unsupported_by_model");
     let unknown =
         alice.post("/v1/embeddings", &json!({"model": "no/such:one", "input": "x"})).await;
     assert_eq!(code(unknown, 404), "model_not_found");

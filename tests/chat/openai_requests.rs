@@ -10,7 +10,7 @@ on_both_stores!(
     a_request_reaches_an_ollama_in_its_words,
     a_request_reaches_an_openai_compatible_server_as_it_was,
     tools_go_both_ways,
-    an_image_reaches_an_ollama_only_when_it_is_in_the_request,
+    what_an_ollama_cannot_take_is_refused_by_name,
     a_prompt_is_never_cut,
     what_a_server_counts_teaches_the_estimates_of_every_door,
     every_error_has_their_shape,
@@ -184,7 +184,7 @@ async fn tools_go_both_ways(on: Backend) {
     );
 }
 
-async fn an_image_reaches_an_ollama_only_when_it_is_in_the_request(on: Backend) {
+async fn what_an_ollama_cannot_take_is_refused_by_name(on: Backend) {
     let app = TestApp::start(on).await;
     let alice = app.login("alice").await;
     let ask = |url: &str| {
@@ -196,8 +196,21 @@ async fn an_image_reaches_an_ollama_only_when_it_is_in_the_request(on: Backend) 
         app.model.asked("What is it?").body["messages"][0]["images"],
         json!(["iVBORw0KGgo="])
     );
-    let refused = post(&alice, &ask("http://169.254.169.254/x.png")).await;
-    error(&refused, 400, "invalid_request");
+    for (url, code) in [
+        ("http://169.254.169.254/x.png", "unsupported_by_model"),
+        ("data:image/png;base64,%%%", "invalid_request"),
+        ("data:image/png,abc", "invalid_request"),
+    ] {
+        assert_eq!(error(&post(&alice, &ask(url)).await, 400, code)["param"], "messages");
+    }
+    let mut spoken = ask("");
+    spoken["messages"][0]["content"][1] = json!({"type": "input_audio", "input_audio": {}});
+    let refused = error(&post(&alice, &spoken).await, 400, "unsupported_by_model");
+    assert_eq!(refused["param"], "messages");
+    let mut formless = completion_of("hello", false);
+    formless["response_format"] = json!({"type": "json_schema"});
+    let refused = error(&post(&alice, &formless).await, 400, "invalid_request");
+    assert_eq!(refused["param"], "response_format");
     assert_eq!(app.model.chats().len(), 1);
 }
 

@@ -81,7 +81,7 @@ pub fn explain(error: &ModelError) -> (Code, String) {
         ModelError::Busy { .. } => {
             (Code::LlmUnavailable, "The model server is busy; try again in a moment.")
         }
-        ModelError::Unsupported(detail) => (Code::InvalidRequest, detail.as_str()),
+        ModelError::InvalidRequest { detail, .. } => (Code::InvalidRequest, *detail),
         ModelError::UnsupportedByModel(feature) => {
             return (Code::UnsupportedByModel, feature.advice());
         }

@@ -1,5 +1,6 @@
 //! The types that all parts of the service share: sessions, messages, turns and their events.
 
+pub mod base64;
 pub mod event;
 pub mod ids;
 pub mod load;

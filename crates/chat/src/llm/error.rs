@@ -30,9 +30,9 @@ pub enum ModelError {
         /// At most 60 s, where the server said when.
         retry_after: Option<Duration>,
     },
-    /// The request cannot be served as it is. The text is for the caller.
-    #[error("not supported: {0}")]
-    Unsupported(String),
+    /// The request itself is wrong, for all that is known in the member at `pointer`. The text is for the caller.
+    #[error("the request is wrong: {detail}")]
+    InvalidRequest { detail: &'static str, pointer: Option<&'static str> },
     #[error("the model does not support {0}")]
     UnsupportedByModel(Feature),
 }
@@ -41,12 +41,20 @@ pub enum ModelError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     Images,
+    /// Images that the server would have to fetch.
+    ImageAddresses,
+    /// Parts of a message that are neither text nor images.
+    Files,
     Tools,
+    /// Tools that take a text in place of JSON.
+    CustomTools,
     /// A JSON schema that the answer must have.
     Schema,
     Thinking,
     Chat,
     Embeddings,
+    /// Tokens in the place of texts.
+    Tokens,
     /// Embeddings of the length that was asked for.
     Dimensions,
 }
@@ -85,7 +93,8 @@ pub(super) struct ProviderError {
     /// What the server said, or a library of ours about it.
     upstream_text: Option<String>,
     /// For the caller, in place of the general sentence.
-    advice: Option<String>,
+    advice: Option<&'static str>,
+    pointer: Option<&'static str>,
     pub(super) hint: Option<&'static str>,
     pub(super) retry_after: Option<Duration>,
     is_retried: bool,
@@ -98,6 +107,7 @@ impl ProviderError {
             context: context.into(),
             upstream_text: None,
             advice: None,
+            pointer: None,
             hint: None,
             retry_after: None,
             is_retried: false,
@@ -108,10 +118,11 @@ impl ProviderError {
         Self::new(ErrorKind::Failed, context)
     }
 
-    /// What the caller asked for is not to be had, in words for the caller.
-    pub(super) fn unsupported(advice: &str) -> Self {
+    /// The member at `pointer` is wrong for every model, in words for the caller.
+    pub(super) fn invalid(pointer: &'static str, advice: &'static str) -> Self {
         Self {
-            advice: Some(advice.to_owned()),
+            advice: Some(advice),
+            pointer: Some(pointer),
             ..Self::new(ErrorKind::InvalidRequest, "the request was not sent")
         }
     }
@@ -122,9 +133,9 @@ impl ProviderError {
     }
 
     /// What the caller is told of a request that the server calls bad.
-    pub(super) fn advised(mut self, advice: &str) -> Self {
+    pub(super) fn advised(mut self, advice: &'static str) -> Self {
         if self.kind == ErrorKind::InvalidRequest {
-            self.advice.get_or_insert_with(|| advice.to_owned());
+            self.advice.get_or_insert(advice);
         }
         self
     }
@@ -185,7 +196,7 @@ impl ProviderError {
             ErrorKind::ContextTooLong => ModelError::ContextTooLong(text),
             ErrorKind::Unsupported(feature) => ModelError::UnsupportedByModel(feature),
             ErrorKind::InvalidRequest => match self.advice {
-                Some(advice) => ModelError::Unsupported(advice),
+                Some(detail) => ModelError::InvalidRequest { detail, pointer: self.pointer },
                 None => ModelError::Failed(text),
             },
             ErrorKind::RunnerCrashed
@@ -201,11 +212,15 @@ impl Feature {
     fn named(self) -> (&'static str, &'static str) {
         match self {
             Self::Images => ("images", "/message"),
+            Self::ImageAddresses => ("images at an address", "/message"),
+            Self::Files => ("audio, video and files", "/message"),
             Self::Tools => ("tools", "/tools"),
+            Self::CustomTools => ("custom tools", "/tools"),
             Self::Schema => ("a JSON schema", "/response_format"),
             Self::Thinking => ("thinking", "/options/think"),
             Self::Chat => ("chat", "/model"),
             Self::Embeddings => ("embeddings", "/model"),
+            Self::Tokens => ("tokens in place of texts", "/input"),
             Self::Dimensions => ("other `dimensions` than its own", "/dimensions"),
         }
     }
@@ -215,6 +230,9 @@ impl Feature {
             Self::Chat => "ask another one",
             Self::Embeddings => "ask an embedding model",
             Self::Dimensions => "leave it out",
+            Self::ImageAddresses => "send them as base64 `data:` URLs",
+            Self::CustomTools => "send functions",
+            Self::Tokens => "send `input` as a text or a list of texts",
             _ => "ask another model, or send the request without it",
         };
         format!("This model does not support {self}; {way_out}.")
@@ -233,6 +251,7 @@ impl ModelError {
         match self {
             Self::ContextTooLong(_) => Some("/message"),
             Self::UnsupportedByModel(feature) => Some(feature.named().1),
+            Self::InvalidRequest { pointer, .. } => *pointer,
             _ => None,
         }
     }
@@ -247,7 +266,9 @@ impl ModelError {
     /// How much the error helps the caller: what the request can change comes first, a full queue last.
     pub(super) fn error_priority(&self) -> u8 {
         match self {
-            Self::ContextTooLong(_) | Self::Unsupported(_) | Self::UnsupportedByModel(_) => 3,
+            Self::ContextTooLong(_) | Self::InvalidRequest { .. } | Self::UnsupportedByModel(_) => {
+                3
+            }
             Self::Failed(_) | Self::Timeout(_) => 2,
             Self::Unavailable(_) | Self::NotFound(_) | Self::Busy { .. } => 1,
             Self::QueueFull => 0,
@@ -263,7 +284,7 @@ impl ModelError {
             Self::ContextTooLong(_) => "context_too_long",
             Self::QueueFull => "queue_full",
             Self::Busy { .. } => "busy",
-            Self::Unsupported(_) | Self::UnsupportedByModel(_) => "unsupported",
+            Self::InvalidRequest { .. } | Self::UnsupportedByModel(_) => "unsupported",
         }
     }
 }

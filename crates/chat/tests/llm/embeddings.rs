@@ -116,7 +116,7 @@ async fn an_input_that_the_server_calls_bad_is_the_callers() {
         let bad = || vec![Action::Send(response("400 Bad Request", "", r#"{"error":"no"}"#))];
         let server = embedding(move |_, _| bad()).await;
         let service = Service::probed(&settings(&[(provider, &server.url)])).await;
-        assert_eq!(error_of(&service, &many(1)).await, "Unsupported");
+        assert_eq!(error_of(&service, &many(1)).await, "InvalidRequest");
         service.idle().await;
     }
 }
@@ -205,7 +205,7 @@ async fn what_a_model_cannot_do_is_told_as_such() {
     assert_eq!(asked(&server)[0].body["dimensions"], 5);
     let tokens =
         EmbeddingRequest { input: EmbeddingInput::Tokens(vec![vec![1, 2, 3]].into()), ..many(1) };
-    assert_eq!(error_of(&service, &tokens).await, "Unsupported");
+    assert_eq!(error_of(&service, &tokens).await, "UnsupportedByModel");
     let server = embedding(|request, _| embedded(request)).await;
     let service = Service::probed(&settings(&[(OpenAi, &server.url)])).await;
     let vectors = parts(&service, &tokens).await.unwrap().remove(0).vectors;

@@ -227,7 +227,7 @@ pub fn kind(error: &ModelError) -> &'static str {
         ModelError::ContextTooLong(_) => "ContextTooLong",
         ModelError::QueueFull => "QueueFull",
         ModelError::Busy { .. } => "Busy",
-        ModelError::Unsupported(_) => "Unsupported",
+        ModelError::InvalidRequest { .. } => "InvalidRequest",
         ModelError::UnsupportedByModel(_) => "UnsupportedByModel",
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    domain::Options,
+    domain::{Options, base64::is_base64},
     llm::{
         error::{ErrorKind, Feature, ProviderError},
         model::Capabilities,
@@ -139,10 +139,10 @@ fn format(response_format: &Value) -> Result<Option<Value>, ProviderError> {
         (Some("json_schema" | "json_object"), Some(schema)) => Ok(Some(schema.clone())),
         // `"json"` is not enforced by models with a template of their own.
         (Some("json_object"), None) => Ok(Some(json!({ "type": "object" }))),
-        _ => {
-            let kind = ErrorKind::Unsupported(Feature::Schema);
-            Err(ProviderError::new(kind, "Ollama has no such response_format"))
-        }
+        _ => Err(ProviderError::invalid(
+            "/response_format",
+            "This must be text, json_object, or json_schema with a schema.",
+        )),
     }
 }
 
@@ -213,24 +213,29 @@ fn content_parts(parts: &[Value]) -> Result<(String, Vec<&str>), ProviderError> 
                 let piece = part.get("text").or_else(|| part.get("refusal"));
                 text.push_str(piece.and_then(Value::as_str).unwrap_or_default());
             }
-            Some("image_url") => images.push(image(part).ok_or_else(|| {
-                ProviderError::unsupported("Images must be sent as base64 `data:` URLs.")
-            })?),
+            Some("image_url") => images.push(image(part)?),
             _ => {
-                return Err(ProviderError::unsupported(
-                    "Only text and images can be sent to this model.",
-                ));
+                let kind = ErrorKind::Unsupported(Feature::Files);
+                return Err(ProviderError::new(kind, "Ollama takes text and images alone"));
             }
         }
     }
     Ok((text, images))
 }
 
-fn image(part: &Value) -> Option<&str> {
-    let image = part.get("image_url")?;
-    let url = image.as_str().or_else(|| image.get("url")?.as_str())?;
-    let (head, base64) = url.strip_prefix("data:")?.split_once(',')?;
-    head.ends_with(";base64").then_some(base64)
+fn image(part: &Value) -> Result<&str, ProviderError> {
+    let url = part.pointer("/image_url/url").or_else(|| part.get("image_url"));
+    let base64 = match url.and_then(Value::as_str).and_then(|url| url.split_once(':')) {
+        Some(("http" | "https", _)) => {
+            let kind = ErrorKind::Unsupported(Feature::ImageAddresses);
+            return Err(ProviderError::new(kind, "Ollama fetches no images"));
+        }
+        Some(("data", data)) => data.split_once(";base64,").map(|(_, base64)| base64),
+        _ => None,
+    };
+    base64.filter(|base64| is_base64(base64)).ok_or_else(|| {
+        ProviderError::invalid("/message", "Images must be sent as base64 `data:` URLs.")
+    })
 }
 
 #[cfg(test)]
