@@ -391,9 +391,28 @@ async fn an_alias_is_a_model(on: Backend) {
         .filter_map(|model| model["id"].as_str())
         .collect();
     assert!(ids.contains(&"gpt-4o") && ids.contains(&"other"), "{ids:?}");
-    alice.get("/v1/models/gpt-4o").await.expect(200);
     let asked = app.model.asked("hello");
     assert_eq!(asked.body["model"], "gemma3:1b");
+    let loaded = alice.get("/api/ps").await.expect(200);
+    let names: Vec<_> = loaded["models"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+    assert_eq!(names, ["gemma3:1b", "gpt-4o", "other"]);
+    let server = FakeModel::openai().await;
+    let elsewhere = TestApp::builder(on)
+        .set("llm.providers", "openai")
+        .set("llm.openai.base_url", server.url())
+        .set("llm.aliases", "gpt-4o=gemma3:1b")
+        .start()
+        .await;
+    for client in [alice, elsewhere.login("alice").await] {
+        for name in ["gpt-4o", "GPT-4O", "gpt-4o:latest"] {
+            let mut body = (APIS[0].body)("hello", false);
+            body["model"] = json!(name);
+            client.post(APIS[0].path, &body).await.expect(200);
+            let model = client.get(&format!("/v1/models/{name}")).await.expect(200);
+            assert_eq!(model["id"], "gpt-4o");
+            client.post("/api/show", &json!({"model": name})).await.expect(200);
+        }
+    }
 }
 
 async fn large_bodies_are_read_and_larger_ones_refused(on: Backend) {

@@ -227,9 +227,9 @@ impl LlmService {
                 let expires_at = match &told {
                     None => None,
                     Some(told) => {
-                        let same = |(name, _): &&(String, _)| {
-                            upstream.provider.same_model(&model.id, name)
-                        };
+                        let id = self.router.aliased(&model.id);
+                        let same =
+                            |(name, _): &&(String, _)| upstream.provider.same_model(id, name);
                         told.iter().find(same)?.1.clone()
                     }
                 };
@@ -258,9 +258,10 @@ impl LlmService {
         models
     }
 
-    /// The model of that name, or one that the name may mean at its provider.
+    /// The model of that name, or one that the name may mean at its provider; aliases are found as [`Self::resolve`] finds them.
     pub fn find(&self, name: &str) -> Option<Model> {
         let models = self.distinct_models();
+        let name = self.router.alias(name).map_or(name, |(alias, _)| alias);
         let exact = models.iter().position(|model| model.id == name);
         let found = exact.or_else(|| models.iter().position(|model| self.same_model(model, name)));
         models.into_iter().nth(found?)

@@ -68,10 +68,14 @@ impl Router {
     }
 
     /// What an alias stands for; any other name is its own.
-    fn aliased<'a>(&'a self, named: &'a str) -> &'a str {
+    pub(super) fn aliased<'a>(&'a self, named: &'a str) -> &'a str {
+        self.alias(named).map_or(named, |(_, target)| target)
+    }
+
+    /// The alias of that name, and what it stands for.
+    pub(super) fn alias(&self, named: &str) -> Option<(&String, &String)> {
         let same = || self.aliases.iter().find(|(alias, _)| same_model(alias, named));
-        let target = self.aliases.get(named).or_else(|| same().map(|(_, target)| target));
-        target.map_or(named, String::as_str)
+        self.aliases.get_key_value(named).or_else(same)
     }
 
     fn demo(&self, unreachable: &[usize]) -> Option<Selection> {
