@@ -382,6 +382,8 @@ async fn every_error_is_a_text_under_error(on: Backend) {
         let text = refusal(&alice.post("/api/chat", &body).await, 400);
         assert!(text.contains(word), "{text} for {body}");
     }
+    let coded = alice.request(Method::POST, "/api/chat").header("content-encoding", "gzip");
+    refusal(&alice.fetch(coded.body("x")).await, 415);
     let mut long = question(&"語".repeat(80_000));
     long["truncate"] = json!(false);
     refusal(&alice.post("/api/chat", &long).await, 422);

@@ -81,14 +81,20 @@ async fn read(body: HttpBody) -> Result<Bytes, ApiError> {
     Ok(collected.to_bytes())
 }
 
-/// Lets pass exactly one `Content-Type: application/json`, with no `charset` but UTF-8 and no coding to be taken off.
-pub fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
+/// Lets pass a body with no coding to be taken off.
+pub fn expect_no_coding(headers: &HeaderMap) -> Result<(), ApiError> {
     let is_coded =
         |coding: &header::HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
     if headers.get_all(header::CONTENT_ENCODING).iter().any(is_coded) {
         let detail = "Send the body as it is, without a Content-Encoding.";
         return Err(ApiError::new(Code::UnsupportedMediaType, detail));
     }
+    Ok(())
+}
+
+/// The same for exactly one `Content-Type: application/json`, with no `charset` but UTF-8.
+pub fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    expect_no_coding(headers)?;
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
     let is_json = match (kinds.next().and_then(|kind| kind.to_str().ok()), kinds.next()) {
         (Some(kind), None) => is_json(kind),

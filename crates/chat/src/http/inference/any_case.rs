@@ -3,7 +3,7 @@
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 use axum::extract::{FromRequest, Request};
-use common::errors::ApiError;
+use common::errors::{ApiError, extract::expect_no_coding};
 use serde::{
     Deserialize, Deserializer,
     de::{
@@ -70,6 +70,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<AppState>> for AnyCas
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<AppState>) -> Result<Self, ApiError> {
+        expect_no_coding(request.headers())?;
         let parsed = app.body_budget.parse::<AnyCase<T>>(request.into_body());
         let InferenceBody { value, memory } = parsed.await?;
         Ok(Self(value.0, memory))

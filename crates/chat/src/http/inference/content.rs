@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use crate::llm::{PromptMessage, ToolCall};
+use crate::{
+    domain::base64::is_base64,
+    llm::{PromptMessage, ToolCall},
+};
 
 #[derive(Debug, Default)]
 pub struct Content(Vec<Value>);
@@ -64,12 +67,13 @@ pub fn arguments(call: &ToolCall) -> Result<Value, Value> {
     read.ok_or_else(|| json!({ "INVALID_JSON": call.arguments }))
 }
 
-/// The `data:` URL of an image in base64, without a word of what it is; `None` where it is not base64, or of no known kind.
+/// The `data:` URL of an image in base64, which may have line feeds, without a word of what it is; `None` where it is not base64, or
+/// of no known kind.
 pub fn data_url(image: &str) -> Option<String> {
     // How files of these kinds begin, in base64.
     const KINDS: [(&str, &str); 4] =
         [("iVBORw0KGgo", "png"), ("/9j/", "jpeg"), ("UklGR", "webp"), ("R0lGOD", "gif")];
     let (_, kind) = KINDS.iter().find(|(start, _)| image.starts_with(start))?;
-    let is_base64 = |c: u8| c.is_ascii_alphanumeric() || b"+/=".contains(&c);
-    image.bytes().all(is_base64).then(|| format!("data:image/{kind};base64,{image}"))
+    is_base64(image)
+        .then(|| format!("data:image/{kind};base64,{}", image.replace(['\r', '\n'], "")))
 }

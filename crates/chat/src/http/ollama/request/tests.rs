@@ -40,14 +40,14 @@ fn tool_calls_get_ids_and_their_answers_find_them() {
 
 #[test]
 fn images_become_parts_and_odd_messages_are_refused() {
-    let seen =
-        json!([{ "role": "user", "content": "look", "images": ["iVBORw0KGgo=", "/9j/4AAQ"] }]);
+    let seen = json!([{ "role": "user", "content": "look", "images": ["iVBORw0KGgo=", "/9j/\r\n4AAQ\n"] }]);
     let content = extra(&messages(seen).unwrap()[0])["content"].clone();
     assert_eq!(content[0], json!({ "type": "text", "text": "look" }));
     assert_eq!(content[2]["image_url"]["url"], "data:image/jpeg;base64,/9j/4AAQ");
     for wrong in [
         json!([{ "role": "user", "content": "x", "images": ["not base64!"] }]),
         json!([{ "role": "user", "content": "x", "images": ["AAAA"] }]),
+        json!([{ "role": "user", "content": "x", "images": ["iVBORw0KGgo"] }]),
         json!([{ "role": "robot", "content": "x" }]),
         json!([{ "content": "x" }]),
     ] {
