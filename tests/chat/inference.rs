@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use tests::{Answer, Backend, Client, Gate, PATIENCE, TestApp, eventually, within};
+use tests::{Answer, Backend, Client, FakeModel, Gate, PATIENCE, TestApp, eventually, within};
 
 on_both_stores!(
     every_api_answers_whole_and_streamed,

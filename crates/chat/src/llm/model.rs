@@ -37,7 +37,7 @@ impl Capabilities {
         if !self.vision && parts.any(|part| part["type"] == "image_url") {
             return Some(Feature::Images);
         }
-        (!self.tools && request.tools().is_some()).then_some(Feature::Tools)
+        (!self.tools && request.functions().next().is_some()).then_some(Feature::Tools)
     }
 }
 

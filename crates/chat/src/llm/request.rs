@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::domain::Options;
 
@@ -68,10 +68,21 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// The tools that the model may call: none where the caller forbids every call.
-    pub(super) fn tools(&self) -> Option<&Vec<Value>> {
-        let tools = self.extra.get("tools")?.as_array().filter(|tools| !tools.is_empty());
-        tools.filter(|_| self.extra.get("tool_choice").is_none_or(|choice| choice != "none"))
+    /// The entries of a list of tools that the model may call: none where the caller forbids every call.
+    pub(super) fn callable(&self, list: &str, choice: &str) -> &[Value] {
+        let tools = self.extra.get(list).and_then(Value::as_array);
+        let tools = tools.filter(|_| self.extra.get(choice).is_none_or(|choice| choice != "none"));
+        tools.map_or(&[], Vec::as_slice)
+    }
+
+    /// The functions that the model may call, in the form of `tools`, also those of the older list. Other kinds of tools are run by
+    /// the makers of their APIs.
+    pub(super) fn functions(&self) -> impl Iterator<Item = Cow<'_, Value>> {
+        let tools = self.callable("tools", "tool_choice").iter();
+        let tools = tools.filter(|tool| tool.get("function").is_some()).map(Cow::Borrowed);
+        let older = self.callable("functions", "function_call").iter();
+        let older = older.map(|it| Cow::Owned(json!({ "type": "function", "function": it })));
+        tools.chain(older)
     }
 
     /// Asks for no thoughts any more; returns whether it did.

@@ -90,9 +90,9 @@ impl StatelessPrompt {
     }
 
     fn fixed_estimate(&self, model: &str) -> u32 {
-        let tools = self.extra.get("tools");
-        let tools = tools.map_or(0, |tools| self.estimates.tokens(model, &tools.to_string()));
-        tools.saturating_add(self.estimates.template(model))
+        let tools = ["tools", "functions"].into_iter().filter_map(|name| self.extra.get(name));
+        let tools = tools.map(|tools| self.estimates.tokens(model, &tools.to_string()));
+        tools.fold(self.estimates.template(model), u32::saturating_add)
     }
 
     /// What is left of the conversation so that it fits the window with room for an answer, and its estimate: system messages

@@ -29,17 +29,23 @@ pub fn check_model(model: Option<&str>) -> Result<(), ApiError> {
 /// Refuses a choice among tools that is no word for one, or a function that is none of them.
 ///
 /// # Errors
-/// `validation_failed` at `/tool_choice`.
+/// `validation_failed` at `/tool_choice`, or at `/function_call`, its older form.
 pub fn check_choice(members: &Map<String, Value>) -> Result<(), ApiError> {
-    let Some(choice) = members.get("tool_choice") else { return Ok(()) };
-    let name = |tool: &Value| tool.pointer("/function/name").cloned();
-    let mut tools = members.get("tools").and_then(Value::as_array).into_iter().flatten();
-    let is_known = match (choice.as_str(), name(choice)) {
-        (Some(word), _) => ["auto", "none", "required"].contains(&word),
-        (None, None) => true,
-        (None, chosen) => !members.contains_key("tools") || tools.any(|tool| name(tool) == chosen),
-    };
-    check(is_known, "/tool_choice", "This must be auto, none, required, or one of the tools.")
+    for (member, list, at) in
+        [("tool_choice", "tools", "/function/name"), ("function_call", "functions", "/name")]
+    {
+        let Some(choice) = members.get(member) else { continue };
+        let name = |tool: &Value| tool.pointer(at).cloned();
+        let mut tools = members.get(list).and_then(Value::as_array).into_iter().flatten();
+        let is_known = match (choice.as_str(), name(choice)) {
+            (Some(word), _) => ["auto", "none", "required"].contains(&word),
+            (None, None) => true,
+            (None, chosen) => !members.contains_key(list) || tools.any(|tool| name(tool) == chosen),
+        };
+        let detail = format!("This must be auto, none, required, or one of the {list}.");
+        check(is_known, &format!("/{member}"), &detail)?;
+    }
+    Ok(())
 }
 
 /// Refuses options out of range. `names` are the members that this API calls otherwise than [`Options`].

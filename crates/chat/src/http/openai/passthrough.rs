@@ -11,13 +11,15 @@ use crate::http::{
 /// A member that is passed through: its name, its value in the request, what fits, and that in words.
 struct Member(&'static str, fn(&CreateChatCompletion) -> &Option<Value>, ValueCheck, &'static str);
 
-const MEMBERS: [Member; 10] = [
+const MEMBERS: [Member; 12] = [
     Member("presence_penalty", |r| &r.presence_penalty, is_penalty, PENALTY),
     Member("frequency_penalty", |r| &r.frequency_penalty, is_penalty, PENALTY),
     Member("logit_bias", |r| &r.logit_bias, Value::is_object, "an object"),
     Member("response_format", |r| &r.response_format, has_type, "an object with a `type`"),
     Member("tools", |r| &r.tools, are_tools, TOOLS),
     Member("tool_choice", |r| &r.tool_choice, is_choice, "a word or an object"),
+    Member("functions", |r| &r.functions, are_functions, "a list of `{name, …}`"),
+    Member("function_call", |r| &r.function_call, is_choice, "a word or an object"),
     Member("parallel_tool_calls", |r| &r.parallel_tool_calls, Value::is_boolean, "true or false"),
     Member("reasoning_effort", |r| &r.reasoning_effort, Value::is_string, "a word"),
     Member("verbosity", |r| &r.verbosity, Value::is_string, "a word"),
@@ -69,4 +71,9 @@ fn are_tools(value: &Value) -> bool {
         has_type(tool) && tool.pointer("/function/name").is_none_or(Value::is_string)
     };
     value.as_array().is_some_and(|tools| tools.iter().all(is_tool))
+}
+
+fn are_functions(value: &Value) -> bool {
+    let has_name = |function: &Value| function.get("name").is_some_and(Value::is_string);
+    value.as_array().is_some_and(|functions| functions.iter().all(has_name))
 }

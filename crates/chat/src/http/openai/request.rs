@@ -53,6 +53,9 @@ pub struct CreateChatCompletion {
     /// Functions that the model may call.
     pub(super) tools: Option<Value>,
     pub(super) tool_choice: Option<Value>,
+    /// The older form of `tools`, and that of `tool_choice`.
+    pub(super) functions: Option<Value>,
+    pub(super) function_call: Option<Value>,
     pub(super) parallel_tool_calls: Option<Value>,
     pub(super) reasoning_effort: Option<Value>,
     pub(super) verbosity: Option<Value>,

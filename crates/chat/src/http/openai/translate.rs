@@ -133,6 +133,11 @@ mod tests {
             (json!({ "messages": said, "tools": {} }), "/tools"),
             (json!({ "messages": said, "tools": tools, "tool_choice": "bogus" }), "/tool_choice"),
             (json!({ "messages": said, "tools": tools, "tool_choice": chosen }), "/tool_choice"),
+            (json!({ "messages": said, "functions": [{}] }), "/functions"),
+            (
+                json!({ "messages": said, "functions": [{ "name": "f" }], "function_call": { "name": "g" } }),
+                "/function_call",
+            ),
             (json!({ "messages": said, "response_format": "json" }), "/response_format"),
             (json!({ "messages": [{ "role": "user" }] }), "/messages/0/content"),
             (json!({ "messages": [{ "role": "robot", "content": "" }] }), "/messages/0/role"),

@@ -79,11 +79,9 @@ pub(super) fn body(
         set("format", format);
     }
     // There is no `tool_choice`: not to offer the others is how to choose one, not to offer any is how to forbid them.
-    if let Some(tools) = request.tools() {
-        let chosen = request.extra.get("tool_choice").and_then(|it| it.pointer("/function/name"));
-        let may_be_called =
-            |tool: &&Value| chosen.is_none_or(|name| tool["function"]["name"] == *name);
-        set("tools", tools.iter().filter(may_be_called).cloned().collect());
+    let tools = functions(request)?;
+    if !tools.is_empty() {
+        set("tools", tools.into());
     }
     Ok(ChatBody {
         model: &request.model,
@@ -92,6 +90,28 @@ pub(super) fn body(
         options: options(request, model.sends_window),
         more,
     })
+}
+
+/// The functions that may be called, or the one that must be.
+fn functions(request: &ChatRequest) -> Result<Vec<Value>, ProviderError> {
+    if request.callable("tools", "tool_choice").iter().any(is_custom) {
+        return Err(custom_tool());
+    }
+    let chosen = |choice: &str, name| request.extra.get(choice).and_then(|it| it.pointer(name));
+    let chosen =
+        chosen("tool_choice", "/function/name").or_else(|| chosen("function_call", "/name"));
+    let may_be_called = |tool: &Cow<'_, Value>| {
+        chosen.is_none_or(|name| tool.pointer("/function/name") == Some(name))
+    };
+    Ok(request.functions().filter(may_be_called).map(Cow::into_owned).collect())
+}
+
+fn is_custom(tool: &Value) -> bool {
+    tool["type"] == "custom"
+}
+
+fn custom_tool() -> ProviderError {
+    ProviderError::new(ErrorKind::Unsupported(Feature::CustomTools), "Ollama calls functions alone")
 }
 
 fn options(request: &ChatRequest, sends_window: bool) -> Value {
@@ -176,8 +196,13 @@ fn translate<'a>(
         set("tool_name", name.clone());
     }
     if let Some(calls) = extra.get("tool_calls").and_then(Value::as_array) {
+        if calls.iter().any(is_custom) {
+            return Err(custom_tool());
+        }
         let calls = calls.iter().map(|call| tool_call(call, names)).collect();
         set("tool_calls", calls);
+    } else if let Some(call) = extra.get("function_call") {
+        set("tool_calls", json!([tool_call(&json!({ "function": call }), names)]));
     }
     if let Some(id) = extra.get("tool_call_id").and_then(Value::as_str) {
         set("tool_call_id", Value::from(id));
@@ -192,7 +217,11 @@ fn tool_call(call: &Value, names: &mut Map<String, Value>) -> Value {
     let function = call.get("function");
     let name = function.and_then(|function| function.get("name")).cloned().unwrap_or_default();
     let arguments = match function.and_then(|function| function.get("arguments")) {
-        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_else(|_| json!({})),
+        Some(Value::String(text)) if !text.trim().is_empty() => {
+            let read = serde_json::from_str(text).ok().filter(Value::is_object);
+            // The name by which callers were shown them.
+            read.unwrap_or_else(|| json!({ "INVALID_JSON": text }))
+        }
         Some(object @ Value::Object(_)) => object.clone(),
         _ => json!({}),
     };
@@ -360,6 +389,56 @@ mod tests {
         assert_eq!(offered(json!("required")), Some(json!([tool("f"), tool("g")])));
         assert_eq!(offered(tool("g")), Some(json!([tool("g")])));
         assert_eq!(offered(json!("none")), None);
+        let older = |choice: Value| {
+            let extra =
+                json!({ "functions": [{ "name": "f" }, { "name": "g" }], "function_call": choice });
+            let extra = extra.as_object().cloned().unwrap().into();
+            sent(&ChatRequest { extra, ..request() }).get("tools").cloned()
+        };
+        assert_eq!(older(json!("auto")), Some(json!([tool("f"), tool("g")])));
+        assert_eq!(older(json!({ "name": "g" })), Some(json!([tool("g")])));
+        assert_eq!(older(json!("none")), None);
+    }
+
+    #[test]
+    fn only_functions_are_offered_and_custom_tools_refused() {
+        let with = |tools: Value| {
+            let extra = Map::from_iter([("tools".to_owned(), tools)]);
+            let request = ChatRequest { extra: extra.into(), ..request() };
+            let can = Capabilities { tools: false, ..KNOWN.capabilities.unwrap() };
+            let tools = body(&request, KNOWN).map(|body| body.more.get("tools").cloned());
+            (tools.map_err(|error| error.kind), can.lacking(&request))
+        };
+        assert_eq!(with(json!([{ "type": "web_search_preview" }])), (Ok(None), None));
+        let refused = Err(ErrorKind::Unsupported(Feature::CustomTools));
+        assert_eq!(with(json!([{ "type": "custom", "custom": { "name": "f" } }])), (refused, None));
+        let call = json!({ "id": "c", "type": "custom", "custom": { "name": "f", "input": "x" } });
+        let mut message = PromptMessage::text("assistant", "");
+        message.set("tool_calls", json!([call]));
+        assert!(body(&ChatRequest { messages: [message].into(), ..request() }, KNOWN).is_err());
+    }
+
+    #[test]
+    fn calls_of_the_older_form_and_broken_ones_are_not_lost() {
+        let called = |arguments: &str| {
+            let mut call = PromptMessage::text("assistant", "");
+            call.set("function_call", json!({ "name": "f", "arguments": arguments }));
+            let mut output = PromptMessage::text("function", "42");
+            output.set("name", "f");
+            let sent = sent(&ChatRequest { messages: [call, output].into(), ..request() });
+            assert_eq!(
+                sent["messages"][1],
+                json!({ "role": "tool", "content": "42", "tool_name": "f" })
+            );
+            let function = sent["messages"][0]["tool_calls"][0]["function"].clone();
+            assert_eq!(function["name"], "f");
+            function["arguments"].clone()
+        };
+        assert_eq!(called(r#"{"a":1}"#), json!({ "a": 1 }));
+        assert_eq!(called(""), json!({}));
+        for broken in ["{\"a\":", "[1]"] {
+            assert_eq!(called(broken), json!({ "INVALID_JSON": broken }));
+        }
     }
 
     #[test]
