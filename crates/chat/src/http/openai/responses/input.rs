@@ -48,8 +48,8 @@ pub(super) fn encode_thoughts(thoughts: &str) -> String {
 #[derive(Default)]
 struct Conversation {
     messages: Vec<PromptMessage>,
-    /// Thoughts that belong to the model's next message.
-    thoughts: Option<String>,
+    /// Thoughts that belong to the model's next message, before anything else is said.
+    thoughts: Vec<String>,
     /// Whether the last message is the model's and still grows.
     is_open: bool,
 }
@@ -62,7 +62,18 @@ impl Conversation {
         let kind = item.get("type").and_then(Value::as_str).unwrap_or("message");
         match kind {
             "message" => self.add_message(&mut item, pointer),
-            "function_call" => self.add_call(&item, text(&item, "arguments").to_owned(), pointer),
+            "function_call" => {
+                let arguments = match item.get("arguments") {
+                    None | Some(Value::Null) => String::new(),
+                    Some(Value::String(text)) => text.clone(),
+                    Some(object @ Value::Object(_)) => object.to_string(),
+                    Some(_) => {
+                        let detail = "This must be a JSON object, as a text.";
+                        return Err(ApiError::invalid(format!("{pointer}/arguments"), detail));
+                    }
+                };
+                self.add_call(&item, arguments, pointer)
+            }
             // A tool with a grammar takes one text.
             "custom_tool_call" => {
                 let arguments = json!({ "input": text(&item, "input") }).to_string();
@@ -72,7 +83,7 @@ impl Conversation {
                 self.add_output(&mut item, pointer)
             }
             "reasoning" => {
-                self.thoughts = thoughts(&item);
+                self.thoughts.extend(thoughts(&item));
                 self.is_open = false;
                 Ok(())
             }
@@ -140,6 +151,10 @@ impl Conversation {
     }
 
     fn push(&mut self, message: PromptMessage) {
+        // Thoughts of an answer that was cut while it thought. Outputs must follow their calls.
+        if message.role != "tool" && !self.thoughts.is_empty() {
+            self.open();
+        }
         self.is_open = false;
         let is_first = self.messages.len() == 1;
         match self.messages.last_mut() {
@@ -159,7 +174,8 @@ impl Conversation {
     fn open(&mut self) -> &mut PromptMessage {
         if !self.is_open {
             let mut message = PromptMessage::text("assistant", "");
-            if let Some(thoughts) = self.thoughts.take() {
+            let thoughts = std::mem::take(&mut self.thoughts).join("\n\n");
+            if !thoughts.is_empty() {
                 message.set("reasoning_content", thoughts);
             }
             self.messages.push(message);

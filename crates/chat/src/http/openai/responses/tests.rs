@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     domain::{FinishReason, Usage},
     http::inference::{CollectedAnswer, StreamWriter as _, stream::ItemStream},
-    llm::{Chunk, ToolCall, UsageDetails},
+    llm::{Chunk, PromptMessage, ToolCall, UsageDetails},
 };
 
 fn writer() -> ResponseWriter {
@@ -91,4 +91,62 @@ fn thoughts_are_counted_by_the_server_where_it_tells() {
         let details = &last["usage"]["output_tokens_details"];
         assert_eq!(details["reasoning_tokens"], wanted);
     }
+}
+
+#[test]
+fn thoughts_stay_where_they_were_and_add_up() {
+    let said = |role: &str, text: &str| json!({ "role": role, "content": text });
+    let thought = |text: &str| json!({ "type": "reasoning", "summary": [{ "text": text }] });
+    let call = |id: &str| json!({ "type": "function_call", "call_id": id, "name": "f", "arguments": { "a": 1 } });
+    let output =
+        |id: &str| json!({ "type": "function_call_output", "call_id": id, "output": "42" });
+    let roles_and_thoughts = |items: Vec<Value>| -> Vec<(String, Option<String>)> {
+        let messages = input::messages(None, items.into()).unwrap();
+        let thoughts = |message: &PromptMessage| {
+            Some(message.extra.as_ref()?.get("reasoning_content")?.as_str()?.to_owned())
+        };
+        messages.iter().map(|message| (message.role.to_string(), thoughts(message))).collect()
+    };
+    let message =
+        |role: &str, thoughts: Option<&str>| (role.to_owned(), thoughts.map(str::to_owned));
+    let cut = vec![
+        said("user", "q"),
+        thought("old"),
+        said("user", "q2"),
+        thought("a"),
+        thought("b"),
+        said("assistant", "a2"),
+        said("user", "q3"),
+    ];
+    let wanted = [
+        message("user", None),
+        message("assistant", Some("old")),
+        message("user", None),
+        message("assistant", Some("a\n\nb")),
+        message("user", None),
+    ];
+    assert_eq!(roles_and_thoughts(cut), wanted);
+    let called = vec![said("user", "q"), call("c"), thought("late"), output("c"), call("d")];
+    let wanted = [
+        message("user", None),
+        message("assistant", None),
+        message("tool", None),
+        message("assistant", Some("late")),
+    ];
+    assert_eq!(roles_and_thoughts(called), wanted);
+}
+
+#[test]
+fn arguments_of_a_call_are_a_text_or_an_object() {
+    let arguments = |value: Value| {
+        let call =
+            json!({ "type": "function_call", "call_id": "c", "name": "f", "arguments": value });
+        let messages = input::messages(None, json!([call]))?;
+        let calls = messages[0].extra.as_ref().unwrap()["tool_calls"].clone();
+        Ok::<_, ApiError>(calls[0]["function"]["arguments"].clone())
+    };
+    for given in [json!({ "a": 1 }), json!(r#"{"a":1}"#)] {
+        assert_eq!(arguments(given).unwrap(), r#"{"a":1}"#);
+    }
+    assert_eq!(arguments(json!([1])).unwrap_err().errors[0].pointer, "/input/0/arguments");
 }
