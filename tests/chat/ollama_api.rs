@@ -300,6 +300,14 @@ async fn who_has_no_key_is_told_what_to_set(on: Backend) {
         .header(header::AUTHORIZATION, "AAAAC3NzaC1lZDI1NTE5AAAAIA==:c2lnbmF0dXJl");
     let text = refusal(&stranger.fetch(signed.body("{}")).await, 403);
     assert!(text.contains("OLLAMA_AUTH"), "{text}");
+    for raw in ["cbk_raw", "eyJhbGciOiJFZERTQSJ9.e30.c2ln", "Basic YTpi"] {
+        let request = stranger.request(Method::GET, "/api/tags");
+        let reply = stranger.fetch(request.header(header::AUTHORIZATION, raw)).await;
+        assert!(refusal(&reply, 401).contains("`Authorization: Bearer <"), "{raw}");
+        assert_eq!(reply.header("www-authenticate"), "Bearer");
+    }
+    let empty = stranger.request(Method::GET, "/api/tags").header(header::AUTHORIZATION, "");
+    refusal(&stranger.fetch(empty).await, 403);
     let wrong = stranger.with_token("cbk_wrong");
     refusal(&wrong.get("/api/tags").await, 401);
     for method in [Method::GET, Method::HEAD] {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::FromRequestParts,
-    http::{StatusCode, header::AUTHORIZATION, request::Parts},
+    http::{HeaderValue, StatusCode, header::AUTHORIZATION, request::Parts},
     routing::{any, get, post},
 };
 use common::{
@@ -25,6 +25,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::{
+    domain::base64::is_base64,
     http::{embeddings, inference::errors::renamed},
     state::AppState,
 };
@@ -103,6 +104,12 @@ const NO_KEY: &str = "This server needs an API key in the header `Authorization:
 
 const SIGNED: &str = "This server does not know the signatures of OLLAMA_AUTH. Unset it, and let the `ollama` command line go through a proxy that adds the header `Authorization: Bearer <key>`.";
 
+/// Whether it has the command line's own form: its public key in base64, a colon, a signature in base64.
+fn is_signature(value: &[u8]) -> bool {
+    let signed = str::from_utf8(value).ok().and_then(|value| value.split_once(':'));
+    signed.is_some_and(|(key, signature)| is_base64(key) && is_base64(signature))
+}
+
 /// The caller. Without a key it is refused with 403: at a 401 the command line talks of signing in to ollama.com, and does
 /// not show what the error says.
 #[derive(Clone, Debug)]
@@ -114,11 +121,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let identity = <Identity as FromRequestParts<S>>::from_request_parts(parts, state).await;
         identity.map(Self).map_err(|error| match error.code {
-            // The command line's own form: its public key, a colon, a signature.
-            Code::MissingToken if parts.headers.contains_key(AUTHORIZATION) => {
-                ApiError::new(Code::Forbidden, SIGNED)
-            }
-            Code::MissingToken => ApiError::new(Code::Forbidden, NO_KEY),
+            Code::MissingToken => match parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes)
+            {
+                None | Some(b"") => ApiError::new(Code::Forbidden, NO_KEY),
+                Some(value) if is_signature(value) => ApiError::new(Code::Forbidden, SIGNED),
+                Some(_) => error,
+            },
             _ => error,
         })
     }
