@@ -450,7 +450,8 @@ async fn a_websocket_for_responses_is_refused_so_that_clients_post(on: Backend) 
         .header("upgrade", "websocket")
         .header("sec-websocket-version", "13")
         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-    assert_eq!(alice.fetch(upgrade).await.status, 426);
+    let refused = alice.fetch(upgrade).await;
+    assert_eq!((refused.status, refused.header("upgrade")), (426, "websocket"));
     let plain = alice.get("/v1/responses").await;
     assert_eq!((plain.status, plain.header("allow")), (405, "POST"));
 }

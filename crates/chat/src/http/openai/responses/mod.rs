@@ -74,5 +74,6 @@ pub async fn refuse_upgrade(headers: HeaderMap) -> Response {
     }
     let detail = "There is no WebSocket here: send the request with POST.";
     let refusal = Json(body(Code::InvalidRequest, detail, &[], &[]));
-    (StatusCode::UPGRADE_REQUIRED, refusal).into_response()
+    let upgrade = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket")];
+    (StatusCode::UPGRADE_REQUIRED, upgrade, refusal).into_response()
 }
