@@ -14,9 +14,9 @@ use crate::errors::{ApiError, Code};
 
 const ALLOWED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
-/// The headers that a page may read: a client that retries must see whether and when it may.
+/// The headers that a page may read: a client that retries must see whether and when it may. `request-id` is Anthropic's name.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, X-Should-Retry",
+    "X-Request-Id, request-id, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Should-Retry",
 );
 /// How long a browser may remember a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");

@@ -204,7 +204,7 @@ async fn only_allowed_origins_may_read_answers() {
     answer.is_problem(404, "not_found");
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
     let exposed = answer.header("access-control-expose-headers").unwrap();
-    for header in ["RateLimit", "Retry-After", "X-Should-Retry"] {
+    for header in ["RateLimit", "Retry-After", "WWW-Authenticate", "X-Should-Retry", "request-id"] {
         assert!(exposed.contains(header), "{header}");
     }
     assert_eq!(answer.header("vary"), Some("origin"));
