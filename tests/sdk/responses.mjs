@@ -49,7 +49,7 @@ const checks = {
     const bad = new OpenAI({ baseURL: BASE_URL, apiKey: "cbk_wrong", maxRetries: 0 });
     await refused(OpenAI.AuthenticationError, () => bad.responses.create({ model, input: "x" }));
     const error = await refused(OpenAI.BadRequestError, () => ask("hello", { previous_response_id: "resp_1" }));
-    assert.equal(error.code, "previous_response_not_found");
+    assert.deepEqual([error.code, error.param], ["previous_response_not_found", "previous_response_id"]);
   },
 
   async the_ai_sdk_generates_and_streams() {

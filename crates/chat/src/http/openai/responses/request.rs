@@ -14,6 +14,7 @@ use crate::{
     domain::{Options, options::unlimited_below_zero},
     generation::stateless::CompletionRequest,
     http::{
+        error::about,
         inference::{
             checks::{check, check_choice, check_model, check_options},
             members::{Members, chosen_function, functions},
@@ -107,22 +108,25 @@ impl CreateResponse {
         let refused = [
             (
                 self.previous_response_id.is_some(),
+                "/previous_response_id",
                 Code::PreviousResponseNotFound,
                 "Responses are not stored here: send the whole conversation as `input`, and `store: false`.",
             ),
             (
                 self.conversation.is_some(),
+                "/conversation",
                 Code::InvalidRequest,
                 "Conversations are not stored here: send the whole conversation as `input`, or use POST /chat/message with a session_id.",
             ),
             (
                 self.background == Some(true),
+                "/background",
                 Code::InvalidRequest,
                 "Responses do not run in the background here: stream the response, or use POST /chat/message with on_disconnect \"continue\".",
             ),
         ];
         match refused.into_iter().find(|(is_asked, ..)| *is_asked) {
-            Some((_, code, detail)) => Err(ApiError::new(code, detail)),
+            Some((_, pointer, code, detail)) => Err(about(Some(pointer), code, detail.to_owned())),
             None => Ok(()),
         }
     }
