@@ -343,6 +343,10 @@ async fn what_the_model_lacks_is_refused_on_every_api_before_it_is_asked(on: Bac
             }
         }
     }
+    let mut older = (APIS[0].body)("hello", false);
+    (older["model"], older["functions"]) = (json!("plain:1b"), json!([{"name": "f"}]));
+    let refused = alice.post(APIS[0].path, &older).await.expect(400);
+    assert_eq!(refused["error"]["code"], "unsupported_by_model");
     let image = json!({"type": "input_image", "image_url": "data:image/png;base64,AAAA"});
     let body = json!({"model": "plain:1b", "store": false, "input": [{"role": "user", "content": [image]}]});
     let refused = alice.post("/v1/responses", &body).await.expect(400)["error"].clone();
