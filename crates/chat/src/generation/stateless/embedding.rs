@@ -18,23 +18,14 @@ use crate::{
 /// Parts on the way to the reader.
 const PARTS: usize = 2;
 
-/// A running request for embeddings. Dropping it ends it at once, wherever it is.
-#[derive(Debug)]
-pub struct Embedding {
-    parts: mpsc::Receiver<Result<EmbeddingChunk, ChatError>>,
-}
+/// A running request for embeddings. Dropping it ends it at once, wherever it is. It ends without [`EmbeddingChunk::End`] where it
+/// was lost, which only a panic can cause.
+pub type Embedding = mpsc::Receiver<Result<EmbeddingChunk, ChatError>>;
 
 #[derive(Debug)]
 pub enum EmbeddingChunk {
     Part(EmbeddedPart),
     End { tokens: u64 },
-}
-
-impl Embedding {
-    /// What comes next; `None` where it was lost, which only a panic can cause.
-    pub async fn next(&mut self) -> Option<Result<EmbeddingChunk, ChatError>> {
-        self.parts.recv().await
-    }
 }
 
 impl CompletionService {
@@ -69,7 +60,7 @@ impl CompletionService {
         let task = EmbeddingTask { request, estimate, held, parts: sender, shutdown };
         // Detached: usage is settled also where the client has left.
         self.shutdown.spawn_work(run.span().run(task.run(run, deadline)));
-        Ok(Embedding { parts })
+        Ok(parts)
     }
 }
 

@@ -70,19 +70,9 @@ pub struct Completion {
     pub model: String,
     /// Our estimate of the prompt, in tokens.
     pub prompt_estimate: u32,
-    chunks: mpsc::Receiver<Result<Vec<Chunk>, ChatError>>,
-}
-
-impl Completion {
-    /// The next chunks, the last of which is [`Chunk::End`] with usage; `None` where the completion was lost, which only a panic can
-    /// cause.
-    pub async fn next(&mut self) -> Option<Result<Vec<Chunk>, ChatError>> {
-        self.chunks.recv().await
-    }
-
-    pub fn available(&mut self) -> Option<Result<Vec<Chunk>, ChatError>> {
-        self.chunks.try_recv().ok()
-    }
+    /// The chunks, the last of which is [`Chunk::End`] with usage. They end without one where the completion was lost, which only
+    /// a panic can cause.
+    pub chunks: mpsc::Receiver<Result<Vec<Chunk>, ChatError>>,
 }
 
 #[derive(Clone)]

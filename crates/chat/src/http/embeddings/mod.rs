@@ -65,7 +65,7 @@ pub async fn embed(
     let mut answer = Vectors { model: String::new(), vectors: Vec::new(), tokens: 0, memory: None };
     loop {
         let chunk = tokio::select! {
-            chunk = embedding.next() => chunk.ok_or_else(lost)?.map_err(about_input)?,
+            chunk = embedding.recv() => chunk.ok_or_else(lost)?.map_err(about_input)?,
             error = &mut revoked => return Err(error),
         };
         match chunk {

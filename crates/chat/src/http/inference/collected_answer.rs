@@ -63,7 +63,7 @@ impl AnswerItem {
 impl CollectedAnswer {
     pub(super) async fn of(completion: &mut Completion) -> Result<Self, ChatError> {
         let mut answer = Self::default();
-        while let Some(chunks) = completion.next().await {
+        while let Some(chunks) = completion.chunks.recv().await {
             for chunk in chunks? {
                 if answer.take(chunk) {
                     return Ok(answer);

@@ -137,9 +137,9 @@ impl<W: StreamWriter> CompletionBody<W> {
             tokio::select! {
                 biased;
                 error = &mut self.call.revoked => self.fail(&error, &mut out),
-                batch = self.call.completion.next() => {
+                batch = self.call.completion.chunks.recv() => {
                     self.write(batch, &mut out);
-                    while let (false, Some(batch)) = (self.is_over, self.call.completion.available()) {
+                    while let (false, Ok(batch)) = (self.is_over, self.call.completion.chunks.try_recv()) {
                         self.write(Some(batch), &mut out);
                     }
                 }
@@ -181,7 +181,7 @@ impl InferenceCall {
         let first = tokio::select! {
             biased;
             error = &mut self.revoked => return Err(error),
-            batch = self.completion.next() => Some(batch),
+            batch = self.completion.chunks.recv() => Some(batch),
             () = sleep_until(status_due) => None,
         };
         let first = match first {
