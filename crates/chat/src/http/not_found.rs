@@ -8,53 +8,27 @@ use utoipa::openapi::OpenApi;
 
 use crate::http::router;
 
-/// Families of routes that other servers have, and what serves instead here.
-const INSTEAD: &[(&str, &str)] = &[
-    ("/v1/completions", "Send the prompt as a user message to POST /v1/chat/completions."),
-    (
-        "/v1/responses/compact",
-        "Nothing compacts a conversation here; send what is to be kept of it to POST /v1/chat/completions.",
-    ),
-    ("/v1/responses", NO_RESPONSES),
-    ("/v1/conversations", NO_CONVERSATIONS),
-    (
-        "/v1/audio",
-        "Nothing here speaks or listens; transcribe elsewhere and send the text to POST /v1/chat/completions.",
-    ),
-    (
-        "/v1/images",
-        "Nothing here draws; models that can see take images in the messages of POST /v1/chat/completions.",
-    ),
-    (
-        "/v1/assistants",
-        "There are no assistants here; a session with a system prompt is one: POST /chat/sessions, then POST /chat/message.",
-    ),
-    (
-        "/v1/threads",
-        "There are no threads here; a session keeps a conversation: POST /chat/sessions, then POST /chat/message.",
-    ),
-    ("/v1/files", NO_FILES),
-    ("/v1/uploads", NO_FILES),
-    ("/v1/vector_stores", NO_FILES),
-    (
-        "/v1/batches",
-        "There are no batches here; send the requests one by one to POST /v1/chat/completions.",
-    ),
-    ("/v1/fine_tuning", "Models are not trained here; GET /v1/models lists those that there are."),
-    (
-        "/v1/moderations",
-        "Nothing here moderates; ask a model that does at POST /v1/chat/completions.",
-    ),
-    ("/v1/realtime", "There are no realtime sessions here; GET /chat/ws is a WebSocket for text."),
-    ("/v1/v1", "The base URL ends in one /v1: POST /v1/chat/completions."),
-    ("/chat/completions", "The base URL ends in /v1: POST /v1/chat/completions."),
-    ("/completions", "The base URL ends in /v1: POST /v1/chat/completions."),
-    ("/models", "The base URL ends in /v1: GET /v1/models."),
-];
-
-const NO_RESPONSES: &str = "Responses are not stored here; send the whole conversation as the `input` of POST /v1/responses.";
-const NO_CONVERSATIONS: &str = "Conversations are not stored here; a session keeps one: POST /chat/sessions, then POST /chat/message.";
-const NO_FILES: &str = "No files are kept here; put what the model needs into the messages of POST /v1/chat/completions.";
+/// Families of routes that other servers have, and what serves instead here: a line each.
+const INSTEAD: &str = "\
+/v1/completions Send the prompt as a user message to POST /v1/chat/completions.
+/v1/responses/compact Nothing compacts a conversation here; send what is to be kept of it to POST /v1/chat/completions.
+/v1/responses Responses are not stored here; send the whole conversation as the `input` of POST /v1/responses.
+/v1/conversations Conversations are not stored here; a session keeps one: POST /chat/sessions, then POST /chat/message.
+/v1/audio Nothing here speaks or listens; transcribe elsewhere and send the text to POST /v1/chat/completions.
+/v1/images Nothing here draws; models that can see take images in the messages of POST /v1/chat/completions.
+/v1/assistants There are no assistants here; a session with a system prompt is one: POST /chat/sessions, then POST /chat/message.
+/v1/threads There are no threads here; a session keeps a conversation: POST /chat/sessions, then POST /chat/message.
+/v1/files No files are kept here; put what the model needs into the messages of POST /v1/chat/completions.
+/v1/uploads No files are kept here; put what the model needs into the messages of POST /v1/chat/completions.
+/v1/vector_stores No files are kept here; put what the model needs into the messages of POST /v1/chat/completions.
+/v1/batches There are no batches here; send the requests one by one to POST /v1/chat/completions.
+/v1/fine_tuning Models are not trained here; GET /v1/models lists those that there are.
+/v1/moderations Nothing here moderates; ask a model that does at POST /v1/chat/completions.
+/v1/realtime There are no realtime sessions here; GET /chat/ws is a WebSocket for text.
+/v1/v1 The base URL ends in one /v1: POST /v1/chat/completions.
+/chat/completions The base URL ends in /v1: POST /v1/chat/completions.
+/completions The base URL ends in /v1: POST /v1/chat/completions.
+/models The base URL ends in /v1: GET /v1/models.";
 
 /// The routes under `/v1` and `/api`, as a sentence may list them.
 static OTHER_APIS: LazyLock<[(&str, String); 2]> = LazyLock::new(|| {
@@ -78,6 +52,11 @@ fn routes_under(document: &OpenApi, prefix: &str) -> Vec<String> {
     routes
 }
 
+/// The families of [`INSTEAD`], each with its sentence.
+fn instead() -> impl Iterator<Item = (&'static str, &'static str)> {
+    INSTEAD.lines().filter_map(|line| line.split_once(' '))
+}
+
 /// The answer to a path that no route has. `ollama_api`: whether Ollama's API is served.
 pub fn not_found(uri: &Uri, ollama_api: bool) -> ApiError {
     ApiError::new(Code::NotFound, detail(uri.path(), ollama_api))
@@ -87,8 +66,8 @@ fn detail(path: &str, ollama_api: bool) -> String {
     let is_of = |family: &str| {
         path.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    if let Some((_, instead)) = INSTEAD.iter().find(|(family, _)| is_of(family)) {
-        return (*instead).to_owned();
+    if let Some((_, instead)) = instead().find(|(family, _)| is_of(family)) {
+        return instead.to_owned();
     }
     if path.starts_with("/api/") && !ollama_api {
         return "Ollama's API is switched off here (chat.ollama_api); POST /v1/chat/completions serves the same models.".into();
@@ -119,7 +98,7 @@ mod tests {
     #[test]
     fn every_route_that_is_named_exists() {
         let there = routes_under(&router::document(), "/");
-        let families = INSTEAD.iter().map(|(family, _)| (*family, true));
+        let families = instead().map(|(family, _)| (family, true));
         for (path, ollama_api) in families.chain([
             ("/v1/files/abc/content", true),
             ("/v1/unheard_of", true),
