@@ -6,6 +6,7 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 use crate::{
+    describe_metrics,
     errors::Code,
     otel::{DROPPED_SPANS, SENT_SPANS},
     shutdown::Shutdown,
@@ -20,6 +21,18 @@ const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0, 300.0,
 ];
+
+/// Says what metrics mean, one a line: its kind, its name and a text.
+#[macro_export]
+macro_rules! describe_metrics {
+    ($($kind:ident $name:expr => $text:literal,)*) => {{
+        #[allow(unused_imports, reason = "not every list has every kind")]
+        use ::metrics::{
+            describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram,
+        };
+        $($kind!($name, $text);)*
+    }};
+}
 
 /// Installs this process's recorder and starts its upkeep; the handle renders what was recorded.
 ///
@@ -61,31 +74,18 @@ pub(super) fn count_problem(service: &'static str, code: Code) {
 }
 
 fn describe() {
-    use ::metrics::{
-        describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram,
-    };
-    counter!(
-        "http_requests_total",
-        "Requests by service, method, route and status; 499: the client left before the answer"
-    );
-    histogram!(
-        "http_request_duration_seconds",
-        "From a request's head to its answer's head, in seconds"
-    );
-    counter!("http_problems_total", "Refusals and failures by their code");
-    gauge!("http_connections_open", "Open connections, sockets among them");
-    counter!(
-        "http_connections_refused_total",
-        "Connections closed at once because a cap was reached"
-    );
+    describe_metrics! {
+        counter "http_requests_total" => "Requests by service, method, route and status; 499: the client left before the answer",
+        histogram "http_request_duration_seconds" => "From a request's head to its answer's head, in seconds",
+        counter "http_problems_total" => "Refusals and failures by their code",
+        gauge "http_connections_open" => "Open connections, sockets among them",
+        counter "http_connections_refused_total" => "Connections closed at once because a cap was reached",
+        counter DROPPED_LINES => "Log lines that were not written, since stderr took no more",
+        counter SENT_SPANS => "Spans that the collector of traces took",
+        counter DROPPED_SPANS => "Spans that it never gets, by reason: queue_full, not_sent (it was not there, or refused)",
+        counter "store_calls_total" => "Calls to the store by operation and result",
+        histogram "store_call_duration_seconds" => "How long a call to the store took, in seconds",
+    }
     ::metrics::counter!("http_connections_refused_total").absolute(0);
-    counter!(DROPPED_LINES, "Log lines that were not written, since stderr took no more");
     ::metrics::counter!(DROPPED_LINES).absolute(0);
-    counter!(SENT_SPANS, "Spans that the collector of traces took");
-    counter!(
-        DROPPED_SPANS,
-        "Spans that it never gets, by reason: queue_full, not_sent (it was not there, or refused)"
-    );
-    counter!("store_calls_total", "Calls to the store by operation and result");
-    histogram!("store_call_duration_seconds", "How long a call to the store took, in seconds");
 }
