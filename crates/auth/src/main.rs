@@ -24,5 +24,5 @@ fn main() -> ExitCode {
         serve,
         connect: async |_: &_, _: &_| Vec::new(),
     };
-    cli::run_with(program, auth::cli::run)
+    cli::run(program, auth::cli::run)
 }

@@ -21,10 +21,11 @@ fn main() -> ExitCode {
         let server = &settings.server;
         Ok(http::serve_public_and_admin("chat", listeners, routes, server, &shutdown).await?)
     };
-    cli::run(cli::Program {
+    let program = cli::Program {
         binary: Binary::Chat,
         openapi: || chat::openapi().to_pretty_json().unwrap_or_default(),
         serve,
         connect: chat::connect::model_servers_and_auth,
-    })
+    };
+    cli::run(program, async |command: cli::NoExtra, _| match command {})
 }

@@ -14,5 +14,5 @@ fn main() -> ExitCode {
         serve: chatbot::serve,
         connect: chat::connect::model_servers,
     };
-    cli::run_with(program, auth::cli::run)
+    cli::run(program, auth::cli::run)
 }

@@ -20,9 +20,9 @@ use tokio::{
     runtime::{Builder, Runtime},
 };
 
-pub use self::connect::Finding;
+pub use self::{arguments::NoExtra, connect::Finding};
 use self::{
-    arguments::{Command, NoExtra, parse},
+    arguments::{Command, parse},
     healthcheck::healthcheck,
 };
 use crate::{
@@ -50,21 +50,13 @@ pub struct Program<S, C> {
     pub connect: C,
 }
 
-/// Runs a binary that has no subcommands of its own: parses the command line, loads the settings, starts logging and
-/// the runtime, and serves until a signal. `serve` returns when its listeners have ended; what it spawned on the
-/// [`Shutdown`] is waited for here. Exit code 0 after a stop, 1 with one line on stderr where serving fails, 78 where
-/// settings are wrong, or the store is of another format.
-pub fn run<S, C>(program: Program<S, C>) -> ExitCode
-where
-    S: AsyncFnOnce(Settings, Shutdown) -> anyhow::Result<()>,
-    C: AsyncFnOnce(&Settings, &Shutdown) -> Vec<Finding>,
-{
-    run_with(program, async |command: NoExtra, _| match command {})
-}
-
-/// As [`run`], for a binary that has subcommands `X` of its own, which `extra` runs. There a signal ends the process at
-/// once, as it does any command.
-pub fn run_with<X, S, C>(
+/// Runs a binary: parses the command line, loads the settings, starts logging and the runtime, and serves until a signal.
+/// `serve` returns when its listeners have ended; what it spawned on the [`Shutdown`] is waited for here. Exit code 0 after a
+/// stop, 1 with one line on stderr where serving fails, 78 where settings are wrong, or the store is of another format.
+///
+/// `extra` runs the binary's own subcommands `X`, or [`NoExtra`]. There a signal ends the process at once, as it does any
+/// command.
+pub fn run<X, S, C>(
     program: Program<S, C>,
     extra: impl AsyncFnOnce(X, Settings) -> anyhow::Result<()>,
 ) -> ExitCode

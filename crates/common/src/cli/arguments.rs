@@ -35,7 +35,7 @@ pub(super) enum Command<X: Subcommand> {
 
 /// The subcommands of a binary that has none of its own.
 #[derive(Subcommand)]
-pub(super) enum NoExtra {}
+pub enum NoExtra {}
 
 /// The command, and whether the demo alone is to answer.
 pub(super) fn parse<X: Subcommand>(
