@@ -22,7 +22,7 @@ pub mod store;
 pub mod turns;
 pub mod usage;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::{Router, http::Uri, middleware::from_fn};
@@ -138,11 +138,8 @@ fn health(
                 format!("{}: {}", provider.as_str(), problem.shown)
             };
             let problems: Vec<_> = llm.problems().into_iter().map(told).collect();
-            std::future::ready(if problems.is_empty() {
-                Ok(())
-            } else {
-                Err(problems.join("; ").into())
-            })
+            let is_well = problems.is_empty();
+            ready(if is_well { Ok(()) } else { Err(problems.join("; ").into()) })
         })
         .build()
 }

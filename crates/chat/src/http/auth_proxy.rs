@@ -62,10 +62,8 @@ async fn pass(State(auth): State<RemoteAuth>, request: Request) -> Result<Respon
     headers.remove(FORWARDED_FOR);
     headers.remove(header::FORWARDED);
     if let Some(ClientIp(address)) = parts.extensions.get::<ClientIp>() {
-        headers.insert(
-            FORWARDED_FOR,
-            HeaderValue::from_str(&address.to_string()).map_err(ApiError::internal)?,
-        );
+        let address = HeaderValue::from_str(&address.to_string()).map_err(ApiError::internal)?;
+        headers.insert(FORWARDED_FOR, address);
     }
     if let Some(RequestId(id)) = parts.extensions.get::<RequestId>() {
         headers.insert(X_REQUEST_ID, HeaderValue::from_str(id).map_err(ApiError::internal)?);
@@ -111,11 +109,8 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
         !NOT_PASSED_ON.contains(name)
             && !named.iter().any(|hop| hop.eq_ignore_ascii_case(name.as_str()))
     };
-    headers
-        .iter()
-        .filter(|(name, _)| keep(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+    let kept = headers.iter().filter(|(name, _)| keep(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,10 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::domain::{IdempotencyKey, OnDisconnect, Options};
+use crate::{
+    domain::{IdempotencyKey, OnDisconnect, Options},
+    http::inference::checks::check,
+};
 
 /// Longest time that a turn goes on for nobody, in seconds.
 const GRACE_MAX: u64 = 24 * 3600;
@@ -172,12 +175,7 @@ pub fn idempotency_key<T: Serialize>(
     body: &T,
 ) -> Result<IdempotencyKey, ApiError> {
     let visible = (1..=255).contains(&key.len()) && key.bytes().all(|c| c.is_ascii_graphic());
-    if !visible {
-        return Err(ApiError::invalid(
-            pointer,
-            "An idempotency key has 1 to 255 visible ASCII characters.",
-        ));
-    }
+    check(visible, pointer, "An idempotency key has 1 to 255 visible ASCII characters.")?;
     let body = serde_json::to_vec(body).map_err(ApiError::internal)?;
     let digest = |parts: &[&[u8]]| {
         let mut hash = Sha256::new();

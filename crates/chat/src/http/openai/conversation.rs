@@ -62,10 +62,8 @@ impl RequestMessage {
                 String::new()
             }
             None | Some(_) => {
-                return Err(ApiError::invalid(
-                    at("content"),
-                    "This must be a text or a list of parts.",
-                ));
+                let detail = "This must be a text or a list of parts.";
+                return Err(ApiError::invalid(at("content"), detail));
             }
         };
         let calls: ValueCheck = Value::is_array;
@@ -104,15 +102,9 @@ fn text_of(parts: &[Value], pointer: &str) -> Result<Option<String>, ApiError> {
             only_text = false;
             continue;
         }
-        match part.get("text").and_then(Value::as_str) {
-            Some(piece) => text.push_str(piece),
-            None => {
-                return Err(ApiError::invalid(
-                    format!("{pointer}/{i}/text"),
-                    "This must be a text.",
-                ));
-            }
-        }
+        let piece = part.get("text").and_then(Value::as_str);
+        let wrong = || ApiError::invalid(format!("{pointer}/{i}/text"), "This must be a text.");
+        text.push_str(piece.ok_or_else(wrong)?);
     }
     Ok(only_text.then_some(text))
 }

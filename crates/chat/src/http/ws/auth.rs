@@ -140,15 +140,9 @@ async fn identity_without_token(
     user_id: Option<&str>,
     deadline: Instant,
 ) -> Result<Identity, ApiError> {
-    let Some(user_id) = user_id else {
-        return Err(ApiError::new(
-            Code::MissingToken,
-            "Send a token in an auth frame, or a user_id where login is open.",
-        ));
-    };
+    let detail = "Send a token in an auth frame, or a user_id where login is open.";
+    let user_id = user_id.ok_or_else(|| ApiError::new(Code::MissingToken, detail))?;
     let wrong = || ApiError::invalid("/user_id", "A user id has 1 to 64 of A-Z a-z 0-9 . _ @ -.");
-    app.authenticator
-        .open(UserId::parse(user_id).ok_or_else(wrong)?, deadline)
-        .await
-        .map_err(ApiError::from)
+    let user = UserId::parse(user_id).ok_or_else(wrong)?;
+    Ok(app.authenticator.open(user, deadline).await?)
 }

@@ -204,7 +204,7 @@ impl Socket {
         let permit = self.app.load_shedder.enter(self.auth.caller)?;
         let peer = self.auth.peer;
         let (app, known) = (self.app.clone(), self.auth.identity().cloned());
-        let request_id = self.out.request_id();
+        let request_id = self.out.request_id.clone();
         let place = self.order.next();
         // A task of its own: it holds places that others wait behind, and this loop stands still while its reader does.
         let shutdown = self.app.shutdown.clone();
@@ -226,8 +226,13 @@ impl Socket {
             Ok((identity, id, watch)) => {
                 self.auth.add_turn(&identity.owner, &id);
                 self.auth.renewed(identity);
-                let frames =
-                    frames_of(watch, id.clone(), reference, self.out.request_id(), Some(permit));
+                let frames = frames_of(
+                    watch,
+                    id.clone(),
+                    reference,
+                    self.out.request_id.clone(),
+                    Some(permit),
+                );
                 self.watches.insert(id, frames);
                 Next::Go
             }
@@ -240,10 +245,8 @@ impl Socket {
         if self.starting.len() + self.watches.len() < TURNS_LIMIT {
             return Ok(());
         }
-        Err(ApiError::new(
-            Code::Overloaded,
-            "Too many answers share this socket; wait for one to end.",
-        ))
+        let detail = "Too many answers share this socket; wait for one to end.";
+        Err(ApiError::new(Code::Overloaded, detail))
     }
 
     async fn on_cancel(&mut self, id: &MessageId) -> Result<Next, ApiError> {
@@ -263,7 +266,7 @@ impl Socket {
         if subscriber.is_past_end() {
             self.watches.remove(&id);
         } else {
-            let frames = frames_of(subscriber, id.clone(), None, self.out.request_id(), None);
+            let frames = frames_of(subscriber, id.clone(), None, self.out.request_id.clone(), None);
             self.watches.insert(id, frames);
         }
         Ok(Next::Go)

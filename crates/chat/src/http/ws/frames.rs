@@ -118,10 +118,8 @@ pub struct AuthFrame {
 
 impl MessageFrame {
     pub fn session(&self) -> SessionId {
-        self.session_id
-            .as_deref()
-            .and_then(SessionId::parse)
-            .unwrap_or_else(SessionId::default_session)
+        let named = self.session_id.as_deref().and_then(SessionId::parse);
+        named.unwrap_or_else(SessionId::default_session)
     }
 
     fn check(&self) -> Result<(), ApiError> {

@@ -50,9 +50,8 @@ impl Timers {
         self.auth = None;
         let now = Instant::now();
         let left = expires_at.map(|at| {
-            Duration::from_millis(
-                u64::try_from(at.saturating_mul(1000) - clock::now_ms()).unwrap_or_default(),
-            )
+            let left = u64::try_from(at.saturating_mul(1000) - clock::now_ms());
+            Duration::from_millis(left.unwrap_or_default())
         });
         self.warning = left.map(|left| now + left.saturating_sub(EXPIRY_WARNING));
         self.expiry = left.map(|left| now + left + EXPIRY_GRACE);
@@ -71,11 +70,8 @@ impl Timers {
             (self.warning, Due::ExpiresSoon),
             (self.expiry, Due::Expired),
         ];
-        let first = deadlines
-            .into_iter()
-            .filter_map(|(at, due)| Some((at?, due)))
-            .min_by_key(|(at, _)| *at);
-        let Some((at, due)) = first else {
+        let running = deadlines.into_iter().filter_map(|(at, due)| Some((at?, due)));
+        let Some((at, due)) = running.min_by_key(|(at, _)| *at) else {
             return std::future::pending().await;
         };
         if self.sleep.deadline() != at {

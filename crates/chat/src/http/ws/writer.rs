@@ -20,15 +20,11 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct FrameWriter {
     pub(super) sink: SplitSink<WsStream, Message>,
+    /// The id of the handshake, under which the log has whatever happens on the socket.
     pub(super) request_id: Arc<str>,
 }
 
 impl FrameWriter {
-    /// The id of the handshake, under which the log has whatever happens on the socket.
-    pub(super) fn request_id(&self) -> Arc<str> {
-        Arc::clone(&self.request_id)
-    }
-
     pub(super) async fn refuse(&mut self, error: &ApiError, reference: Option<&str>) -> Next {
         let mut out = String::new();
         encode::connection_error(error, &self.request_id, None, reference, &mut out);

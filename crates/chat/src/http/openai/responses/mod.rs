@@ -61,15 +61,12 @@ pub async fn create(
 
 /// Clients that try a WebSocket first post at once after a 426, and only after many tries for any other status.
 pub async fn refuse_upgrade(headers: HeaderMap) -> Response {
-    let is_websocket = headers
-        .get(header::UPGRADE)
-        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if !is_websocket {
+    let protocol = headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
+    if !protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket")) {
         let allow = HeaderValue::from_static("POST");
-        let error = ApiError::new(
-            Code::MethodNotAllowed,
-            "Responses are made with POST; they are not stored, so that none can be listed.",
-        );
+        let detail =
+            "Responses are made with POST; they are not stored, so that none can be listed.";
+        let error = ApiError::new(Code::MethodNotAllowed, detail);
         return error.header(header::ALLOW, allow).into_response();
     }
     let detail = "There is no WebSocket here: send the request with POST.";

@@ -87,12 +87,8 @@ impl CreateResponse {
                 return Err(ApiError::invalid("/truncation", "This must be auto or disabled."));
             }
         };
-        let Some(input) = self.input else {
-            return Err(ApiError::invalid(
-                "/input",
-                "There must be an input: a text or a list of items.",
-            ));
-        };
+        let detail = "There must be an input: a text or a list of items.";
+        let input = self.input.ok_or_else(|| ApiError::invalid("/input", detail))?;
         Ok(CompletionRequest {
             identity,
             model: self.model,
