@@ -1,6 +1,6 @@
 //! Errors of model servers: what a provider reports, and what leaves the model layer.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use crate::llm::redaction::Redactor;
 
@@ -33,7 +33,7 @@ pub enum ModelError {
     /// The request itself is wrong, for all that is known in the member at `pointer`. The text is for the caller.
     #[error("the request is wrong: {detail}")]
     InvalidRequest { detail: &'static str, pointer: Option<&'static str> },
-    #[error("the model does not support {0}")]
+    #[error("the model does not support {}", .0.named().0)]
     UnsupportedByModel(Feature),
 }
 
@@ -235,13 +235,7 @@ impl Feature {
             Self::Tokens => "send `input` as a text or a list of texts",
             _ => "ask another model, or send the request without it",
         };
-        format!("This model does not support {self}; {way_out}.")
-    }
-}
-
-impl fmt::Display for Feature {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.named().0)
+        format!("This model does not support {}; {way_out}.", self.named().0)
     }
 }
 

@@ -114,14 +114,10 @@ pub struct EmbeddingRequest {
 }
 
 impl EmbeddingInput {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Texts(texts) => texts.len(),
             Self::Tokens(lists) => lists.len(),
         }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
