@@ -28,29 +28,23 @@ pub async fn model_servers(settings: &Settings, shutdown: &Shutdown) -> Vec<Find
         sleep(LOOK_AGAIN).await;
     }
     let problems = llm.problems();
-    let mut findings: Vec<Finding> = llm
-        .status()
-        .iter()
-        .map(|status| {
-            let name = status.provider.as_str();
-            let problem = problems.iter().find(|(provider, _)| *provider == status.provider);
-            let start = match status.provider {
-                ProviderKind::Ollama => "run `ollama serve`",
-                _ => "start it",
-            };
-            let result = match (problem, status.up) {
-                (Some((_, problem)), _) => {
-                    Err(format!("{}; {start}, or check llm.{name}.base_url", problem.reason))
-                }
-                (None, Some(true)) => Ok("it answers".to_owned()),
-                (None, _) => Err(format!(
-                    "no answer within {} s; {start}, or check llm.{name}.base_url",
-                    PROBED_WITHIN.as_secs()
-                )),
-            };
-            Finding::new(format!("model server {name}"), result)
-        })
-        .collect();
+    let mut findings = Vec::new();
+    for status in llm.status() {
+        let name = status.provider.as_str();
+        let problem = problems.iter().find(|(provider, _)| *provider == status.provider);
+        let start = match status.provider {
+            ProviderKind::Ollama => "run `ollama serve`",
+            _ => "start it",
+        };
+        let wrong = match (problem, status.up) {
+            (Some((_, problem)), _) => Some(problem.reason.clone()),
+            (None, Some(true)) => None,
+            (None, _) => Some(format!("no answer within {} s", PROBED_WITHIN.as_secs())),
+        };
+        let advise = |wrong| format!("{wrong}; {start}, or check llm.{name}.base_url");
+        let result = wrong.map(advise).map_or_else(|| Ok("it answers".to_owned()), Err);
+        findings.push(Finding::new(format!("model server {name}"), result));
+    }
     let default = match llm.resolve(None) {
         Ok(route) => Ok(format!("{} serves it", route.provider.as_str())),
         Err(error) => Err(crate::error::explain(&error).1),

@@ -96,10 +96,8 @@ impl TurnFinder {
             TurnState::Ended(_) => {}
             TurnState::Running { holder, .. } => match holder {
                 LeaseHolder::Instance(instance) => {
-                    store
-                        .control()
-                        .send(&instance, &InboxRequest::Cancel { message_id: id.clone() })
-                        .await?;
+                    let cancel = InboxRequest::Cancel { message_id: id.clone() };
+                    store.control().send(&instance, &cancel).await?;
                 }
                 LeaseHolder::Nobody => {
                     self.recovery.close_dead(&self.store, owner, &session, id).await?
@@ -110,9 +108,8 @@ impl TurnFinder {
                 }
             },
             TurnState::Withdrawn | TurnState::Forgotten => {
-                history_events(store, owner, &session, id, None)
-                    .await?
-                    .ok_or(ChatError::MessageNotFound)?;
+                let events = history_events(store, owner, &session, id, None).await?;
+                events.ok_or(ChatError::MessageNotFound)?;
             }
         }
         Ok(())

@@ -73,12 +73,10 @@ struct InputEstimate {
 impl InputEstimate {
     fn tokens(&self, input: &EmbeddingInput, range: Range<usize>) -> u64 {
         match input {
-            EmbeddingInput::Texts(texts) => texts
-                .get(range)
-                .unwrap_or_default()
-                .iter()
-                .map(|text| u64::from(self.estimates.tokens(&self.model, text)))
-                .sum(),
+            EmbeddingInput::Texts(texts) => {
+                let texts = texts.get(range).unwrap_or_default();
+                texts.iter().map(|text| u64::from(self.estimates.tokens(&self.model, text))).sum()
+            }
             EmbeddingInput::Tokens(lists) => {
                 let lists = lists.get(range).unwrap_or_default();
                 lists.iter().map(|list| list.len() as u64).sum()

@@ -64,29 +64,22 @@ impl StatelessPrompt {
 
     /// Our estimate of the prompt, in tokens.
     pub(super) fn estimate(&self, model: &str) -> u32 {
-        self.messages
-            .iter()
-            .map(|message| self.message_estimate(model, message))
-            .fold(self.fixed_estimate(model), u32::saturating_add)
+        let sizes = self.messages.iter().map(|message| self.message_estimate(model, message));
+        sizes.fold(self.fixed_estimate(model), u32::saturating_add)
     }
 
     fn message_estimate(&self, model: &str, message: &PromptMessage) -> u32 {
         let tokens = |text: &str| self.estimates.tokens(model, text);
-        let extra = message.extra.iter().flatten();
-        let beside: u32 = extra
-            .map(|(name, value)| match value {
-                Value::Array(parts) if name == "content" => parts
-                    .iter()
-                    .map(|part| match part.get("text").and_then(Value::as_str) {
-                        Some(text) => tokens(text),
-                        None => IMAGE_TOKENS,
-                    })
-                    .fold(0, u32::saturating_add),
-                Value::String(text) => tokens(text),
-                other => tokens(&other.to_string()),
-            })
-            .fold(0, u32::saturating_add);
-        tokens(&message.content).saturating_add(beside).saturating_add(MESSAGE_OVERHEAD)
+        let part = |part: &Value| part["text"].as_str().map_or(IMAGE_TOKENS, tokens);
+        let extra = message.extra.iter().flatten().map(|(name, value)| match value {
+            Value::Array(parts) if name == "content" => {
+                parts.iter().map(part).fold(0, u32::saturating_add)
+            }
+            Value::String(text) => tokens(text),
+            other => tokens(&other.to_string()),
+        });
+        let beside = extra.fold(MESSAGE_OVERHEAD, u32::saturating_add);
+        tokens(&message.content).saturating_add(beside)
     }
 
     fn fixed_estimate(&self, model: &str) -> u32 {

@@ -80,12 +80,8 @@ impl Waiting {
     /// Tells every waiter how many are served before it, in the order in which slots will be given, where so many come
     /// `before` all of these; returns how many come before whoever is behind them.
     pub(super) fn renumber(&self, before: usize) -> usize {
-        let mut round: Vec<_> = self
-            .rotation
-            .iter()
-            .filter_map(|user| self.by_user.get(user))
-            .map(|queue| queue.iter())
-            .collect();
+        let queues = self.rotation.iter().filter_map(|user| self.by_user.get(user));
+        let mut round: Vec<_> = queues.map(VecDeque::iter).collect();
         let mut position = before;
         while !round.is_empty() {
             round.retain_mut(|queue| {

@@ -56,11 +56,8 @@ pub(super) fn body(
     model: ModelTraits,
 ) -> Result<ChatBody<'_>, ProviderError> {
     let mut names = Map::new();
-    let messages = request
-        .messages
-        .iter()
-        .map(|message| translate(message, &mut names))
-        .collect::<Result<Vec<_>, _>>()?;
+    let messages = request.messages.iter().map(|message| translate(message, &mut names));
+    let messages = messages.collect::<Result<Vec<_>, _>>()?;
     let mut more = Map::new();
     let mut set = |name: &str, value: Value| more.insert(name.to_owned(), value);
     // What does not fit must fail: cut silently, the model answers another prompt, and `shift` drops the oldest tokens while it
