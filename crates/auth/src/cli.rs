@@ -102,11 +102,8 @@ fn found(user: &UserId, done: Result<(), AuthError>) -> anyhow::Result<()> {
 fn password() -> anyhow::Result<(String, bool)> {
     let mut text = String::new();
     if !io::stdin().is_terminal() {
-        io::stdin()
-            .lock()
-            .take(MAX_INPUT)
-            .read_to_string(&mut text)
-            .context("the password on standard input")?;
+        let read = io::stdin().lock().take(MAX_INPUT).read_to_string(&mut text);
+        read.context("the password on standard input")?;
     }
     Ok(match text.lines().next().unwrap_or_default() {
         "" => (URL_SAFE_NO_PAD.encode(rand::random::<[u8; 18]>()), true),

@@ -55,11 +55,9 @@ pub async fn register(
         let detail = "The token is another user's: send none to register this one.";
         return Err(ApiError::new(Code::UserMismatch, detail));
     }
-    let made = state
-        .accounts
-        .register(&user_id, password.expose_secret(), identity.as_ref(), client_ip.0)
-        .await;
-    counted("auth_registrations_total", None, made)?;
+    let password = password.expose_secret();
+    let made = state.accounts.register(&user_id, password, identity.as_ref(), client_ip.0);
+    counted("auth_registrations_total", None, made.await)?;
     Ok((StatusCode::CREATED, Json(Registered { user_id })))
 }
 

@@ -26,16 +26,14 @@ impl PasswordHasher {
     /// Whether a password is the one behind `stored`. Where nothing is stored it is not, and that takes as long.
     pub async fn verify(&self, password: &str, stored: Option<&str>) -> Result<bool, AuthError> {
         let (password, stored) = (normalize(password), stored.map(str::to_owned));
-        self.pool
-            .run(move || {
-                let Some(stored) = stored else {
-                    return hash_with(&password, &[0; 16]).map(|_| false);
-                };
-                let hash = PasswordHash::new(&stored).map_err(hashing_error)?;
-                let verified = PooledArgon2.verify_password(password.as_bytes(), &hash);
-                Ok(verified.is_ok())
-            })
-            .await
+        let work = move || {
+            let Some(stored) = stored else {
+                return hash_with(&password, &[0; 16]).map(|_| false);
+            };
+            let hash = PasswordHash::new(&stored).map_err(hashing_error)?;
+            Ok(PooledArgon2.verify_password(password.as_bytes(), &hash).is_ok())
+        };
+        self.pool.run(work).await
     }
 
     /// As [`Self::verify`], unless it is the hash that was `verified` before.

@@ -59,12 +59,8 @@ pub fn make_first(dir: &Path, now_ms: i64) -> Result<(), KeyFileError> {
         return Ok(());
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
-    let lock = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(dir.join(".lock"))
-        .map_err(unusable)?;
+    let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(".lock"));
+    let lock = lock.map_err(unusable)?;
     lock.lock().map_err(unusable)?;
     if key_names(dir).map_err(unusable)?.is_empty() {
         write_new(dir, now_ms).map_err(unusable)?;

@@ -76,7 +76,7 @@ impl Change {
         reason: EndReason,
         access_ttl: Duration,
     ) -> Self {
-        let key = login_key(owner, id);
+        let (key, ttl) = (login_key(owner, id), Some(access_ttl + MARGIN));
         let reason = Bytes::from_static(match reason {
             EndReason::Logout => b"logout",
             EndReason::Reused => b"reused",
@@ -84,11 +84,7 @@ impl Change {
         self.check(Check::Exists(key.clone()))
             .op(Op::Delete(nonce_key(owner, id)))
             .op(set_field(&key, "ended", reason.clone()))
-            .op(Op::Set {
-                key: ended_login(owner, id),
-                value: reason,
-                ttl: Some(access_ttl + MARGIN),
-            })
+            .op(Op::Set { key: ended_login(owner, id), value: reason, ttl })
             .new_revision()
     }
 }
