@@ -64,7 +64,7 @@ impl RequestLog {
                 ("http.route", route.to_owned().into()),
                 ("url.scheme", "http".into()),
                 ("url.path", self.path().to_owned().into()),
-                ("request_id", self.id.to_string().into()),
+                ("request_id", self.id.as_str().to_owned().into()),
             ]
         });
         self.span = span;
