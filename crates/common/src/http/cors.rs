@@ -29,12 +29,8 @@ pub(super) struct Cors {
 impl Cors {
     /// Origins that cannot stand in a header are left out: no browser could send them.
     pub(super) fn new(origins: &[String]) -> Self {
-        Self {
-            allowed: origins
-                .iter()
-                .filter_map(|origin| HeaderValue::from_str(origin).ok())
-                .collect(),
-        }
+        let allowed = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+        Self { allowed: allowed.collect() }
     }
 
     pub(super) fn origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {

@@ -190,10 +190,8 @@ impl Outermost {
         origin: Option<&HeaderValue>,
     ) -> Result<Request, Box<Response>> {
         let Layers { limits, hosts, .. } = &self.layers;
-        limits
-            .check(&request)
-            .and_then(|()| hosts.check(&request))
-            .map_err(|refusal: ApiError| Box::new(refusal.into_response()))?;
+        let allowed = limits.check(&request).and_then(|()| hosts.check(&request));
+        allowed.map_err(|refusal| Box::new(refusal.into_response()))?;
         if let Some(answer) = self.cors.preflight(&request, origin) {
             return Err(Box::new(answer));
         }

@@ -6,7 +6,6 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 use crate::{
-    describe_metrics,
     errors::Code,
     otel::{DROPPED_SPANS, SENT_SPANS},
     shutdown::Shutdown,

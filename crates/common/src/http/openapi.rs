@@ -94,11 +94,8 @@ fn is_problem(content: &RefOr<Content>) -> bool {
 }
 
 fn codes_of(status: &str) -> String {
-    let codes = Code::ALL
-        .iter()
-        .filter(|code| status_of(**code).as_str() == status)
-        .map(|code| format!("`{}`", code.as_str()));
-    codes.collect::<Vec<_>>().join(", ")
+    let codes = Code::ALL.iter().filter(|code| status_of(**code).as_str() == status);
+    codes.map(|code| format!("`{}`", code.as_str())).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -32,10 +32,8 @@ pub(super) fn take(response: &mut Response) -> Option<ApiError> {
         return Some(error);
     }
     let status = response.status();
-    let is_ours = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| !kind.as_bytes().starts_with(b"text/plain"));
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_ours = kind.is_some_and(|kind| !kind.as_bytes().starts_with(b"text/plain"));
     if status.as_u16() < 400 || is_ours {
         return None;
     }

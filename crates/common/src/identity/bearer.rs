@@ -35,10 +35,8 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or_else(missing)?;
     if values.next().is_some() || value.as_bytes().contains(&b',') {
-        return Err(ApiError::new(
-            Code::InvalidRequest,
-            "Send one Authorization header with one token.",
-        ));
+        let detail = "Send one Authorization header with one token.";
+        return Err(ApiError::new(Code::InvalidRequest, detail));
     }
     let malformed = || {
         ApiError::new(Code::InvalidToken, "The header must read `Authorization: Bearer <token>`.")

@@ -71,9 +71,7 @@ impl JwkSet {
 
     /// The keys that can verify our tokens, by `kid`.
     pub(super) fn decoding_keys(&self) -> HashMap<String, Arc<DecodingKey>> {
-        self.keys
-            .iter()
-            .filter_map(|jwk| Some((jwk.kid.clone(), Arc::new(jwk.decoding_key()?))))
-            .collect()
+        let keyed = |jwk: &Jwk| Some((jwk.kid.clone(), Arc::new(jwk.decoding_key()?)));
+        self.keys.iter().filter_map(keyed).collect()
     }
 }

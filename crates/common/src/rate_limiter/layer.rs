@@ -1,5 +1,7 @@
 //! The rate limit as axum middleware, used inside the identity layer.
 
+use std::net::Ipv4Addr;
+
 use axum::{
     extract::{Request, State},
     middleware::Next,
@@ -50,15 +52,9 @@ pub async fn limit_by_handler(
 
 fn ticket_of(limiter: &RateLimiter, request: &Request) -> RateLimitTicket {
     let extensions = request.extensions();
-    let caller = match extensions.get::<Identity>() {
-        Some(identity) => Caller::User(identity.owner.clone()),
-        None => Caller::Address(
-            extensions
-                .get()
-                .map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer: &ClientIp| peer.0),
-        ),
-    };
-    limiter.ticket(caller)
+    let peer = extensions.get().map_or(Ipv4Addr::UNSPECIFIED.into(), |ClientIp(peer)| *peer);
+    let user = extensions.get().map(|identity: &Identity| identity.owner.clone());
+    limiter.ticket(user.map_or(Caller::Address(peer), Caller::User))
 }
 
 impl RateLimiter {
