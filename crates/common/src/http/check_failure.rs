@@ -7,36 +7,20 @@ use crate::store::{Store, StoreError, StoreHealth, fsync_problem};
 /// Less than a check may take, so that the reason is told.
 const STORE_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// What a store's error says, and what it is called in public. The first that fits holds.
-const REFUSALS: [(&[&str], &str); 12] = [
-    (
-        &["WRONGPASS", "NOAUTH", "AuthenticationFailed", "Password authentication"],
-        "it refuses our user name or password",
-    ),
-    (&["NOPERM"], "it does not permit our user what is needed"),
-    (&["DB index", "database number"], "it has no database of that number"),
-    (
-        &["certificate", "UnknownIssuer", "InvalidContentType", "tls", "TLS"],
-        "the TLS connection fails",
-    ),
-    (&["READONLY"], "it is a replica and takes no writes"),
-    (&["LOADING"], "it is loading its data"),
-    (
-        &["redis+cluster://"],
-        "it is a node of a Redis Cluster: store.url must begin with redis+cluster://",
-    ),
-    (
-        &["redis+sentinel://host"],
-        "it is a Sentinel: store.url must be redis+sentinel://host:port/SERVICE/DB",
-    ),
-    (&["use redis://"], "store.url names another kind of server than there is: see the log"),
-    (&["No such master"], "the Sentinels know no service of that name"),
-    (
-        &["no replica is connected"],
-        "no replica is connected, and store.durability is \"replicated\"",
-    ),
-    (&["CLUSTERDOWN"], "the Redis Cluster is down"),
-];
+/// What a store's error says, one or the other, and what it is called in public: a line each. The first that fits holds.
+const REFUSALS: &str = "\
+WRONGPASS|NOAUTH|AuthenticationFailed|Password authentication => it refuses our user name or password
+NOPERM => it does not permit our user what is needed
+DB index|database number => it has no database of that number
+certificate|UnknownIssuer|InvalidContentType|tls|TLS => the TLS connection fails
+READONLY => it is a replica and takes no writes
+LOADING => it is loading its data
+redis+cluster:// => it is a node of a Redis Cluster: store.url must begin with redis+cluster://
+redis+sentinel://host => it is a Sentinel: store.url must be redis+sentinel://host:port/SERVICE/DB
+use redis:// => store.url names another kind of server than there is: see the log
+No such master => the Sentinels know no service of that name
+no replica is connected => no replica is connected, and store.durability is \"replicated\"
+CLUSTERDOWN => the Redis Cluster is down";
 
 /// The public words name no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +43,9 @@ impl CheckFailure {
     /// something else of the operator.
     pub fn of_store(error: &StoreError) -> Self {
         let reason = error.to_string();
-        let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
-        let known = REFUSALS.iter().find(|(words, _)| says(words));
+        let says = |words: &str| words.split('|').any(|word| reason.contains(word));
+        let mut refusals = REFUSALS.lines().filter_map(|line| line.split_once(" => "));
+        let known = refusals.find(|(words, _)| says(words));
         let shown = known.map_or("it cannot be reached", |(_, shown)| shown);
         Self { shown: shown.to_owned(), reason, is_partial: false }
     }
