@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -35,14 +34,6 @@ pub struct KeySet {
     keys: Arc<ArcSwap<Keys>>,
     ready: watch::Sender<bool>,
     refresh: Option<RefreshRequests>,
-}
-
-impl fmt::Debug for KeySet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeySet")
-            .field("keys", &self.keys.load().by_kid.len())
-            .finish_non_exhaustive()
-    }
 }
 
 impl KeySet {
