@@ -107,10 +107,7 @@ impl Shutdown {
     }
 
     /// Spawns a task that the stop waits for on the next of the worker threads, or on this one where there are none.
-    pub fn spawn_on_worker<F>(&self, task: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
+    pub fn spawn_on_worker(&self, task: impl Future<Output = ()> + Send + 'static) {
         match self.workers.next() {
             Some(runtime) => drop(runtime.spawn(self.tasks.track_future(task))),
             None => drop(self.spawn(task)),

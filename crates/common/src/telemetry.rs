@@ -61,15 +61,11 @@ impl<W: Write> Write for Gathered<W> {
     }
 }
 
-fn subscriber<W, D>(
+fn subscriber(
     settings: &Telemetry,
-    writer: W,
-    dropped: D,
-) -> anyhow::Result<impl SubscriberInitExt>
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-    D: Fn() -> usize + Send + Sync + 'static,
-{
+    writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    dropped: impl Fn() -> usize + Send + Sync + 'static,
+) -> anyhow::Result<impl SubscriberInitExt> {
     let filter = EnvFilter::builder().parse(&settings.log_filter)?;
     // The layer would report a failed write on stderr with `eprintln!`, which panics where stderr is closed.
     let lines = fmt::layer()

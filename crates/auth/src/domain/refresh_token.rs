@@ -96,13 +96,8 @@ fn proof_of(proof_key: &[u8], random: &[u8]) -> Vec<u8> {
 
 fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
     // HMAC takes a key of any length.
-    Hmac::<Sha256>::new_from_slice(key).map_or_else(
-        |_| Vec::new(),
-        |mut mac| {
-            mac.update(message);
-            mac.finalize().into_bytes().to_vec()
-        },
-    )
+    let mac = Hmac::<Sha256>::new_from_slice(key).map(|mac| mac.chain_update(message));
+    mac.map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -41,12 +41,11 @@ impl Finding {
     pub fn of_clock(whose: &str, theirs: i64) -> Self {
         let apart = Duration::from_millis(theirs.abs_diff(clock::now_ms()));
         let seconds = apart.as_secs_f64();
+        let found = format!("it differs from this machine's by {seconds:.1} s");
         let result = if apart > CLOCKS_DIFFER {
-            Err(format!(
-                "it differs from this machine's by {seconds:.1} s; let NTP set both (tokens allow 30 s)"
-            ))
+            Err(format!("{found}; let NTP set both (tokens allow 30 s)"))
         } else {
-            Ok(format!("it differs from this machine's by {seconds:.1} s"))
+            Ok(found)
         };
         Self::new(format!("clock of {whose}"), result)
     }
@@ -101,11 +100,11 @@ async fn store(url: &StoreUrl, shutdown: &Shutdown, findings: &mut Vec<Finding>)
         findings.push(Finding::new(format!("store.url {}", dir.display()), result));
         return;
     }
-    let pinged = match Store::open(url, shutdown) {
-        Ok(store) => ping(&store).await.map(|health| (store, health)),
-        Err(error) => Err(error),
+    let pinged = async {
+        let store = Store::open(url, shutdown)?;
+        Ok((ping(&store).await?, store))
     };
-    let (store, health) = match pinged {
+    let (health, store) = match pinged.await {
         Ok(pinged) => pinged,
         Err(error) => {
             findings.push(Finding::new("store.url", Err(advice(&error))));
@@ -142,10 +141,9 @@ async fn ping(store: &Store) -> Result<StoreHealth, StoreError> {
 }
 
 fn advice(error: &StoreError) -> String {
-    let failure = CheckFailure::of_store(error);
+    let CheckFailure { shown, .. } = CheckFailure::of_store(error);
     format!(
-        "{} ({error}); check the address, user name, password and database in it, and that Redis runs",
-        failure.shown
+        "{shown} ({error}); check the address, user name, password and database in it, and that Redis runs"
     )
 }
 
