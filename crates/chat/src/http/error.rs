@@ -92,10 +92,8 @@ fn quota_exceeded(tokens_per_day: u64, is_held: bool) -> ApiError {
 
 /// This instance stops while a turn that it follows goes on elsewhere.
 pub fn instance_stops() -> ApiError {
-    ApiError::new(
-        Code::ShuttingDown,
-        "This instance is stopping; resume the answer on another one.",
-    )
+    let detail = "This instance is stopping; resume the answer on another one.";
+    ApiError::new(Code::ShuttingDown, detail)
 }
 
 /// An error about the member at `pointer`, where it is about any.

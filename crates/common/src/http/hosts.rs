@@ -41,11 +41,9 @@ impl HostPolicy {
         if named.as_ref().is_none_or(ours) && elsewhere.is_none_or(ours) {
             return Ok(());
         }
-        Err(ApiError::new(
-            Code::OriginRefused,
-            "This service answers to IP addresses, names without a dot and the names in server.allowed_hosts; \
-             use one of these, or add this one there.",
-        ))
+        let detail = "This service answers to IP addresses, names without a dot and the names in server.allowed_hosts; \
+             use one of these, or add this one there.";
+        Err(ApiError::new(Code::OriginRefused, detail))
     }
 
     fn is_ours(&self, host: &str) -> bool {

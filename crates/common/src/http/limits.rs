@@ -65,10 +65,9 @@ impl RequestLimits {
         }
         let headers = request.headers();
         if headers.len() > self.header_count || header_bytes(headers) > self.header_bytes {
-            let allowed = format!(
-                "{} header lines with {} bytes are allowed.",
-                self.header_count, self.header_bytes
-            );
+            let Self { header_count, header_bytes, .. } = self;
+            let allowed =
+                format!("{header_count} header lines with {header_bytes} bytes are allowed.");
             return Err(closing(ApiError::new(Code::HeadersTooLarge, allowed)));
         }
         if !framing_is_known(headers) {

@@ -61,11 +61,9 @@ impl BodyBudget {
         let missing = u32::try_from(missing).unwrap_or(u32::MAX);
         let permit = self.0.clone().try_acquire_many_owned(missing);
         let permit = permit.map_err(|_| {
-            ApiError::new(
-                Code::Overloaded,
-                "Too many large requests are being read; try again in a moment.",
-            )
-            .header(header::CONNECTION, HeaderValue::from_static("close"))
+            let detail = "Too many large requests are being read; try again in a moment.";
+            let close = HeaderValue::from_static("close");
+            ApiError::new(Code::Overloaded, detail).header(header::CONNECTION, close)
         })?;
         match memory {
             Some(held) => held.merge(permit),

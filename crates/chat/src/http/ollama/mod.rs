@@ -68,10 +68,9 @@ pub fn routes() -> Router<Arc<AppState>> {
 }
 
 async fn refuse() -> ApiError {
-    ApiError::new(
-        Code::Forbidden,
-        "Models are managed by the operator of this service; they cannot be changed from here.",
-    )
+    let detail =
+        "Models are managed by the operator of this service; they cannot be changed from here.";
+    ApiError::new(Code::Forbidden, detail)
 }
 
 /// The shape of every error under `/api`.

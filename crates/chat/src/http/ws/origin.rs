@@ -19,10 +19,8 @@ pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
     if origins.next().is_none() && (is_own || is_allowed) {
         return Ok(());
     }
-    Err(ApiError::new(
-        Code::OriginRefused,
-        "Pages of this origin may not open a socket here; the operator can add it to chat.allowed_origins.",
-    ))
+    let detail = "Pages of this origin may not open a socket here; the operator can add it to chat.allowed_origins.";
+    Err(ApiError::new(Code::OriginRefused, detail))
 }
 
 #[cfg(test)]
