@@ -216,10 +216,7 @@ fn run_until_signal(
 
 /// A store of another format is a wrong setting: starting again cannot help.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    match error.is::<FormatError>() {
-        true => ExitCode::from(EXIT_CONFIG),
-        false => ExitCode::FAILURE,
-    }
+    if error.is::<FormatError>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
 }
 
 /// Prints to stdout. A closed pipe is no failure.

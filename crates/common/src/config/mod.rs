@@ -157,10 +157,10 @@ impl Loaded {
                 problems.push(InvalidSetting::new(setting, origin, wrong));
             }
         }
-        match problems.is_empty() {
-            true => Ok(Self { settings, overridden: layered.overridden, printed }),
-            false => Err(InvalidSettings(problems)),
+        if !problems.is_empty() {
+            return Err(InvalidSettings(problems));
         }
+        Ok(Self { settings, overridden: layered.overridden, printed })
     }
 }
 

@@ -125,35 +125,30 @@ impl HealthBuilder {
 
     /// Adds a check without which the service is not ready. Its error is shown: a few words, no addresses.
     #[must_use]
-    pub fn gate<F>(self, name: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = CheckResult> + Send + 'static,
-    {
+    pub fn gate<F: Future<Output = CheckResult> + Send + 'static>(
+        self,
+        name: &'static str,
+        check: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self {
         self.add(name, true, check)
     }
 
     /// Adds a check that is reported and does not gate.
     #[must_use]
-    pub fn report<F>(
+    pub fn report<F: Future<Output = CheckResult> + Send + 'static>(
         self,
         name: &'static str,
         check: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Self
-    where
-        F: Future<Output = CheckResult> + Send + 'static,
-    {
+    ) -> Self {
         self.add(name, false, check)
     }
 
-    fn add<F>(
+    fn add<F: Future<Output = CheckResult> + Send + 'static>(
         mut self,
         name: &'static str,
         is_gating: bool,
         check: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Self
-    where
-        F: Future<Output = CheckResult> + Send + 'static,
-    {
+    ) -> Self {
         self.checks.push(HealthCheck {
             name,
             is_gating,
@@ -187,10 +182,7 @@ impl HealthBuilder {
     async fn recent(&self) -> Ready {
         let mut last = self.last.lock().await;
         if let Some((at, ready)) = &*last {
-            let reused = match ready.missing.is_empty() {
-                true => READY_REUSED,
-                false => UNREADY_REUSED,
-            };
+            let reused = if ready.missing.is_empty() { READY_REUSED } else { UNREADY_REUSED };
             if at.elapsed() < reused {
                 return ready.clone();
             }

@@ -80,22 +80,18 @@ impl RedisAddress {
             let url = format!("{base}://{login}{host}/{database}");
             let parsed = Url::from_str(&url).map_err(|_| "a host or port cannot be read");
             let has_port = parsed?.port().is_some();
-            let url = match has_port {
-                true => url,
-                false => format!("{base}://{login}{host}:{port}/{database}"),
-            };
+            let with_port = || format!("{base}://{login}{host}:{port}/{database}");
+            let url = if has_port { url } else { with_port() };
             let info = url.as_str().into_connection_info();
             info.map_err(|_| "a host, a port or the login cannot be read")
         };
-        let is_sentinel = deployment != Deployment::Cluster;
+        // The login is that of the servers that the Sentinels watch.
+        let seed_login = if deployment == Deployment::Cluster { &*login } else { "" };
         let seeds = hosts.split(',').map(|host| {
             if host.is_empty() {
                 return Err("it names no host between two commas, or none at all");
             }
-            match is_sentinel {
-                true => at("", host, "0"),
-                false => at(&login, host, "0"),
-            }
+            at(seed_login, host, "0")
         });
         Ok(Self {
             seeds: seeds.collect::<Result<_, _>>()?,
@@ -136,10 +132,7 @@ pub fn host_and_port(info: &ConnectionInfo) -> String {
 }
 
 pub fn join(host: &str, port: u16) -> String {
-    match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    }
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// What `host_and_port` joined; also `::1:6379`, as Redis writes an IPv6 address.

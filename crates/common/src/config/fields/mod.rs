@@ -240,10 +240,8 @@ pub(super) fn folder() -> FieldParser<PathBuf> {
 pub(super) fn secret() -> FieldParser<SecretString> {
     let wrong = "it holds a space, a line break or another character that no key has";
     FieldParser::of_text("a key of visible ASCII characters", move |text| {
-        match text.chars().all(|c| c.is_ascii_graphic()) {
-            true => Ok(text.into()),
-            false => Err(ParseError::Because(wrong)),
-        }
+        let is_key = text.chars().all(|c| c.is_ascii_graphic());
+        if is_key { Ok(text.into()) } else { Err(ParseError::Because(wrong)) }
     })
     .masked(|_| MASK.to_owned())
 }

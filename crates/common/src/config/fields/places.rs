@@ -35,12 +35,8 @@ pub(in crate::config) fn http_url() -> FieldParser<Url> {
 fn check_credentials(text: &str) -> Result<(), ParseError> {
     let rest = text.split_once("://").map_or("", |(_, rest)| rest);
     let (_, after) = rest.split_at(rest.find(['#', '/', '?']).unwrap_or(rest.len()));
-    match after.contains('@') {
-        true => Err(ParseError::Because(
-            "a #, / or ? in its user name or password must be percent-encoded: %23, %2F, %3F",
-        )),
-        false => Ok(()),
-    }
+    let wrong = "a #, / or ? in its user name or password must be percent-encoded: %23, %2F, %3F";
+    if after.contains('@') { Err(ParseError::Because(wrong)) } else { Ok(()) }
 }
 
 /// Where one of our own services is: no user name or password in it.
