@@ -50,16 +50,6 @@ impl AccountStates {
         (read_at.elapsed() < max_age).then_some(state)
     }
 
-    pub(super) async fn read_alone(
-        &self,
-        user: &UserId,
-        deadline: Instant,
-    ) -> Result<Arc<AccountState>, StoreError> {
-        let owner = Owner { user: user.clone(), generation: 0 };
-        let found = self.read(&owner, &Credential::Open, deadline).await?;
-        Ok(found.state)
-    }
-
     /// The states of these users, as far as they can be read now, in one round trip to each node for many of them.
     pub(super) async fn read_each(
         &self,

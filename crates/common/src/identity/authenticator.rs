@@ -123,8 +123,9 @@ impl Authenticator {
         if self.login_mode() != LoginMode::Open {
             return Err(IdentityError::LoginNotOpen);
         }
-        let state = self.0.states.read_alone(&user, deadline).await?;
-        let owner = Owner { user, generation: state.generation };
+        let mut owner = Owner { user, generation: 0 };
+        let state = self.0.states.read(&owner, &Credential::Open, deadline).await?.state;
+        owner.generation = state.generation;
         state.verify(&owner, &Credential::Open, None)?;
         Ok(Identity { owner, credential: Credential::Open, revision: state.revision })
     }
