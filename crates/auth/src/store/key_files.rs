@@ -162,10 +162,8 @@ fn key_pair(pem: &[u8]) -> Option<(EncodingKey, Jwk)> {
 fn write_new(dir: &Path, now_ms: i64) -> io::Result<()> {
     let mut der = PKCS8_PREFIX.to_vec();
     der.extend_from_slice(&rand::random::<[u8; 32]>());
-    let pem = format!(
-        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-        STANDARD.encode(&der)
-    );
+    let base64 = STANDARD.encode(&der);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n");
     let temporary = dir.join(format!(".new-{}", uuid::Uuid::new_v4()));
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(pem.as_bytes())?;

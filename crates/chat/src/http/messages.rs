@@ -242,9 +242,7 @@ pub(crate) fn last_event_id(headers: &HeaderMap, query: Option<&str>) -> Result<
         (None, Some(text)) => ("/query/last_event_id", text),
         (None, None) => return Ok(0),
     };
-    let is_number = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
-    let number = if is_number { text.parse().ok() } else { None };
-    number.ok_or_else(|| {
-        ApiError::invalid(pointer, "This must be the id of an event: a whole number.")
-    })
+    let number = text.parse().ok().filter(|_| text.bytes().all(|c| c.is_ascii_digit()));
+    let wrong = || ApiError::invalid(pointer, "This must be the id of an event: a whole number.");
+    number.ok_or_else(wrong)
 }

@@ -41,20 +41,16 @@ impl Checks {
         if let Some(title) = title
             && (title.chars().count() > TITLE_MAX || title.chars().any(char::is_control))
         {
-            self.wrong(
-                "/title",
-                format!("A title has at most {TITLE_MAX} characters, on one line."),
-            );
+            let detail = format!("A title has at most {TITLE_MAX} characters, on one line.");
+            self.wrong("/title", detail);
         }
     }
 
     pub fn model(&mut self, model: Option<&str>) {
         let Some(model) = model else { return };
         if !is_model_name(model) {
-            self.wrong(
-                "/model",
-                format!("A model's name has 1 to {MODEL_NAME_MAX} of A-Z a-z 0-9 . _ : / @ + -."),
-            );
+            let allowed = format!("1 to {MODEL_NAME_MAX} of A-Z a-z 0-9 . _ : / @ + -.");
+            self.wrong("/model", format!("A model's name has {allowed}"));
         }
     }
 

@@ -59,6 +59,7 @@ impl Upstream {
         };
         let client = model_server(provider.connect_timeout)?;
         let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let (running, waiting) = (size(provider.max_concurrency.get()), size(provider.queue));
         Ok(Self {
             kind,
             provider: match kind {
@@ -77,11 +78,7 @@ impl Upstream {
                 total: provider.total_timeout,
             },
             health: Health::new(Snapshot::default()),
-            scheduler: Scheduler::new(
-                kind.as_str(),
-                size(provider.max_concurrency.get()),
-                size(provider.queue),
-            ),
+            scheduler: Scheduler::new(kind.as_str(), running, waiting),
             breaker: CircuitBreaker::new(provider.breaker_failures),
         })
     }
@@ -187,14 +184,12 @@ pub(super) fn call_span(upstream: &Upstream, operation: &str, model: &str) -> Sp
     let span = Span::named_child(|| format!("{operation} {model}"), SpanKind::Client);
     span.set_all(|| {
         let url = upstream.address.as_ref();
+        let host = url.and_then(Url::host_str).unwrap_or("localhost").to_owned();
         let port = url.and_then(Url::port_or_known_default).unwrap_or_default();
         [
             ("gen_ai.provider.name", upstream.kind.as_str().into()),
             ("gen_ai.request.model", model.to_owned().into()),
-            (
-                "server.address",
-                url.and_then(Url::host_str).unwrap_or("localhost").to_owned().into(),
-            ),
+            ("server.address", host.into()),
             ("server.port", i64::from(port).into()),
         ]
     });

@@ -122,10 +122,8 @@ impl From<IdentityError> for ApiError {
 }
 
 fn missing() -> ApiError {
-    ApiError::new(
-        Code::MissingToken,
-        "Send an access token or an API key: `Authorization: Bearer <token>`.",
-    )
+    let detail = "Send an access token or an API key: `Authorization: Bearer <token>`.";
+    ApiError::new(Code::MissingToken, detail)
 }
 
 fn found(parts: &Parts) -> Result<Identity, ApiError> {

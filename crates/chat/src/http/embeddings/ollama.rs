@@ -53,13 +53,11 @@ pub async fn embed(
     let Some(answer) = vectors(&app, identity, request_id, request, memory).await? else {
         return Ok(Json(json!({ "model": name, "embeddings": [] })).into_response());
     };
-    let nanos = started.elapsed().as_nanos();
+    let (nanos, tokens) = (started.elapsed().as_nanos(), answer.tokens);
     let before =
         format!(r#"{{"model":{},"embeddings":["#, json!(name.as_ref().unwrap_or(&answer.model)));
-    let after = format!(
-        r#"],"total_duration":{nanos},"load_duration":1,"prompt_eval_count":{}}}"#,
-        answer.tokens
-    );
+    let after =
+        format!(r#"],"total_duration":{nanos},"load_duration":1,"prompt_eval_count":{tokens}}}"#);
     Ok(answer.into_response(before, |_, vector, out| write_floats(vector, out), after))
 }
 

@@ -24,11 +24,8 @@ impl CreateChatCompletion {
         request_id: Arc<str>,
     ) -> Result<CompletionRequest, ApiError> {
         check_model(self.model.as_deref())?;
-        check(
-            self.n.is_none_or(|n| n == 1),
-            "/n",
-            "There is one answer to a request here; leave `n` out or send 1.",
-        )?;
+        let detail = "There is one answer to a request here; leave `n` out or send 1.";
+        check(self.n.is_none_or(|n| n == 1), "/n", detail)?;
         check(!self.messages.is_empty(), "/messages", "There must be at least one message.")?;
         let options = self.options()?;
         let extra = passthrough::members(&mut self)?;

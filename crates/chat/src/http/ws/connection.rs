@@ -226,13 +226,8 @@ impl Socket {
             Ok((identity, id, watch)) => {
                 self.auth.add_turn(&identity.owner, &id);
                 self.auth.renewed(identity);
-                let frames = frames_of(
-                    watch,
-                    id.clone(),
-                    reference,
-                    self.out.request_id.clone(),
-                    Some(permit),
-                );
+                let request_id = self.out.request_id.clone();
+                let frames = frames_of(watch, id.clone(), reference, request_id, Some(permit));
                 self.watches.insert(id, frames);
                 Next::Go
             }

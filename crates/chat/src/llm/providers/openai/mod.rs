@@ -72,15 +72,11 @@ impl OpenAi {
         client: PerThread,
         settings: &config::Provider,
     ) -> Self {
+        let base = versioned(&settings.base_url);
         Self {
             kind,
             is_openai: settings.base_url.host_str() == Some("api.openai.com"),
-            endpoint: Endpoint::new(
-                client,
-                versioned(&settings.base_url),
-                settings,
-                classify_error,
-            ),
+            endpoint: Endpoint::new(client, base, settings, classify_error),
             window: settings.context_window.map_or(DEFAULT_WINDOW, NonZeroU32::get),
             is_llama_server: AtomicBool::new(false),
         }
