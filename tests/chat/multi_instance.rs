@@ -1,6 +1,6 @@
 //! Turns and keys seen from several instances, and after what was kept of them is gone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::{Answer, Backend, Client, Gate, PATIENCE, TestApp, eventually, text_of};
@@ -205,24 +205,45 @@ async fn an_instance_that_froze_unseen_finishes_its_answer() {
 }
 
 #[tokio::test]
-async fn a_watcher_elsewhere_keeps_the_model_going_until_it_leaves() {
+async fn a_watcher_elsewhere_keeps_the_model_going_until_a_grace_after_it_leaves() {
     let app =
-        TestApp::builder(Backend::Redis).chats(2).set("chat.disconnect_grace", "1s").start().await;
+        TestApp::builder(Backend::Redis).chats(2).set("chat.disconnect_grace", "4s").start().await;
     app.model.usually(Answer::partial(["half"]).hang());
     let alice = app.login("alice").await;
     let mut stream = alice.stream("work", "count").await;
     let id = stream.started().await;
     let watch = alice.at(app.chat(1)).resume(&id, 0).await;
     drop(stream);
-    for _ in 0..3 {
-        app.grace_passes().await;
-    }
+    app.grace_passes().await;
     assert_eq!(app.model.open(), 1, "somebody watches");
     drop(watch);
-    app.model.wait_idle(Duration::from_secs(10)).await;
+    let after = app.model.left_after("count", Instant::now(), PATIENCE).await;
+    assert!(after > Duration::from_millis(3900), "a grace of its own: {after:?}");
     eventually(PATIENCE, "it is kept as cancelled", || async {
         let last = alice.history("work").await.pop()?;
         (last["finish_reason"] == "cancelled").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn cancel_holds_for_a_watcher_elsewhere_too() {
+    let app =
+        TestApp::builder(Backend::Redis).chats(2).set("chat.disconnect_grace", "1s").start().await;
+    app.model.usually(Answer::partial(["half"]).hang());
+    let alice = app.login("alice").await;
+    let asked = json!({"session_id": "work", "message": "count", "on_disconnect": "cancel"});
+    let mut stream = alice.stream_body(&asked).await;
+    let id = stream.started().await;
+    let mut watch = alice.at(app.chat(1)).resume(&id, 0).await;
+    watch.started().await;
+    // Sent by the instance that runs it, which knows of the watcher by then.
+    let text = watch.next_but_queued().await.unwrap();
+    assert_eq!(text.data["token"], "half");
+    drop(stream);
+    app.grace_passes().await;
+    assert_eq!(app.model.open(), 1, "somebody watches");
+    drop(watch);
+    let after = app.model.left_after("count", Instant::now(), PATIENCE).await;
+    assert!(after < Duration::from_millis(2500), "{after:?}");
 }

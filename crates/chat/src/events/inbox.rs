@@ -46,8 +46,8 @@ impl Inbox {
         loop {
             tokio::select! {
                 () = self.pause() => {}
-                // Whoever begins to follow a turn waits for its events.
-                () = self.tail.begun() => told_at = None,
+                // Whoever begins to follow a turn waits for its events; whoever was the last to leave one has begun its grace.
+                () = self.tail.watched_changed() => told_at = None,
             }
             if told_at.is_none_or(|at| at.elapsed() >= WATCH_INTERVAL) {
                 told_at = Some(Instant::now());

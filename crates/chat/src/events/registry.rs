@@ -1,7 +1,7 @@
 //! The turns that run on this instance.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -51,6 +51,8 @@ pub struct RunningTurn {
 struct RemoteWatchers {
     /// When each of them last said so.
     seen: HashMap<String, Instant>,
+    /// When one that is not among them any more had subscribers last.
+    left_at: Option<Instant>,
     /// When they were last told how far the turn has come.
     told_at: Option<Instant>,
 }
@@ -104,11 +106,13 @@ impl RunningTurn {
         *self.lease_renewed.lock() = at;
     }
 
-    /// Notes that the turn has subscribers on that instance.
-    fn watch(&self, instance: &str) {
-        let mut watchers = self.watchers.lock();
-        let known = watchers.seen.insert(instance.to_owned(), Instant::now());
-        if known.is_none() {
+    /// Notes whether the turn has subscribers on that instance.
+    fn watch(&self, instance: &str, is_watched: bool) {
+        let (now, mut watchers) = (Instant::now(), self.watchers.lock());
+        if !is_watched {
+            let known = watchers.seen.remove(instance);
+            watchers.left_at = known.map(|_| now).or(watchers.left_at);
+        } else if watchers.seen.insert(instance.to_owned(), now).is_none() {
             watchers.told_at = None;
         }
     }
@@ -116,8 +120,15 @@ impl RunningTurn {
     /// The instances on which the turn has subscribers.
     pub fn watching_instances(&self) -> Vec<String> {
         let mut watchers = self.watchers.lock();
-        watchers.seen.retain(|_, at| at.elapsed() < WATCHED_FOR);
+        let silent = watchers.seen.extract_if(|_, at| at.elapsed() >= WATCHED_FOR);
+        let last = silent.map(|(_, at)| at).max();
+        watchers.left_at = watchers.left_at.max(last);
         watchers.seen.keys().cloned().collect()
+    }
+
+    /// When the last of the other instances that no longer watch it did so, as far as is known.
+    pub fn watched_elsewhere_until(&self) -> Option<Instant> {
+        self.watchers.lock().left_at
     }
 
     /// Whether whoever watches it must be told something now, if only that it runs.
@@ -169,11 +180,11 @@ impl Registry {
         }
     }
 
-    /// Notes which turns have subscribers on that instance.
+    /// Notes that these turns, and no others, have subscribers on that instance.
     pub fn watch(&self, instance: &str, ids: &[MessageId]) {
-        let turns = self.turns.lock();
-        for turn in ids.iter().filter_map(|id| turns.get(id)) {
-            turn.watch(instance);
+        let ids: HashSet<&MessageId> = ids.iter().collect();
+        for (id, turn) in &*self.turns.lock() {
+            turn.watch(instance, ids.contains(id));
         }
     }
 

@@ -75,31 +75,33 @@ pub struct RemoteTail {
     recovery: Recovery,
     shutdown: Shutdown,
     turns: Mutex<HashMap<MessageId, Arc<FollowedTurn>>>,
-    begun: Notify,
+    /// Notified when a turn gets its first subscriber here, or loses its last.
+    watched_changed: Notify,
 }
 
 impl RemoteTail {
     pub fn new(store: ChatStore, recovery: Recovery, shutdown: Shutdown) -> Arc<Self> {
-        Arc::new(Self { store, recovery, shutdown, turns: Mutex::default(), begun: Notify::new() })
+        let (turns, watched_changed) = (Mutex::default(), Notify::new());
+        Arc::new(Self { store, recovery, shutdown, turns, watched_changed })
     }
 
     pub fn is_following(&self) -> bool {
         !self.turns.lock().is_empty()
     }
 
-    /// Resolves when a turn is followed that was not before.
-    pub async fn begun(&self) {
-        self.begun.notified().await;
+    /// Resolves when [`Self::watched`] has changed.
+    pub async fn watched_changed(&self) {
+        self.watched_changed.notified().await;
     }
 
-    /// The turns that have subscribers here, by the instances that run them.
+    /// The turns that have subscribers here, by the instances that run them; for some seconds also an instance of which none has
+    /// any more.
     pub fn watched(&self) -> HashMap<String, Vec<MessageId>> {
         let mut watched: HashMap<String, Vec<MessageId>> = HashMap::new();
         for turn in self.turns.lock().values() {
-            if turn.log.subscriber_count() > 0
-                && let Some(holder) = turn.state.lock().holder.clone()
-            {
-                watched.entry(holder).or_default().push(turn.id.clone());
+            if let Some(holder) = turn.state.lock().holder.clone() {
+                let of_holder = watched.entry(holder).or_default();
+                of_holder.extend((turn.log.subscriber_count() > 0).then(|| turn.id.clone()));
             }
         }
         watched
@@ -150,7 +152,7 @@ impl RemoteTail {
         turns.insert(id.clone(), Arc::clone(&turn));
         drop(turns);
         let subscriber = turn.log.subscribe(after);
-        self.begun.notify_one();
+        self.watched_changed.notify_one();
         let tail = Arc::clone(self);
         self.shutdown.spawn(async move {
             loop {
@@ -181,7 +183,8 @@ impl RemoteTail {
         let mut subscribed_at = Instant::now();
         let (mut checked_at, mut gap) = (None::<Instant>, false);
         while !turn.log.has_ended() {
-            if turn.log.subscriber_count() > 0 {
+            let is_subscribed = turn.log.subscriber_count() > 0;
+            if is_subscribed {
                 subscribed_at = Instant::now();
             } else if subscribed_at.elapsed() > IDLE {
                 return;
@@ -189,6 +192,10 @@ impl RemoteTail {
             let is_known = turn.state.lock().holder.is_some();
             let is_behind = tokio::select! {
                 () = turn.behind.notified() => true,
+                () = turn.log.until_subscribed(!is_subscribed) => {
+                    self.watched_changed.notify_one();
+                    false
+                }
                 () = sleep(CHECK_INTERVAL), if is_known || checked_at.is_some() => false,
                 () = std::future::ready(()), if !is_known && checked_at.is_none() => false,
             };

@@ -28,7 +28,7 @@ pub enum InboxRequest {
     Cancel {
         message_id: MessageId,
     },
-    /// These turns have subscribers on that instance; said again every second.
+    /// These of the receiver's turns, and no others, have subscribers on that instance; said again every second.
     Watch {
         instance: String,
         turns: Vec<MessageId>,

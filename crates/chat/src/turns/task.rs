@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use common::shutdown::Shutdown;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
     domain::{OnDisconnect, StopReason, event::Event},
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// How often it is checked whether a turn without subscribers here has some on other instances.
+/// How long is waited to hear what other instances watch, and until that is asked again where it cannot be known.
 const WATCHED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// For how long after the store was away other instances may not have been able to say what they watch.
@@ -151,24 +151,37 @@ impl TurnRunner {
         loop {
             turn.log.until_subscribed(false).await;
             tokio::select! {
-                () = turn.log.until_subscribed(true) => continue,
-                () = sleep(grace) => {}
+                biased;
+                () = turn.log.until_subscribed(true) => {}
+                () = self.unwatched_elsewhere(turn, grace) => return,
             }
-            // Only what is known to be so ends the turn.
-            if self.is_watched_elsewhere(turn).await == Some(false) {
-                return;
-            }
-            sleep(WATCHED_INTERVAL).await;
         }
     }
 
-    /// `None` where that cannot be known now: a store that is away, or was so recently, keeps other instances from saying it.
-    async fn is_watched_elsewhere(&self, turn: &RunningTurn) -> Option<bool> {
+    /// Resolves when the last subscriber, which may have been one here until now, has been gone for so long.
+    async fn unwatched_elsewhere(&self, turn: &RunningTurn, grace: Duration) {
+        let mut left_at = Instant::now();
+        loop {
+            sleep_until(left_at + grace).await;
+            match self.watched_elsewhere_at(turn).await {
+                Some(Some(later)) if later > left_at => left_at = later,
+                Some(_) => return,
+                // Only what is known to be so ends the turn.
+                None => sleep(WATCHED_INTERVAL).await,
+            }
+        }
+    }
+
+    /// When other instances last had subscribers. `None` where that cannot be known now: a store that is away, or was so recently,
+    /// keeps them from saying it.
+    async fn watched_elsewhere_at(&self, turn: &RunningTurn) -> Option<Option<Instant>> {
         if !self.store.is_shared() {
-            return Some(false);
+            return Some(None);
         }
         timeout(WATCHED_INTERVAL, self.registry.inbox_current()).await.ok()?;
-        let is_watched = !turn.watching_instances().is_empty();
-        (is_watched || !self.store.inbox_was_away(WATCHED_SINCE)).then_some(is_watched)
+        if !turn.watching_instances().is_empty() {
+            return Some(Some(Instant::now()));
+        }
+        (!self.store.inbox_was_away(WATCHED_SINCE)).then(|| turn.watched_elsewhere_until())
     }
 }
