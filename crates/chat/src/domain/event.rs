@@ -7,6 +7,10 @@ use utoipa::ToSchema;
 
 use super::{Ending, MessageId, SessionId};
 
+/// How far the id of an ending that recovery wrote is above the last stored one: more events than anybody sends before they are
+/// stored.
+pub const RECOVERY_GAP: u64 = 1_000_000;
+
 /// An event of a turn. Its id, from 1 within the turn, is given by the log that it is appended to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -52,8 +56,8 @@ pub struct End {
     pub ending: Ending,
     /// The request that started the turn; empty where it is not known.
     pub request_id: Arc<str>,
-    /// Written by another instance, since the turn's own had died. Its id may be one that the dead instance had given
-    /// to an event that was never stored.
+    /// Written in the place of an instance that may have given more ids than it stored: its id is [`RECOVERY_GAP`] above the last
+    /// stored one, and so above all of these.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_recovery: bool,
 }

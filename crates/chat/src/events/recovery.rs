@@ -7,7 +7,7 @@ use common::{identity::Owner, store::StoreError};
 use crate::{
     domain::{
         Ending, MessageId, SessionId, Usage,
-        event::{End, EventRef},
+        event::{End, EventRef, RECOVERY_GAP},
     },
     events::{
         answer::{AnswerText, answer_message},
@@ -57,8 +57,8 @@ impl Recovery {
         let text = AnswerText::of(&log);
         let ending = Ending::interrupted();
         let end = End { ending: ending.clone(), request_id: Arc::from(""), by_recovery: true };
-        let mut events = EventBatch::default();
-        events.push(log.last_id() + 1, EventRef::End(&end));
+        let (mut events, last_event_id) = (EventBatch::default(), log.last_id() + RECOVERY_GAP);
+        events.push(last_event_id, EventRef::End(&end));
         let estimate = |text: &str| TextSize::of(text).scaled(self.estimates.ratio(&open.model));
         let completion_tokens =
             u64::from(estimate(&text.answer)) + u64::from(estimate(&text.thinking));
@@ -71,7 +71,7 @@ impl Recovery {
             ending,
             usage,
             events,
-            last_event_id: log.last_id() + 1,
+            last_event_id,
             until: None,
             for_dead_instance: true,
         };

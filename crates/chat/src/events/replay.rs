@@ -7,7 +7,7 @@ use common::{identity::Owner, store::StoreError};
 use crate::{
     domain::{
         Ending, MessageId, Role, SessionId,
-        event::{Event, Start},
+        event::{Event, RECOVERY_GAP, Start},
     },
     events::log::EventLog,
     store::{ChatStore, events::StoredEvents, turns::TurnRecord},
@@ -26,7 +26,8 @@ pub fn append_stored(log: &EventLog, stored: StoredEvents) -> Continuity {
     let mut next = Vec::with_capacity(stored.events.len());
     let mut continuity = Continuity::Complete;
     for (id, event) in stored.events {
-        if id == last + 1 {
+        let is_end = matches!(event, Event::End(_));
+        if id == last + 1 || is_end && id == last + RECOVERY_GAP {
             last = id;
             next.push(event);
         } else if id > last {

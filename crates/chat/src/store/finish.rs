@@ -12,7 +12,7 @@ use common::{
 use crate::{
     domain::{
         Ending, FinishReason, Message, OpenTurn, SessionId, Usage,
-        event::{End, EventRef},
+        event::{End, EventRef, RECOVERY_GAP},
     },
     store::{
         ATTEMPTS,
@@ -100,7 +100,8 @@ impl TurnStore<'_> {
         let ending = Ending::interrupted();
         let answer = finish.answer.clone().map(interrupted);
         let end = End { ending: ending.clone(), request_id: Arc::from(""), by_recovery: true };
-        let events = finish.events.with_last(finish.last_event_id, EventRef::End(&end));
+        let id = (finish.last_event_id - 1) + RECOVERY_GAP;
+        let events = finish.events.with_last(id, EventRef::End(&end));
         let stored = self.get(owner, &finish.session_id, &finish.open.id).await?;
         match (stored.state, stored.session) {
             (TurnState::Running { .. }, Some(session)) => {

@@ -22,7 +22,7 @@ use super::{
 use crate::domain::{
     AnswerInfo, Context, Ending, FinishReason, Message, MessageId, NewSession, OpenTurn, Role,
     Session, SessionId, Usage,
-    event::{End, Event, EventRef, Start},
+    event::{End, Event, EventRef, RECOVERY_GAP, Start},
 };
 
 const DAY: &str = "20260102";
@@ -274,7 +274,7 @@ async fn a_retracted_answer_keeps_its_events_and_ends_as_interrupted() {
         }
         let stored = chat.turns().events(&alice(), &turn.open.id, 0).await.unwrap().events;
         let ids: Vec<u64> = stored.iter().map(|(id, _)| *id).collect();
-        assert_eq!(ids, [1, 2, 3], "applied: {was_applied}");
+        assert_eq!(ids, [1, 2, 2 + RECOVERY_GAP], "applied: {was_applied}");
         let ended = matches!(&stored[2].1, Event::End(End { ending, .. }) if *ending == Ending::interrupted());
         assert!(ended, "applied: {was_applied}: {stored:?}");
     }

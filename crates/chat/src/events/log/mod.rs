@@ -8,7 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::domain::event::{End, Event, EventRef};
+use crate::domain::event::{End, Event, EventRef, RECOVERY_GAP};
 
 mod subscriber;
 
@@ -17,7 +17,8 @@ pub use subscriber::{LAG_LIMIT, ReadResult, Subscriber};
 /// About what an event takes on the wire beside its text, in bytes: its id, its name, the names of members.
 const FRAME_OVERHEAD: usize = 48;
 
-/// The events of one turn, with ids from 1. Text is kept once, however many read it.
+/// The events of one turn, with ids from 1, without a gap but before an ending that recovery wrote. Text is kept once, however many
+/// read it.
 #[derive(Debug)]
 pub struct EventLog {
     created: Instant,
@@ -81,6 +82,24 @@ impl State {
         }
     }
 
+    /// The id of the event at that index.
+    fn id(&self, index: usize) -> u64 {
+        let is_end = self.ended && index + 1 == self.entries.len();
+        let has_gap = is_end && self.end().is_some_and(|end| end.by_recovery);
+        index as u64 + if has_gap { RECOVERY_GAP } else { 1 }
+    }
+
+    fn last_id(&self) -> u64 {
+        self.entries.len().checked_sub(1).map_or(0, |last| self.id(last))
+    }
+
+    /// The index of the event after that id.
+    fn index_after(&self, id: u64) -> usize {
+        let index = usize::try_from(id).unwrap_or(usize::MAX);
+        // An id from the gap before the ending.
+        if self.ended && id < self.last_id() { index.min(self.entries.len() - 1) } else { index }
+    }
+
     /// Nothing follows from here any more.
     fn is_closed(&self) -> bool {
         self.ended || self.cut
@@ -130,22 +149,22 @@ impl EventLog {
             for event in events {
                 writer.push(event);
             }
-            writer.state.entries.len() as u64
+            writer.state.last_id()
         })
     }
 
     /// Passes the events after that id to `take`, with their ids, until it says `false`; returns the id of the last one.
     pub fn for_each_after(&self, id: u64, mut take: impl FnMut(u64, EventRef<'_>) -> bool) -> u64 {
         let state = self.state.lock();
-        for index in usize::try_from(id).unwrap_or(usize::MAX)..state.entries.len() {
-            let id = index as u64 + 1;
+        for index in state.index_after(id)..state.entries.len() {
+            let id = state.id(index);
             if let Some(event) = state.event(index)
                 && !take(id, event)
             {
                 return id;
             }
         }
-        state.entries.len() as u64
+        state.last_id()
     }
 
     /// Tells every subscriber that no more events come from here, without an ending: they may resume elsewhere.
@@ -156,7 +175,7 @@ impl EventLog {
     }
 
     pub fn last_id(&self) -> u64 {
-        self.state.lock().entries.len() as u64
+        self.state.lock().last_id()
     }
 
     pub fn has_ended(&self) -> bool {

@@ -24,7 +24,8 @@ const READ_SIZE: usize = 32 * 1024;
 #[derive(Debug)]
 pub struct Subscriber {
     log: Arc<EventLog>,
-    next: usize,
+    /// The id of the last event that it has.
+    last: u64,
     /// Bytes that the log had when this subscriber came.
     size_at_start: usize,
     read_at: Instant,
@@ -50,12 +51,7 @@ impl EventLog {
         let state = self.state.lock();
         let size_at_start = state.size_before(state.entries.len());
         drop(state);
-        Subscriber {
-            log: Arc::clone(self),
-            next: usize::try_from(after).unwrap_or(usize::MAX),
-            size_at_start,
-            read_at: Instant::now(),
-        }
+        Subscriber { log: Arc::clone(self), last: after, size_at_start, read_at: Instant::now() }
     }
 }
 
@@ -101,46 +97,48 @@ impl Subscriber {
         if self.lags(&state) {
             return Some(ReadResult::Lagging);
         }
-        if self.next >= state.entries.len() {
+        let mut next = state.index_after(self.last);
+        if next >= state.entries.len() {
             return match (state.ended, state.cut) {
                 (true, _) => Some(self.read_past_end(&state, take)),
                 (false, true) => Some(ReadResult::Gone),
                 (false, false) => None,
             };
         }
-        let start = state.size_before(self.next);
-        while let Some(event) = state.event(self.next)
-            && state.size_before(self.next) - start < READ_SIZE
+        let start = state.size_before(next);
+        while let Some(event) = state.event(next)
+            && state.size_before(next) - start < READ_SIZE
         {
-            self.next += 1;
-            take(self.next as u64, event);
+            self.last = state.id(next);
+            next += 1;
+            take(self.last, event);
         }
         self.read_at = Instant::now();
-        let is_all = self.next >= state.entries.len();
+        let is_all = next >= state.entries.len();
         Some(if state.ended && is_all { ReadResult::Ended } else { ReadResult::More })
     }
 
-    /// A reader that has more than the log, whose instance died before it stored its last events, still gets the ending, under
-    /// the next id. After the largest number there is no next one.
+    /// A reader that says that it has more than there ever was still gets the ending, under the next id. After the largest number
+    /// there is no next one.
     fn read_past_end(&self, state: &State, take: &mut impl FnMut(u64, EventRef<'_>)) -> ReadResult {
         if let Some(end) = state.end()
-            && (self.next > state.entries.len() || end.by_recovery)
+            && self.last > state.last_id()
         {
-            take((self.next as u64).saturating_add(1), EventRef::End(end));
+            take(self.last.saturating_add(1), EventRef::End(end));
         }
         ReadResult::Ended
     }
 
     fn lags(&self, state: &State) -> bool {
         let all = state.entries.len();
-        let read = state.size_before(self.next.min(all));
+        let read = state.size_before(state.index_after(self.last).min(all));
         let unread = state.size_before(all).saturating_sub(read.max(self.size_at_start));
         unread > LAG_LIMIT && self.idle_since(state).elapsed() > LAG_TIME
     }
 
     /// Since when it has left something unread.
     fn idle_since(&self, state: &State) -> Instant {
-        state.entries.get(self.next).map_or(self.read_at, |entry| {
+        state.entries.get(state.index_after(self.last)).map_or(self.read_at, |entry| {
             let appended = self.log.created + Duration::from_millis(entry.at.into());
             self.read_at.max(appended)
         })
@@ -149,7 +147,7 @@ impl Subscriber {
     /// Whether there is nothing left to read: the last event was read before.
     pub fn is_past_end(&self) -> bool {
         let state = self.log.state.lock();
-        self.next == state.entries.len() && state.end().is_some_and(|end| !end.by_recovery)
+        state.ended && self.last == state.last_id()
     }
 }
 
@@ -164,7 +162,10 @@ impl Drop for Subscriber {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Ending, event::Event};
+    use crate::domain::{
+        Ending,
+        event::{End, Event, RECOVERY_GAP},
+    };
 
     fn read_all(subscriber: &mut Subscriber) -> (Vec<u64>, Option<ReadResult>) {
         let mut ids = Vec::new();
@@ -172,11 +173,15 @@ mod tests {
         (ids, result)
     }
 
-    fn ended_log() -> Arc<EventLog> {
+    fn log_ended(by_recovery: bool) -> Arc<EventLog> {
         let log = EventLog::new();
-        let end = Event::end(Ending::interrupted(), &"".into());
-        log.append([Event::Token("a".into()), Event::Queued { position: 1 }, end]);
+        let end = End { ending: Ending::interrupted(), request_id: "".into(), by_recovery };
+        log.append([Event::Token("a".into()), Event::Queued { position: 1 }, Event::End(end)]);
         log
+    }
+
+    fn ended_log() -> Arc<EventLog> {
+        log_ended(false)
     }
 
     #[test]
@@ -196,6 +201,22 @@ mod tests {
             let read = read_all(&mut ended_log().subscribe(after));
             assert_eq!(read, (vec![id], Some(ReadResult::Ended)));
         }
+    }
+
+    #[test]
+    fn an_ending_that_recovery_wrote_is_above_every_id_that_a_reader_can_have() {
+        let (log, end) = (log_ended(true), 2 + RECOVERY_GAP);
+        assert_eq!(log.last_id(), end);
+        for (after, ids) in
+            [(1, vec![2, end]), (2, vec![end]), (3, vec![end]), (end - 1, vec![end])]
+        {
+            let mut subscriber = log.subscribe(after);
+            assert!(!subscriber.is_past_end(), "{after}");
+            assert_eq!(read_all(&mut subscriber), (ids, Some(ReadResult::Ended)), "{after}");
+            assert!(subscriber.is_past_end(), "{after}");
+            assert_eq!(read_all(&mut subscriber), (vec![], Some(ReadResult::Ended)), "{after}");
+        }
+        assert_eq!(read_all(&mut log.subscribe(end + 1)).0, [end + 2]);
     }
 
     fn text() -> [Event; 1] {
