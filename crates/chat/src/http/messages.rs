@@ -233,7 +233,12 @@ fn key_of<T: Serialize>(
         let detail = "The header Idempotency-Key was sent more than once; send it once.";
         return Err(ApiError::new(Code::InvalidRequest, detail));
     }
-    idempotency_key(value.to_str().unwrap_or_default(), IDEMPOTENCY_KEY, what, body).map(Some)
+    let key = idempotency_key(value.to_str().unwrap_or_default(), IDEMPOTENCY_KEY, what, body);
+    key.map(Some).map_err(|error| match error.code {
+        // Not a value that is out of its range: a header that is none.
+        Code::ValidationFailed => ApiError { code: Code::InvalidRequest, ..error },
+        _ => error,
+    })
 }
 
 pub(crate) fn last_event_id(headers: &HeaderMap, query: Option<&str>) -> Result<u64, ApiError> {
