@@ -50,8 +50,16 @@ impl Options {
         let rules = [
             (within(self.temperature, 2.0), "temperature", "This must be from 0 to 2."),
             (within(self.top_p, 1.0), "top_p", "This must be from 0 to 1."),
-            (count(self.top_k, 1000), "top_k", "This must be from 1 to 1000."),
-            (count(self.max_tokens, 1_000_000), "max_tokens", "This must be from 1 to 1000000."),
+            (
+                count(self.top_k, 1000),
+                "top_k",
+                "This must be from 1 to 1000; 0 and -1 turn it off.",
+            ),
+            (
+                count(self.max_tokens, 1_000_000),
+                "max_tokens",
+                "This must be from 1 to 1000000; -1 sets no limit.",
+            ),
             (
                 stops.clone().count() <= 16 && stops.clone().all(is_stop),
                 "stop",
@@ -70,23 +78,23 @@ impl Options {
 
 /// Reads a limit of tokens: -1, with which llama.cpp, LM Studio and Ollama say "no limit", is none.
 pub fn unlimited_below_zero<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
-    without(&[-1], from)
+    without(&[-1.0], from)
 }
 
 /// Reads `top_k`: -1 (vLLM) and 0 (llama.cpp) say that it is off.
 pub fn off_below_one<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
-    without(&[-1, 0], from)
+    without(&[-1.0, 0.0], from)
 }
 
-fn without<'de, D: Deserializer<'de>>(unset: &[i64], from: D) -> Result<Option<u32>, D::Error> {
-    let Some(number) = Option::<i64>::deserialize(from)? else {
+/// What is not of the type is as wrong as 0 or its largest number: whoever checks the range refuses that, and says what is allowed.
+fn without<'de, D: Deserializer<'de>>(unset: &[f64], from: D) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(from)? else {
         return Ok(None);
     };
-    if unset.contains(&number) {
-        return Ok(None);
+    if number.fract() != 0.0 {
+        return Err(de::Error::invalid_type(de::Unexpected::Float(number), &"a whole number"));
     }
-    let wrong = |_| de::Error::invalid_value(de::Unexpected::Signed(number), &"u32");
-    u32::try_from(number).map(Some).map_err(wrong)
+    Ok(Some(number as u32).filter(|_| !unset.contains(&number)))
 }
 
 /// Reads `stop`: one text or a list of them. Empty texts, with which forms say "none", are left out.

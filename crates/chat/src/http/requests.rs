@@ -255,16 +255,28 @@ mod tests {
 
     #[test]
     fn other_values_are_still_wrong() {
-        let number = "Expected a whole number from 0 up.";
         for (text, pointer, detail) in [
-            (r#"{"max_tokens":-2}"#, "/max_tokens", number),
             (r#"{"max_tokens":16.5}"#, "/max_tokens", "Expected a whole number."),
-            (r#"{"max_tokens":1e300}"#, "/max_tokens", "Expected a whole number."),
-            (r#"{"top_k":-3}"#, "/top_k", number),
             (r#"{"stop":5}"#, "/stop", "Expected a text or a list of texts."),
             (r#"{"stop":["x",1]}"#, "/stop/1", "Expected a string."),
         ] {
             assert_eq!(read_options(text).unwrap_err(), (pointer.into(), detail.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_out_of_its_range_is_told_the_range() {
+        let tokens = "This must be from 1 to 1000000; -1 sets no limit.";
+        let top_k = "This must be from 1 to 1000; 0 and -1 turn it off.";
+        for (text, fault) in [
+            (r#"{"max_tokens":-2}"#, ("max_tokens", tokens)),
+            (r#"{"max_tokens":0}"#, ("max_tokens", tokens)),
+            (r#"{"max_tokens":1000000000000}"#, ("max_tokens", tokens)),
+            (r#"{"max_tokens":1e300}"#, ("max_tokens", tokens)),
+            (r#"{"top_k":-3}"#, ("top_k", top_k)),
+            (r#"{"top_k":1001}"#, ("top_k", top_k)),
+        ] {
+            assert_eq!(read_options(text).unwrap().faults(), [fault], "{text}");
         }
     }
 }

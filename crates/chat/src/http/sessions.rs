@@ -31,7 +31,7 @@ use crate::{
     state::AppState,
 };
 
-const PAGE_MAX: u16 = 500;
+const PAGE_MAX: i64 = 500;
 
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +39,7 @@ pub struct ListSessionsQuery {
     /// 1 to 500; 100 where absent.
     #[serde(default = "page_default")]
     #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: u16,
+    limit: i64,
     /// A `next_cursor`.
     cursor: Option<String>,
 }
@@ -50,20 +50,20 @@ pub struct ListMessagesQuery {
     /// 1 to 500; 100 where absent.
     #[serde(default = "page_default")]
     #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: u16,
+    limit: i64,
     /// A `next_cursor`.
     before: Option<String>,
 }
 
-fn page_default() -> u16 {
+fn page_default() -> i64 {
     100
 }
 
-fn page_size(limit: u16) -> Result<u16, ApiError> {
-    if (1..=PAGE_MAX).contains(&limit) {
-        return Ok(limit);
-    }
-    Err(ApiError::invalid("/query/limit", format!("This must be from 1 to {PAGE_MAX}.")))
+fn page_size(limit: i64) -> Result<u16, ApiError> {
+    let within = u16::try_from(limit).ok().filter(|_| (1..=PAGE_MAX).contains(&limit));
+    within.ok_or_else(|| {
+        ApiError::invalid("/query/limit", format!("This must be from 1 to {PAGE_MAX}."))
+    })
 }
 
 fn cursor<T>(

@@ -49,7 +49,15 @@ impl de::Error for DecodeError {
     }
 
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        DecodeError::Expected(in_words(expected))
+        let range = match expected.to_string().as_str() {
+            "u8" => "from 0 to 255",
+            "u16" => "from 0 to 65535",
+            "u32" => "from 0 to 4294967295",
+            "u64" | "usize" => "from 0 to 18446744073709551615",
+            "i64" => "from -9223372036854775808 to 9223372036854775807",
+            _ => return DecodeError::Expected(in_words(expected)),
+        };
+        DecodeError::Expected(format!("a whole number {range}"))
     }
 
     fn invalid_length(_: usize, expected: &dyn Expected) -> Self {
@@ -73,10 +81,7 @@ impl de::Error for DecodeError {
 fn in_words(expected: &dyn Expected) -> String {
     let expected = expected.to_string();
     match expected.as_str() {
-        "u8" => "a whole number from 0 to 255",
-        "u16" => "a whole number from 0 to 65535",
-        "u32" | "u64" | "usize" => "a whole number from 0 up",
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => "a whole number",
         "f32" | "f64" => "a number",
         "a sequence" => "a list",
         "a map" => "an object",

@@ -184,7 +184,10 @@ mod tests {
         assert_eq!(wrong(r#"{"message":"a","stop":["x",1]}"#).0, "/stop/1");
         assert_eq!(
             wrong(r#"{"message":"a","options":{"max_tokens":-1}}"#),
-            ("/options/max_tokens".into(), "Expected a whole number from 0 up.".into())
+            (
+                "/options/max_tokens".into(),
+                "Expected a whole number from 0 to 4294967295.".to_owned()
+            )
         );
         assert_eq!(
             wrong(r#"{"message":"a","kind":"odd"}"#),
@@ -206,6 +209,10 @@ mod tests {
             (r#"{"message":"a","stop":"x"}"#, "Expected a list."),
             (r#"{"message":"a","options":{"temperature":"hot"}}"#, "Expected a number."),
             (r#"{"message":"a","options":{"seeds":{"x":"y"}}}"#, "Expected a whole number."),
+            (
+                r#"{"message":"a","options":{"seeds":{"x":9223372036854775808}}}"#,
+                "Expected a whole number from -9223372036854775808 to 9223372036854775807.",
+            ),
         ] {
             assert_eq!(wrong(text).1, detail, "{text}");
         }
