@@ -49,8 +49,11 @@ impl File {
     }
 
     pub(super) fn with_opener(opener: Opener) -> Result<Self, Fault> {
-        let database = opener()?;
-        tables::create(&database)?;
+        let database = guarded(|| {
+            let database = opener()?;
+            tables::create(&database)?;
+            Ok(database)
+        })?;
         Ok(Self { opener, database: RwLock::new(Some(database)) })
     }
 
@@ -71,15 +74,21 @@ impl File {
     /// Closes the database and opens it again, which mends what a failed write left; waits for reads under way.
     pub(super) fn reopen(&self) -> Result<(), Fault> {
         let mut database = self.database.write();
-        // Closed first: two cannot have the file open. redb panics on some damage, which is no reason to end the caller.
+        // Closed first: two cannot have the file open.
         let old = database.take();
-        let opened = catch_unwind(AssertUnwindSafe(|| {
+        *database = Some(guarded(|| {
             drop(old);
-            (self.opener)()
-        }));
-        *database = Some(opened.map_err(|_| Fault::Broken(redb::Error::DatabaseClosed))??);
+            Ok((self.opener)()?)
+        })?);
         Ok(())
     }
+}
+
+/// redb panics on some damage, which is no reason to end the caller.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Fault::Broken(redb::Error::Corrupted("a page of it is damaged".into())))
+    })
 }
 
 fn open(path: &Path) -> Result<Database, DatabaseError> {

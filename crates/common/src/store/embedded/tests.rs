@@ -156,6 +156,13 @@ async fn on_a_full_disk_something_can_be_deleted_and_then_there_is_room() {
     assert_eq!(mood.load(Ordering::SeqCst), NO_ROOM, "the disk is as full as before");
 }
 
+#[test]
+fn a_panic_while_a_file_is_opened_is_told_as_damage() {
+    let opened = File::with_opener(Box::new(|| panic!("a page makes no sense")));
+    let said = opened.err().unwrap().into_store_error();
+    assert!(matches!(said, StoreError::Corrupt(_)), "{said:?}");
+}
+
 #[tokio::test]
 async fn a_disk_that_takes_no_write_is_full_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
