@@ -17,6 +17,9 @@ const PIECES: u64 = 32;
 /// Bytes of a piece, with what redb adds 32 KiB.
 const PIECE: usize = 32 * 1024 - 256;
 
+/// Bytes of all of it, and as much again for what redb copies.
+pub(super) const SIZE: usize = 2 * PIECES as usize * 32 * 1024;
+
 /// Puts in what is missing. Whether anything was.
 pub(super) fn put_in(txn: &WriteTransaction) -> Result<((), bool), Fault> {
     let mut table = txn.open_table(BALLAST)?;

@@ -1,11 +1,11 @@
 //! The database file: opening it, keeping others out, and opening it anew after a disk error.
 
 use std::{
-    fs::{DirBuilder, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use parking_lot::RwLock;
@@ -26,6 +26,8 @@ type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 pub(in crate::store) struct File {
     opener: Opener,
+    /// Where the file is, if not in memory.
+    dir: Option<PathBuf>,
     database: RwLock<Option<Database>>,
 }
 
@@ -38,7 +40,9 @@ impl File {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(cannot)?;
         let path = dir.join(NAME);
         let opened = path.clone();
-        Self::with_opener(Box::new(move || open(&opened))).map_err(|error| with_path(&path, error))
+        let file = Self::with_opener(Box::new(move || open(&opened)));
+        let file = file.map_err(|error| with_path(&path, error))?;
+        Ok(Self { dir: Some(dir.to_owned()), ..file })
     }
 
     pub(in crate::store) fn memory() -> Result<Self, StoreError> {
@@ -54,7 +58,7 @@ impl File {
             tables::create(&database)?;
             Ok(database)
         })?;
-        Ok(Self { opener, database: RwLock::new(Some(database)) })
+        Ok(Self { opener, dir: None, database: RwLock::new(Some(database)) })
     }
 
     pub(super) fn with<T>(
@@ -81,6 +85,15 @@ impl File {
             Ok((self.opener)()?)
         })?);
         Ok(())
+    }
+
+    /// Whether the disk has room for so much more. A write that fails instead costs opening the database anew.
+    pub(super) fn has_room(&self, size: usize) -> bool {
+        let Some(dir) = &self.dir else { return true };
+        let path = dir.join("room");
+        let written = fs::write(&path, vec![0; size]);
+        fs::remove_file(&path).ok();
+        written.is_ok()
     }
 }
 

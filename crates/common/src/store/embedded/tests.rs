@@ -156,6 +156,23 @@ async fn on_a_full_disk_something_can_be_deleted_and_then_there_is_room() {
     assert_eq!(mood.load(Ordering::SeqCst), NO_ROOM, "the disk is as full as before");
 }
 
+#[tokio::test]
+async fn a_disk_that_was_full_for_long_is_used_again_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mood) = on_a_disk(dir.path());
+    store.commit(set("before", 7)).await.unwrap();
+    mood.store(NO_ROOM, Ordering::SeqCst);
+    fill(&store).await;
+    store.commit(Txn::durable().op(Op::Delete("none".into()))).await.unwrap();
+    // So long that the try after the removal has failed.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(store.commit(set("no", 1 << 20)).await.is_err());
+    mood.store(WELL, Ordering::SeqCst);
+    let begun = Instant::now();
+    recovers(&store).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn a_panic_while_a_file_is_opened_is_told_as_damage() {
     let opened = File::with_opener(Box::new(|| panic!("a page makes no sense")));

@@ -80,6 +80,8 @@ struct WriterLoop {
     /// After a failure of the disk: until when every write is refused so.
     pause: Option<(Instant, StoreError)>,
     ballast: Ballast,
+    /// While the ballast is missing: from when on a write that needs room looks for it.
+    look_at: Instant,
 }
 
 impl WriterLoop {
@@ -92,6 +94,7 @@ impl WriterLoop {
             more_to_sweep: true,
             pause: None,
             ballast: Ballast::Missing(Instant::now()),
+            look_at: Instant::now(),
         }
     }
 
@@ -127,7 +130,7 @@ impl WriterLoop {
         if group.is_empty() {
             return;
         }
-        if matches!(self.ballast, Ballast::Missing(_)) {
+        if matches!(self.ballast, Ballast::Missing(_)) && !self.has_room_again(&group) {
             group = self.refuse_growth(group);
         }
         match self.do_all(&group) {

@@ -11,6 +11,12 @@ use crate::store::{
 /// Between two tries to put the ballast back, unless something was removed.
 const BALLAST_EVERY: Duration = Duration::from_secs(5);
 
+/// Between two looks whether the disk has room again, which writes that need it cause.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The same after a look that was wrong: then the file had to be opened anew.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// After something was removed: by then its rows are swept.
 const AFTER_REMOVAL: Duration = Duration::from_millis(1500);
 
@@ -21,6 +27,21 @@ pub(super) enum Ballast {
 }
 
 impl WriterLoop {
+    /// Puts the ballast back at once where somebody needs room and the disk has it.
+    pub(super) fn has_room_again(&mut self, group: &[QueuedJob]) -> bool {
+        let now = Instant::now();
+        let is_needed = group.iter().any(|queued| !ballast::frees(&queued.job));
+        if !is_needed || now < self.look_at {
+            return false;
+        }
+        self.look_at = now + LOOK_EVERY;
+        if self.file.has_room(ballast::SIZE) {
+            self.put_in_ballast();
+            self.look_at = Instant::now() + AFTER_FAILURE;
+        }
+        matches!(self.ballast, Ballast::Whole)
+    }
+
     /// Refuses what would grow the file; the rest is left.
     pub(super) fn refuse_growth(&mut self, group: Vec<QueuedJob>) -> Vec<QueuedJob> {
         let (free, grow): (Vec<_>, Vec<_>) =
