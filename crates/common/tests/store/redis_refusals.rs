@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use common::store::{
-    Bucket, Committed, Found, Op, Quota, Read, Store, StoreError, eviction_warning,
+use common::{
+    http::CheckFailure,
+    store::{Bucket, Committed, Found, Op, Quota, Read, Store, StoreError, eviction_warning},
 };
 use test_redis::{RedisServer, free_port};
 
@@ -100,8 +101,19 @@ async fn a_replica_refuses_writes_until_it_is_promoted() {
         let said = store.commit(txn([set("v", "2")])).await;
         assert!(is_unavailable(&said), "{said:?}");
     }
+    // It answers, but what asks for its health must hear that it is of no use, without a word of a write.
+    let quiet = connect(&server);
+    for store in [store, &quiet.store] {
+        let refused = store.ping().await.expect_err("it takes no writes");
+        let shown = CheckFailure::of_store(&refused).shown;
+        assert_eq!(shown, "it is a replica and takes no writes");
+    }
+    server.tell("ACL SETUSER default -info");
+    quiet.store.ping().await.expect("where INFO is forbidden, only writes tell");
+    server.tell("ACL SETUSER default +info");
     server.tell("REPLICAOF NO ONE");
     within(BACK, "it is promoted", || works(store)).await;
+    quiet.store.ping().await.expect("it is promoted");
     assert_eq!(value(store, "v").await.as_deref(), Some("1"));
 }
 

@@ -249,6 +249,23 @@ impl Node {
             Some(text) if text.contains("cluster_state:fail") => {
                 Err(Failure::Again("CLUSTERDOWN the node says that its cluster is down".to_owned()))
             }
+            _ => self.check_role().await,
+        }
+    }
+
+    /// A replica answers reads, and of a cluster sends writes on to its master; any other refuses them. Where INFO is forbidden, the
+    /// first write tells.
+    async fn check_role(&self) -> Result<(), Failure> {
+        if !matches!(self.expected, Expected::Standalone | Expected::Master) {
+            return Ok(());
+        }
+        let link = self.connector.link().await?;
+        match replication::info(&link).await {
+            Ok(info) if replication::is_read_only(&info) => {
+                // Its name may lead to another server by now.
+                link.give_up_refusing();
+                Err(Failure::Refuses("READONLY it is a replica and takes no writes".to_owned()))
+            }
             _ => Ok(()),
         }
     }

@@ -122,14 +122,21 @@ async fn write_on(
 
 /// How many replicas follow the server; `None` where it is no master, which says so itself to every write.
 async fn replicas(link: &Link) -> Result<Option<usize>, Failure> {
+    Ok(online_replicas(&info(link).await?))
+}
+
+pub(super) async fn info(link: &Link) -> Result<String, Failure> {
     let mut info = redis::cmd("INFO");
     info.arg("replication");
     let mut connection = link.connection.clone();
     let answer = connection.send_packed_command(&info).await.map_err(|error| failure(&error))?;
-    if let Some(failure) = reply::failed(&answer) {
-        return Err(failure);
-    }
-    Ok(online_replicas(&reply::text(answer)))
+    reply::failed(&answer).map_or_else(|| Ok(reply::text(answer)), Err)
+}
+
+/// Whether what `INFO replication` says is of a replica that takes no writes.
+pub(super) fn is_read_only(info: &str) -> bool {
+    let says = |said: &str| info.lines().any(|line| line.trim() == said);
+    (says("role:slave") || says("role:replica")) && !says("slave_read_only:0")
 }
 
 /// What `INFO replication` says of replicas that follow.
@@ -174,5 +181,12 @@ mod tests {
         assert_eq!(online_replicas(info), Some(1));
         assert_eq!(online_replicas("role:master\r\nconnected_slaves:0\r\n"), Some(0));
         assert_eq!(online_replicas("role:slave\r\nmaster_link_status:up\r\n"), None);
+    }
+
+    #[test]
+    fn a_replica_is_told_from_one_that_takes_writes() {
+        assert!(is_read_only("role:slave\r\nslave_read_only:1\r\n"));
+        assert!(!is_read_only("role:slave\r\nslave_read_only:0\r\n"));
+        assert!(!is_read_only("role:master\r\nconnected_slaves:0\r\n") && !is_read_only(""));
     }
 }

@@ -249,9 +249,9 @@ impl Topology {
             let address = node.address();
             match node.problem() {
                 Some(reason) => {
-                    tracing::warn!(node = address, reason, "a store node does not answer")
+                    tracing::warn!(node = address, reason, "a store node cannot be used")
                 }
-                None => tracing::info!(node = address, "a store node answers again"),
+                None => tracing::info!(node = address, "a store node can be used again"),
             }
             if let Some(topology) = topology.upgrade() {
                 topology.ask.notify_one();
