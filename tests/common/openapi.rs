@@ -142,3 +142,21 @@ async fn the_socket_and_the_events_are_described() {
     }
     assert!(schemas["SendMessage"]["properties"]["user_id"].is_object());
 }
+
+/// OpenAPI demands it, and programs that read the document refuse one without.
+#[tokio::test]
+async fn every_response_is_described() {
+    let app = TestApp::start(Backend::Redis).await;
+    for address in [app.auth(), app.chat(0)] {
+        let url = format!("http://{address}/openapi.json");
+        let document: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        let paths = document["paths"].as_object().unwrap().values();
+        let operations = paths.flat_map(|item| item.as_object().unwrap());
+        for (method, operation) in operations.filter(|(_, it)| it["responses"].is_object()) {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let description = response["description"].as_str().unwrap_or_default();
+                assert!(!description.is_empty(), "{method} {} {status}", operation["operationId"]);
+            }
+        }
+    }
+}

@@ -12,7 +12,10 @@ use common::{
     identity::identify,
     rate_limiter::{limit, limit_by_handler},
 };
-use utoipa::{OpenApi, openapi::security::SecurityRequirement};
+use utoipa::{
+    OpenApi,
+    openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme},
+};
 
 use crate::{
     http::{
@@ -99,10 +102,16 @@ pub fn document() -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     let bearer = "An access token or an API key of the auth service.";
     add_bearer(&mut document, Some(bearer));
+    let key = ApiKeyValue::with_description("x-api-key", "As Anthropic's clients send it.");
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("x-api-key", SecurityScheme::ApiKey(ApiKey::Header(key)));
     // Every call takes one; a socket may also open without it.
-    for operation in operations(&mut document) {
-        let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
-        operation.security.get_or_insert_with(|| vec![bearer]);
+    for (path, operation) in operations(&mut document) {
+        let by = |scheme: &str| SecurityRequirement::new(scheme, Vec::<String>::new());
+        let security = operation.security.get_or_insert_with(|| vec![by("bearer")]);
+        if path.starts_with("/v1/") {
+            security.push(by("x-api-key"));
+        }
     }
     document
 }

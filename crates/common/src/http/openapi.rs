@@ -1,9 +1,10 @@
 //! Completes an OpenAPI document with the errors that every call of its kind may return, so that no handler lists them.
 
+use http::StatusCode;
 use utoipa::openapi::{
-    Content, OpenApi, PathItem, Ref, RefOr, Response,
+    Content, Header, OpenApi, PathItem, Ref, RefOr, Response,
     path::Operation,
-    schema::Schema,
+    schema::{Object, Schema, Type},
     security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
@@ -23,14 +24,16 @@ const IDENTIFIED: &[u16] = &[401, 429];
 const WITH_BODY: &[u16] = &[408, 413, 415, 422];
 
 /// Adds the health calls and every error: each problem as `application/problem+json`, with the codes of its status.
-/// An operation that has a `default` response is another API's (its errors have another shape) and stays as it is.
+/// An operation that has a `default` response is another API's: its errors have another shape, and none is added. Every response gets a
+/// description, which OpenAPI demands.
 #[must_use]
 pub fn complete_openapi(mut openapi: OpenApi) -> OpenApi {
     openapi.merge(<health::Document as utoipa::OpenApi>::openapi());
-    for operation in operations(&mut openapi) {
+    for (_, operation) in operations(&mut openapi) {
         if !operation.responses.responses.contains_key("default") {
             complete_operation(operation);
         }
+        describe_responses(operation);
     }
     openapi
 }
@@ -43,10 +46,12 @@ pub fn add_bearer(openapi: &mut OpenApi, description: Option<&str>) {
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
 }
 
-pub fn operations(openapi: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
-    openapi.paths.paths.values_mut().flat_map(|item| {
+/// Every operation, with its path.
+pub fn operations(openapi: &mut OpenApi) -> impl Iterator<Item = (&str, &mut Operation)> {
+    openapi.paths.paths.iter_mut().flat_map(|(path, item)| {
         let PathItem { get, put, post, delete, patch, .. } = item;
-        [get, put, post, delete, patch].into_iter().flatten()
+        let operations = [get, put, post, delete, patch].into_iter().flatten();
+        operations.map(|operation| (path.as_str(), operation))
     })
 }
 
@@ -73,10 +78,30 @@ fn complete_operation(operation: &mut Operation) {
             let kind = if is_problem(&content) { PROBLEM_JSON } else { "application/json" };
             response.content.insert(kind.to_owned(), content);
         }
-        if response.description.is_empty() && response.content.contains_key(PROBLEM_JSON) {
-            response.description = codes_of(status);
+        if matches!(status.as_str(), "429" | "503") {
+            let seconds = Header::new(Object::with_type(Type::Integer));
+            response.headers.entry("Retry-After".to_owned()).or_insert(RefOr::T(seconds));
         }
     }
+}
+
+fn describe_responses(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        if response.description.is_empty() {
+            response.description = match response.content.contains_key(PROBLEM_JSON) {
+                true => codes_of(status),
+                false => reason(status).to_owned(),
+            };
+        }
+    }
+}
+
+fn reason(status: &str) -> &'static str {
+    let status = StatusCode::from_bytes(status.as_bytes()).ok();
+    status.and_then(|status| status.canonical_reason()).unwrap_or("Any other answer")
 }
 
 fn problem() -> Response {
@@ -131,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn another_apis_operations_stay_as_they_are() {
+    fn another_apis_operations_get_no_problems() {
         let operation = described_operation(
             OperationBuilder::new().response("default", ResponseBuilder::new().build()),
         );
