@@ -15,9 +15,9 @@ DB index|database number => it has no database of that number
 certificate|UnknownIssuer|InvalidContentType|tls|TLS => the TLS connection fails
 READONLY => it is a replica and takes no writes
 LOADING => it is loading its data
-redis+cluster:// => it is a node of a Redis Cluster: store.url must begin with redis+cluster://
-redis+sentinel://host => it is a Sentinel: store.url must be redis+sentinel://host:port/SERVICE/DB
-use redis:// => store.url names another kind of server than there is: see the log
+use redis+cluster:// => it is a node of a Redis Cluster: store.url must begin with redis+cluster://
+use redis+sentinel:// => it is a Sentinel: store.url must be redis+sentinel://host:port/SERVICE/DB
+use redis:// => it is a single server: store.url must begin with redis://
 No such master => the Sentinels know no service of that name
 no replica is connected => no replica is connected, and store.durability is \"replicated\"
 CLUSTERDOWN => the Redis Cluster is down";
@@ -100,6 +100,7 @@ mod tests {
                 "must begin with redis+cluster://",
             ),
             ("it is a Sentinel: use redis+sentinel://host:port/SERVICE/DB", "redis+sentinel://"),
+            ("it is a single server: use redis://host:port/DB", "must begin with redis://"),
         ] {
             let failure = CheckFailure::of_store(&StoreError::Unavailable(said.to_owned()));
             assert!(failure.shown.contains(shown), "{failure:?}");

@@ -248,8 +248,10 @@ async fn the_wrong_scheme_is_told_with_the_right_one() {
     for (url, expected) in [
         (node.url(), "use redis+cluster://"),
         (sentinel.url(), "use redis+sentinel://"),
-        (format!("redis+cluster://{}", alone.address()), "no node of a Redis Cluster"),
-        (format!("redis+sentinel://{}/mymaster", alone.address()), "no Sentinel"),
+        (format!("redis+cluster://{}", sentinel.address()), "use redis+sentinel://"),
+        (format!("redis+sentinel://{}/mymaster", node.address()), "use redis+cluster://"),
+        (format!("redis+cluster://{}", alone.address()), "use redis://"),
+        (format!("redis+sentinel://{}/mymaster", alone.address()), "use redis://"),
         (format!("redis+sentinel://{}/other", sentinel.address()), "No such master"),
     ] {
         let reason = reason(url.clone()).await;

@@ -171,17 +171,14 @@ impl Expected {
             _ => "",
         };
         let wrong = match (self, field("mode")) {
-            (Self::Standalone | Self::Master, "cluster") => {
+            (Self::Standalone | Self::Master | Self::Sentinel, "cluster") => {
                 "it is a node of a Redis Cluster: use redis+cluster://host:port"
             }
-            (Self::Standalone, "sentinel") => {
+            (Self::Standalone | Self::ClusterNode, "sentinel") => {
                 "it is a Sentinel: use redis+sentinel://host:port/SERVICE/DB"
             }
-            (Self::ClusterNode, "standalone" | "sentinel") => {
-                "it is no node of a Redis Cluster: use redis:// or redis+sentinel://"
-            }
-            (Self::Sentinel, "standalone" | "cluster") => {
-                "it is no Sentinel: use redis:// or redis+cluster://"
+            (Self::ClusterNode | Self::Sentinel, "standalone") => {
+                "it is a single server: use redis://host:port/DB"
             }
             (Self::Master, _) if matches!(field("role"), "replica" | "slave") => {
                 "READONLY it is a replica, and not yet or no longer the master"
