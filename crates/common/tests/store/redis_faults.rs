@@ -12,6 +12,7 @@ use std::{
 
 use common::{
     config::StoreUrl,
+    http::CheckFailure,
     store::{Committed, Op, Quota, Read, Store, Txn},
 };
 use test_redis::{RedisServer, free_port};
@@ -278,6 +279,12 @@ async fn a_server_that_speaks_no_tls_is_unavailable_over_tls() {
     let secure = StoreUrl::Redis(format!("rediss://127.0.0.1:{}/0", server.port()).into());
     let opened = opened(&secure, None, None);
     all_unavailable(&opened.store).await;
+    // It waits for more of the handshake, so that only the look in the background finds out.
+    let said = || async {
+        let error = opened.store.ping().await.expect_err("no TLS");
+        CheckFailure::of_store(&error).shown == "the TLS connection fails"
+    };
+    within(Duration::from_secs(3), "the reason is told", said).await;
 }
 
 /// Passes bytes on between a store and its Redis, until it loses connections without a word.

@@ -17,10 +17,11 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError,
-    Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ProtocolVersion, PushInfo,
+    PushKind, RedisError, Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use thread_local::ThreadLocal;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long callers share the error of a failed attempt.
@@ -29,6 +30,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection is kept although the server refuses work on it (replica, no permission), so that refusals do
 /// not become a storm of connections.
 const KEEP_AT_LEAST: Duration = Duration::from_millis(250);
+
+/// How long it may take to find out that a port is open.
+const REACH_LIMIT: Duration = Duration::from_millis(200);
 
 /// Calls that may wait to be written; more than the crate's 50, which a burst of requests would fill.
 const WRITE_QUEUE: usize = 1024;
@@ -130,6 +134,21 @@ impl Connector {
 
     pub fn links(&self) -> Vec<Arc<Link>> {
         self.0.own.iter().filter_map(ThreadConnection::current).collect()
+    }
+
+    /// Why a server that was asked in vain did not answer, as far as can be told. One that speaks no TLS waits for more of a
+    /// handshake, for ever.
+    pub async fn silence(&self) -> &'static str {
+        let has_link = self.0.own.iter().any(|own| own.current().is_some());
+        if let ConnectionAddr::TcpTls { host, port, .. } =
+            self.0.client.get_connection_info().addr()
+            && !has_link
+            && let connecting = TcpStream::connect((host.as_str(), *port))
+            && matches!(timeout(REACH_LIMIT, connecting).await, Ok(Ok(_)))
+        {
+            return "it takes connections and does not answer the TLS handshake: does it speak TLS?";
+        }
+        "no answer in time"
     }
 
     /// A new connection, for one caller alone where it is not put into the thread's place.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clients::redis::{Connector, Expected, Link, address::host_and_port},
-    store::circuit_breaker::CircuitBreaker,
+    store::{StoreError, circuit_breaker::CircuitBreaker},
 };
 
 /// How often a server is looked at, so that a half-open connection is noticed and a server that is back is found.
@@ -81,16 +81,28 @@ impl Node {
         asking: bool,
         end: Instant,
     ) -> Result<Vec<Value>, Failure> {
-        match request {
+        let result = match request {
             // Pinned here: each function that they are passed through would have room for them once more.
             Request::Replicated(step) => {
                 let written = pin!(self.replication.write(&self.connector, step, asking, end));
-                Ok(vec![self.breaker.guard_waiting(end, written).await?])
+                let written = self.breaker.guard_waiting(end, written).await;
+                written.map(|written| vec![written])
             }
             request => {
                 let sent = pin!(self.send(request, asking));
                 self.breaker.guard(end, sent).await
             }
+        };
+        result.map_err(|failure| self.explained(failure))
+    }
+
+    /// The background look has the time to find out why a server is silent; a call has not.
+    fn explained(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Said(StoreError::Unavailable(why)) => {
+                StoreError::Unavailable(self.problem().unwrap_or(why)).into()
+            }
+            failure => failure,
         }
     }
 
@@ -216,7 +228,7 @@ impl Node {
             }
             Err(_) => {
                 self.breaker.record_timeout(begun, Instant::now());
-                Some("no answer in time".to_owned())
+                Some(self.connector.silence().await.to_owned())
             }
         };
         if problem.is_some() {
@@ -229,9 +241,10 @@ impl Node {
         self.problem.lock().clone()
     }
 
-    /// A sign of life; of a cluster's node also that it serves its slots.
+    /// A sign of life; of a cluster's node also that it serves its slots, of any other that it is no replica.
     pub(super) async fn ping(&self, end: Instant) -> Result<(), Failure> {
-        self.breaker.guard(end, self.ping_unguarded()).await
+        let pinged = self.breaker.guard(end, self.ping_unguarded()).await;
+        pinged.map_err(|failure| self.explained(failure))
     }
 
     async fn ping_unguarded(&self) -> Result<(), Failure> {
