@@ -19,8 +19,8 @@ pub struct Eviction(Arc<ArcSwap<Policy>>);
 
 #[derive(Debug, Default, PartialEq)]
 enum Policy {
-    /// It keeps everything, or was not asked yet.
     #[default]
+    NotAsked,
     Keeps,
     Evicts(String),
     /// It does not tell us, for this reason.
@@ -61,7 +61,7 @@ impl Eviction {
             return;
         }
         match &found {
-            Policy::Keeps => {}
+            Policy::NotAsked | Policy::Keeps => {}
             Policy::Evicts(policy) => tracing::warn!(
                 maxmemory_policy = policy,
                 "Redis may throw away conversations and accounts to make room: set maxmemory-policy to noeviction"
@@ -77,7 +77,7 @@ impl Eviction {
     /// For a readiness report that gates nothing.
     ///
     /// # Errors
-    /// The policy, where it may lose data.
+    /// The policy, where it may lose data, or why it is not known.
     pub fn check(&self) -> Result<(), String> {
         match &**self.0.load() {
             Policy::Evicts(policy) => {
@@ -86,6 +86,7 @@ impl Eviction {
             Policy::Unknown(_) => {
                 Err("unknown: Redis does not tell its maxmemory-policy".to_owned())
             }
+            Policy::NotAsked => Err("unknown: the store has not answered yet".to_owned()),
             Policy::Keeps => Ok(()),
         }
     }
