@@ -6,9 +6,11 @@ use std::{
     time::Duration,
 };
 
+use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
+    filter::{FilterExt, filter_fn},
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -66,7 +68,10 @@ fn subscriber(
     writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
     dropped: impl Fn() -> usize + Send + Sync + 'static,
 ) -> anyhow::Result<impl SubscriberInitExt> {
-    let filter = EnvFilter::builder().parse(&settings.log_filter)?;
+    // It writes whole frames, with tokens and what was said.
+    let is_told =
+        |it: &Metadata<'_>| *it.level() < Level::TRACE || !it.target().starts_with("tungstenite");
+    let filter = EnvFilter::builder().parse(&settings.log_filter)?.and(filter_fn(is_told));
     // The layer would report a failed write on stderr with `eprintln!`, which panics where stderr is closed.
     let lines = fmt::layer()
         .with_ansi(false)
@@ -204,10 +209,12 @@ mod tests {
 
     #[test]
     fn the_filter_decides_what_is_logged() {
-        let text = logged(LogFormat::Text, "warn,common=debug", || {
+        let text = logged(LogFormat::Text, "warn,common=debug,tungstenite=trace", || {
             tracing::debug!("ours");
             tracing::info!(target: "other", "theirs");
+            tracing::trace!(target: "tungstenite::protocol", "frames");
         });
         assert!(text.contains("ours") && !text.contains("theirs"), "{text}");
+        assert!(!text.contains("frames"), "{text}");
     }
 }

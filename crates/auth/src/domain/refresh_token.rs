@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::identity::{Opaque, Owner, digest};
+use common::identity::{Opaque, Owner, REFRESH_TOKEN_PREFIX, digest};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -11,7 +11,6 @@ use super::login::{EndReason, LoginRecord};
 
 /// How long a token that was just used gives the same successor again: for a lost answer, or two tabs.
 pub const GRACE: Duration = Duration::from_secs(10);
-const PREFIX: &str = "cbr_";
 /// The random part of a token's secret, in bytes; a proof of [`PROOF`] follows.
 const RANDOM: usize = 32;
 const PROOF: usize = 16;
@@ -30,7 +29,7 @@ pub enum RefreshUse {
 
 /// The parts of a refresh token; `None` for any other text.
 pub fn decode(text: &str) -> Option<Opaque> {
-    Opaque::decode(PREFIX, text)
+    Opaque::decode(REFRESH_TOKEN_PREFIX, text)
 }
 
 /// What `token`, whose text is `text`, means to the login that it names. `nonce` is that of the last rotation, while it is kept.
@@ -85,7 +84,7 @@ fn encode(owner: &Owner, login: &str, proof_key: &[u8], random: &[u8]) -> String
         id: login.to_owned(),
         secret: [random, &proof_of(proof_key, random)].concat(),
     };
-    token.encode(PREFIX)
+    token.encode(REFRESH_TOKEN_PREFIX)
 }
 
 fn proof_of(proof_key: &[u8], random: &[u8]) -> Vec<u8> {

@@ -9,7 +9,11 @@ use axum::{
 };
 
 use super::{RequestId, metrics};
-use crate::{errors::ApiError, identity::UserId, otel::Span};
+use crate::{
+    errors::ApiError,
+    identity::{API_KEY_PREFIX, REFRESH_TOKEN_PREFIX, UserId},
+    otel::Span,
+};
 
 /// The status in the log where the client disconnected before there was an answer.
 const CLIENT_DISCONNECTED: u16 = 499;
@@ -63,7 +67,7 @@ impl RequestLog {
                 ("http.request.method", method.into()),
                 ("http.route", route.to_owned().into()),
                 ("url.scheme", "http".into()),
-                ("url.path", self.path().to_owned().into()),
+                ("url.path", masked(self.path()).into()),
                 ("request_id", self.id.as_str().to_owned().into()),
             ]
         });
@@ -100,7 +104,7 @@ impl RequestLog {
                     service = self.service,
                     method = method_label(&self.method),
                     route,
-                    path = %self.uri.path().escape_default(),
+                    path = %masked(self.path()).escape_default(),
                     status,
                     code = error.map(|error| error.code.as_str()),
                     pointer = error.and_then(|error| error.errors.first()).map(|wrong| wrong.pointer.as_str()),
@@ -150,8 +154,36 @@ fn method_label(method: &Method) -> &'static str {
     KNOWN.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")
 }
 
+/// A path without credentials: whoever puts one there by mistake would find it in the log, usable.
+fn masked(path: &str) -> String {
+    let is_credential = |part: &str| {
+        let is_token = part.contains("eyJ") && part.matches('.').count() >= 2;
+        is_token || part.contains(API_KEY_PREFIX) || part.contains(REFRESH_TOKEN_PREFIX)
+    };
+    let parts = path.split('/').map(|part| if is_credential(part) { "***" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
 /// An error with its whole chain of causes, in one line.
 fn error_chain(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::masked;
+
+    #[test]
+    fn a_credential_in_a_path_is_masked() {
+        for (path, shown) in [
+            ("/chat/sessions/cbk_abc", "/chat/sessions/***"),
+            ("/cbr_abc/messages", "/***/messages"),
+            ("/auth/keys/Bearer%20eyJhbGci.eyJzdWIi.c2ln", "/auth/keys/***"),
+            ("/chat/sessions/keyJohn.1", "/chat/sessions/keyJohn.1"),
+            ("/", "/"),
+        ] {
+            assert_eq!(masked(path), shown);
+        }
+    }
 }

@@ -17,6 +17,8 @@ use super::{Credential, Owner, UserId, error::IdentityError};
 use crate::store::{Check, Key, Read, SHARDS, shard};
 
 pub const API_KEY_PREFIX: &str = "cbk_";
+
+pub const REFRESH_TOKEN_PREFIX: &str = "cbr_";
 /// What replaces the record of a revoked API key for a while, so that the key is told from one that never existed.
 pub const REVOKED_KEY: Bytes = Bytes::from_static(b"revoked");
 

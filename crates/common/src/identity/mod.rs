@@ -25,8 +25,9 @@ mod token;
 mod watches;
 
 pub use account::{
-    API_KEY_PREFIX, AccountState, ApiKeyRecord, REVOKED_KEY, api_key, api_keys_index, ended_login,
-    erase_index, erase_indexes, erase_member, erased_owner, login_epoch, state,
+    API_KEY_PREFIX, AccountState, ApiKeyRecord, REFRESH_TOKEN_PREFIX, REVOKED_KEY, api_key,
+    api_keys_index, ended_login, erase_index, erase_indexes, erase_member, erased_owner,
+    login_epoch, state,
 };
 pub use authenticator::Authenticator;
 pub use bearer::{Unidentified, bearer, identify};
