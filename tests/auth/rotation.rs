@@ -37,7 +37,11 @@ async fn flood(client: Client, numbers: Arc<AtomicU64>, over: Arc<AtomicBool>) {
     while !over.load(Ordering::Relaxed) {
         let token = of_unknown_key(client.token(), numbers.fetch_add(1, Ordering::Relaxed));
         let reply = client.with_token(&token).get("/chat/sessions").await;
-        reply.problem(401, "invalid_token");
+        // Once `auth` is gone, nobody knows that there is no such key.
+        match reply.status {
+            503 => reply.problem(503, "store_unavailable"),
+            _ => reply.problem(401, "invalid_token"),
+        };
     }
 }
 

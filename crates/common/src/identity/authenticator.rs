@@ -204,8 +204,7 @@ impl Authenticator {
         let begun = Instant::now();
         let key = self.0.keys.find(&unverified.kid).await;
         *deadline += begun.elapsed();
-        let key = key.ok_or(IdentityError::Invalid("kid"))?;
-        let claims = unverified.verify(&key)?;
+        let claims = unverified.verify(&*key?)?;
         let (owner, credential, validity) = claims.check(&self.0.rules)?;
         let verified = Verified {
             identity: Identity { owner, credential, revision: 0 },

@@ -114,7 +114,7 @@ impl From<IdentityError> for ApiError {
             IdentityError::LoginNotOpen => missing(),
             IdentityError::NoKeys => ApiError::new(
                 Code::StoreUnavailable,
-                "The signing keys could not be fetched yet; try again in a moment.",
+                "The signing keys could not be fetched; try again in a moment.",
             ),
             IdentityError::Store(error) => error.into(),
         }

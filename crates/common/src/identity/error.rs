@@ -18,8 +18,8 @@ pub enum IdentityError {
     /// A user id alone was given, and login is not open.
     #[error("a user id alone does not log in")]
     LoginNotOpen,
-    /// No key set has been fetched yet, so that no token can be verified.
-    #[error("the signing keys could not be fetched yet")]
+    /// `auth` could not be asked for the key of this token, which may be a good one.
+    #[error("the signing keys could not be fetched")]
     NoKeys,
     #[error("the account's state could not be read")]
     Store(#[from] StoreError),

@@ -56,11 +56,12 @@ impl JwksClient {
     async fn run(self, set: KeySet) {
         loop {
             self.refresh.fetch_started();
-            if let Err(error) = self.fetch(&set).await {
-                tracing::warn!(error = %error, cause = ?std::error::Error::source(&error), "fetching the signing keys failed");
+            let fetched = self.fetch(&set).await;
+            if let Err(error) = &fetched {
+                tracing::warn!(error = %error, cause = ?std::error::Error::source(error), "fetching the signing keys failed");
             }
             let finished = Instant::now();
-            self.refresh.fetch_finished();
+            self.refresh.fetch_finished(fetched.is_ok());
             if set.is_ready() {
                 tokio::select! {
                     () = sleep_until(finished + INTERVAL) => {}
@@ -102,10 +103,14 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::{config::LoginMode, identity::Jwk};
+    use crate::{
+        config::LoginMode,
+        identity::{IdentityError, Jwk},
+    };
 
     const FIRST: &str = "first-first-first-first-first-first-first-f";
-    const SECOND: &str = "second-second-second-second-second-second-s";
+    /// Of another form than our own.
+    const SECOND: &str = "k1";
     const UNKNOWN: &str = "unknown-unknown-unknown-unknown-unknown-unk";
 
     fn jwks(kids: &[&str]) -> JwkSet {
@@ -156,7 +161,7 @@ mod tests {
         for bad in [None, Some(jwks(&[]))] {
             answer.send_replace(bad);
             let before = asked.load(Ordering::SeqCst);
-            assert!(set.find(UNKNOWN).await.is_none());
+            assert!(matches!(set.find(UNKNOWN).await, Err(IdentityError::NoKeys)));
             assert!(asked.load(Ordering::SeqCst) > before);
             assert!(set.get(FIRST).is_some(), "the last good set stays");
         }
@@ -173,20 +178,20 @@ mod tests {
         let flood: Vec<_> = (0..200)
             .map(|_| {
                 let set = set.clone();
-                shutdown.spawn(async move { set.find(UNKNOWN).await.is_none() })
+                shutdown.spawn(async move { set.find(UNKNOWN).await.is_err() })
             })
             .collect();
         answer.send_replace(Some(jwks(&[FIRST, SECOND])));
-        assert!(set.find(FIRST).await.is_some());
+        assert!(set.find(FIRST).await.is_ok());
         assert!(began.elapsed() < Duration::from_millis(500), "a known key never waits");
-        assert!(set.find(SECOND).await.is_some(), "a new key is found, flood or not");
+        assert!(set.find(SECOND).await.is_ok(), "a new key is found, flood or not");
         for refused in flood {
             assert!(refused.await.unwrap());
         }
         let (elapsed, fetches) =
             (began.elapsed().as_secs(), u64::from(asked.load(Ordering::SeqCst)));
         assert!(fetches <= 2 + elapsed / 5, "{fetches} in {elapsed} s");
-        assert!(set.find("no-thumbprint").await.is_none());
+        assert!(matches!(set.find(UNKNOWN).await, Err(IdentityError::Invalid(_))));
         shutdown.stop();
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::jwks::JwkSet;
+use super::{error::IdentityError, jwks::JwkSet};
 use crate::config::LoginMode;
 
 /// How long a token with an unknown `kid` waits: the client's minimum interval between fetches, and one fetch.
@@ -72,21 +72,25 @@ impl KeySet {
         self.keys.load().by_kid.get(kid).cloned()
     }
 
-    /// The key with that id. An unknown `kid` that has the form of ours triggers a fetch; concurrent callers share one
-    /// fetch, and callers with a known `kid` never wait.
-    pub(super) async fn find(&self, kid: &str) -> Option<Arc<DecodingKey>> {
+    /// The key with that id. An unknown `kid` triggers a fetch; concurrent callers share one fetch, and callers with a known `kid`
+    /// never wait.
+    ///
+    /// # Errors
+    /// [`IdentityError::Invalid`] where there is no such key; [`IdentityError::NoKeys`] where `auth` could not be asked, since the
+    /// key may be one of its newer ones.
+    pub(super) async fn find(&self, kid: &str) -> Result<Arc<DecodingKey>, IdentityError> {
         if let Some(key) = self.get(kid) {
-            return Some(key);
+            return Ok(key);
         }
-        let refresh = self.refresh.as_ref().filter(|_| is_thumbprint(kid))?;
-        refresh.wait(REFRESH_WAIT).await;
-        self.get(kid)
+        let is_current = match &self.refresh {
+            Some(refresh) => refresh.wait(REFRESH_WAIT).await,
+            None => true,
+        };
+        self.get(kid).ok_or(match is_current {
+            true => IdentityError::Invalid("kid"),
+            false => IdentityError::NoKeys,
+        })
     }
-}
-
-/// Whether a `kid` has the form of a SHA-256 thumbprint in base64url. Others are not worth a request.
-fn is_thumbprint(kid: &str) -> bool {
-    kid.len() == 43 && kid.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
 }
 
 /// How verifiers ask the fetching task for newer keys.
@@ -94,17 +98,19 @@ fn is_thumbprint(kid: &str) -> bool {
 pub(super) struct RefreshRequests {
     wanted: Arc<Notify>,
     started: Arc<AtomicU64>,
-    finished: watch::Sender<u64>,
+    /// How many have finished, and whether the last one brought keys.
+    finished: watch::Sender<(u64, bool)>,
 }
 
 impl RefreshRequests {
     /// Requests a fetch and waits until one that started after this call has finished: one that is already under way may
-    /// bring a set that is older than the key that is looked for.
-    async fn wait(&self, limit: Duration) {
+    /// bring a set that is older than the key that is looked for. Whether it brought keys.
+    async fn wait(&self, limit: Duration) -> bool {
         let target = self.started.load(Ordering::SeqCst) + 1;
         let mut finished = self.finished.subscribe();
         self.wanted.notify_one();
-        let _ = timeout(limit, finished.wait_for(|count| *count >= target)).await;
+        let done = timeout(limit, finished.wait_for(|(count, _)| *count >= target)).await;
+        matches!(done, Ok(Ok(fetch)) if fetch.1)
     }
 
     /// Resolves when somebody has called [`Self::wait`].
@@ -116,7 +122,10 @@ impl RefreshRequests {
         self.started.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub fn fetch_finished(&self) {
-        self.finished.send_modify(|count| *count += 1);
+    pub fn fetch_finished(&self, brought_keys: bool) {
+        self.finished.send_modify(|(count, last)| {
+            *count += 1;
+            *last = brought_keys;
+        });
     }
 }
