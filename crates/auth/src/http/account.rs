@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::StatusCode};
 use common::{
     errors::{
-        ApiError, Code, Problem,
+        ApiError, Problem,
         extract::{Body, OptionalBody},
     },
     http::ClientIp,
@@ -51,10 +51,6 @@ pub async fn register(
     Body(request): Body<RegisterRequest>,
 ) -> Result<(StatusCode, Json<Registered>), ApiError> {
     let RegisterRequest { user_id, password } = request;
-    if identity.as_ref().is_some_and(|identity| *identity.user() != user_id) {
-        let detail = "The token is another user's: send none to register this one.";
-        return Err(ApiError::new(Code::UserMismatch, detail));
-    }
     let password = password.expose_secret();
     let made = state.accounts.register(&user_id, password, identity.as_ref(), client_ip.0);
     counted("auth_registrations_total", None, made.await)?;

@@ -24,6 +24,10 @@ impl From<AuthError> for ApiError {
             AuthError::UserExists => {
                 new(Code::UserExists, "The user id is taken: choose another, or log in.")
             }
+            AuthError::OtherUser => new(
+                Code::UserMismatch,
+                "The token is another user's: send none to register this one.",
+            ),
             AuthError::TooManyAttempts(wait) => {
                 new(Code::TooManyAttempts, "Too many attempts: wait as long as Retry-After says.")
                     .retry_after(wait)

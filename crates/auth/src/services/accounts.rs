@@ -49,8 +49,13 @@ impl AccountService {
         }
         self.policy.check(password, user)?;
         self.throttle.register(from).await?;
-        if let Some(claimed) = claimed {
-            authorize(&self.store, claimed).await?;
+        match claimed {
+            Some(claimed) if claimed.user() == user => drop(authorize(&self.store, claimed).await?),
+            Some(_) if self.store.load(user).await?.account.is_some() => {
+                return Err(AuthError::UserExists);
+            }
+            Some(_) => return Err(AuthError::OtherUser),
+            None => {}
         }
         let hash = self.hasher.hash(password).await?;
         lifecycle::create(&self.store, user, &hash, claimed).await

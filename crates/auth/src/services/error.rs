@@ -21,6 +21,8 @@ pub enum AuthError {
     RegistrationClosed,
     #[error("the user id is taken")]
     UserExists,
+    #[error("the token is another user's")]
+    OtherUser,
     /// Too many attempts failed; how long to wait.
     #[error("too many failed attempts")]
     TooManyAttempts(Duration),

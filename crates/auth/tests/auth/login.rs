@@ -116,9 +116,10 @@ async fn where_login_is_open_an_id_is_enough_until_it_has_a_password() {
         app.register("alice").await.is(409, "user_exists");
         let body = json!({"user_id": "alice", "password": PASSWORD});
         let bob = app.logged_in("bob", None).await;
-        app.call(Method::POST, "/auth/register", &bob.access, body.clone())
-            .await
-            .is(403, "user_mismatch");
+        let free = json!({"user_id": "carol", "password": PASSWORD});
+        let by_bob = |body| app.call(Method::POST, "/auth/register", &bob.access, body);
+        by_bob(body.clone()).await.is(409, "user_exists");
+        by_bob(free).await.is(403, "user_mismatch");
         app.call(Method::POST, "/auth/register", &first.access, body).await.ok(201);
         app.login("alice", None).await.is(403, "password_required");
         app.validate(&first.access).await.ok(200);
