@@ -28,7 +28,7 @@ pub enum AuthError {
     TooManyAttempts(Duration),
     #[error("too many passwords are waiting to be hashed")]
     Overloaded,
-    #[error("the password is refused: {0}")]
+    #[error("the password is refused")]
     Password(#[from] PasswordFault),
     /// Not a refresh token of ours, or its login is over.
     #[error("the refresh token is not valid")]
