@@ -90,13 +90,19 @@ fn bodies(settings: &Settings, broken: &mut Vec<Broken>) {
     }
 }
 
+/// Those of one process must differ. Of the other service's, which may run on another machine, only among themselves.
 fn listeners(settings: &Settings, binary: Binary, broken: &mut Vec<Broken>) {
-    let all = settings.listeners(binary);
-    for (n, (name, address)) in all.iter().enumerate() {
-        let mut earlier = all.iter().take(n).filter(|_| address.port() != 0);
-        if let Some((twin, _)) = earlier.find(|(_, other)| other == address) {
-            let wrong = format!("{address} is also {twin}; each listener needs its own port");
-            broken.push((name, wrong));
+    let processes = match binary {
+        Binary::Chatbot => vec![settings.listeners(binary)],
+        _ => [Binary::Auth, Binary::Chat].map(|one| settings.listeners(one)).to_vec(),
+    };
+    for all in processes {
+        for (n, (name, address)) in all.iter().enumerate() {
+            let mut earlier = all.iter().take(n).filter(|_| address.port() != 0);
+            if let Some((twin, _)) = earlier.find(|(_, other)| other == address) {
+                let wrong = format!("{address} is also {twin}; each listener needs its own port");
+                broken.push((name, wrong));
+            }
         }
     }
 }

@@ -133,6 +133,11 @@ fn two_listeners_of_a_process_cannot_share_a_port() {
     let problem = bad(Binary::Chatbot, &[("CHATBOT__CHAT__ADMIN_LISTEN", "127.0.0.1:9001")]);
     assert!(problem.starts_with("chat.admin_listen (from CHATBOT__CHAT__ADMIN_LISTEN): 127.0.0.1:9001 is also auth.listen"), "{problem}");
     good(Binary::Chat, &[("CHATBOT__CHAT__ADMIN_LISTEN", "127.0.0.1:9001")]);
+    // Every binary checks the other service's settings, too.
+    for binary in [Binary::Auth, Binary::Chat, Binary::Chatbot] {
+        let problem = bad(binary, &[("CHATBOT__AUTH__ADMIN_LISTEN", "127.0.0.1:9001")]);
+        assert!(problem.contains("is also auth.listen"), "{problem}");
+    }
     good(
         Binary::Chatbot,
         &[("CHATBOT__CHAT__LISTEN", "127.0.0.1:0"), ("CHATBOT__AUTH__LISTEN", "127.0.0.1:0")],
