@@ -130,9 +130,12 @@ fn looks_like_ours(name: &str, known: &BTreeMap<String, &String>) -> bool {
 
 fn unknown(name: &str, plain: &str, known: &BTreeMap<String, &String>) -> InvalidSetting {
     let mut wrong = "no setting has this name".to_owned();
-    if let Some(near) = nearest(&plain.to_ascii_uppercase(), known.keys().map(String::as_str)) {
+    // What all names begin with would make any of them near.
+    let (upper, part) = (plain.to_ascii_uppercase(), PREFIX.trim_end_matches('_'));
+    let rest = upper.strip_prefix(part).unwrap_or(&upper).trim_start_matches('_');
+    if let Some(near) = nearest(rest, known.keys().filter_map(|key| key.strip_prefix(PREFIX))) {
         let file = if name == plain { "" } else { FILE };
-        wrong.push_str(&format!("; did you mean {near}{file}?"));
+        wrong.push_str(&format!("; did you mean {PREFIX}{near}{file}?"));
     }
     InvalidSetting::new(name, None, wrong)
 }
