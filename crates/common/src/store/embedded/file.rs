@@ -118,9 +118,10 @@ fn open(path: &Path) -> Result<Database, DatabaseError> {
 /// What the operator is told at the start.
 fn with_path(path: &Path, error: Fault) -> StoreError {
     match error {
-        Fault::Broken(redb::Error::DatabaseAlreadyOpen) => {
-            StoreError::Unavailable(format!("{} is in use by another process", path.display()))
-        }
+        Fault::Broken(redb::Error::DatabaseAlreadyOpen) => StoreError::Unavailable(format!(
+            "{} is in use by another process: stop that one first",
+            path.display()
+        )),
         Fault::Broken(error) => {
             StoreError::Unavailable(format!("{} cannot be opened: {error}", path.display()))
         }
