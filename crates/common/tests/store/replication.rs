@@ -8,7 +8,7 @@ use common::{
     shutdown::Shutdown,
     store::{Check, Committed, Op, Store, StoreHealth, Txn, fsync_problem},
 };
-use test_redis::{RedisCluster, RedisServer, wait_until};
+use test_redis::{RedisCluster, RedisServer, SentinelGroup, wait_until};
 
 use crate::{bytes, is_unavailable, redis_faults::CALL};
 
@@ -93,6 +93,60 @@ async fn without_a_replica_nothing_is_written() {
     assert!(master.tell("EXISTS c:{u}:k").contains(":0"));
     let why = store.ping().await.unwrap_err().to_string();
     assert!(why.contains("no replica is connected"), "{why}");
+}
+
+/// Sentinels promote one replica while the other still follows the old master, which knows of nothing.
+#[tokio::test]
+async fn what_counts_survives_a_switch_by_sentinels() {
+    let group = SentinelGroup::start_with(&["--appendonly", "yes", "--appendfsync", "always"], "");
+    let store = replicated(group.url());
+    let (mut counted, begun) = (Vec::new(), Instant::now());
+    let old = group.master().port();
+    let (mut is_asked, mut counted_since) = (false, 0);
+    for n in 0.. {
+        let key = format!("c:{{u}}:{n}");
+        if store.commit(first(&key)).await.is_ok() {
+            counted.push(key);
+            counted_since += u32::from(group.master().port() != old);
+        }
+        if !is_asked && counted.len() >= 20 {
+            // No replica is fit for it before the Sentinel has heard from one.
+            is_asked = group.sentinels[0].tell("SENTINEL FAILOVER mymaster") == "+OK";
+        }
+        if counted_since >= 20 {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{} counted", counted.len());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let master = group.master();
+    for key in counted {
+        assert!(master.tell(&format!("EXISTS {key}")).contains(":1"), "{key} is lost");
+    }
+}
+
+#[tokio::test]
+async fn a_second_replica_that_is_gone_stops_what_counts_for_a_while() {
+    let (master, replica) = pair();
+    let second = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", master.port())]);
+    let has = |count| master.tell("INFO replication").matches("state=online").count() == count;
+    wait_until(PATIENCE, "both follow", || has(2));
+    let store = replicated(master.url());
+    let mut n = 0;
+    let mut counts = async || {
+        n += 1;
+        store.commit(first(&format!("c:{{u}}:{n}"))).await.is_ok()
+    };
+    while !counts().await {}
+    second.kill();
+    wait_until(PATIENCE, "it is gone", || has(1));
+    let gone = Instant::now();
+    assert!(!counts().await, "it may have been promoted");
+    while !counts().await {
+        assert!(gone.elapsed() < PATIENCE);
+    }
+    assert!(gone.elapsed() > Duration::from_secs(3), "{:?}", gone.elapsed());
+    drop(replica);
 }
 
 #[tokio::test]

@@ -11,8 +11,9 @@ use redis::{Cmd, Value};
 
 use super::{
     layout::{self, Layout, Range},
-    node::{Node, Request},
+    node::Node,
     reply::{self, Failure},
+    request::Request,
 };
 use crate::{
     clients::redis::address::{join, split},

@@ -9,6 +9,7 @@ mod discovery;
 mod layout;
 mod node;
 mod replication;
+mod request;
 mod scatter;
 mod script;
 mod topology;
@@ -29,9 +30,10 @@ pub(super) use self::layout::tag;
 use self::{
     command::{Arg, ScriptCall},
     layout::slot,
-    node::{Node, Request},
+    node::Node,
     replication::{Step, none_connected},
     reply::Failure,
+    request::Request,
     scatter::{Part, part_of_op, scatter, send_part},
     script::{Scripts, StoredScript},
     topology::Topology,

@@ -7,11 +7,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, Value};
+use redis::{Cmd, ConnectionInfo, RedisError, Value};
 
 use super::{
-    replication::{self, Replication, Step},
+    replication::{self, Replication},
     reply::{self, Failure, failure},
+    request::{Request, answers, pipeline},
 };
 use crate::{
     clients::redis::{Connector, Expected, Link, address::host_and_port},
@@ -36,21 +37,6 @@ pub(super) struct Node {
     replication: Replication,
     breaker: CircuitBreaker,
     problem: Mutex<Option<String>>,
-}
-
-/// What goes to one server in one round trip.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Request<'a> {
-    One(&'a Cmd),
-    /// A script that answers with two values, of which the second is the word that it was given last.
-    Script(&'a Cmd, &'a str),
-    /// Independent commands; each has an answer of its own, which may be an error.
-    Each(&'a Pipeline),
-    Bulk(&'a Pipeline),
-    /// Commands from MULTI to EXEC; the answer is EXEC's.
-    Transaction(&'a Pipeline),
-    /// A write that counts once every replica has it.
-    Replicated(Step<'a>),
 }
 
 impl Node {
@@ -198,15 +184,15 @@ impl Node {
     }
 
     /// Checks the server's health until the node is dropped; opens and closes the breaker, so that callers seldom pay for finding
-    /// out. `changed` is called when the server begins or ceases to answer.
-    pub(super) async fn watch(node: Weak<Self>, changed: impl Fn(&Self)) {
+    /// out. `changed` is called when the server begins or ceases to answer (then the flag is set), or has lost a replica.
+    pub(super) async fn watch(node: Weak<Self>, changed: impl Fn(&Self, bool)) {
         loop {
             let Some(node) = node.upgrade() else { return };
-            let was_healthy = node.problem().is_none();
+            let (was_healthy, had_lost) = (node.problem().is_none(), node.has_lost_replica());
             node.look().await;
             let is_healthy = node.problem().is_none();
-            if is_healthy != was_healthy {
-                changed(&node);
+            if is_healthy != was_healthy || node.has_lost_replica() && !had_lost {
+                changed(&node, is_healthy != was_healthy);
             }
             drop(node);
             tokio::time::sleep(if is_healthy { LOOK_EVERY } else { LOOK_AGAIN }).await;
@@ -269,18 +255,23 @@ impl Node {
     /// A replica answers reads, and of a cluster sends writes on to its master; any other refuses them. Where INFO is forbidden, the
     /// first write tells.
     async fn check_role(&self) -> Result<(), Failure> {
-        if !matches!(self.expected, Expected::Standalone | Expected::Master) {
+        if self.expected == Expected::Sentinel {
             return Ok(());
         }
         let link = self.connector.link().await?;
-        match replication::info(&link).await {
-            Ok(info) if replication::is_read_only(&info) => {
-                // Its name may lead to another server by now.
-                link.give_up_refusing();
-                Err(Failure::Refuses("READONLY it is a replica and takes no writes".to_owned()))
-            }
-            _ => Ok(()),
+        let Ok(info) = replication::info(&link).await else { return Ok(()) };
+        self.replication.note(&info, Instant::now());
+        if self.expected == Expected::ClusterNode || !replication::is_read_only(&info) {
+            return Ok(());
         }
+        // Its name may lead to another server by now.
+        link.give_up_refusing();
+        Err(Failure::Refuses("READONLY it is a replica and takes no writes".to_owned()))
+    }
+
+    /// Whether it is missing a replica that followed it a moment ago: another server may be the master by now.
+    pub(super) fn has_lost_replica(&self) -> bool {
+        self.replication.has_lost_one(Instant::now())
     }
 
     /// Half-open or frozen: either way a new connection is as good, and a half-open one never mends.
@@ -317,55 +308,4 @@ async fn in_order<T>(
 fn disordered(link: &Link) -> Failure {
     link.disordered.cancel();
     Failure::Lost("answers came out of order".to_owned())
-}
-
-/// The commands of a request, and the word behind them.
-fn pipeline(request: Request<'_>, asking: bool, word: &str) -> Result<Pipeline, Failure> {
-    let each = matches!(request, Request::Each(_) | Request::Bulk(_));
-    let mut pipeline = match request {
-        Request::One(command) | Request::Script(command, _) => {
-            copied([command].into_iter(), asking, each)
-        }
-        Request::Each(commands) | Request::Bulk(commands) | Request::Transaction(commands) => {
-            copied(commands.cmd_iter(), asking, each)
-        }
-        // Sent like the others, it would count before a replica has it.
-        Request::Replicated(_) => return Err(reply::unexpected().into()),
-    };
-    pipeline.cmd("PING").arg(word);
-    Ok(pipeline)
-}
-
-/// ASKING holds for one command, or until EXEC.
-fn copied<'a>(commands: impl Iterator<Item = &'a Cmd>, asking: bool, each: bool) -> Pipeline {
-    let mut pipeline = redis::pipe();
-    for (n, command) in commands.enumerate() {
-        if asking && (each || n == 0) {
-            pipeline.cmd("ASKING");
-        }
-        pipeline.add_command(command.clone());
-    }
-    pipeline
-}
-
-/// What a request is answered by, of all that its pipeline was answered by.
-fn answers(
-    request: Request<'_>,
-    asking: bool,
-    mut values: Vec<Value>,
-) -> Result<Vec<Value>, Failure> {
-    let failed = values.iter().find_map(reply::failed);
-    match (request, failed) {
-        (Request::Each(_) | Request::Bulk(_), _) if asking => {
-            Ok(values.into_iter().skip(1).step_by(2).collect())
-        }
-        (Request::Each(_) | Request::Bulk(_), _) => Ok(values),
-        // What is wrong with a command of a transaction says more than EXEC does.
-        (_, Some(failure)) => Err(failure),
-        (Request::Transaction(_), None) => match values.pop() {
-            Some(Value::Array(answers)) => Ok(answers),
-            _ => Err(reply::unexpected().into()),
-        },
-        (_, None) => Ok(values.pop().into_iter().collect()),
-    }
 }

@@ -29,6 +29,10 @@ const MARGIN: Duration = Duration::from_millis(150);
 
 const BYTE_TTL_MS: u64 = 60_000;
 
+/// How long a master that has lost a replica acknowledges nothing: that one may have been promoted in its place, which Sentinels know,
+/// and then we, within about 2 s. Other replicas follow the old master a while longer.
+const LOSS_LASTS: Duration = Duration::from_secs(5);
+
 /// A step, and the key of the byte that is written with it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step<'a> {
@@ -40,19 +44,29 @@ pub(super) struct Step<'a> {
 pub(super) struct Replication {
     idle: Mutex<Vec<Arc<Link>>>,
     places: Semaphore,
+    followers: Mutex<Option<Followers>>,
+}
+
+/// The replicas of a server.
+#[derive(Clone, Copy)]
+struct Followers {
+    online: usize,
+    /// The most that there were lately, and when that was last seen.
+    most: usize,
+    seen: Instant,
 }
 
 impl Default for Replication {
     fn default() -> Self {
-        Self { idle: Mutex::default(), places: Semaphore::new(LINKS) }
+        Self { idle: Mutex::default(), places: Semaphore::new(LINKS), followers: Mutex::default() }
     }
 }
 
 impl Replication {
     /// Writes, and waits until every replica that is connected has it.
     ///
-    /// Where fewer have it by `end`, or none is connected, the failure is [`StoreError::Unavailable`]; without a replica nothing is
-    /// written.
+    /// Where fewer have it by `end`, none is connected, or one was lost just now, the failure means [`StoreError::Unavailable`]; in the
+    /// last two cases nothing is written.
     pub(super) async fn write(
         &self,
         connector: &Connector,
@@ -67,26 +81,64 @@ impl Replication {
             Some(link) => link,
             None => connector.connect().await?,
         };
-        let written = write_on(&link, step, asking, end).await;
+        let written = self.write_on(&link, step, asking, end).await;
         // A connection that was not answered to the end is dropped, and closed by that.
         if !matches!(written, Err(Failure::Lost(_))) {
             self.idle.lock().push(link);
         }
         written
     }
+
+    async fn write_on(
+        &self,
+        link: &Link,
+        step: Step<'_>,
+        asking: bool,
+        end: Instant,
+    ) -> Result<Value, Failure> {
+        let info = info(link).await?;
+        let online = online_replicas(&info);
+        if online == Some(0) {
+            return Err(none_connected());
+        }
+        // A server that is no master says so itself to every write.
+        let expected = online.unwrap_or_default();
+        if self.note(&info, Instant::now()) > expected {
+            let why = "a replica was lost just now, and may have been promoted";
+            return Err(Failure::Refuses(why.to_owned()));
+        }
+        write_and_wait(link, step, (asking, expected), end).await
+    }
+
+    /// Remembers how many replicas there are, by what `INFO replication` says, and tells how many there were lately.
+    pub(super) fn note(&self, info: &str, now: Instant) -> usize {
+        let Some(online) = online_replicas(info) else { return 0 };
+        let mut followers = self.followers.lock();
+        let before = followers.filter(|all| online < all.most && all.are_recent(now));
+        let all = before.unwrap_or(Followers { online, most: online, seen: now });
+        *followers = Some(Followers { online, ..all });
+        all.most
+    }
+
+    /// Whether the server had more replicas a moment ago.
+    pub(super) fn has_lost_one(&self, now: Instant) -> bool {
+        let followers = *self.followers.lock();
+        followers.is_some_and(|all| all.online < all.most && all.are_recent(now))
+    }
 }
 
-async fn write_on(
+impl Followers {
+    fn are_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.seen) < LOSS_LASTS
+    }
+}
+
+async fn write_and_wait(
     link: &Link,
     Step { step, byte }: Step<'_>,
-    asking: bool,
+    (asking, expected): (bool, usize),
     end: Instant,
 ) -> Result<Value, Failure> {
-    let replicas = replicas(link).await?;
-    if replicas == Some(0) {
-        return Err(none_connected());
-    }
-    let expected = replicas.unwrap_or_default();
     let left = end.saturating_duration_since(Instant::now() + MARGIN);
     let mut pipeline = Pipeline::new();
     // Redis moves no key to where its name is taken, and an earlier byte of this slot may be still to be moved here.
@@ -120,11 +172,6 @@ async fn write_on(
     }
 }
 
-/// How many replicas follow the server; `None` where it is no master, which says so itself to every write.
-async fn replicas(link: &Link) -> Result<Option<usize>, Failure> {
-    Ok(online_replicas(&info(link).await?))
-}
-
 pub(super) async fn info(link: &Link) -> Result<String, Failure> {
     let mut info = redis::cmd("INFO");
     info.arg("replication");
@@ -139,7 +186,7 @@ pub(super) fn is_read_only(info: &str) -> bool {
     (says("role:slave") || says("role:replica")) && !says("slave_read_only:0")
 }
 
-/// What `INFO replication` says of replicas that follow.
+/// What `INFO replication` says of replicas that follow; `None` where the server is no master.
 pub(super) fn online_replicas(info: &str) -> Option<usize> {
     let is_replica = |line: &&str| line.starts_with("slave") && line.contains("state=online");
     let is_master = info.lines().any(|line| line.trim() == "role:master");
@@ -163,7 +210,7 @@ fn unavailable(why: String) -> Failure {
 }
 
 pub(super) fn none_connected() -> Failure {
-    unavailable(
+    Failure::Refuses(
         "no replica is connected, and store.durability is \"replicated\": start one, or set it to \"local\""
             .to_owned(),
     )
@@ -181,6 +228,25 @@ mod tests {
         assert_eq!(online_replicas(info), Some(1));
         assert_eq!(online_replicas("role:master\r\nconnected_slaves:0\r\n"), Some(0));
         assert_eq!(online_replicas("role:slave\r\nmaster_link_status:up\r\n"), None);
+    }
+
+    #[test]
+    fn a_lost_replica_is_missed_for_a_while() {
+        let (replication, start) = (Replication::default(), Instant::now());
+        let with = |replicas: &str| format!("role:master\r\n{replicas}");
+        let (one, two) =
+            (with("slave0:state=online"), with("slave0:state=online\nslave1:state=online"));
+        let seconds = |n| start + Duration::from_secs(n);
+        replication.note(&two, start);
+        assert!(!replication.has_lost_one(seconds(100)), "nobody has looked since");
+        replication.note(&two, seconds(100));
+        replication.note(&one, seconds(101));
+        replication.note(&one, seconds(104));
+        assert!(replication.has_lost_one(seconds(104)) && !replication.has_lost_one(seconds(105)));
+        replication.note(&two, seconds(104));
+        assert!(!replication.has_lost_one(seconds(104)), "it is back");
+        replication.note(&one, seconds(110));
+        assert!(!replication.has_lost_one(seconds(110)));
     }
 
     #[test]

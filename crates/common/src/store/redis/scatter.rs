@@ -8,8 +8,9 @@ use redis::{Cmd, Pipeline, Value};
 use super::{
     command::RedisCommand,
     layout::slot,
-    node::{Node, Request},
+    node::Node,
     reply::{self, Failure, failed},
+    request::Request,
     topology::Topology,
 };
 use crate::store::Op;

@@ -17,8 +17,9 @@ use tokio::{runtime::Handle, sync::Notify};
 use super::{
     discovery::{self, Seed},
     layout::{Layout, SlotOwner},
-    node::{Node, Request},
+    node::Node,
     reply::{self, Failure},
+    request::Request,
 };
 use crate::{
     clients::redis::{
@@ -29,8 +30,10 @@ use crate::{
     store::StoreError,
 };
 
-/// How often the servers are asked although nothing seems to have changed.
-const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How often the servers are asked although nothing seems to have changed. A cluster's nodes say by themselves what has moved; a
+/// master that Sentinels have deposed goes on until they tell it.
+const ASK_CLUSTER_EVERY: Duration = Duration::from_secs(5);
+const ASK_SENTINELS_EVERY: Duration = Duration::from_secs(1);
 
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -242,12 +245,13 @@ impl Topology {
     fn register(self: &Arc<Self>, node: &Arc<Node>) {
         let is_alone = self.address.deployment == Deployment::Single;
         let topology = Arc::downgrade(self);
-        let changed = move |node: &Node| {
+        let changed = move |node: &Node, has_new_health: bool| {
             if is_alone {
                 return;
             }
             let address = node.address();
             match node.problem() {
+                _ if !has_new_health => {}
                 Some(reason) => {
                     tracing::warn!(node = address, reason, "a store node cannot be used")
                 }
@@ -265,6 +269,10 @@ impl Topology {
     }
 
     async fn ask_for_ever(self: Arc<Self>) {
+        let every = match self.address.deployment {
+            Deployment::Sentinel { .. } => ASK_SENTINELS_EVERY,
+            _ => ASK_CLUSTER_EVERY,
+        };
         loop {
             let is_found = match self.find_layout().await {
                 Ok(layout) => {
@@ -279,7 +287,7 @@ impl Topology {
             self.known.notify_waiters();
             tokio::time::sleep(ASK_PAUSE).await;
             let is_well = is_found && self.is_well();
-            let pause = if is_well { ASK_EVERY } else { ASK_AGAIN };
+            let pause = if is_well { every } else { ASK_AGAIN };
             let _ = tokio::time::timeout(pause, self.ask.notified()).await;
         }
     }
@@ -287,8 +295,8 @@ impl Topology {
     fn is_well(&self) -> bool {
         let layout = self.layout.load();
         layout.as_ref().is_some_and(|layout| {
-            let owners = layout.owners();
-            layout.unserved() == 0 && owners.iter().all(|owner| owner.node.problem().is_none())
+            let is_well = |node: &Node| node.problem().is_none() && !node.has_lost_replica();
+            layout.unserved() == 0 && layout.owners().iter().all(|owner| is_well(&owner.node))
         })
     }
 
