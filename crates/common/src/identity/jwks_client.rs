@@ -6,15 +6,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     jwks::JwkSet,
-    key_set::{KeySet, RefreshRequests},
+    key_set::{KeySet, REQUEST_INTERVAL, RefreshRequests},
 };
 use crate::shutdown::Shutdown;
 
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Between two attempts while there is no key at all.
 const COLD_INTERVAL: Duration = Duration::from_secs(1);
-/// Least time between two fetches on request.
-const REQUEST_INTERVAL: Duration = Duration::from_secs(5);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest answer, in bytes: some hundred keys.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -109,8 +107,8 @@ mod tests {
     };
 
     const FIRST: &str = "first-first-first-first-first-first-first-f";
-    /// Of another form than our own.
-    const SECOND: &str = "k1";
+    const SECOND: &str = "second-second-second-second-second-second-s";
+    const OTHER_FORM: &str = "k1";
     const UNKNOWN: &str = "unknown-unknown-unknown-unknown-unknown-unk";
 
     fn jwks(kids: &[&str]) -> JwkSet {
@@ -192,6 +190,14 @@ mod tests {
             (began.elapsed().as_secs(), u64::from(asked.load(Ordering::SeqCst)));
         assert!(fetches <= 2 + elapsed / 5, "{fetches} in {elapsed} s");
         assert!(matches!(set.find(UNKNOWN).await, Err(IdentityError::Invalid(_))));
+        answer.send_replace(Some(jwks(&[FIRST, OTHER_FORM])));
+        let (began, asked_before) = (Clock::now(), asked.load(Ordering::SeqCst));
+        assert!(matches!(set.find(OTHER_FORM).await, Err(IdentityError::Invalid(_))));
+        assert_eq!(asked.load(Ordering::SeqCst), asked_before, "keys came just now");
+        while set.find(OTHER_FORM).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(8), "a kid of any form is fetched");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         shutdown.stop();
     }
 }

@@ -13,13 +13,16 @@ use arc_swap::ArcSwap;
 use jsonwebtoken::DecodingKey;
 use tokio::{
     sync::{Notify, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{error::IdentityError, jwks::JwkSet};
 use crate::config::LoginMode;
 
-/// How long a token with an unknown `kid` waits: the client's minimum interval between fetches, and one fetch.
+/// Least pause between two fetches for an unknown `kid`.
+pub(super) const REQUEST_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a token with an unknown `kid` waits: [`REQUEST_INTERVAL`], and one fetch.
 const REFRESH_WAIT: Duration = Duration::from_secs(7);
 
 #[derive(Default)]
@@ -73,7 +76,7 @@ impl KeySet {
     }
 
     /// The key with that id. An unknown `kid` triggers a fetch; concurrent callers share one fetch, and callers with a known `kid`
-    /// never wait.
+    /// never wait. One that has not the form of ours waits for no fetch after a recent one.
     ///
     /// # Errors
     /// [`IdentityError::Invalid`] where there is no such key; [`IdentityError::NoKeys`] where `auth` could not be asked, since the
@@ -83,8 +86,10 @@ impl KeySet {
             return Ok(key);
         }
         let is_current = match &self.refresh {
-            Some(refresh) => refresh.wait(REFRESH_WAIT).await,
-            None => true,
+            Some(refresh) if is_thumbprint(kid) || !refresh.was_recent() => {
+                refresh.wait(REFRESH_WAIT).await
+            }
+            _ => true,
         };
         self.get(kid).ok_or(match is_current {
             true => IdentityError::Invalid("kid"),
@@ -93,13 +98,18 @@ impl KeySet {
     }
 }
 
+/// Whether a `kid` has the form of a SHA-256 thumbprint in base64url.
+fn is_thumbprint(kid: &str) -> bool {
+    kid.len() == 43 && kid.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
+}
+
 /// How verifiers ask the fetching task for newer keys.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RefreshRequests {
     wanted: Arc<Notify>,
     started: Arc<AtomicU64>,
-    /// How many have finished, and whether the last one brought keys.
-    finished: watch::Sender<(u64, bool)>,
+    /// How many have finished, and when the last one did, if it brought keys.
+    finished: watch::Sender<(u64, Option<Instant>)>,
 }
 
 impl RefreshRequests {
@@ -110,7 +120,12 @@ impl RefreshRequests {
         let mut finished = self.finished.subscribe();
         self.wanted.notify_one();
         let done = timeout(limit, finished.wait_for(|(count, _)| *count >= target)).await;
-        matches!(done, Ok(Ok(fetch)) if fetch.1)
+        matches!(done, Ok(Ok(fetch)) if fetch.1.is_some())
+    }
+
+    /// Whether keys came so lately that none is asked for.
+    fn was_recent(&self) -> bool {
+        self.finished.borrow().1.is_some_and(|at| at.elapsed() < REQUEST_INTERVAL)
     }
 
     /// Resolves when somebody has called [`Self::wait`].
@@ -125,7 +140,7 @@ impl RefreshRequests {
     pub fn fetch_finished(&self, brought_keys: bool) {
         self.finished.send_modify(|(count, last)| {
             *count += 1;
-            *last = brought_keys;
+            *last = brought_keys.then(Instant::now);
         });
     }
 }
