@@ -11,9 +11,7 @@ use crate::{
 
 /// Reads an answer whole, byte by byte, and cut in two where its first byte says: all must hear the same.
 pub fn answer(kind: ProviderKind, bytes: &[u8]) {
-    let Some((&at, bytes)) = bytes.split_first() else {
-        return;
-    };
+    let Some((&at, bytes)) = bytes.split_first() else { return };
     let whole = parse_pieces(kind, [bytes]);
     assert_eq!(parse_pieces(kind, bytes.chunks(1)), whole, "byte by byte");
     let (head, tail) = bytes.split_at(usize::from(at).min(bytes.len()));

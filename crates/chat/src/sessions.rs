@@ -203,9 +203,7 @@ impl SessionService {
         deadline: Instant,
     ) -> Result<Session, ChatError> {
         let session = self.get(owner, id, deadline).await?;
-        let Some(open) = &session.open else {
-            return Ok(session);
-        };
+        let Some(open) = &session.open else { return Ok(session) };
         if self.registry.get(owner, &open.id).is_some() {
             return Ok(session);
         }

@@ -57,9 +57,7 @@ impl Cleanup {
     async fn expire(&self, user: &UserId) -> Result<(), StoreError> {
         let owned = self.store.load_with_keys(user).await?;
         let (current, owner) = (&owned.current, owned.current.owner());
-        let Some(account) = &current.account else {
-            return self.store.remove_account(user).await;
-        };
+        let Some(account) = &current.account else { return self.store.remove_account(user).await };
         if account.password.is_some() {
             return self.store.check_again(user, None).await;
         }

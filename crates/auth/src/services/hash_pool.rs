@@ -58,9 +58,7 @@ impl HashPool {
         latest: Instant,
         work: impl FnOnce() -> Result<T, AuthError> + Send + 'static,
     ) -> Result<T, AuthError> {
-        let Some(threads) = &self.0 else {
-            return Err(hashing_error("there are no threads"));
-        };
+        let Some(threads) = &self.0 else { return Err(hashing_error("there are no threads")) };
         let asked = Instant::now();
         let hashed = threads.spawn_blocking(move || {
             let begun = Instant::now();

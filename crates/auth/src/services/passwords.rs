@@ -66,9 +66,7 @@ fn hash_with(password: &str, salt: &[u8]) -> Result<PasswordHash, AuthError> {
 /// Whether a stored hash was made with weaker parameters than today's.
 pub(super) fn is_outdated(stored: &str) -> bool {
     let today = argon2::Params::default();
-    let Ok(hash) = PasswordHash::new(stored) else {
-        return true;
-    };
+    let Ok(hash) = PasswordHash::new(stored) else { return true };
     let is_weaker = |params: argon2::Params| {
         params.m_cost() < today.m_cost() || params.t_cost() < today.t_cost()
     };

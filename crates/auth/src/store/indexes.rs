@@ -95,9 +95,7 @@ impl AccountStore {
                 let read = Read::Newest { key: key.clone(), before, limit: PAGE };
                 let page = self.store.read(vec![read]).await?.members(0);
                 users.extend(page.iter().filter_map(|(user, _)| UserId::parse(user)));
-                let Some((user, at)) = page.last().filter(|_| page.len() == PAGE) else {
-                    break;
-                };
+                let Some((user, at)) = page.last().filter(|_| page.len() == PAGE) else { break };
                 before = Some((*at, user.clone()));
             }
         }

@@ -108,9 +108,7 @@ pub fn read_all(dir: &Path) -> Result<KeyFolder, KeyFileError> {
 
 /// Whether a file name is a key's: `YYYYMMDDThhmmss-<anything>.pem`.
 fn is_key_name(name: &str) -> bool {
-    let Some((stamp, rest)) = name.split_once('-') else {
-        return false;
-    };
+    let Some((stamp, rest)) = name.split_once('-') else { return false };
     let is_time = stamp.len() == 15 && DateTime::strptime("%Y%m%dT%H%M%S", stamp).is_ok();
     is_time && rest.len() > ".pem".len() && rest.ends_with(".pem")
 }

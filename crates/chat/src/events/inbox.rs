@@ -79,9 +79,7 @@ impl Inbox {
 
     async fn read(&self) {
         let begun = Instant::now();
-        let Ok(requests) = self.store.control().receive().await else {
-            return;
-        };
+        let Ok(requests) = self.store.control().receive().await else { return };
         for request in requests {
             match request {
                 InboxRequest::Cancel { message_id } => {

@@ -46,9 +46,7 @@ impl Recovery {
         session_id: &SessionId,
         id: &MessageId,
     ) -> Result<(), StoreError> {
-        let Some(session) = store.sessions().get(owner, session_id).await? else {
-            return Ok(());
-        };
+        let Some(session) = store.sessions().get(owner, session_id).await? else { return Ok(()) };
         let Some(open) = session.session.open.clone().filter(|open| open.id == *id) else {
             return Ok(());
         };

@@ -109,9 +109,7 @@ impl RemoteTail {
 
     /// Takes in what a turn's instance says of it.
     pub fn advance(&self, progress: &TurnProgress) {
-        let Some(turn) = self.turns.lock().get(&progress.id).cloned() else {
-            return;
-        };
+        let Some(turn) = self.turns.lock().get(&progress.id).cloned() else { return };
         turn.state.lock().heard_at = Some(Instant::now());
         if let Some(events) = progress.events() {
             append_stored(&turn.log, events);

@@ -55,9 +55,7 @@ impl Replicator {
             loop {
                 let turns = self.registry.all();
                 let batches = turns.chunks(BATCH_SIZE);
-                let Ok(count @ 1..) = u32::try_from(batches.len()) else {
-                    break;
-                };
+                let Ok(count @ 1..) = u32::try_from(batches.len()) else { break };
                 let mut ticks = interval(period / count);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 for batch in batches {

@@ -67,9 +67,7 @@ impl TokenEstimates {
     }
 
     pub(crate) fn ratio(&self, model: &str) -> f64 {
-        let Some(user) = &self.user else {
-            return 1.0;
-        };
+        let Some(user) = &self.user else { return 1.0 };
         let key = (user.clone(), model.to_owned());
         self.learned.lock().ratios.get(&key).copied().unwrap_or(1.0)
     }

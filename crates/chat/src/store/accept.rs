@@ -173,9 +173,7 @@ impl TurnStore<'_> {
         owner: &Owner,
         accept: &Accept,
     ) -> Result<Option<StoredSession>, StoreError> {
-        let Some(session) = self.was_accepted(owner, accept).await? else {
-            return Ok(None);
-        };
+        let Some(session) = self.was_accepted(owner, accept).await? else { return Ok(None) };
         let unchanged = session.unchanged(&Keys::of(owner), &accept.session_id);
         match self.context.store.commit(Txn::durable().check(unchanged)).await? {
             Committed::Applied => Ok(Some(session)),

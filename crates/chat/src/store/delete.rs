@@ -42,9 +42,7 @@ impl SessionStore<'_> {
             let last = Read::Items { key: keys.message_sizes(id), start: -1, stop: -1 };
             let reads = vec![Read::Value(keys.session(id)), last];
             let mut found = self.context.store.read(reads).await?;
-            let Some(stored) = found.value(0) else {
-                return Ok(Deleted::NotFound);
-            };
+            let Some(stored) = found.value(0) else { return Ok(Deleted::NotFound) };
             let sizes = decode_sizes(&found.items(1));
             let is_large = sizes.is_none_or(|all| all.iter().any(|last| last.record > BULK_SIZE));
             let mut txn = Txn::durable()

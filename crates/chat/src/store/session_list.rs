@@ -98,9 +98,7 @@ impl SessionStore<'_> {
     /// Takes some ids of expired sessions out of the index, the least used first: called for each session that begins, so that the
     /// index does not grow where nobody lists it.
     pub async fn shed_expired(&self, owner: &Owner) -> Result<(), StoreError> {
-        let Some(ttl) = self.context.session_ttl else {
-            return Ok(());
-        };
+        let Some(ttl) = self.context.session_ttl else { return Ok(()) };
         let keys = Keys::of(owner);
         let read = Read::Since { key: keys.sessions(), score: 0, limit: SHED };
         let unused_since = clock::now_ms() - i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);

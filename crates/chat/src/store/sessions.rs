@@ -56,9 +56,7 @@ impl StoredSession {
 
     /// What the reads of a session's record, its number of messages and its system prompt have found, in this order.
     pub(super) fn found(found: &mut Snapshot) -> Result<Option<Self>, StoreError> {
-        let Some(record) = found.value(0) else {
-            return Ok(None);
-        };
+        let Some(record) = found.value(0) else { return Ok(None) };
         let unreadable = || StoreError::Corrupt("a session cannot be read".into());
         Self::decode(record, found.value(2), found.count(1)).map(Some).ok_or_else(unreadable)
     }
@@ -152,9 +150,7 @@ impl SessionStore<'_> {
     ) -> Result<Option<Session>, StoreError> {
         let keys = Keys::of(owner);
         for _ in 0..ATTEMPTS {
-            let Some(stored) = self.get(owner, id).await? else {
-                return Ok(None);
-            };
+            let Some(stored) = self.get(owner, id).await? else { return Ok(None) };
             let mut session = stored.session.clone();
             let mut txn = Txn::durable().check(stored.unchanged(&keys, id));
             let SessionChange { title, model, system } = change.clone();

@@ -62,9 +62,7 @@ impl SessionPermit {
 impl Drop for SessionPermit {
     fn drop(&mut self) {
         let mut queues = self.queue.queues.lock();
-        let Some(queue) = queues.get_mut(&self.key) else {
-            return;
-        };
+        let Some(queue) = queues.get_mut(&self.key) else { return };
         queue.retain(|place| !Arc::ptr_eq(place, &self.turn));
         match queue.front() {
             Some(next) => next.notify_one(),

@@ -217,9 +217,7 @@ impl Files<'_> {
 
 /// A table as a list of `name=value`, which is how a variable gives one.
 fn pairs(kind: ValueKind) -> ValueKind {
-    let ValueKind::Table(table) = kind else {
-        return kind;
-    };
+    let ValueKind::Table(table) = kind else { return kind };
     let pair = |(name, value): (String, Value)| match value.kind {
         ValueKind::String(text) => format!("{name}={text}").into(),
         other => other,

@@ -147,9 +147,7 @@ impl Loaded {
         let settings = Settings::read(&mut reader, layered.environment);
         let printed = reader.printed;
         fields::check_otel(variables, &mut problems);
-        let Some(settings) = settings else {
-            return Err(InvalidSettings(problems));
-        };
+        let Some(settings) = settings else { return Err(InvalidSettings(problems)) };
         for (setting, wrong) in rules::broken(&settings, binary) {
             // Another value stands in for one that is wrong by itself: no rule can be checked on it.
             if !problems.iter().any(|problem| problem.setting == setting) {

@@ -153,9 +153,7 @@ fn is_guessable(password: &str) -> bool {
 /// The signing keys in a folder that every user of the machine may read. A folder that is not there has none.
 fn readable_by_all(keys_dir: &Path) -> Vec<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
-    let Ok(entries) = std::fs::read_dir(keys_dir) else {
-        return Vec::new();
-    };
+    let Ok(entries) = std::fs::read_dir(keys_dir) else { return Vec::new() };
     let mut keys: Vec<PathBuf> = entries
         .filter_map(Result::ok)
         .map(|entry| entry.path())

@@ -91,9 +91,7 @@ fn refuse(origin: &HeaderValue) -> ApiError {
 /// Whether an origin is that of the host a request was sent to, whatever the scheme, since TLS is the proxy's. A port may
 /// be left out on either side where it is the default of the origin's scheme.
 pub fn is_same_origin(origin: &str, host: &str) -> bool {
-    let Ok(origin) = origin.parse::<Uri>() else {
-        return false;
-    };
+    let Ok(origin) = origin.parse::<Uri>() else { return false };
     let default_port = match origin.scheme_str() {
         Some("http") => 80,
         Some("https") => 443,

@@ -71,9 +71,7 @@ fn complete_operation(operation: &mut Operation) {
         responses.entry(status.to_string()).or_insert_with(|| RefOr::T(problem()));
     }
     for (status, response) in responses {
-        let RefOr::T(response) = response else {
-            continue;
-        };
+        let RefOr::T(response) = response else { continue };
         if let Some(content) = response.content.shift_remove("application/json") {
             let kind = if is_problem(&content) { PROBLEM_JSON } else { "application/json" };
             response.content.insert(kind.to_owned(), content);
@@ -87,9 +85,7 @@ fn complete_operation(operation: &mut Operation) {
 
 fn describe_responses(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
-        let RefOr::T(response) = response else {
-            continue;
-        };
+        let RefOr::T(response) = response else { continue };
         if response.description.is_empty() {
             response.description = match response.content.contains_key(PROBLEM_JSON) {
                 true => codes_of(status),
@@ -111,9 +107,7 @@ fn problem() -> Response {
 }
 
 fn is_problem(content: &RefOr<Content>) -> bool {
-    let RefOr::T(content) = content else {
-        return false;
-    };
+    let RefOr::T(content) = content else { return false };
     let schema: Option<&RefOr<Schema>> = content.schema.as_ref();
     matches!(schema, Some(RefOr::Ref(schema)) if schema.ref_location == PROBLEM)
 }

@@ -65,9 +65,7 @@ impl Rest {
     /// Reads the rest where it is small and comes at once. Returns whether the connection can take another request.
     pub(super) async fn discard(self) -> bool {
         // A handler that holds the body still reads it, beside its response.
-        let Some(body) = Arc::into_inner(self.body) else {
-            return true;
-        };
+        let Some(body) = Arc::into_inner(self.body) else { return true };
         let mut body = body.into_inner();
         if body.is_end_stream() {
             return true;

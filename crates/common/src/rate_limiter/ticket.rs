@@ -68,9 +68,7 @@ impl RateLimitTicket {
 
     /// Records that the request was admitted but the answer was lost; reads what is left in the bucket for the headers.
     pub async fn record_lost(&self) {
-        let Some(Bucket { key, quota }) = self.pending_bucket() else {
-            return;
-        };
+        let Some(Bucket { key, quota }) = self.pending_bucket() else { return };
         let left = self.0.limiter.store.admit(&key, quota, 0).await;
         let left = left.unwrap_or_else(|_| passed(0, quota.period));
         self.record(Admission { allowed: true, ..left });

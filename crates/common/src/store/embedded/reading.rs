@@ -86,9 +86,7 @@ impl ReadTables {
     }
 
     fn fields(&self, key: &str) -> Result<HashMap<String, Bytes>, Fault> {
-        let Some(rows) = self.rows_of(key, KeyType::Hash)? else {
-            return Ok(HashMap::new());
-        };
+        let Some(rows) = self.rows_of(key, KeyType::Hash)? else { return Ok(HashMap::new()) };
         let range = self.rows.range((rows.id, &[][..])..(rows.id + 1, &[][..]))?;
         range
             .map(|row| {
@@ -99,12 +97,8 @@ impl ReadTables {
     }
 
     fn items(&self, key: &str, start: i64, stop: i64) -> Result<Vec<Bytes>, Fault> {
-        let Some(rows) = self.rows_of(key, KeyType::List)? else {
-            return Ok(Vec::new());
-        };
-        let Some(span) = span(start, stop, rows.count) else {
-            return Ok(Vec::new());
-        };
+        let Some(rows) = self.rows_of(key, KeyType::List)? else { return Ok(Vec::new()) };
+        let Some(span) = span(start, stop, rows.count) else { return Ok(Vec::new()) };
         let (first, last) = (position(*span.start()), position(*span.end()));
         let range = self.rows.range((rows.id, &first[..])..=(rows.id, &last[..]))?;
         range.map(|row| Ok(Bytes::copy_from_slice(row?.1.value()))).collect()

@@ -22,9 +22,7 @@ pub(super) fn pass(tables: &mut WriteTables<'_>, now: i64) -> Result<bool, Fault
         tables.remove(key)?;
     }
     while left > 0 {
-        let Some(id) = tables.garbage.first()?.map(|(id, _)| id.value()) else {
-            return Ok(false);
-        };
+        let Some(id) = tables.garbage.first()?.map(|(id, _)| id.value()) else { return Ok(false) };
         left = rows(tables, id, left)?;
     }
     Ok(true)

@@ -61,9 +61,7 @@ pub(super) fn live(
     key: &str,
     now: i64,
 ) -> Result<Option<Entry>, Fault> {
-    let Some(stored) = keys.get(key)? else {
-        return Ok(None);
-    };
+    let Some(stored) = keys.get(key)? else { return Ok(None) };
     let entry = Entry::decode(stored.value()).ok_or_else(|| Fault::Said(plan::corrupt(key)))?;
     Ok(Some(entry).filter(|entry| entry.expires > now))
 }
@@ -125,9 +123,7 @@ impl<'t> WriteTables<'t> {
     }
 
     pub(super) fn field(&self, key: &str, field: &str) -> Result<Option<Bytes>, Fault> {
-        let Some((rows, _)) = self.rows_of(key, KeyType::Hash)? else {
-            return Ok(None);
-        };
+        let Some((rows, _)) = self.rows_of(key, KeyType::Hash)? else { return Ok(None) };
         let held = self.rows.get((rows.id, field.as_bytes()))?;
         Ok(held.map(|held| Bytes::copy_from_slice(held.value())))
     }
@@ -161,9 +157,7 @@ impl<'t> WriteTables<'t> {
 
     /// Takes a key away, alive or dead; its rows are swept later.
     pub(super) fn remove(&mut self, key: &str) -> Result<(), Fault> {
-        let Some(stored) = self.keys.remove(key)? else {
-            return Ok(());
-        };
+        let Some(stored) = self.keys.remove(key)? else { return Ok(()) };
         let entry = Entry::decode(stored.value()).ok_or_else(|| Fault::Said(plan::corrupt(key)))?;
         drop(stored);
         self.changed = true;
@@ -221,9 +215,7 @@ impl<'t> WriteTables<'t> {
     }
 
     pub(super) fn delete_row(&mut self, key: &str, kind: KeyType, name: &str) -> Result<(), Fault> {
-        let Some((rows, expires)) = self.rows_of(key, kind)? else {
-            return Ok(());
-        };
+        let Some((rows, expires)) = self.rows_of(key, kind)? else { return Ok(()) };
         if kind == KeyType::Index {
             self.unorder(rows, name)?;
         }
@@ -251,20 +243,14 @@ impl<'t> WriteTables<'t> {
 
     /// Replaces an item of a list; `false` where it is not there.
     pub(super) fn set_item(&mut self, key: &str, at: i64, item: &[u8]) -> Result<bool, Fault> {
-        let Some((rows, _)) = self.rows_of(key, KeyType::List)? else {
-            return Ok(false);
-        };
-        let Some(at) = index(at, rows.count) else {
-            return Ok(false);
-        };
+        let Some((rows, _)) = self.rows_of(key, KeyType::List)? else { return Ok(false) };
+        let Some(at) = index(at, rows.count) else { return Ok(false) };
         self.rows.insert((rows.id, &position(at)[..]), item)?;
         Ok(true)
     }
 
     pub(super) fn pop(&mut self, key: &str) -> Result<(), Fault> {
-        let Some((rows, expires)) = self.rows_of(key, KeyType::List)? else {
-            return Ok(());
-        };
+        let Some((rows, expires)) = self.rows_of(key, KeyType::List)? else { return Ok(()) };
         let last = position(rows.count - 1);
         self.rows.remove((rows.id, &last[..]))?;
         self.count(key, rows, expires, rows.count - 1)
@@ -285,9 +271,7 @@ impl<'t> WriteTables<'t> {
     }
 
     pub(super) fn members_below(&mut self, key: &str, score: i64) -> Result<(), Fault> {
-        let Some((rows, expires)) = self.rows_of(key, KeyType::Index)? else {
-            return Ok(());
-        };
+        let Some((rows, expires)) = self.rows_of(key, KeyType::Index)? else { return Ok(()) };
         let below = (rows.id, i64::MIN, "")..(rows.id, score, "");
         let mut gone = 0;
         for taken in self.order.extract_from_if(below, |_, ()| true)? {

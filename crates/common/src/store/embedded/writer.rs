@@ -228,9 +228,7 @@ impl WriterLoop {
 
     /// Ends the pause after a failure once it is over and the file is open.
     fn check_pause(&mut self) -> Result<(), StoreError> {
-        let Some((until, error)) = &self.pause else {
-            return Ok(());
-        };
+        let Some((until, error)) = &self.pause else { return Ok(()) };
         if Instant::now() < *until {
             return Err(error.clone());
         }

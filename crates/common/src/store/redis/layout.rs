@@ -105,9 +105,7 @@ impl Layout {
 
 /// What a node answers to CLUSTER SLOTS; `own_host` stands for a host that it leaves empty.
 pub(super) fn ranges(answer: Value, own_host: &str) -> Option<Vec<Range>> {
-    let Value::Array(entries) = answer else {
-        return None;
-    };
+    let Value::Array(entries) = answer else { return None };
     let mut ranges: Vec<Range> =
         entries.into_iter().filter_map(|entry| range(entry, own_host)).collect();
     ranges.sort_unstable();
@@ -116,15 +114,11 @@ pub(super) fn ranges(answer: Value, own_host: &str) -> Option<Vec<Range>> {
 
 /// `[first, last, [host, port, …], replicas…]`.
 fn range(entry: Value, own_host: &str) -> Option<Range> {
-    let Value::Array(entry) = entry else {
-        return None;
-    };
+    let Value::Array(entry) = entry else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = entry.as_slice() else {
         return None;
     };
-    let [host, Value::Int(port), ..] = master.as_slice() else {
-        return None;
-    };
+    let [host, Value::Int(port), ..] = master.as_slice() else { return None };
     let host = match host {
         Value::BulkString(host) => std::str::from_utf8(host).ok()?,
         _ => "",

@@ -159,9 +159,7 @@ impl Topology {
             };
             redirections += 1;
             let node = self.node(&to).filter(|_| redirections <= REDIRECTIONS);
-            let Some(node) = node else {
-                return Err(Failure::Moved(to));
-            };
+            let Some(node) = node else { return Err(Failure::Moved(to)) };
             if !asking {
                 self.moved(slot, &node);
             }
