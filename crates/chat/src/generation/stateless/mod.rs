@@ -8,7 +8,7 @@ use std::{
 
 use common::{
     errors::Code,
-    identity::{Authenticator, Identity},
+    identity::{Authenticator, Identity, UserId},
     shutdown::Shutdown,
 };
 use serde_json::{Map, Value};
@@ -50,8 +50,6 @@ const READER_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct CompletionRequest {
-    /// Whoever asks, as the credential was checked.
-    pub identity: Identity,
     /// The default model if there is none.
     pub model: Option<String>,
     /// The conversation, oldest message first.
@@ -59,7 +57,6 @@ pub struct CompletionRequest {
     pub options: Options,
     /// Members that are passed through to servers that have them.
     pub extra: Map<String, Value>,
-    pub request_id: Arc<str>,
     /// Whether the oldest messages are left out where the conversation does not fit the window.
     pub truncates: bool,
 }
@@ -98,28 +95,31 @@ impl CompletionService {
         Self { store, authenticator, llm, estimates, tokens_per_day, shutdown }
     }
 
-    /// Our estimate of the request's prompt, in tokens, at least 1. Asks no model, nor whether any is up.
+    /// Our estimate of the prompt of a user's request, in tokens, at least 1. Asks no model, nor whether any is up.
     ///
     /// # Errors
     /// No such model.
-    pub fn estimate(&self, request: CompletionRequest) -> Result<u64, ChatError> {
+    pub fn estimate(&self, user: &UserId, request: CompletionRequest) -> Result<u64, ChatError> {
         let model = match self.llm.resolve(request.model.as_deref()) {
             Ok(route) => route.model,
             Err(ModelError::Unavailable(_)) => request.model.clone().unwrap_or_default(),
             Err(error) => return Err(error.into()),
         };
-        let prompt = StatelessPrompt::new(request, &self.estimates);
+        let prompt = StatelessPrompt::new(request, "".into(), self.estimates.for_user(user));
         Ok(prompt.estimate(&model).max(1).into())
     }
 
-    /// Starts a completion: its place in the scheduler is taken when this returns. The credential and the day's quota are checked
-    /// before the model is asked, by `deadline`; a refusal comes as the first and only result. `memory` is the part of the memory
-    /// for large bodies that the request's body holds; it is given back when the completion has ended.
+    /// Starts a completion for whoever asks, as the credential was checked: its place in the scheduler is taken when this returns.
+    /// The credential and the day's quota are checked before the model is asked, by `deadline`; a refusal comes as the first and
+    /// only result. `memory` is the part of the memory for large bodies that the request's body holds; it is given back when the
+    /// completion has ended.
     ///
     /// # Errors
     /// No such model, none up, a prompt that clearly does not fit, a full queue, a service that stops.
     pub fn start(
         &self,
+        identity: Identity,
+        request_id: Arc<str>,
         request: CompletionRequest,
         memory: Option<OwnedSemaphorePermit>,
         deadline: Instant,
@@ -129,9 +129,9 @@ impl CompletionService {
         }
         let route = self.llm.resolve(request.model.as_deref())?;
         let (model, window) = (route.model.clone(), route.window);
-        let (identity, request_id) = (request.identity.clone(), Arc::clone(&request.request_id));
         let truncates = request.truncates;
-        let prompt = StatelessPrompt::new(request, &self.estimates);
+        let estimates = self.estimates.for_user(identity.user());
+        let prompt = StatelessPrompt::new(request, request_id.clone(), estimates);
         let estimate = prompt.estimate(&model);
         if !truncates && estimate / CLEARLY > window {
             return Err(ChatError::ContextTooLong { window });

@@ -35,13 +35,17 @@ pub(super) struct StatelessPrompt {
 }
 
 impl StatelessPrompt {
-    pub(super) fn new(request: CompletionRequest, estimates: &TokenEstimates) -> Self {
+    pub(super) fn new(
+        request: CompletionRequest,
+        request_id: Arc<str>,
+        estimates: TokenEstimates,
+    ) -> Self {
         Self {
             messages: request.messages.into(),
             options: request.options,
             extra: Arc::new(request.extra),
-            request_id: request.request_id,
-            estimates: estimates.for_user(request.identity.user()),
+            request_id,
+            estimates,
             truncates: request.truncates,
             answer_limit: OnceLock::new(),
             last_estimate: AtomicU32::new(0),
@@ -156,23 +160,19 @@ impl Prompt for StatelessPrompt {
 
 #[cfg(test)]
 mod tests {
-    use common::identity::{Credential, Identity, Owner, UserId};
     use serde_json::json;
 
     use super::*;
 
     fn request(message: PromptMessage) -> StatelessPrompt {
-        let owner = Owner { user: UserId::parse("a").unwrap(), generation: 0 };
         let request = CompletionRequest {
-            identity: Identity::new(owner, Credential::Open, 0),
             model: None,
             messages: vec![message],
             options: Options::default(),
             extra: Map::new(),
-            request_id: Arc::from(""),
             truncates: false,
         };
-        StatelessPrompt::new(request, &TokenEstimates::default())
+        StatelessPrompt::new(request, "".into(), TokenEstimates::default())
     }
 
     #[test]

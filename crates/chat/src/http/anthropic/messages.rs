@@ -1,22 +1,14 @@
 //! The calls: a message, whole or streamed, and how many tokens it has.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
-use common::{errors::ApiError, http::RequestId, identity::Identity, store::Quota};
+use axum::{Json, response::Response};
+use common::{errors::ApiError, store::Quota};
 use serde_json::{Value, json};
 
-use crate::{
-    generation::stateless::Completion,
-    http::{
-        anthropic::{request::CreateMessage, response::message, stream::EventWriter},
-        inference::{InferenceBody, InferenceCall},
-    },
-    state::AppState,
+use crate::http::{
+    anthropic::{request::CreateMessage, stream::EventWriter},
+    inference::InferenceBody,
 };
 
 /// How often a user may have tokens counted: agents ask for every part of their context at once. A full bucket lets 100 through,
@@ -34,21 +26,13 @@ pub const COUNT_QUOTA: Quota = Quota { burst: 100, period: Duration::from_secs(5
     ),
 )]
 pub async fn create(
-    State(app): State<Arc<AppState>>,
-    identity: Identity,
-    request_id: RequestId,
-    InferenceBody { value, memory }: InferenceBody<CreateMessage>,
+    InferenceBody(body, caller): InferenceBody<CreateMessage>,
 ) -> Result<Response, ApiError> {
-    let is_streamed = value.stream.unwrap_or(false);
-    let request = value.checked(identity, Arc::clone(&request_id.0))?;
-    let call = InferenceCall::start(&app, request, memory)?;
-    if is_streamed {
-        let Completion { model, prompt_estimate, .. } = &call.completion;
-        let writer = EventWriter::new(model, (*prompt_estimate).max(1).into(), request_id.0);
-        return call.stream(writer).await;
-    }
-    let answer = call.collect().await?;
-    Ok(Json(message(&answer)).into_response())
+    let (is_streamed, request_id) = (body.stream.unwrap_or(false), caller.request_id.clone());
+    let call = caller.start(body.checked()?)?;
+    let prompt_tokens = call.completion.prompt_estimate.max(1).into();
+    let writer = EventWriter::new(&call.completion.model, prompt_tokens, request_id);
+    call.answer(is_streamed, writer).await
 }
 
 /// Estimates the tokens of a conversation with its system prompt and tools. It asks no model and costs nothing of
@@ -62,12 +46,9 @@ pub async fn create(
     ),
 )]
 pub async fn count_tokens(
-    State(app): State<Arc<AppState>>,
-    identity: Identity,
-    request_id: RequestId,
-    InferenceBody { value, memory: _memory }: InferenceBody<CreateMessage>,
+    InferenceBody(body, caller): InferenceBody<CreateMessage>,
 ) -> Result<Json<Value>, ApiError> {
-    let request = value.checked(identity, request_id.0)?;
-    let input_tokens = app.completions.estimate(request)?;
+    let user = caller.identity.user();
+    let input_tokens = caller.app.completions.estimate(user, body.checked()?)?;
     Ok(Json(json!({ "input_tokens": input_tokens })))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use common::errors::ApiError;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -10,10 +11,10 @@ use crate::{
     http::{
         anthropic::{
             error,
-            response::{SIGNATURE, begun, block, stop, usage},
+            response::{SIGNATURE, begun, block, message, stop, usage},
         },
         inference::{
-            AnswerEnd, AnswerItem, StreamWriter,
+            AnswerEnd, AnswerItem, CollectedAnswer, StreamWriter,
             content::arguments,
             sse::{write_event, write_typed_event},
         },
@@ -45,6 +46,10 @@ impl EventWriter {
 impl StreamWriter for EventWriter {
     fn open(&mut self, out: &mut String) {
         write_typed_event("message_start", json!({ "message": self.message }), out);
+    }
+
+    fn whole(self, answer: CollectedAnswer) -> impl Serialize {
+        message(&answer)
     }
 
     fn begin(&mut self, item: &AnswerItem, out: &mut String) {
@@ -102,10 +107,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::FinishReason,
-        http::{
-            anthropic::response::message,
-            inference::{CollectedAnswer, stream::ItemStream},
-        },
+        http::inference::stream::ItemStream,
         llm::{Chunk, ToolCall, UsageDetails},
     };
 

@@ -1,8 +1,6 @@
 //! Translates a request of this API into a completion.
 
-use std::sync::Arc;
-
-use common::{errors::ApiError, identity::Identity};
+use common::errors::ApiError;
 use serde_json::{Value, json};
 
 use crate::{
@@ -26,19 +24,13 @@ impl CreateMessage {
     ///
     /// # Errors
     /// The first wrong value is named, with what is allowed.
-    pub(super) fn checked(
-        self,
-        identity: Identity,
-        request_id: Arc<str>,
-    ) -> Result<CompletionRequest, ApiError> {
+    pub(super) fn checked(self) -> Result<CompletionRequest, ApiError> {
         check_model(self.model.as_deref())?;
         Ok(CompletionRequest {
-            identity,
             options: self.options()?,
             extra: self.members()?.0,
             model: self.model,
             messages: prompt(self.system, self.messages)?,
-            request_id,
             truncates: false,
         })
     }

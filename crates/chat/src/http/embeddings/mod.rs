@@ -14,7 +14,6 @@ use axum::{
 use common::{
     errors::{ApiError, Code},
     http::Deadline,
-    identity::Identity,
 };
 use futures_util::stream::unfold;
 
@@ -23,10 +22,9 @@ use crate::{
     generation::stateless::EmbeddingChunk,
     http::{
         error::about,
-        inference::{BodyMemory, lost},
+        inference::{BodyMemory, InferenceCaller},
     },
     llm::EmbeddingRequest,
-    state::AppState,
 };
 
 pub const MAX_INPUTS: usize = 16_384;
@@ -47,12 +45,11 @@ pub struct Vectors {
 /// # Errors
 /// What ends it without all vectors, the end of the caller's credential, and `overloaded` where the memory is used up.
 pub async fn embed(
-    app: &AppState,
-    identity: Identity,
+    caller: InferenceCaller,
     model: Option<&str>,
     request: EmbeddingRequest,
-    mut memory: BodyMemory,
 ) -> Result<Vectors, ApiError> {
+    let InferenceCaller { app, identity, mut memory, .. } = caller;
     if request.input.len() > MAX_INPUTS {
         let detail = format!("`input` has at most {MAX_INPUTS} members; send several requests.");
         return Err(ApiError::new(Code::InvalidRequest, detail));
@@ -65,7 +62,7 @@ pub async fn embed(
     let mut answer = Vectors { model: String::new(), vectors: Vec::new(), tokens: 0, memory: None };
     loop {
         let chunk = tokio::select! {
-            chunk = embedding.recv() => chunk.ok_or_else(lost)?.map_err(about_input)?,
+            chunk = embedding.recv() => chunk.unwrap_or(Err(ChatError::Broken)).map_err(about_input)?,
             error = &mut revoked => return Err(error),
         };
         match chunk {

@@ -1,13 +1,12 @@
 //! `/api/embed`, and the older `/api/embeddings`.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use axum::{
     Json,
-    extract::State,
     response::{IntoResponse, Response},
 };
-use common::{errors::ApiError, http::RequestId, identity::Identity};
+use common::errors::ApiError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -16,11 +15,10 @@ use crate::{
     error::ChatError,
     http::{
         embeddings::{self, Vectors, write_floats},
-        inference::{BodyMemory, any_case::AnyCaseBody},
-        ollama::{Caller, ErrorText, request::named},
+        inference::InferenceCaller,
+        ollama::{ErrorText, any_case::AnyCaseBody, request::named},
     },
     llm::{EmbeddingInput, EmbeddingRequest},
-    state::AppState,
 };
 
 /// What is to be embedded. Members that are not known here are ignored.
@@ -43,14 +41,11 @@ pub struct EmbedRequest {
     request_body = EmbedRequest, responses((status = 200, body = Object), (status = "default", description = "An error.", body = ErrorText)),
 )]
 pub async fn embed(
-    State(app): State<Arc<AppState>>,
-    Caller(identity): Caller,
-    request_id: RequestId,
-    AnyCaseBody(request, memory): AnyCaseBody<EmbedRequest>,
+    AnyCaseBody(request, caller): AnyCaseBody<EmbedRequest>,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let name = named(request.model.clone());
-    let Some(answer) = vectors(&app, identity, request_id, request, memory).await? else {
+    let Some(answer) = vectors(caller, request).await? else {
         return Ok(Json(json!({ "model": name, "embeddings": [] })).into_response());
     };
     let (nanos, tokens) = (started.elapsed().as_nanos(), answer.tokens);
@@ -68,12 +63,9 @@ pub async fn embed(
     responses((status = 200, body = Object), (status = "default", description = "An error.", body = ErrorText)),
 )]
 pub async fn embed_one(
-    State(app): State<Arc<AppState>>,
-    Caller(identity): Caller,
-    request_id: RequestId,
-    AnyCaseBody(request, memory): AnyCaseBody<EmbedRequest>,
+    AnyCaseBody(request, caller): AnyCaseBody<EmbedRequest>,
 ) -> Result<Response, ApiError> {
-    let Some(mut answer) = vectors(&app, identity, request_id, request, memory).await? else {
+    let Some(mut answer) = vectors(caller, request).await? else {
         return Ok(Json(json!({ "embedding": [] })).into_response());
     };
     answer.vectors.truncate(1);
@@ -83,11 +75,8 @@ pub async fn embed_one(
 
 /// The vectors; `None` where there is nothing to embed, which asks whether the model is there.
 async fn vectors(
-    app: &AppState,
-    identity: Identity,
-    request_id: RequestId,
+    caller: InferenceCaller,
     request: EmbedRequest,
-    memory: BodyMemory,
 ) -> Result<Option<Vectors>, ApiError> {
     let model = named(request.model);
     let texts = match request.input {
@@ -99,14 +88,14 @@ async fn vectors(
             .map_err(|_| ApiError::invalid("/input", "This must be a text or a list of texts."))?,
     };
     if texts.is_empty() {
-        app.llm.resolve_embedding(model.as_deref()).map_err(ChatError::Model)?;
+        caller.app.llm.resolve_embedding(model.as_deref()).map_err(ChatError::Model)?;
         return Ok(None);
     }
     let request = EmbeddingRequest {
         input: EmbeddingInput::Texts(texts.into()),
         dimensions: request.dimensions.filter(|length| *length > 0),
         truncate: request.truncate.unwrap_or(true),
-        request_id: request_id.0,
+        request_id: caller.request_id.clone(),
     };
-    embeddings::embed(app, identity, model.as_deref(), request, memory).await.map(Some)
+    embeddings::embed(caller, model.as_deref(), request).await.map(Some)
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use common::{errors::ApiError, http::RequestId, identity::Identity};
+use common::errors::ApiError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -19,7 +19,6 @@ use crate::{
         openai::error::ErrorBody,
     },
     llm::{EmbeddingInput, EmbeddingRequest},
-    state::AppState,
 };
 
 /// What is to be embedded. Members that are not known here are ignored.
@@ -69,15 +68,12 @@ pub struct EmbeddingUsage {
     ),
 )]
 pub async fn create(
-    State(app): State<Arc<AppState>>,
-    identity: Identity,
-    request_id: RequestId,
-    InferenceBody { value, memory }: InferenceBody<CreateEmbedding>,
+    InferenceBody(body, caller): InferenceBody<CreateEmbedding>,
 ) -> Result<Response, ApiError> {
-    let is_base64 = value.is_base64()?;
-    let model = value.model.clone();
-    let request = value.checked(request_id.0)?;
-    let answer = embed(&app, identity, model.as_deref(), request, memory).await?;
+    let is_base64 = body.is_base64()?;
+    let model = body.model.clone();
+    let request = body.checked(caller.request_id.clone())?;
+    let answer = embed(caller, model.as_deref(), request).await?;
     let write_vector = if is_base64 { write_base64 } else { write_floats };
     let write = move |index, vector: &[f32], out: &mut String| {
         out.push_str(&format!(r#"{{"object":"embedding","index":{index},"embedding":"#));

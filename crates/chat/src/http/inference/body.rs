@@ -32,13 +32,6 @@ pub struct BodyBudget(Arc<Semaphore>);
 /// The part of the budget that one body holds until this is dropped.
 pub type BodyMemory = Option<OwnedSemaphorePermit>;
 
-/// A JSON body, and the memory that it is counted with, which must live as long as what was parsed.
-#[derive(Debug)]
-pub struct InferenceBody<T> {
-    pub value: T,
-    pub memory: BodyMemory,
-}
-
 impl BodyBudget {
     pub fn new(bytes: usize) -> Self {
         Self(Arc::new(Semaphore::new((bytes / UNIT).max(1))))
@@ -86,14 +79,15 @@ impl BodyBudget {
         Ok(read.freeze())
     }
 
-    /// Reads and parses a body, whatever its `Content-Type` says.
+    /// Reads and parses a body, whatever its `Content-Type` says. The memory that it is counted with must live as long as what
+    /// was parsed.
     ///
     /// # Errors
     /// `overloaded` where the memory is used up, and what reading and parsing refuse.
     pub async fn parse<T: DeserializeOwned + Send + 'static>(
         &self,
         body: Body,
-    ) -> Result<InferenceBody<T>, ApiError> {
+    ) -> Result<(T, BodyMemory), ApiError> {
         let mut memory = None;
         let bytes = self.read(body, &mut memory).await?;
         let value = if bytes.len() <= PARSED_IN_PLACE {
@@ -102,7 +96,7 @@ impl BodyBudget {
             let parsed = tokio::task::spawn_blocking(move || json::parse(&bytes)).await;
             parsed.map_err(ApiError::internal)??
         };
-        Ok(InferenceBody { value, memory })
+        Ok((value, memory))
     }
 }
 
@@ -132,7 +126,7 @@ mod tests {
         let budget = BodyBudget::new(1024 * UNIT);
         let text = "y".repeat(2 * PARSED_IN_PLACE);
         let body = Body::from(json!([text]).to_string());
-        let parsed = budget.parse::<Vec<String>>(body).await.expect("a body");
-        assert_eq!(parsed.value, [text]);
+        let (parsed, _memory) = budget.parse::<Vec<String>>(body).await.expect("a body");
+        assert_eq!(parsed, [text]);
     }
 }

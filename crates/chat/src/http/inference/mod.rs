@@ -5,22 +5,27 @@
 
 use std::{sync::Arc, time::Instant};
 
-use axum::extract::{FromRequest, Request};
+use axum::{
+    Json,
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Request},
+    http::request::Parts,
+    response::{IntoResponse, Response},
+};
 use common::{
     errors::{ApiError, Code, extract::expect_json},
-    http::Deadline,
+    http::{Deadline, RequestId},
+    identity::Identity,
 };
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    error::ChatError,
     generation::stateless::{Completion, CompletionRequest},
     llm::PromptMessage,
     state::AppState,
 };
 
-pub mod any_case;
 pub mod body;
 pub mod checks;
 pub mod collected_answer;
@@ -31,10 +36,22 @@ pub mod sse;
 pub mod stream;
 
 pub use self::{
-    body::{BodyMemory, InferenceBody},
+    body::BodyMemory,
     collected_answer::{AnswerEnd, AnswerItem, CollectedAnswer},
     stream::StreamWriter,
 };
+
+/// The JSON body of a request, and who sent it.
+pub struct InferenceBody<T>(pub T, pub InferenceCaller);
+
+/// Who asks for an answer without a session.
+pub struct InferenceCaller {
+    pub app: Arc<AppState>,
+    pub identity: Identity,
+    pub request_id: Arc<str>,
+    /// What the request's body holds, given back when its answer has ended.
+    pub memory: BodyMemory,
+}
 
 /// A running completion and what ends it from outside.
 pub struct InferenceCall {
@@ -44,29 +61,39 @@ pub struct InferenceCall {
     started: Instant,
 }
 
-impl InferenceCall {
-    /// Starts the completion. `memory` is what its body holds, given back when it has ended.
+impl InferenceCaller {
+    /// Starts the completion.
     ///
     /// # Errors
     /// Those of the completion that are known before the model is asked.
-    pub fn start(
-        app: &AppState,
-        mut request: CompletionRequest,
-        memory: BodyMemory,
-    ) -> Result<Self, ApiError> {
+    pub fn start(self, mut request: CompletionRequest) -> Result<InferenceCall, ApiError> {
         trim_end(&mut request.messages)?;
         // From here on: the body may have taken its time.
         let Deadline(deadline) = Deadline::from_now();
-        let revoked = app.until_revoked(&request.identity);
-        let completion = app.completions.start(request, memory, deadline)?;
-        Ok(Self { completion, revoked, started: Instant::now() })
+        let Self { app, identity, request_id, memory } = self;
+        let revoked = app.until_revoked(&identity);
+        let completion = app.completions.start(identity, request_id, request, memory, deadline)?;
+        Ok(InferenceCall { completion, revoked, started: Instant::now() })
     }
+}
 
-    /// Waits for the end and returns the answer.
+impl InferenceCall {
+    /// The answer, streamed as `writer` writes it, or whole.
     ///
     /// # Errors
     /// What ended the completion without an answer, and the end of the caller's credential.
-    pub async fn collect(mut self) -> Result<CollectedAnswer, ApiError> {
+    pub async fn answer<W: StreamWriter>(
+        self,
+        is_streamed: bool,
+        writer: W,
+    ) -> Result<Response, ApiError> {
+        if is_streamed {
+            return self.stream(writer).await;
+        }
+        Ok(Json(writer.whole(self.collect().await?)).into_response())
+    }
+
+    async fn collect(mut self) -> Result<CollectedAnswer, ApiError> {
         tokio::select! {
             answer = CollectedAnswer::of(&mut self.completion) => Ok(answer?),
             error = &mut self.revoked => Err(error),
@@ -78,9 +105,27 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<AppState>> for Infere
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<AppState>) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let identity = Identity::from_request_parts(&mut parts, app).await?;
         expect_json(&parts.headers)?;
-        app.body_budget.parse(body).await
+        Self::read(app, identity, parts, body).await
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> InferenceBody<T> {
+    /// Reads and parses a body, whatever its `Content-Type` says.
+    ///
+    /// # Errors
+    /// Those of [`body::BodyBudget::parse`].
+    pub async fn read(
+        app: &Arc<AppState>,
+        identity: Identity,
+        mut parts: Parts,
+        body: Body,
+    ) -> Result<Self, ApiError> {
+        let Ok(RequestId(request_id)) = RequestId::from_request_parts(&mut parts, app).await;
+        let (value, memory) = app.body_budget.parse(body).await?;
+        Ok(Self(value, InferenceCaller { app: app.clone(), identity, request_id, memory }))
     }
 }
 
@@ -90,11 +135,6 @@ fn trim_end(messages: &mut Vec<PromptMessage>) -> Result<(), ApiError> {
     let nothing = || ApiError::new(Code::InvalidRequest, "There must be a message with content.");
     messages.truncate(last.ok_or_else(nothing)? + 1);
     Ok(())
-}
-
-/// The error of a completion that was lost, which only a panic can cause.
-pub fn lost() -> ApiError {
-    ChatError::Broken.into()
 }
 
 /// True for paths whose bodies may be large: those of the APIs without sessions.

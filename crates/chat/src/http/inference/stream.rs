@@ -9,6 +9,7 @@ use axum::{
 };
 use common::errors::ApiError;
 use futures_util::stream::unfold;
+use serde::Serialize;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::{
@@ -17,8 +18,7 @@ use crate::{
         encode::lines,
         inference::{
             InferenceCall,
-            collected_answer::{AnswerEnd, AnswerItem},
-            lost,
+            collected_answer::{AnswerEnd, AnswerItem, CollectedAnswer},
             sse::EVENT_STREAM,
         },
     },
@@ -39,6 +39,9 @@ pub trait StreamWriter: Send + 'static {
 
     /// Appends what a stream begins with, before anything of the answer is known.
     fn open(&mut self, _out: &mut String) {}
+
+    /// The answer of a request that is not streamed.
+    fn whole(self, answer: CollectedAnswer) -> impl Serialize;
 
     fn started(&mut self, _model: String, _out: &mut String) {}
 
@@ -161,7 +164,8 @@ impl<W: StreamWriter> CompletionBody<W> {
                 }
             }
             Some(Err(error)) => self.fail(&error.into(), out),
-            None => self.fail(&lost(), out),
+            // Lost, which only a panic can cause.
+            None => self.fail(&ChatError::Broken.into(), out),
         }
     }
 
@@ -176,7 +180,7 @@ impl InferenceCall {
     ///
     /// # Errors
     /// What ends the completion before its first chunk, where that comes in time.
-    pub async fn stream<W: StreamWriter>(mut self, writer: W) -> Result<Response, ApiError> {
+    pub(super) async fn stream<W: StreamWriter>(mut self, writer: W) -> Result<Response, ApiError> {
         let status_due = Instant::from_std(self.started) + STATUS_TIMEOUT;
         let first = tokio::select! {
             biased;
@@ -186,7 +190,7 @@ impl InferenceCall {
         };
         let first = match first {
             Some(Some(Err(error))) => return Err(error.into()),
-            Some(None) => return Err(lost()),
+            Some(None) => return Err(ChatError::Broken.into()),
             first => first.flatten(),
         };
         let items = ItemStream::new(writer);

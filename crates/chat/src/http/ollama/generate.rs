@@ -1,26 +1,23 @@
 //! `/api/chat` and `/api/generate`: a conversation or a prompt is answered.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
-    extract::State,
     response::{IntoResponse, Response},
 };
-use common::{errors::ApiError, http::RequestId, identity::Identity};
+use common::errors::ApiError;
 
 use crate::{
     error::ChatError,
     generation::stateless::CompletionRequest,
     http::{
-        inference::{BodyMemory, InferenceCall, any_case::AnyCaseBody},
+        inference::InferenceCaller,
         ollama::{
-            Caller, ErrorText,
+            ErrorText,
+            any_case::AnyCaseBody,
             request::{GenerateRequest, named},
             response::AnswerWriter,
         },
     },
-    state::AppState,
 };
 
 /// Answers a conversation, streamed unless `stream` is false. Nothing of it is kept; what it costs counts as for a message.
@@ -37,12 +34,9 @@ use crate::{
     ),
 )]
 pub async fn chat(
-    State(app): State<Arc<AppState>>,
-    Caller(identity): Caller,
-    request_id: RequestId,
-    AnyCaseBody(request, memory): AnyCaseBody<GenerateRequest>,
+    AnyCaseBody(request, caller): AnyCaseBody<GenerateRequest>,
 ) -> Result<Response, ApiError> {
-    answer(&app, identity, request_id, request, memory, true).await
+    answer(caller, request, true).await
 }
 
 /// Answers a prompt as `/api/chat` does a conversation; `response` and `thinking` stand in the place of `message`.
@@ -55,47 +49,36 @@ pub async fn chat(
     ),
 )]
 pub async fn generate(
-    State(app): State<Arc<AppState>>,
-    Caller(identity): Caller,
-    request_id: RequestId,
-    AnyCaseBody(request, memory): AnyCaseBody<GenerateRequest>,
+    AnyCaseBody(request, caller): AnyCaseBody<GenerateRequest>,
 ) -> Result<Response, ApiError> {
     request.check_prompt()?;
-    answer(&app, identity, request_id, request, memory, false).await
+    answer(caller, request, false).await
 }
 
 async fn answer(
-    app: &AppState,
-    identity: Identity,
-    request_id: RequestId,
+    caller: InferenceCaller,
     mut request: GenerateRequest,
-    memory: BodyMemory,
     is_chat: bool,
 ) -> Result<Response, ApiError> {
+    let llm = &caller.app.llm;
     let requested = named(request.model.take());
     let model = match &requested {
         Some(model) => model.clone(),
-        None => app.llm.resolve(None).map_err(ChatError::Model)?.model,
+        None => llm.resolve(None).map_err(ChatError::Model)?.model,
     };
     let writer = AnswerWriter::new(is_chat, model.clone());
     let messages = request.take_messages(is_chat)?;
     if messages.is_empty() {
-        app.llm.resolve(Some(&model)).map_err(ChatError::Model)?;
+        llm.resolve(Some(&model)).map_err(ChatError::Model)?;
         return Ok(Json(writer.loaded(request.unloads())).into_response());
     }
-    let thinks = app.llm.capabilities(&model).is_none_or(|all| all.thinking);
+    let thinks = llm.capabilities(&model).is_none_or(|all| all.thinking);
     let completion = CompletionRequest {
-        identity,
         options: request.options(&model, thinks)?,
         extra: request.members()?.0,
         model: requested,
         messages,
-        request_id: request_id.0,
         truncates: request.truncate.unwrap_or(true),
     };
-    let call = InferenceCall::start(app, completion, memory)?;
-    if request.stream.unwrap_or(true) {
-        return call.stream(writer).await;
-    }
-    Ok(Json(writer.whole(call.collect().await?)).into_response())
+    caller.start(completion)?.answer(request.stream.unwrap_or(true), writer).await
 }

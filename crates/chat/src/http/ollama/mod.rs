@@ -2,6 +2,7 @@
 //!
 //! Clients read no codes: only the status, and the text under `error`.
 
+pub mod any_case;
 pub mod generate;
 pub mod models;
 pub mod request;

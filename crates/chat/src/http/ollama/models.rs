@@ -10,10 +10,7 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use crate::{
-    http::{
-        inference::any_case::AnyCaseBody,
-        ollama::{Caller, ErrorText, request::named},
-    },
+    http::ollama::{Caller, ErrorText, any_case::AnyCaseBody, request::named},
     llm::{Capabilities, Model},
     state::AppState,
 };
@@ -64,13 +61,12 @@ pub async fn loaded(State(app): State<Arc<AppState>>, _caller: Caller) -> Json<V
     request_body = ShowRequest, responses((status = 200, body = Object), (status = "default", description = "An error.", body = ErrorText)),
 )]
 pub async fn show(
-    State(app): State<Arc<AppState>>,
-    _caller: Caller,
-    AnyCaseBody(request, _): AnyCaseBody<ShowRequest>,
+    AnyCaseBody(request, caller): AnyCaseBody<ShowRequest>,
 ) -> Result<Json<Value>, ApiError> {
+    let llm = &caller.app.llm;
     let name = named(request.model).or(request.name);
-    let name = name.unwrap_or_else(|| app.llm.default_model().to_owned());
-    app.llm.find(&name).map(|model| Json(description(&model))).ok_or_else(|| {
+    let name = name.unwrap_or_else(|| llm.default_model().to_owned());
+    llm.find(&name).map(|model| Json(description(&model))).ok_or_else(|| {
         let detail = "There is no such model here; GET /api/tags lists those that there are.";
         ApiError::new(Code::ModelNotFound, detail)
     })

@@ -9,11 +9,11 @@ use crate::{
     domain::{Options, Think, options::stop_texts},
     http::{
         inference::{
-            any_case::AnyCase,
             checks::check,
             content::{Content, data_url, function_call},
             members::Members,
         },
+        ollama::any_case::AnyCase,
         validation::Checks,
     },
     llm::PromptMessage,

@@ -4,6 +4,7 @@ use std::{slice, time::Instant};
 
 use axum::http::HeaderValue;
 use common::{clock, errors::ApiError};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -31,14 +32,6 @@ pub(super) struct AnswerWriter {
 impl AnswerWriter {
     pub(super) fn new(is_chat: bool, model: String) -> Self {
         Self { is_chat, model, started: Instant::now(), first_token: None, calls: 0 }
-    }
-
-    /// The document of an answer that was not streamed.
-    pub(super) fn whole(mut self, answer: CollectedAnswer) -> Value {
-        self.first_token = answer.first_token;
-        let (text, thoughts, calls) = merged(answer.items);
-        let document = self.document(&text, &thoughts, &calls);
-        self.finished(document, &answer.end)
     }
 
     /// The answer to a request to load the model, or to unload it, which is done for no caller.
@@ -118,6 +111,13 @@ impl AnswerWriter {
 
 impl StreamWriter for AnswerWriter {
     const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+    fn whole(mut self, answer: CollectedAnswer) -> impl Serialize {
+        self.first_token = answer.first_token;
+        let (text, thoughts, calls) = merged(answer.items);
+        let document = self.document(&text, &thoughts, &calls);
+        self.finished(document, &answer.end)
+    }
 
     fn started(&mut self, _model: String, _out: &mut String) {
         self.first_token = Some(Instant::now());
@@ -249,7 +249,7 @@ mod tests {
                 (AnswerWriter::new(true, "m".to_owned()), CollectedAnswer::default());
             (writer.started, answer.first_token) = (ago(5000), Some(ago(2000)));
             answer.end.details.durations = durations;
-            let whole = writer.whole(answer);
+            let whole = json!(writer.whole(answer));
             let names =
                 ["total_duration", "load_duration", "prompt_eval_duration", "eval_duration"];
             names.map(|name| whole[name].as_u64().unwrap())
@@ -271,7 +271,7 @@ mod tests {
             ],
             ..CollectedAnswer::default()
         };
-        let whole = AnswerWriter::new(false, "m".to_owned()).whole(answer);
+        let whole = json!(AnswerWriter::new(false, "m".to_owned()).whole(answer));
         assert_eq!((&whole["response"], &whole["thinking"]), (&json!("Yes."), &json!("Hm.")));
         assert_eq!(whole["done"], true);
         let loaded = AnswerWriter::new(true, "m".to_owned()).loaded(true);

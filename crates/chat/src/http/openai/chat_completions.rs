@@ -1,24 +1,15 @@
 //! The call that answers: a completion, whole or streamed.
 
-use std::sync::Arc;
-
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
-use common::{errors::ApiError, http::RequestId, identity::Identity};
+use axum::response::Response;
+use common::errors::ApiError;
 use utoipa::ToSchema;
 
-use crate::{
-    http::{
-        inference::{InferenceBody, InferenceCall},
-        openai::{
-            chunk::ChunkWriter, error::ErrorBody, request::CreateChatCompletion,
-            response::ChatCompletion,
-        },
+use crate::http::{
+    inference::InferenceBody,
+    openai::{
+        chunk::ChunkWriter, error::ErrorBody, request::CreateChatCompletion,
+        response::ChatCompletion,
     },
-    state::AppState,
 };
 
 /// Answers a conversation, whole or streamed. Nothing of it is kept; what it costs counts as for a message.
@@ -31,20 +22,12 @@ use crate::{
     ),
 )]
 pub async fn complete(
-    State(app): State<Arc<AppState>>,
-    identity: Identity,
-    request_id: RequestId,
-    InferenceBody { value, memory }: InferenceBody<CreateChatCompletion>,
+    InferenceBody(body, caller): InferenceBody<CreateChatCompletion>,
 ) -> Result<Response, ApiError> {
-    let is_streamed = value.stream.unwrap_or(false);
-    let with_usage = value.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
-    let request = value.checked(identity, request_id.0)?;
-    let call = InferenceCall::start(&app, request, memory)?;
-    if is_streamed {
-        return call.stream(ChunkWriter::new(with_usage)).await;
-    }
-    let answer = call.collect().await?;
-    Ok(Json(ChatCompletion::from(answer)).into_response())
+    let is_streamed = body.stream.unwrap_or(false);
+    let with_usage = body.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
+    let call = caller.start(body.checked()?)?;
+    call.answer(is_streamed, ChunkWriter::new(with_usage)).await
 }
 
 /// A piece of a streamed answer as a reader of `text/event-stream` gets it.

@@ -5,10 +5,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::{
-    inference::{AnswerEnd, AnswerItem, StreamWriter, sse::write_data},
+    inference::{AnswerEnd, AnswerItem, CollectedAnswer, StreamWriter, sse::write_data},
     openai::{
         error::{self, OF_COMPLETIONS},
-        response::{Tokens, ToolCallObject, finish_word, new_id},
+        response::{ChatCompletion, Tokens, ToolCallObject, finish_word, new_id},
     },
 };
 
@@ -84,6 +84,10 @@ impl ChunkWriter {
 }
 
 impl StreamWriter for ChunkWriter {
+    fn whole(self, answer: CollectedAnswer) -> impl Serialize {
+        ChatCompletion::from(answer)
+    }
+
     fn started(&mut self, model: String, out: &mut String) {
         self.model = model;
         let delta =
@@ -130,10 +134,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{FinishReason, Usage},
-        http::{
-            inference::{CollectedAnswer, stream::ItemStream},
-            openai::response::ChatCompletion,
-        },
+        http::inference::stream::ItemStream,
         llm::{Chunk, ToolCall, UsageDetails},
     };
 

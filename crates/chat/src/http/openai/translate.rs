@@ -1,8 +1,6 @@
 //! Translates a request of this API into a completion.
 
-use std::sync::Arc;
-
-use common::{errors::ApiError, identity::Identity};
+use common::errors::ApiError;
 
 use crate::{
     domain::Options,
@@ -18,11 +16,7 @@ impl CreateChatCompletion {
     ///
     /// # Errors
     /// The first wrong value is named, with what is allowed.
-    pub fn checked(
-        mut self,
-        identity: Identity,
-        request_id: Arc<str>,
-    ) -> Result<CompletionRequest, ApiError> {
+    pub fn checked(mut self) -> Result<CompletionRequest, ApiError> {
         check_model(self.model.as_deref())?;
         let detail = "There is one answer to a request here; leave `n` out or send 1.";
         check(self.n.is_none_or(|n| n == 1), "/n", detail)?;
@@ -31,12 +25,10 @@ impl CreateChatCompletion {
         let extra = passthrough::members(&mut self)?;
         let messages = self.messages.into_iter().enumerate();
         Ok(CompletionRequest {
-            identity,
             model: self.model,
             messages: messages.map(|(i, message)| message.checked(i)).collect::<Result<_, _>>()?,
             options,
             extra,
-            request_id,
             truncates: false,
         })
     }
@@ -60,19 +52,13 @@ impl CreateChatCompletion {
 
 #[cfg(test)]
 mod tests {
-    use common::identity::{Credential, Owner, UserId};
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn identity() -> Identity {
-        let user = UserId::parse("alice").expect("a user id");
-        Identity::new(Owner { user, generation: 0 }, Credential::Open, 0)
-    }
-
     fn checked(body: Value) -> Result<CompletionRequest, ApiError> {
         let body: CreateChatCompletion = common::errors::json::parse(body.to_string().as_bytes())?;
-        body.checked(identity(), "r".into())
+        body.checked()
     }
 
     fn pointer(body: Value) -> String {

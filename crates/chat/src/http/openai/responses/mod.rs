@@ -1,28 +1,18 @@
 //! The Responses API, without what is stored: agents send the whole conversation with every request.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
-    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use common::{
-    errors::{ApiError, Code},
-    http::RequestId,
-    identity::Identity,
-};
+use common::errors::{ApiError, Code};
 
-use crate::{
-    http::{
-        inference::{InferenceBody, InferenceCall},
-        openai::{
-            error::{ErrorBody, body},
-            responses::{object::ResponseObject, request::CreateResponse, stream::ResponseWriter},
-        },
+use crate::http::{
+    inference::InferenceBody,
+    openai::{
+        error::{ErrorBody, body},
+        responses::{object::ResponseObject, request::CreateResponse, stream::ResponseWriter},
     },
-    state::AppState,
 };
 
 mod input;
@@ -42,21 +32,13 @@ mod tests;
     ),
 )]
 pub async fn create(
-    State(app): State<Arc<AppState>>,
-    identity: Identity,
-    request_id: RequestId,
-    InferenceBody { value, memory }: InferenceBody<CreateResponse>,
+    InferenceBody(request, caller): InferenceBody<CreateResponse>,
 ) -> Result<Response, ApiError> {
-    let is_streamed = value.stream.unwrap_or(false);
-    let mut response = ResponseObject::of(&value);
-    let request = value.checked(identity, request_id.0)?;
-    let call = InferenceCall::start(&app, request, memory)?;
+    let is_streamed = request.stream.unwrap_or(false);
+    let mut response = ResponseObject::of(&request);
+    let call = caller.start(request.checked()?)?;
     response.set("model", call.completion.model.as_str());
-    let writer = ResponseWriter::new(response);
-    if is_streamed {
-        return call.stream(writer).await;
-    }
-    Ok(Json(writer.whole(call.collect().await?)).into_response())
+    call.answer(is_streamed, ResponseWriter::new(response)).await
 }
 
 /// Clients that try a WebSocket first post at once after a 426, and only after many tries for any other status.

@@ -1,11 +1,6 @@
 //! What clients send for a response: read tolerantly, since agents send members of their own.
 
-use std::sync::Arc;
-
-use common::{
-    errors::{ApiError, Code},
-    identity::Identity,
-};
+use common::errors::{ApiError, Code};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -71,11 +66,7 @@ impl CreateResponse {
     ///
     /// # Errors
     /// The first wrong value is named, with what is allowed.
-    pub(super) fn checked(
-        self,
-        identity: Identity,
-        request_id: Arc<str>,
-    ) -> Result<CompletionRequest, ApiError> {
+    pub(super) fn checked(self) -> Result<CompletionRequest, ApiError> {
         self.check_state()?;
         check_model(self.model.as_deref())?;
         let options = self.options()?;
@@ -90,12 +81,10 @@ impl CreateResponse {
         let detail = "There must be an input: a text or a list of items.";
         let input = self.input.ok_or_else(|| ApiError::invalid("/input", detail))?;
         Ok(CompletionRequest {
-            identity,
             model: self.model,
             messages: input::messages(self.instructions, input)?,
             options,
             extra,
-            request_id,
             truncates,
         })
     }

@@ -58,16 +58,6 @@ impl ResponseWriter {
         Self { response, next_number: 0, item_id: String::new() }
     }
 
-    /// The response to a request that is not streamed.
-    pub(super) fn whole(mut self, answer: CollectedAnswer) -> Value {
-        self.response.set("model", answer.model);
-        for (i, item) in answer.items.iter().enumerate() {
-            self.add(item, !answer.end.finish.is_cut() || i + 1 < answer.items.len());
-        }
-        self.complete(&answer.end);
-        json!(self.response)
-    }
-
     /// Adds an item that has ended to the output.
     fn add(&mut self, item: &AnswerItem, is_complete: bool) {
         let id = std::mem::take(&mut self.item_id);
@@ -105,6 +95,15 @@ impl ResponseWriter {
 }
 
 impl StreamWriter for ResponseWriter {
+    fn whole(mut self, answer: CollectedAnswer) -> impl Serialize {
+        self.response.set("model", answer.model);
+        for (i, item) in answer.items.iter().enumerate() {
+            self.add(item, !answer.end.finish.is_cut() || i + 1 < answer.items.len());
+        }
+        self.complete(&answer.end);
+        self.response
+    }
+
     fn open(&mut self, out: &mut String) {
         self.lifecycle("response.created", out);
         self.lifecycle("response.in_progress", out);

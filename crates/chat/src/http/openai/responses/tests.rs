@@ -60,7 +60,7 @@ fn the_item_in_which_an_answer_was_cut_is_incomplete() {
         for chunk in chunks.clone() {
             answer.take(chunk);
         }
-        let whole = writer().whole(answer);
+        let whole = json!(writer().whole(answer));
         let (last, done) = streamed(chunks, None);
         for response in [whole, last] {
             assert_eq!(statuses(&response["output"]), wanted);

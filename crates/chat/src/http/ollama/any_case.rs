@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use common::errors::{ApiError, extract::expect_no_coding};
 use serde::{
     Deserialize, Deserializer,
@@ -13,7 +13,10 @@ use serde::{
 };
 
 use crate::{
-    http::inference::{BodyMemory, InferenceBody},
+    http::{
+        inference::{InferenceBody, InferenceCaller},
+        ollama::Caller,
+    },
     state::AppState,
 };
 
@@ -62,18 +65,19 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for LowerCase<A> {
     }
 }
 
-/// A JSON body, whatever its `Content-Type` says, its members named in any case.
-#[derive(Debug)]
-pub struct AnyCaseBody<T>(pub T, pub BodyMemory);
+/// A JSON body, whatever its `Content-Type` says, its members named in any case; and who sent it.
+pub struct AnyCaseBody<T>(pub T, pub InferenceCaller);
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<AppState>> for AnyCaseBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<AppState>) -> Result<Self, ApiError> {
-        expect_no_coding(request.headers())?;
-        let parsed = app.body_budget.parse::<AnyCase<T>>(request.into_body());
-        let InferenceBody { value, memory } = parsed.await?;
-        Ok(Self(value.0, memory))
+        let (mut parts, body) = request.into_parts();
+        let Caller(identity) = Caller::from_request_parts(&mut parts, app).await?;
+        expect_no_coding(&parts.headers)?;
+        let read = InferenceBody::read(app, identity, parts, body).await?;
+        let InferenceBody(AnyCase(value), caller) = read;
+        Ok(Self(value, caller))
     }
 }
 
