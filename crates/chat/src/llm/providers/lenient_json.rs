@@ -9,11 +9,14 @@ use crate::llm::providers::unicode::RawText;
 const MAX_COUNT: u64 = 1_000_000_000;
 
 /// A member of that type, or none where it is anything else.
-pub(super) fn or_none<'de, D: Deserializer<'de>, T: DeserializeOwned>(
-    from: D,
-) -> Result<Option<T>, D::Error> {
-    let raw = <&RawValue>::deserialize(from)?;
-    Ok(serde_json::from_str(raw.get()).ok())
+#[derive(Default)]
+pub(super) struct OrNone<T>(pub(super) Option<T>);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for OrNone<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(from)?;
+        Ok(Self(serde_json::from_str(raw.get()).ok()))
+    }
 }
 
 /// The entries of a list, or the one that stands without a list, but for those that make no sense.
@@ -42,12 +45,12 @@ pub(super) fn tokens(number: &Value) -> Option<u64> {
 }
 
 pub(super) fn tokens_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    Ok(or_none(from)?.as_ref().and_then(tokens))
+    Ok(OrNone::deserialize(from)?.0.as_ref().and_then(tokens))
 }
 
 /// A place in a list: a whole number, also one that is written as a text.
 pub(super) fn index_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    let index: Option<Value> = or_none(from)?;
+    let OrNone::<Value>(index) = OrNone::deserialize(from)?;
     Ok(index.and_then(|index| tokens(&index).or_else(|| index.as_str()?.trim().parse().ok())))
 }
 

@@ -11,7 +11,7 @@ use crate::{
         providers::{
             Batch,
             finish::finish_reason,
-            lenient_json::{self, entries, lossy_text, or_none, tokens_or_none},
+            lenient_json::{self, OrNone, entries, lossy_text, tokens_or_none},
             lines::Lines,
             ollama::errors::classify_message,
             response_stream::Parser,
@@ -35,60 +35,55 @@ struct OllamaAnswer {
     is_done: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 struct OllamaLine<'a> {
     message: Option<OllamaMessage<'a>>,
     done: Option<bool>,
-    #[serde(default, deserialize_with = "or_none")]
-    done_reason: Option<String>,
-    #[serde(default, deserialize_with = "tokens_or_none")]
+    done_reason: OrNone<String>,
+    #[serde(deserialize_with = "tokens_or_none")]
     prompt_eval_count: Option<u64>,
     /// How many of these were in its cache.
-    #[serde(default, deserialize_with = "tokens_or_none")]
+    #[serde(deserialize_with = "tokens_or_none")]
     prompt_eval_cached_count: Option<u64>,
-    #[serde(default, deserialize_with = "tokens_or_none")]
+    #[serde(deserialize_with = "tokens_or_none")]
     eval_count: Option<u64>,
-    #[serde(default, deserialize_with = "or_none")]
-    load_duration: Option<u64>,
-    #[serde(default, deserialize_with = "or_none")]
-    prompt_eval_duration: Option<u64>,
-    #[serde(default, deserialize_with = "or_none")]
-    eval_duration: Option<u64>,
-    #[serde(default, borrow)]
+    load_duration: OrNone<u64>,
+    prompt_eval_duration: OrNone<u64>,
+    eval_duration: OrNone<u64>,
     error: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 struct OllamaMessage<'a> {
     content: Option<RawText>,
-    #[serde(default, deserialize_with = "or_none")]
-    thinking: Option<RawText>,
-    #[serde(default, borrow, deserialize_with = "entries")]
+    thinking: OrNone<RawText>,
+    #[serde(deserialize_with = "entries")]
     tool_calls: Vec<OllamaCall<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 struct OllamaCall<'a> {
-    #[serde(default, deserialize_with = "or_none")]
-    id: Option<String>,
-    #[serde(borrow)]
+    id: OrNone<String>,
     function: OllamaFunction<'a>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 struct OllamaFunction<'a> {
     #[serde(deserialize_with = "lossy_text")]
     name: Option<String>,
-    #[serde(default, borrow)]
     arguments: Option<&'a RawValue>,
 }
 
 impl OllamaLine<'_> {
     /// A part that took no time is left out; the answer's own is always there.
     fn durations(&self) -> Option<[u64; 3]> {
-        let before = [self.load_duration, self.prompt_eval_duration];
-        let [load, prompt] = before.map(Option::unwrap_or_default);
-        Some([load, prompt, self.eval_duration?])
+        let before = [&self.load_duration, &self.prompt_eval_duration];
+        let [load, prompt] = before.map(|part| part.0.unwrap_or_default());
+        Some([load, prompt, self.eval_duration.0?])
     }
 }
 
@@ -162,7 +157,7 @@ impl OllamaAnswer {
             durations: line.durations(),
             ..UsageDetails::default()
         };
-        let finish = finish_reason(line.done_reason.as_deref().unwrap_or_default())?;
+        let finish = finish_reason(line.done_reason.0.as_deref().unwrap_or_default())?;
         self.is_done = true;
         batch.flush(Chunk::Thinking, &mut self.thinking);
         batch.flush(Chunk::Text, &mut self.content);
@@ -183,7 +178,7 @@ impl OllamaAnswer {
         message: OllamaMessage<'_>,
         batch: &mut Batch,
     ) -> Result<(), ProviderError> {
-        let thinking = message.thinking.unwrap_or_default();
+        let thinking = message.thinking.0.unwrap_or_default();
         let content = message.content.unwrap_or_default();
         batch.deltas += u64::from(thinking != RawText::default() || content != RawText::default());
         batch.push(Chunk::Thinking, &mut self.thinking, thinking)?;
@@ -195,7 +190,7 @@ impl OllamaAnswer {
             };
             self.has_tool_calls = true;
             batch.deltas += 1;
-            batch.chunks.push(Chunk::ToolCall(ToolCall::new(call.id, name, arguments)));
+            batch.chunks.push(Chunk::ToolCall(ToolCall::new(call.id.0, name, arguments)));
         }
         Ok(())
     }

@@ -10,28 +10,24 @@ use crate::{
     llm::{
         chunk::UsageDetails,
         providers::{
-            lenient_json::{self, entries, index_or_none, lossy_text, or_none},
+            lenient_json::{self, OrNone, entries, index_or_none, lossy_text},
             unicode::{RawText, repair_escapes},
         },
     },
 };
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 pub(super) struct ChunkFrame<'a> {
     /// What it is; `error` is all that some servers say of one.
-    #[serde(default, borrow)]
     object: Option<&'a RawValue>,
-    #[serde(default, borrow)]
     pub(super) choices: Option<Vec<Option<UpstreamChoice<'a>>>>,
-    #[serde(default)]
     pub(super) usage: Counts,
-    #[serde(default, borrow)]
     error: Option<&'a RawValue>,
-    #[serde(default, borrow)]
     errors: Option<&'a RawValue>,
     /// llama-server's, where it is asked for.
-    #[serde(default, rename = "__verbose", deserialize_with = "or_none")]
-    pub(super) verbose: Option<Value>,
+    #[serde(rename = "__verbose")]
+    pub(super) verbose: OrNone<Value>,
 }
 
 impl<'a> ChunkFrame<'a> {
@@ -56,25 +52,20 @@ fn tells_error(json: &[u8]) -> bool {
     !is_good && !says("usage") && words.any(says)
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 pub(super) struct UpstreamChoice<'a> {
-    #[serde(default, deserialize_with = "index_or_none")]
+    #[serde(deserialize_with = "index_or_none")]
     pub(super) index: Option<u64>,
-    #[serde(default, borrow)]
     delta: Option<ChoiceDelta<'a>>,
     /// Of a whole answer; some servers repeat all that was said in it beside each delta.
-    #[serde(default, borrow)]
     message: Option<ChoiceDelta<'a>>,
-    #[serde(default, deserialize_with = "or_none")]
-    pub(super) finish_reason: Option<Value>,
-    #[serde(default, borrow)]
+    pub(super) finish_reason: OrNone<Value>,
     pub(super) error: Option<&'a RawValue>,
     /// vLLM's word for the stop sequence that ended the answer; a token's number where none did.
-    #[serde(default, deserialize_with = "or_none")]
-    pub(super) stop_reason: Option<String>,
+    pub(super) stop_reason: OrNone<String>,
     /// SGLang's word for the same.
-    #[serde(default, deserialize_with = "or_none")]
-    pub(super) matched_stop: Option<String>,
+    pub(super) matched_stop: OrNone<String>,
 }
 
 impl<'a> UpstreamChoice<'a> {
@@ -83,22 +74,19 @@ impl<'a> UpstreamChoice<'a> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 pub(super) struct ChoiceDelta<'a> {
     pub(super) content: Option<Text>,
-    #[serde(default, deserialize_with = "or_none")]
-    pub(super) refusal: Option<Text>,
-    #[serde(default, deserialize_with = "or_none")]
-    reasoning: Option<Text>,
-    #[serde(default, deserialize_with = "or_none")]
-    reasoning_content: Option<Text>,
+    pub(super) refusal: OrNone<Text>,
+    reasoning: OrNone<Text>,
+    reasoning_content: OrNone<Text>,
     /// OpenRouter's, where there is no plain text of them.
-    #[serde(default, deserialize_with = "or_none")]
-    reasoning_details: Option<Text>,
-    #[serde(default, borrow, deserialize_with = "entries")]
+    reasoning_details: OrNone<Text>,
+    #[serde(deserialize_with = "entries")]
     pub(super) tool_calls: Vec<CallPart<'a>>,
     /// The older form, for one call.
-    #[serde(default, borrow, deserialize_with = "entries")]
+    #[serde(deserialize_with = "entries")]
     pub(super) function_call: Vec<FunctionPart<'a>>,
 }
 
@@ -106,29 +94,28 @@ impl ChoiceDelta<'_> {
     /// Its thoughts: several dialects at once say the same.
     pub(super) fn take_thoughts(&mut self) -> RawText {
         let beside =
-            [self.reasoning.take(), self.reasoning_content.take(), self.reasoning_details.take()];
-        let given =
-            beside.into_iter().flatten().map(|text| text.text).find(|text| !text.0.is_empty());
+            [&mut self.reasoning, &mut self.reasoning_content, &mut self.reasoning_details];
+        let mut given = beside.into_iter().filter_map(|text| Some(text.0.take()?.text));
+        let given = given.find(|text| !text.0.is_empty());
         let within = || self.content.as_mut().map(|content| std::mem::take(&mut content.thoughts));
         given.or_else(within).unwrap_or_default()
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 pub(super) struct CallPart<'a> {
-    #[serde(default, deserialize_with = "index_or_none")]
+    #[serde(deserialize_with = "index_or_none")]
     pub(super) index: Option<u64>,
-    #[serde(default, deserialize_with = "or_none")]
-    pub(super) id: Option<String>,
-    #[serde(default, borrow)]
+    pub(super) id: OrNone<String>,
     pub(super) function: Option<FunctionPart<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 pub(super) struct FunctionPart<'a> {
-    #[serde(default, deserialize_with = "lossy_text")]
+    #[serde(deserialize_with = "lossy_text")]
     pub(super) name: Option<String>,
-    #[serde(default, borrow)]
     pub(super) arguments: Option<&'a RawValue>,
 }
 
@@ -190,7 +177,7 @@ pub(super) struct Counts {
 
 impl<'de> Deserialize<'de> for Counts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let counts: Option<Value> = or_none(deserializer)?;
+        let OrNone::<Value>(counts) = OrNone::deserialize(deserializer)?;
         let count = |pointer: &str| lenient_json::tokens(counts.as_ref()?.pointer(pointer)?);
         let usage = count("/prompt_tokens").zip(count("/completion_tokens"));
         Ok(Self {

@@ -20,7 +20,7 @@ use crate::llm::{
     providers::{
         ChunkStream, DEFAULT_WINDOW, EmbeddingAnswer, ModelInfo, Provider, http,
         http::Endpoint,
-        lenient_json::{or_none, tokens_or_none},
+        lenient_json::{self, OrNone},
         openai::errors::classify_error,
         response_stream,
     },
@@ -50,20 +50,14 @@ pub(in crate::llm) struct OpenAi {
 #[derive(Deserialize)]
 struct OpenAiEmbeddings {
     data: Vec<OpenAiEmbedding>,
-    #[serde(default, deserialize_with = "or_none")]
-    usage: Option<OpenAiUsage>,
+    #[serde(default)]
+    usage: OrNone<Value>,
 }
 
 #[derive(Deserialize)]
 struct OpenAiEmbedding {
     index: Option<usize>,
     embedding: Vec<f32>,
-}
-
-#[derive(Deserialize)]
-struct OpenAiUsage {
-    #[serde(default, deserialize_with = "tokens_or_none")]
-    prompt_tokens: Option<u64>,
 }
 
 impl OpenAi {
@@ -132,9 +126,10 @@ impl Provider for OpenAi {
             self.endpoint.call(&["embeddings"], &body, &part.request_id).await?;
         // Some servers answer out of order; those that leave the index out keep the order.
         answer.data.sort_by_key(|entry| entry.index);
+        let usage = answer.usage.0;
         Ok(EmbeddingAnswer {
             vectors: answer.data.into_iter().map(|entry| entry.embedding).collect(),
-            tokens: answer.usage.and_then(|usage| usage.prompt_tokens),
+            tokens: usage.and_then(|usage| lenient_json::tokens(&usage["prompt_tokens"])),
         })
     }
 

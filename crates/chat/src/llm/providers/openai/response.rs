@@ -150,7 +150,7 @@ impl OpenAiAnswer {
         if frame.usage.usage.is_some() {
             self.counts = frame.usage;
         }
-        let word = frame.verbose.as_ref().and_then(|verbose| verbose["stopping_word"].as_str());
+        let word = frame.verbose.0.as_ref().and_then(|verbose| verbose["stopping_word"].as_str());
         self.stopped_at(word.map(str::to_owned));
         // One answer is asked for; should there be more, the first counts.
         let choices = frame.choices.into_iter().flatten().flatten();
@@ -180,12 +180,12 @@ impl OpenAiAnswer {
             return Err(failure(error.get()));
         }
         // Some servers put the word into an object.
-        let reason = choice.finish_reason.unwrap_or_default();
+        let reason = choice.finish_reason.0.unwrap_or_default();
         let word = reason.as_str().or(reason["type"].as_str()).filter(|word| !word.is_empty());
         if let (false, Some(word)) = (self.is_done, word) {
             self.finish = Some(finish_reason(word)?);
         }
-        self.stopped_at(choice.stop_reason.or(choice.matched_stop));
+        self.stopped_at(choice.stop_reason.0.or(choice.matched_stop.0));
         Ok(())
     }
 
@@ -202,7 +202,7 @@ impl OpenAiAnswer {
     ) -> Result<(), ProviderError> {
         let thoughts = delta.take_thoughts();
         let content = delta.content.unwrap_or_default().text;
-        let refusal = delta.refusal.unwrap_or_default().text;
+        let refusal = delta.refusal.0.unwrap_or_default().text;
         let has_text = [&thoughts, &content, &refusal].into_iter().any(|text| !text.0.is_empty());
         batch.deltas += u64::from(has_text);
         batch.push(Chunk::Thinking, &mut self.thinking, thoughts)?;
@@ -210,7 +210,7 @@ impl OpenAiAnswer {
         batch.push(Chunk::Text, &mut self.refusal, refusal)?;
         let mut parts = delta.tool_calls;
         if let (Some(call), true) = (delta.function_call.pop(), parts.is_empty()) {
-            parts.push(CallPart { index: Some(0), id: None, function: Some(call) });
+            parts.push(CallPart { index: Some(0), function: Some(call), ..CallPart::default() });
         }
         for part in parts {
             batch.deltas += 1;

@@ -61,7 +61,7 @@ impl ToolCalls {
     /// never does, whatever its id: some servers leave the id blank, or make a new one for every part. Some give every
     /// call the index 0, or no call an index and an id.
     pub(super) fn add(&mut self, part: CallPart<'_>) -> bool {
-        let id = part.id.filter(|id| !id.trim().is_empty());
+        let id = part.id.0.filter(|id| !id.trim().is_empty());
         let (name, arguments) = match part.function {
             Some(function) => (function.name, function.arguments),
             None => (None, None),
