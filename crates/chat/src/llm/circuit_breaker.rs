@@ -9,15 +9,6 @@ use crate::llm::error::ProviderError;
 
 const OPEN_TIME: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CallOutcome {
-    Success,
-    /// No connection, or 502, 503, 504.
-    Outage,
-    /// It failed otherwise, which says that it is there.
-    OtherFailure,
-}
-
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
     /// Outages in a row that open it; 0 for never.
@@ -38,16 +29,6 @@ pub(super) struct CallPermit {
     breaker: Arc<CircuitBreaker>,
     probe: bool,
     began: Instant,
-}
-
-impl CallOutcome {
-    pub(super) fn of<T>(result: &Result<T, ProviderError>) -> Self {
-        match result {
-            Ok(_) => Self::Success,
-            Err(error) if error.is_outage() => Self::Outage,
-            Err(_) => Self::OtherFailure,
-        }
-    }
 }
 
 impl CircuitBreaker {
@@ -81,20 +62,20 @@ impl CircuitBreaker {
 }
 
 impl CallPermit {
-    pub(super) fn record(mut self, outcome: CallOutcome, now: Instant) {
+    /// Takes how the call went. A failure that is no outage says that the server is there.
+    pub(super) fn record<T>(mut self, result: &Result<T, ProviderError>, now: Instant) {
         let probe = std::mem::take(&mut self.probe);
+        let is_outage = result.as_ref().is_err_and(|error| error.is_outage());
         let mut state = self.breaker.state.lock();
-        *state = match (*state, outcome) {
-            (_, CallOutcome::Success) => BreakerState::Closed { outages: 0 },
-            (BreakerState::Closed { outages }, CallOutcome::Outage) => {
-                match outages.saturating_add(1) {
-                    outages if self.breaker.limit > 0 && outages >= self.breaker.limit => open(now),
-                    outages => BreakerState::Closed { outages },
-                }
-            }
-            (_, CallOutcome::Outage) if probe => open(now),
-            (_, CallOutcome::OtherFailure) if probe => BreakerState::Closed { outages: 0 },
-            (state, _) => state,
+        *state = match *state {
+            _ if result.is_ok() => BreakerState::Closed { outages: 0 },
+            BreakerState::Closed { outages } if is_outage => match outages.saturating_add(1) {
+                outages if self.breaker.limit > 0 && outages >= self.breaker.limit => open(now),
+                outages => BreakerState::Closed { outages },
+            },
+            _ if probe && is_outage => open(now),
+            _ if probe => BreakerState::Closed { outages: 0 },
+            state => state,
         };
     }
 }
@@ -114,35 +95,42 @@ impl Drop for CallPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::error::ErrorKind;
 
-    fn record(breaker: &Arc<CircuitBreaker>, now: Instant, outcomes: &[CallOutcome]) {
-        for outcome in outcomes {
-            breaker.try_acquire(now).unwrap().record(*outcome, now);
-        }
+    const SUCCESS: Option<ErrorKind> = None;
+    const OUTAGE: Option<ErrorKind> = Some(ErrorKind::Outage);
+    const OTHER_FAILURE: Option<ErrorKind> = Some(ErrorKind::Failed);
+
+    fn result(failure: Option<ErrorKind>) -> Result<(), ProviderError> {
+        failure.map_or(Ok(()), |kind| Err(ProviderError::new(kind, "")))
     }
 
-    use CallOutcome::{OtherFailure, Outage, Success};
+    fn record(breaker: &Arc<CircuitBreaker>, now: Instant, failures: &[Option<ErrorKind>]) {
+        for failure in failures {
+            breaker.try_acquire(now).unwrap().record(&result(*failure), now);
+        }
+    }
 
     #[test]
     fn it_opens_after_outages_in_a_row_and_then_lets_one_probe_through() {
         let (breaker, start) = (CircuitBreaker::new(3), Instant::now());
-        record(&breaker, start, &[Outage, Outage, Success, Outage, Outage, OtherFailure]);
+        record(&breaker, start, &[OUTAGE, OUTAGE, SUCCESS, OUTAGE, OUTAGE, OTHER_FAILURE]);
         assert!(breaker.allows(start));
-        record(&breaker, start, &[Outage]);
+        record(&breaker, start, &[OUTAGE]);
         assert!(!breaker.allows(start) && breaker.try_acquire(start).is_none());
         let later = start + OPEN_TIME;
         let probe = breaker.try_acquire(later).unwrap();
         assert!(!breaker.allows(later) && breaker.try_acquire(later).is_none());
-        probe.record(Outage, later);
+        probe.record(&result(OUTAGE), later);
         assert!(!breaker.allows(later));
-        record(&breaker, later + OPEN_TIME, &[Success, Outage, Outage]);
+        record(&breaker, later + OPEN_TIME, &[SUCCESS, OUTAGE, OUTAGE]);
         assert!(breaker.allows(later + OPEN_TIME));
     }
 
     #[test]
     fn a_probe_whose_caller_left_lets_the_next_one_try() {
         let (breaker, start) = (CircuitBreaker::new(1), Instant::now());
-        record(&breaker, start, &[Outage]);
+        record(&breaker, start, &[OUTAGE]);
         let later = start + OPEN_TIME;
         drop(breaker.try_acquire(later).unwrap());
         assert!(breaker.try_acquire(later).is_some());
@@ -151,7 +139,7 @@ mod tests {
     #[test]
     fn zero_switches_it_off() {
         let (breaker, now) = (CircuitBreaker::new(0), Instant::now());
-        record(&breaker, now, &[Outage; 100]);
+        record(&breaker, now, &[OUTAGE; 100]);
         assert!(breaker.allows(now));
     }
 }

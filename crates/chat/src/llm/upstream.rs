@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::llm::{
-    circuit_breaker::{CallOutcome, CircuitBreaker},
+    circuit_breaker::CircuitBreaker,
     deadlines::StreamTimeouts,
     error::{ErrorKind, ModelError, ProviderError},
     health::{Health, Snapshot},
@@ -154,7 +154,7 @@ impl Upstream {
             return Err(ProviderError::new(ErrorKind::Unreachable, "the circuit breaker is open"));
         };
         let result = timeouts.limit(call).await.flatten();
-        permit.record(CallOutcome::of(&result), Instant::now());
+        permit.record(&result, Instant::now());
         result
     }
 
