@@ -40,10 +40,11 @@ pub(super) struct Health {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     /// Whether it is there; `None` while it was not probed, when it is worth trying.
-    up: Option<bool>,
+    pub(super) up: Option<bool>,
     /// The models as last listed; `None` while no list was ever had.
-    models: Option<Arc<[ModelInfo]>>,
-    problem: Option<Problem>,
+    pub(super) models: Option<Arc<[ModelInfo]>>,
+    /// What was wrong with the last probe.
+    pub(super) problem: Option<Problem>,
 }
 
 /// The problem of a server: what was asked, what came, and what to do.
@@ -68,23 +69,12 @@ impl Health {
         }
     }
 
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
     pub(super) fn is_down(&self) -> bool {
-        self.up() == Some(false)
-    }
-
-    /// Whether the last probe reached it; `None` before the first.
-    pub(super) fn up(&self) -> Option<bool> {
-        self.snapshot.load().up
-    }
-
-    /// The models as last listed; `None` while no list was ever had.
-    pub(super) fn models(&self) -> Option<Arc<[ModelInfo]>> {
-        self.snapshot.load().models.clone()
-    }
-
-    /// What was wrong with the last probe.
-    pub(super) fn problem(&self) -> Option<Problem> {
-        self.snapshot.load().problem.clone()
+        self.snapshot.load().up == Some(false)
     }
 
     /// Resolves when probes have found nobody where no answer ever came from: an address that accepts connections and says

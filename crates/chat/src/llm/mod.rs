@@ -186,7 +186,7 @@ impl LlmService {
             if is_idle_demo || upstream.health.is_down() {
                 continue;
             }
-            let listed = upstream.health.models().unwrap_or_default();
+            let listed = upstream.health.snapshot().models.clone().unwrap_or_default();
             let mut known = HashSet::new();
             models.extend(listed.iter().filter(|model| known.insert(&model.id)).map(|model| {
                 Model {
@@ -280,7 +280,7 @@ impl LlmService {
             let words = || "failed too often in a row".to_owned();
             let failing = || Problem { shown: words(), reason: words() };
             let broken = (!upstream.is_breaker_closed()).then(failing);
-            Some((upstream.kind, upstream.health.problem().or(broken)?))
+            Some((upstream.kind, upstream.health.snapshot().problem.clone().or(broken)?))
         };
         self.router.upstreams.iter().filter_map(problem).collect()
     }
@@ -295,7 +295,7 @@ impl LlmService {
             let (running, waiting) = upstream.scheduler.load();
             ProviderStatus {
                 provider: upstream.kind,
-                up: upstream.health.up(),
+                up: upstream.health.snapshot().up,
                 breaker_open: !upstream.is_breaker_closed(),
                 running,
                 waiting,

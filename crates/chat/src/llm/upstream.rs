@@ -117,18 +117,18 @@ impl Upstream {
 
     /// Whether the server has the model; `None` where it never listed its models.
     pub(super) fn has_model(&self, name: &str) -> Option<bool> {
-        let models = self.health.models()?;
+        let models = self.health.snapshot().models.clone()?;
         Some(self.find(&models, name).is_some())
     }
 
     pub(super) fn model(&self, name: &str) -> Option<ModelInfo> {
-        let models = self.health.models()?;
+        let models = self.health.snapshot().models.clone()?;
         self.find(&models, name).cloned()
     }
 
     /// The window that the model is always asked with, since another one makes Ollama load it anew.
     pub(super) fn window(&self, model: &str) -> u32 {
-        let models = self.health.models().unwrap_or_default();
+        let models = self.health.snapshot().models.clone().unwrap_or_default();
         self.window_of(self.find(&models, model))
     }
 
