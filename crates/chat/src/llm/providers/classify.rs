@@ -1,6 +1,6 @@
 //! What model servers mean by their error answers, by the words that real ones use.
 
-use crate::llm::error::{ErrorKind, Feature};
+use crate::llm::error::{ErrorKind, Feature, ProviderError};
 
 const CONTEXT_TOO_LONG: &[&str] = &[
     "exceed_context_size",
@@ -89,6 +89,13 @@ pub(super) fn classify_text(status: u16, text: &str) -> Option<ErrorKind> {
     } else {
         None
     }
+}
+
+/// An error inside a stream: a text, a JSON document in a text, or an object. `not_found` is what its words are taken for where
+/// none of ours is among them.
+pub(super) fn stream_error(text: &str, not_found: fn(&str) -> Option<ErrorKind>) -> ProviderError {
+    let kind = classify_text(503, text).or_else(|| not_found(text)).unwrap_or(ErrorKind::Failed);
+    ProviderError::new(kind, "an error in the stream").with_upstream_text(text)
 }
 
 /// Says what an error answer means by its status, where its words say nothing.

@@ -29,7 +29,7 @@ const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Says what a provider means by a status and a body.
-pub(super) type Classify = fn(&ErrorAnswer) -> Classified;
+pub(super) type Classify = fn(u16, &str) -> Classified;
 
 /// The kind of an error, and what an operator can do about it.
 pub(super) type Classified = (ErrorKind, Option<&'static str>);
@@ -37,11 +37,6 @@ pub(super) type Classified = (ErrorKind, Option<&'static str>);
 /// Marks a response whose request was sent a second time, so that it is not sent a third time.
 #[derive(Clone)]
 pub(super) struct Resent;
-
-pub(super) struct ErrorAnswer {
-    pub(super) status: u16,
-    pub(super) body: String,
-}
 
 /// The address of a model server, and the key that it wants.
 pub(super) struct Endpoint {
@@ -198,9 +193,8 @@ async fn accepted(response: Response, classify: Classify) -> Result<Response, Pr
         tokio::time::timeout(ERROR_BODY_TIMEOUT, error_body(response)).await.unwrap_or_default();
     let nothing = if body.trim().is_empty() { " with an empty body" } else { "" };
     let context = format!("{path} answered {status}{nothing}");
-    let answer = ErrorAnswer { status: status.as_u16(), body };
-    let (kind, hint) = classify(&answer);
-    let mut error = ProviderError::new(kind, context).with_upstream_text(&answer.body);
+    let (kind, hint) = classify(status.as_u16(), &body);
+    let mut error = ProviderError::new(kind, context).with_upstream_text(&body);
     (error.hint, error.retry_after) = (hint, retry_after);
     Err(error)
 }

@@ -6,7 +6,7 @@ use crate::llm::{
     error::ErrorKind,
     providers::{
         classify::{classify_status, classify_text},
-        http::{Classified, ErrorAnswer},
+        http::Classified,
     },
 };
 
@@ -22,25 +22,22 @@ struct OllamaError {
     _error: IgnoredAny,
 }
 
-pub(super) fn classify_error(answer: &ErrorAnswer) -> Classified {
-    if let Some(kind) = classify_text(answer.status, &answer.body) {
+pub(super) fn classify_error(status: u16, body: &str) -> Classified {
+    if let Some(kind) = classify_text(status, body) {
         return (kind, None);
     }
-    let is_ollamas = serde_json::from_str::<OllamaError>(&answer.body).is_ok();
-    match answer.status {
+    let is_ollamas = serde_json::from_str::<OllamaError>(body).is_ok();
+    match status {
         404 if is_ollamas => (ErrorKind::ModelNotFound, None),
         401 => (ErrorKind::Misconfigured, Some(WRONG_KEY)),
-        403 if answer.body.trim().is_empty() => (ErrorKind::Misconfigured, Some(REFUSED_HOST)),
+        403 if body.trim().is_empty() => (ErrorKind::Misconfigured, Some(REFUSED_HOST)),
         404 | 405 => (ErrorKind::Misconfigured, Some(NOT_OLLAMA)),
         status => (classify_status(status), None),
     }
 }
 
-/// What an error inside a stream means: a text, a JSON document in a text, or an object.
-pub(super) fn classify_message(text: &str) -> Option<ErrorKind> {
-    let is_not_found = || {
-        let lower = text.to_lowercase();
-        lower.contains("model") && lower.contains("not found")
-    };
-    classify_text(503, text).or_else(|| is_not_found().then_some(ErrorKind::ModelNotFound))
+/// That the model is missing, where the words say so.
+pub(super) fn not_found(text: &str) -> Option<ErrorKind> {
+    let lower = text.to_lowercase();
+    (lower.contains("model") && lower.contains("not found")).then_some(ErrorKind::ModelNotFound)
 }

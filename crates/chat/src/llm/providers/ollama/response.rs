@@ -10,10 +10,11 @@ use crate::{
         error::{ErrorKind, ProviderError},
         providers::{
             Batch,
+            classify::stream_error,
             finish::finish_reason,
             lenient_json::{self, OrNone, entries, lossy_text, tokens_or_none},
             lines::Lines,
-            ollama::errors::classify_message,
+            ollama::errors::not_found,
             response_stream::Parser,
             unicode::{RawText, TextJoiner, repair_escapes},
         },
@@ -141,10 +142,7 @@ impl OllamaAnswer {
             ProviderError::failed(format!("a line that is not understood: {error}"))
         })?;
         if let Some(error) = line.error.filter(|error| lenient_json::says(error)) {
-            let kind = classify_message(error.get()).unwrap_or(ErrorKind::Failed);
-            return Err(
-                ProviderError::new(kind, "an error in the stream").with_upstream_text(error.get())
-            );
+            return Err(stream_error(error.get(), not_found));
         }
         if let Some(message) = line.message.take() {
             self.message(message, batch)?;

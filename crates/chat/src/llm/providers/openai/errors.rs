@@ -6,19 +6,19 @@ use crate::llm::{
     error::ErrorKind,
     providers::{
         classify::{classify_status, classify_text},
-        http::{Classified, ErrorAnswer},
+        http::Classified,
     },
 };
 
 const WRONG_ADDRESS: &str = "check the provider's base_url";
 const WRONG_KEY: &str = "check the provider's api_key";
 
-pub(super) fn classify_error(answer: &ErrorAnswer) -> Classified {
-    let body = &answer.body;
-    if let Some(kind) = classify_words(answer.status, body) {
+pub(super) fn classify_error(status: u16, body: &str) -> Classified {
+    let by_words = classify_text(status, body).or(not_found(body));
+    if let Some(kind) = by_words {
         return (kind, None);
     }
-    match answer.status {
+    match status {
         404 if mentions_model(body) => (ErrorKind::ModelNotFound, None),
         // A 404 without a word of the model is about the address.
         404 | 405 => (ErrorKind::Misconfigured, Some(WRONG_ADDRESS)),
@@ -27,14 +27,9 @@ pub(super) fn classify_error(answer: &ErrorAnswer) -> Classified {
     }
 }
 
-/// What an error inside a stream means.
-pub(super) fn classify_message(text: &str) -> Option<ErrorKind> {
-    classify_words(503, text)
-}
-
-fn classify_words(status: u16, text: &str) -> Option<ErrorKind> {
-    let is_not_found = || text.to_lowercase().contains("model_not_found");
-    classify_text(status, text).or_else(|| is_not_found().then_some(ErrorKind::ModelNotFound))
+/// That the model is missing, where the words say so.
+pub(super) fn not_found(text: &str) -> Option<ErrorKind> {
+    text.to_lowercase().contains("model_not_found").then_some(ErrorKind::ModelNotFound)
 }
 
 /// Whether an error object speaks of a model: in `error`, or in `message` alone (SGLang, vLLM before 0.10).

@@ -7,11 +7,12 @@ use crate::{
         error::{ErrorKind, ProviderError},
         providers::{
             Batch,
+            classify::stream_error,
             finish::finish_reason,
             lenient_json,
             lines::{MAX_LINE, too_long},
             openai::{
-                errors::classify_message,
+                errors::not_found,
                 frame::{CallPart, ChoiceDelta, ChunkFrame, Counts, UpstreamChoice},
                 tool_calls::ToolCalls,
             },
@@ -131,7 +132,7 @@ impl OpenAiParser {
 impl OpenAiAnswer {
     fn event(&mut self, event: &SseEvent, batch: &mut Batch) -> Result<(), ProviderError> {
         if event.is_error {
-            return Err(failure(&String::from_utf8_lossy(&event.data)));
+            return Err(stream_error(&String::from_utf8_lossy(&event.data), not_found));
         }
         if event.data.trim_ascii() == b"[DONE]" {
             self.is_done = true;
@@ -145,7 +146,7 @@ impl OpenAiAnswer {
             ProviderError::failed(format!("a frame that is not understood: {error}"))
         })?;
         if let Some(words) = frame.failure(json) {
-            return Err(failure(&words));
+            return Err(stream_error(&words, not_found));
         }
         if frame.usage.usage.is_some() {
             self.counts = frame.usage;
@@ -177,7 +178,7 @@ impl OpenAiAnswer {
             self.delta(delta, batch)?;
         }
         if let Some(error) = choice.error.filter(|error| lenient_json::says(error)) {
-            return Err(failure(error.get()));
+            return Err(stream_error(error.get(), not_found));
         }
         // Some servers put the word into an object.
         let reason = choice.finish_reason.0.unwrap_or_default();
@@ -246,12 +247,6 @@ impl OpenAiAnswer {
         });
         Ok(())
     }
-}
-
-/// What an error frame means: an object, or a text.
-fn failure(words: &str) -> ProviderError {
-    let kind = classify_message(words).unwrap_or(ErrorKind::Failed);
-    ProviderError::new(kind, "an error in the stream").with_upstream_text(words)
 }
 
 #[cfg(test)]
