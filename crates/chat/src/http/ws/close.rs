@@ -44,24 +44,20 @@ pub(super) async fn close(
     end: Next,
 ) {
     let said = async {
-        send_close(&mut sink, end).await;
+        // What cannot be said any more is not received either.
+        let _ = match end {
+            Next::Close(Close(code, reason)) => {
+                let reason = Utf8Bytes::from_static(reason);
+                sink.send(Message::Close(Some(CloseFrame { code: code.into(), reason }))).await
+            }
+            // Answers the other side's close.
+            Next::Go | Next::Gone => sink.flush().await,
+        };
         if let Ok(stream) = sink.reunite(incoming) {
             drain(stream).await;
         }
     };
     let _ = timeout(CLOSE_TIMEOUT, said).await;
-}
-
-/// Says why it ends, or answers the other side's close.
-async fn send_close(sink: &mut SplitSink<WsStream, Message>, end: Next) {
-    // What cannot be said any more is not received either.
-    let _ = match end {
-        Next::Close(Close(code, reason)) => {
-            let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(reason) };
-            sink.send(Message::Close(Some(frame))).await
-        }
-        Next::Go | Next::Gone => sink.flush().await,
-    };
 }
 
 /// Takes in what is still on its way, until the other side ends too: a connection dropped before is reset, and what was
