@@ -28,7 +28,7 @@ pub(super) struct Catalog {
     /// The window that the operator set, in tokens.
     configured_window: Option<u32>,
     /// Details of the listed models, by name and digest: a model changes only with its digest.
-    details: Mutex<HashMap<(String, String), Details>>,
+    details: Mutex<HashMap<(String, Option<String>), Details>>,
 }
 
 /// What `/api/show` tells of a model. The capabilities in `/api/tags` are wrong for many.
@@ -44,8 +44,6 @@ pub(super) struct Details {
 #[derive(Debug, PartialEq)]
 pub(super) struct Tag {
     pub(super) name: String,
-    /// Empty where the server does not tell.
-    digest: String,
     /// The length that the model was trained with, in tokens, where the list tells.
     window: Option<u32>,
     /// What is allocated for it, in tokens; in `/api/ps` alone.
@@ -176,8 +174,8 @@ async fn allocated_window(endpoint: &Endpoint, model: &str) -> Option<u32> {
 }
 
 impl Tag {
-    fn key(&self) -> (String, String) {
-        (self.name.clone(), self.digest.clone())
+    fn key(&self) -> (String, Option<String>) {
+        (self.name.clone(), self.facts.digest.clone())
     }
 }
 
@@ -192,12 +190,10 @@ fn tags(list: &Value) -> Option<Vec<Tag>> {
 }
 
 fn tag(entry: &Value) -> Option<Tag> {
-    let text = |name| entry.get(name).and_then(Value::as_str);
     let owned = |pointer| entry.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let size = |pointer| u32::try_from(lenient_json::tokens(entry.pointer(pointer)?)?).ok();
     Some(Tag {
-        name: text("name").filter(|name| !name.is_empty())?.to_owned(),
-        digest: text("digest").unwrap_or_default().to_owned(),
+        name: owned("/name").filter(|name| !name.is_empty())?,
         window: size("/details/context_length"),
         allocated: size("/context_length"),
         expires_at: owned("/expires_at"),
@@ -223,7 +219,6 @@ mod tests {
     fn named(name: &str) -> Tag {
         Tag {
             name: name.to_owned(),
-            digest: String::new(),
             window: None,
             allocated: None,
             expires_at: None,
@@ -236,7 +231,6 @@ mod tests {
         let list = json!({ "models": [{ "name": "a:1", "digest": "x", "context_length": 4096,
             "details": { "context_length": 8192.0 } }] });
         let tag = Tag {
-            digest: "x".to_owned(),
             window: Some(8192),
             allocated: Some(4096),
             facts: ModelFacts { digest: Some("x".to_owned()), ..ModelFacts::default() },
