@@ -106,8 +106,8 @@ impl ProviderAttempt {
         let capabilities = upstream.model(model).and_then(|model| model.capabilities);
         // Some servers drop what their model cannot take, and answer all the same.
         if let Some(feature) = capabilities.and_then(|all| all.lacking(&request)) {
-            let kind = ErrorKind::Unsupported(feature);
-            return Err(ProviderError::new(kind, "not among the model's capabilities"));
+            let why = "not among the model's capabilities";
+            return Err(ProviderError::unsupported(feature, why));
         }
         let mut quarters = 0..4;
         let stream = loop {

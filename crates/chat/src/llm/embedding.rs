@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::llm::{
     call::{ProviderCall, send_with_retries},
-    error::{ErrorKind, Feature, ModelError, ProviderError},
+    error::{Feature, ModelError, ProviderError},
     failover::Failover,
     providers::EmbeddingAnswer,
     request::{ChatRequest, EmbeddingInput, EmbeddingRequest, PromptMessage},
@@ -151,8 +151,8 @@ fn check(
         return Err(ProviderError::failed("embeddings with a number that no f32 holds"));
     }
     if wanted.is_some_and(|wanted| usize::try_from(wanted) != Ok(first)) {
-        let kind = ErrorKind::Unsupported(Feature::Dimensions);
-        return Err(ProviderError::new(kind, "the embeddings have another length"));
+        let why = "the embeddings have another length";
+        return Err(ProviderError::unsupported(Feature::Dimensions, why));
     }
     Ok(first)
 }

@@ -60,7 +60,7 @@ pub enum Feature {
 }
 
 /// What went wrong, which decides about retries, the circuit breaker and the next provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ErrorKind {
     /// No connection, or it broke before a status came.
     Unreachable,
@@ -80,12 +80,13 @@ pub(super) enum ErrorKind {
     /// What answers is not the server that the settings mean, or does not let us in.
     Misconfigured,
     /// Anything else: an error answer, garbage.
+    #[default]
     Failed,
 }
 
 /// What a provider reports in place of an answer. It has no `Display`: the server's own words leave it through a
 /// [`Redactor`] alone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ProviderError {
     pub(super) kind: ErrorKind,
     /// In our own words alone.
@@ -102,20 +103,15 @@ pub(super) struct ProviderError {
 
 impl ProviderError {
     pub(super) fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self {
-            kind,
-            context: context.into(),
-            upstream_text: None,
-            advice: None,
-            pointer: None,
-            hint: None,
-            retry_after: None,
-            is_retried: false,
-        }
+        Self { kind, context: context.into(), ..Self::default() }
     }
 
     pub(super) fn failed(context: impl Into<String>) -> Self {
         Self::new(ErrorKind::Failed, context)
+    }
+
+    pub(super) fn unsupported(feature: Feature, context: &str) -> Self {
+        Self::new(ErrorKind::Unsupported(feature), context)
     }
 
     /// The member at `pointer` is wrong for every model, in words for the caller.

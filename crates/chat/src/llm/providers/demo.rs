@@ -1,6 +1,6 @@
 //! The built-in provider for when no model server can be reached: it says so, and how to get one.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -9,7 +9,7 @@ use crate::{
     domain::{FinishReason, Usage},
     llm::{
         chunk::{Chunk, UsageDetails},
-        error::{ErrorKind, Feature, ProviderError},
+        error::{Feature, ProviderError},
         model::Capabilities,
         providers::{Batch, ChunkStream, EmbeddingAnswer, ModelInfo, Provider},
         request::{ChatRequest, EmbeddingRequest},
@@ -26,9 +26,8 @@ const MAX_QUOTE: usize = 120;
 pub(in crate::llm) fn model() -> ModelInfo {
     ModelInfo {
         id: MODEL.to_owned(),
-        window: None,
         capabilities: Some(Capabilities { completion: true, ..Capabilities::default() }),
-        facts: Arc::default(),
+        ..ModelInfo::default()
     }
 }
 
@@ -89,8 +88,7 @@ impl Provider for Demo {
     async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError> {
         let format = request.extra.get("response_format");
         if format.is_some_and(|format| format["type"] != "text") {
-            let kind = ErrorKind::Unsupported(Feature::Schema);
-            return Err(ProviderError::new(kind, "the demo keeps to no format"));
+            return Err(ProviderError::unsupported(Feature::Schema, "the demo keeps to no format"));
         }
         let pieces = pieces(self.answer(request), request);
         let paced = stream::iter(pieces).then(|chunk| async move {
@@ -105,15 +103,17 @@ impl Provider for Demo {
         _model: &str,
         _part: &EmbeddingRequest,
     ) -> Result<EmbeddingAnswer, ProviderError> {
-        let kind = ErrorKind::Unsupported(Feature::Embeddings);
-        Err(ProviderError::new(kind, "the demo makes none"))
+        Err(ProviderError::unsupported(Feature::Embeddings, "the demo makes none"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{domain::Options, llm::request::PromptMessage};
+    use crate::{
+        domain::Options,
+        llm::{error::ErrorKind, request::PromptMessage},
+    };
 
     #[tokio::test]
     async fn the_demo_says_what_it_is_and_how_to_get_a_model_in_several_pieces() {

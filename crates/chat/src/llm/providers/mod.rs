@@ -36,7 +36,7 @@ mod unicode;
 /// The window where neither the operator nor the server says one, in tokens.
 pub(super) const DEFAULT_WINDOW: u32 = 8192;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ModelInfo {
     pub(super) id: String,
     /// The tokens that prompt and answer may have together, where the server tells.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::llm::{
-    error::{ErrorKind, Feature, ProviderError},
+    error::{Feature, ProviderError},
     providers::{
         ChunkStream, EmbeddingAnswer, Loaded, ModelInfo, Provider,
         http::Endpoint,
@@ -68,8 +68,7 @@ impl Provider for Ollama {
         part: &EmbeddingRequest,
     ) -> Result<EmbeddingAnswer, ProviderError> {
         if matches!(part.input, EmbeddingInput::Tokens(_)) {
-            let kind = ErrorKind::Unsupported(Feature::Tokens);
-            return Err(ProviderError::new(kind, "Ollama embeds texts alone"));
+            return Err(ProviderError::unsupported(Feature::Tokens, "Ollama embeds texts alone"));
         }
         let mut body = json!({ "model": model, "input": part.input, "truncate": part.truncate });
         if let Some(dimensions) = part.dimensions {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     domain::{Options, base64::is_base64},
     llm::{
-        error::{ErrorKind, Feature, ProviderError},
+        error::{Feature, ProviderError},
         model::Capabilities,
         request::{ChatRequest, PromptMessage},
     },
@@ -108,7 +108,7 @@ fn is_custom(tool: &Value) -> bool {
 }
 
 fn custom_tool() -> ProviderError {
-    ProviderError::new(ErrorKind::Unsupported(Feature::CustomTools), "Ollama calls functions alone")
+    ProviderError::unsupported(Feature::CustomTools, "Ollama calls functions alone")
 }
 
 fn options(request: &ChatRequest, sends_window: bool) -> Value {
@@ -241,8 +241,8 @@ fn content_parts(parts: &[Value]) -> Result<(String, Vec<&str>), ProviderError> 
             }
             Some("image_url") => images.push(image(part)?),
             _ => {
-                let kind = ErrorKind::Unsupported(Feature::Files);
-                return Err(ProviderError::new(kind, "Ollama takes text and images alone"));
+                let why = "Ollama takes text and images alone";
+                return Err(ProviderError::unsupported(Feature::Files, why));
             }
         }
     }
@@ -253,8 +253,8 @@ fn image(part: &Value) -> Result<&str, ProviderError> {
     let url = part.pointer("/image_url/url").or_else(|| part.get("image_url"));
     let base64 = match url.and_then(Value::as_str).and_then(|url| url.split_once(':')) {
         Some(("http" | "https", _)) => {
-            let kind = ErrorKind::Unsupported(Feature::ImageAddresses);
-            return Err(ProviderError::new(kind, "Ollama fetches no images"));
+            let why = "Ollama fetches no images";
+            return Err(ProviderError::unsupported(Feature::ImageAddresses, why));
         }
         Some(("data", data)) => data.split_once(";base64,").map(|(_, base64)| base64),
         _ => None,
@@ -268,6 +268,7 @@ fn image(part: &Value) -> Result<&str, ProviderError> {
 mod tests {
     use super::*;
     use crate::domain::{Effort, Think};
+    use crate::llm::error::ErrorKind;
 
     fn request() -> ChatRequest {
         let said = PromptMessage { role: "user".into(), content: "Hi".to_owned(), extra: None };

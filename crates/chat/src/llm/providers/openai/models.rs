@@ -1,7 +1,5 @@
 //! The model list of an OpenAI-compatible server, in the dialects that there are.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
 use crate::llm::providers::{ModelInfo, lenient_json};
@@ -33,8 +31,7 @@ fn model(entry: &Value) -> Option<ModelInfo> {
     Some(ModelInfo {
         id: id.to_owned(),
         window: window.and_then(|size| u32::try_from(size).ok()),
-        capabilities: None,
-        facts: Arc::default(),
+        ..ModelInfo::default()
     })
 }
 
