@@ -24,23 +24,16 @@ pub(super) struct ChatBody<'a> {
     more: Map<String, Value>,
 }
 
-/// A message: nearly every one is plain, and nothing of it is copied.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum OutgoingMessage<'a> {
-    Plain {
-        role: &'a str,
-        content: &'a str,
-    },
-    Translated {
-        role: &'a str,
-        content: Cow<'a, str>,
-        /// In base64.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        images: Vec<&'a str>,
-        #[serde(flatten)]
-        more: Map<String, Value>,
-    },
+/// A message: nearly every one is a role and a text, and nothing of it is copied.
+#[derive(Default, Serialize)]
+struct OutgoingMessage<'a> {
+    role: &'a str,
+    content: Cow<'a, str>,
+    /// In base64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    images: Vec<&'a str>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
 /// What the request's model is known to be like.
@@ -174,7 +167,8 @@ fn translate<'a>(
         role => role,
     };
     let Some(extra) = &message.extra else {
-        return Ok(OutgoingMessage::Plain { role, content: &message.content });
+        let content = Cow::from(&message.content);
+        return Ok(OutgoingMessage { role, content, ..OutgoingMessage::default() });
     };
     let (content, images) = match extra.get("content") {
         Some(Value::String(text)) => (Cow::from(text.as_str()), Vec::new()),
@@ -207,7 +201,7 @@ fn translate<'a>(
             set("tool_name", name.clone());
         }
     }
-    Ok(OutgoingMessage::Translated { role, content, images, more })
+    Ok(OutgoingMessage { role, content, images, more })
 }
 
 fn tool_call(call: &Value, names: &mut Map<String, Value>) -> Value {
