@@ -13,6 +13,7 @@ use crate::llm::{
     providers::{
         ollama::OllamaParser,
         openai::OpenAiParser,
+        response_stream::Parser,
         unicode::{RawText, TextJoiner},
     },
     redaction::Redactor,
@@ -134,25 +135,19 @@ pub fn parse<'a>(
     kind: ProviderKind,
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Vec<Chunk>, ModelError> {
-    let parsed = match kind {
-        ProviderKind::Ollama => parse_all(OllamaParser::new(&ChatRequest::default()), pieces),
-        _ => parse_all(OpenAiParser::default(), pieces),
+    let mut parser: Box<dyn Parser> = match kind {
+        ProviderKind::Ollama => Box::new(OllamaParser::default()),
+        _ => Box::new(OpenAiParser::default()),
     };
     let not_found = || ModelError::NotFound(String::new());
-    parsed.map_err(|error| error.into_model_error(&Redactor::default(), not_found))
-}
-
-fn parse_all<'a>(
-    mut parser: impl response_stream::Parser,
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Result<Vec<Chunk>, ProviderError> {
+    let failed = |error: ProviderError| error.into_model_error(&Redactor::default(), not_found);
     let mut batch = Batch::default();
     for piece in pieces {
-        parser.feed(piece, &mut batch)?;
+        parser.feed(piece, &mut batch).map_err(failed)?;
         if batch.is_finished() {
             return Ok(batch.chunks);
         }
     }
-    parser.finish(&mut batch)?;
+    parser.finish(&mut batch).map_err(failed)?;
     Ok(batch.chunks)
 }

@@ -22,6 +22,7 @@ use crate::{
     },
 };
 
+#[derive(Default)]
 pub(in crate::llm::providers) struct OllamaParser {
     lines: Lines,
     answer: OllamaAnswer,
@@ -98,11 +99,9 @@ impl OllamaFunction<'_> {
 
 impl OllamaParser {
     pub(in crate::llm::providers) fn new(request: &ChatRequest) -> Self {
-        let prompt_estimate = request.prompt_estimate;
-        Self {
-            lines: Lines::default(),
-            answer: OllamaAnswer { prompt_estimate, ..OllamaAnswer::default() },
-        }
+        let mut parser = Self::default();
+        parser.answer.prompt_estimate = request.prompt_estimate;
+        parser
     }
 }
 
