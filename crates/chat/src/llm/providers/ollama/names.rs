@@ -25,26 +25,11 @@ fn strip<'a>(name: &'a str, prefix: &str) -> &'a str {
 
 /// Whether `ollama pull` gets a model of that name, as far as the name tells.
 pub(in crate::llm) fn can_be_pulled(name: &str) -> bool {
-    const ELSEWHERE: [&str; 15] = [
-        "gpt-3",
-        "gpt-4",
-        "gpt-5",
-        "chatgpt",
-        "o1",
-        "o3",
-        "o4",
-        "claude",
-        "gemini",
-        "text-embedding-",
-        "dall-e",
-        "whisper-",
-        "openai/",
-        "anthropic/",
-        "google/",
-    ];
+    const ELSEWHERE: &str = "gpt-3 gpt-4 gpt-5 chatgpt o1 o3 o4 claude gemini text-embedding- dall-e \
+        whisper- openai/ anthropic/ google/";
     let lower = name.to_ascii_lowercase();
     let is_cloud = lower.ends_with(":cloud") || lower.ends_with("-cloud");
-    !is_cloud && !ELSEWHERE.iter().any(|prefix| lower.starts_with(prefix))
+    !is_cloud && !ELSEWHERE.split(' ').any(|prefix| lower.starts_with(prefix))
 }
 
 #[cfg(test)]
