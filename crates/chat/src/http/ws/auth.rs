@@ -127,22 +127,15 @@ pub async fn identify_and_count(
         }
         None => {
             app.limiter.ticket(Caller::Address(peer)).check(deadline).await?;
-            identity_without_token(app, user_id, deadline).await?
+            let detail = "Send a token in an auth frame, or a user_id where login is open.";
+            let user_id = user_id.ok_or_else(|| ApiError::new(Code::MissingToken, detail))?;
+            let allowed = "A user id has 1 to 64 of A-Z a-z 0-9 . _ @ -.";
+            let wrong = || ApiError::invalid("/user_id", allowed);
+            let user = UserId::parse(user_id).ok_or_else(wrong)?;
+            app.authenticator.open(user, deadline).await?
         }
     };
     let ticket = app.limiter.ticket(Caller::User(identity.owner.clone()));
     ticket.check(deadline).await?;
     Ok((identity, ticket))
-}
-
-async fn identity_without_token(
-    app: &AppState,
-    user_id: Option<&str>,
-    deadline: Instant,
-) -> Result<Identity, ApiError> {
-    let detail = "Send a token in an auth frame, or a user_id where login is open.";
-    let user_id = user_id.ok_or_else(|| ApiError::new(Code::MissingToken, detail))?;
-    let wrong = || ApiError::invalid("/user_id", "A user id has 1 to 64 of A-Z a-z 0-9 . _ @ -.");
-    let user = UserId::parse(user_id).ok_or_else(wrong)?;
-    Ok(app.authenticator.open(user, deadline).await?)
 }
