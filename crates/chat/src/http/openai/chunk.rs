@@ -2,7 +2,6 @@
 
 use common::{clock, errors::ApiError};
 use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::http::{
     inference::{AnswerEnd, AnswerItem, CollectedAnswer, StreamWriter, sse::write_data},
@@ -14,7 +13,7 @@ use crate::http::{
 
 const DONE: &str = "data: [DONE]\n\n";
 
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ChatCompletionChunk<'a> {
     id: &'a str,
     object: &'static str,
@@ -27,17 +26,16 @@ pub struct ChatCompletionChunk<'a> {
     usage: Option<Option<Tokens>>,
 }
 
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ChunkChoice<'a> {
     index: u32,
     delta: ChunkDelta<'a>,
-    #[schema(value_type = Option<Object>)]
     logprobs: (),
     /// Null until the last.
     finish_reason: Option<&'static str>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ChunkDelta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
