@@ -16,8 +16,9 @@ pub(super) fn message(answer: &CollectedAnswer) -> Value {
     let blocks: Vec<_> = items.iter().map(|item| block(item, Some(end.finish))).collect();
     let mut message = begun(model, usage(end.usage, end.details.cached_tokens));
     message["content"] = blocks.into();
-    for (member, value) in stop(end, has_calls) {
-        message[member] = value;
+    let mut stop = stop(end, has_calls);
+    for member in ["stop_reason", "stop_sequence"] {
+        message[member] = stop[member].take();
     }
     message
 }
@@ -61,7 +62,7 @@ pub(super) fn block(item: &AnswerItem, finish: Option<FinishReason>) -> Value {
 }
 
 /// Why it ended, and the stop sequence where one ended it and the model server tells which.
-pub(super) fn stop(end: &AnswerEnd, has_calls: bool) -> [(&'static str, Value); 2] {
+pub(super) fn stop(end: &AnswerEnd, has_calls: bool) -> Value {
     let mut sequence = None;
     let reason = match end.finish {
         FinishReason::Length => "max_tokens",
@@ -74,7 +75,7 @@ pub(super) fn stop(end: &AnswerEnd, has_calls: bool) -> [(&'static str, Value); 
         }
         _ => "end_turn",
     };
-    [("stop_reason", reason.into()), ("stop_sequence", json!(sequence))]
+    json!({ "stop_details": null, "container": null, "stop_reason": reason, "stop_sequence": sequence })
 }
 
 /// The cost in tokens. All kinds of input together are the prompt, at least 1 of them not from a cache.

@@ -81,11 +81,8 @@ impl StreamWriter for EventWriter {
     }
 
     fn finish(&mut self, end: AnswerEnd, out: &mut String) {
-        let mut delta = json!({ "stop_details": null, "container": null });
-        for (member, value) in stop(&end, self.has_calls) {
-            delta[member] = value;
-        }
-        let usage = usage(end.usage, end.details.cached_tokens);
+        let (delta, usage) =
+            (stop(&end, self.has_calls), usage(end.usage, end.details.cached_tokens));
         write_typed_event("message_delta", json!({ "delta": delta, "usage": usage }), out);
         write_typed_event("message_stop", json!({}), out);
     }
