@@ -9,7 +9,7 @@ use crate::{
     http::{
         anthropic::{conversation::prompt, request::CreateMessage},
         inference::{
-            checks::{check, check_model, check_options},
+            checks::{check, check_model, checked_options},
             members::{Members, chosen_function, functions},
         },
     },
@@ -66,8 +66,7 @@ impl CreateMessage {
             stop: self.stop_sequences.clone(),
             think: self.is_not_to_think().then_some(Think::Enabled(false)),
         };
-        check_options(&options, &[("stop", "stop_sequences")])?;
-        Ok(options)
+        checked_options(options, &[("stop", "stop_sequences")])
     }
 
     fn output(&self, member: &str) -> Option<&Value> {

@@ -48,13 +48,13 @@ pub fn check_choice(members: &Map<String, Value>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Refuses options out of range. `names` are the members that this API calls otherwise than [`Options`].
+/// The options, none of them out of range. `names` are the members that this API calls otherwise than [`Options`].
 ///
 /// # Errors
 /// The first wrong one is named.
-pub fn check_options(options: &Options, names: &[(&str, &str)]) -> Result<(), ApiError> {
+pub fn checked_options(options: Options, names: &[(&str, &str)]) -> Result<Options, ApiError> {
     let Some((name, detail)) = options.faults().into_iter().next() else {
-        return Ok(());
+        return Ok(options);
     };
     let theirs = names.iter().find(|(ours, _)| *ours == name).map_or(name, |(_, theirs)| theirs);
     Err(ApiError::invalid(format!("/{theirs}"), detail))

@@ -6,7 +6,7 @@ use crate::{
     domain::Options,
     generation::stateless::CompletionRequest,
     http::{
-        inference::checks::{check, check_model, check_options},
+        inference::checks::{check, check_model, checked_options},
         openai::{passthrough, request::CreateChatCompletion},
     },
 };
@@ -45,8 +45,7 @@ impl CreateChatCompletion {
         };
         let is_newer = self.max_completion_tokens.is_some();
         let most = if is_newer { "max_completion_tokens" } else { "max_tokens" };
-        check_options(&options, &[("max_tokens", most)])?;
-        Ok(options)
+        checked_options(options, &[("max_tokens", most)])
     }
 }
 

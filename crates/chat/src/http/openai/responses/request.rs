@@ -11,7 +11,7 @@ use crate::{
     http::{
         error::about,
         inference::{
-            checks::{check, check_choice, check_model, check_options},
+            checks::{check, check_choice, check_model, checked_options},
             members::{Members, chosen_function, functions},
         },
         openai::responses::input,
@@ -123,8 +123,7 @@ impl CreateResponse {
             max_tokens: self.max_output_tokens,
             ..Options::default()
         };
-        check_options(&options, &[("max_tokens", "max_output_tokens")])?;
-        Ok(options)
+        checked_options(options, &[("max_tokens", "max_output_tokens")])
     }
 
     /// The members of a chat completion that say the same.
