@@ -90,30 +90,15 @@ impl CreateResponse {
     }
 
     fn check_state(&self) -> Result<(), ApiError> {
-        let refused = [
-            (
-                self.previous_response_id.is_some(),
-                "/previous_response_id",
-                Code::PreviousResponseNotFound,
-                "Responses are not stored here: send the whole conversation as `input`, and `store: false`.",
-            ),
-            (
-                self.conversation.is_some(),
-                "/conversation",
-                Code::InvalidRequest,
-                "Conversations are not stored here: send the whole conversation as `input`, or use POST /chat/message with a session_id.",
-            ),
-            (
-                self.background == Some(true),
-                "/background",
-                Code::InvalidRequest,
-                "Responses do not run in the background here: stream the response, or use POST /chat/message with on_disconnect \"continue\".",
-            ),
-        ];
-        match refused.into_iter().find(|(is_asked, ..)| *is_asked) {
-            Some((_, pointer, code, detail)) => Err(about(Some(pointer), code, detail.to_owned())),
-            None => Ok(()),
+        const STORED: &str = "Responses are not stored here: send the whole conversation as `input`, and `store: false`.";
+        const CONVERSATION: &str = "Conversations are not stored here: send the whole conversation as `input`, or use POST /chat/message with a session_id.";
+        const BACKGROUND: &str = "Responses do not run in the background here: stream the response, or use POST /chat/message with on_disconnect \"continue\".";
+        if self.previous_response_id.is_some() {
+            let (pointer, code) = ("/previous_response_id", Code::PreviousResponseNotFound);
+            return Err(about(Some(pointer), code, STORED.to_owned()));
         }
+        check(self.conversation.is_none(), "/conversation", CONVERSATION)?;
+        check(self.background != Some(true), "/background", BACKGROUND)
     }
 
     fn options(&self) -> Result<Options, ApiError> {
