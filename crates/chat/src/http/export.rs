@@ -67,9 +67,7 @@ struct Export {
 
 impl Export {
     async fn next(&mut self) -> Result<Option<Bytes>, ChatError> {
-        let Some(at) = self.at.take() else {
-            return Ok(None);
-        };
+        let Some(at) = self.at.take() else { return Ok(None) };
         let end = self.session.message_count;
         let (records, next) = self.sessions.messages_after(&self.owner, &self.id, at, end).await?;
         let mut out = if at == 0 { self.head() } else { String::new() };

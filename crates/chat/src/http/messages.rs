@@ -226,9 +226,7 @@ fn key_of<T: Serialize>(
     body: &T,
 ) -> Result<Option<IdempotencyKey>, ApiError> {
     let mut values = headers.get_all("idempotency-key").iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
+    let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         let detail = "The header Idempotency-Key was sent more than once; send it once.";
         return Err(ApiError::new(Code::InvalidRequest, detail));

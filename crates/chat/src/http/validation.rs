@@ -87,9 +87,7 @@ impl Checks {
 
     /// The 422 that names everything that was wrong.
     pub fn finish(self) -> Result<(), ApiError> {
-        let Some(first) = self.errors.first() else {
-            return Ok(());
-        };
+        let Some(first) = self.errors.first() else { return Ok(()) };
         let detail = format!("{} ({})", first.detail, first.pointer);
         Err(ApiError { errors: self.errors, ..ApiError::new(Code::ValidationFailed, detail) })
     }

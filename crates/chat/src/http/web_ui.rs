@@ -99,9 +99,7 @@ fn tag(file: &EmbeddedFile) -> Result<HeaderValue, ApiError> {
 /// Whether the caller has this version already. Tags are compared weakly, as `If-None-Match` asks.
 fn is_known(request: &HeaderMap, tag: &HeaderValue) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    let Ok(tag) = tag.to_str().map(opaque) else {
-        return false;
-    };
+    let Ok(tag) = tag.to_str().map(opaque) else { return false };
     header_list::members(request, header::IF_NONE_MATCH)
         .any(|known| known == "*" || opaque(known) == tag)
 }

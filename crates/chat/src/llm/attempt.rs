@@ -151,9 +151,7 @@ impl ProviderAttempt {
     }
 
     fn output(&mut self, mut batch: Batch) -> Batch {
-        let AttemptStage::Streaming(streaming) = &mut self.stage else {
-            return batch;
-        };
+        let AttemptStage::Streaming(streaming) = &mut self.stage else { return batch };
         // A tool call is told when it is whole, but the model is at work from its first piece on.
         let has_output = batch.deltas > 0 || !batch.chunks.is_empty();
         let is_first = !streaming.has_output && has_output;

@@ -159,9 +159,7 @@ fn check(
 
 /// What was sent, so that an error's text can be freed of it.
 fn as_prompt(input: &EmbeddingInput) -> ChatRequest {
-    let EmbeddingInput::Texts(texts) = input else {
-        return ChatRequest::default();
-    };
+    let EmbeddingInput::Texts(texts) = input else { return ChatRequest::default() };
     let message = |text: &String| PromptMessage::text("user", text);
     ChatRequest { messages: texts.iter().map(message).collect(), ..ChatRequest::default() }
 }

@@ -219,9 +219,7 @@ impl LlmService {
         let mut loaded = Vec::new();
         let models = self.distinct_models();
         for upstream in self.router.upstreams.iter().filter(|it| !it.health.is_down()) {
-            let Ok(Ok(told)) = timeout(BRIEFLY, upstream.provider.loaded()).await else {
-                continue;
-            };
+            let Ok(Ok(told)) = timeout(BRIEFLY, upstream.provider.loaded()).await else { continue };
             let known = models.iter().filter(|model| model.provider == upstream.kind);
             loaded.extend(known.filter_map(|model| {
                 let expires_at = match &told {
@@ -274,7 +272,6 @@ impl LlmService {
         })
     }
 
-    /// What is wrong with the providers.
     pub fn problems(&self) -> Vec<(ProviderKind, Problem)> {
         let problem = |upstream: &Arc<Upstream>| {
             let words = || "failed too often in a row".to_owned();

@@ -53,9 +53,7 @@ impl Redactor<'_> {
 
     /// Hides what stands in the request: rows of words, and single ones that are rarely said by chance.
     fn hide_quotes(&self, words: &[Word<'_>], hidden: &mut HashSet<usize>) {
-        let Some(request) = self.request else {
-            return;
-        };
+        let Some(request) = self.request else { return };
         let lower: Vec<String> = words.iter().map(|word| word.text.to_lowercase()).collect();
         let mut rows: HashMap<&[String], Vec<usize>> = HashMap::new();
         for length in 1..=QUOTE {

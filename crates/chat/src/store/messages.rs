@@ -86,13 +86,11 @@ impl SessionStore<'_> {
         })
     }
 
-    /// The messages of that session.
     pub fn messages<'a>(&'a self, owner: &Owner, id: &'a SessionId) -> SessionMessages<'a> {
         SessionMessages { context: self.context, keys: Keys::of(owner), id }
     }
 }
 
-/// The messages of one session.
 pub struct SessionMessages<'a> {
     context: &'a StoreContext,
     keys: Keys,

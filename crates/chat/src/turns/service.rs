@@ -62,17 +62,7 @@ pub struct TurnService {
 impl TurnService {
     /// The turns of this instance, with the task that replicates their events.
     pub fn new(parts: TurnParts) -> Self {
-        let TurnParts {
-            store,
-            authenticator,
-            llm,
-            settings,
-            tokens_per_day,
-            estimates,
-            registry,
-            recovery,
-            shutdown,
-        } = parts;
+        let TurnParts { store, registry, recovery, shutdown, .. } = parts;
         Replicator::spawn(store.clone(), Arc::clone(&registry), &shutdown);
         let tail = RemoteTail::new(store.clone(), recovery.clone(), shutdown.clone());
         Inbox::spawn(store.clone(), Arc::clone(&registry), Arc::clone(&tail), &shutdown);
@@ -80,13 +70,13 @@ impl TurnService {
         let finalizer = Finalizer {
             store: store.clone(),
             cache: Arc::clone(&cache),
-            history_messages: settings.history_messages,
+            history_messages: parts.settings.history_messages,
             shutdown: shutdown.clone(),
         };
         let runner = Arc::new(TurnRunner {
             store: store.clone(),
             registry: Arc::clone(&registry),
-            estimates: estimates.clone(),
+            estimates: parts.estimates.clone(),
             finalizer,
             shutdown: shutdown.clone(),
         });
@@ -94,12 +84,17 @@ impl TurnService {
             queue: SessionQueue::default(),
             committer: Arc::new(Committer {
                 store: store.clone(),
-                authenticator,
+                authenticator: parts.authenticator,
                 runner,
-                tokens_per_day,
+                tokens_per_day: parts.tokens_per_day,
                 shutdown: shutdown.clone(),
             }),
-            planner: Planner { llm: llm.clone(), estimates, settings, tokens_per_day },
+            planner: Planner {
+                llm: parts.llm.clone(),
+                estimates: parts.estimates,
+                settings: parts.settings,
+                tokens_per_day: parts.tokens_per_day,
+            },
             finder: TurnFinder {
                 store: store.clone(),
                 registry: Arc::clone(&registry),
@@ -109,7 +104,7 @@ impl TurnService {
             idempotency: Idempotency { registry, recovery: recovery.clone() },
             waiter: SlotWaiter { store: store.clone(), recovery, shutdown: shutdown.clone() },
             cache,
-            llm,
+            llm: parts.llm,
             store,
             shutdown,
         }

@@ -46,7 +46,6 @@ pub fn add_bearer(openapi: &mut OpenApi, description: Option<&str>) {
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
 }
 
-/// Every operation, with its path.
 pub fn operations(openapi: &mut OpenApi) -> impl Iterator<Item = (&str, &mut Operation)> {
     openapi.paths.paths.iter_mut().flat_map(|(path, item)| {
         let PathItem { get, put, post, delete, patch, .. } = item;

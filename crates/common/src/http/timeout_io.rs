@@ -39,7 +39,6 @@ pub(super) struct ConnState {
     ended: AtomicU64,
 }
 
-/// The length of a chunked body.
 const CHUNKED: u64 = u64::MAX;
 
 impl ConnState {

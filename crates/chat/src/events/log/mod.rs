@@ -100,7 +100,6 @@ impl State {
         if self.ended && id < self.last_id() { index.min(self.entries.len() - 1) } else { index }
     }
 
-    /// Nothing follows from here any more.
     fn is_closed(&self) -> bool {
         self.ended || self.cut
     }

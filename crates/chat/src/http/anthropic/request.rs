@@ -37,7 +37,7 @@ pub struct CreateMessage {
     pub(super) top_p: Option<f64>,
     /// 0 and -1 are no limit.
     #[serde(default, deserialize_with = "off_below_one")]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<f64>, multiple_of = 1.0)]
     pub(super) top_k: Option<u32>,
     /// Functions that the model may call, `{name, description, input_schema}`; what Anthropic's own servers would run is left
     /// out.

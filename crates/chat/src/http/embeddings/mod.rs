@@ -101,9 +101,7 @@ impl Vectors {
         let state = (before, vectors, Some(after), self.memory);
         let pieces = unfold(state, move |(mut out, mut vectors, mut after, memory)| async move {
             while out.len() < PIECE {
-                let Some((index, vector)) = vectors.next() else {
-                    break;
-                };
+                let Some((index, vector)) = vectors.next() else { break };
                 write(index, &vector, &mut out);
                 if vectors.peek().is_some() {
                     out.push(',');

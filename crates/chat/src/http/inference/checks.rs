@@ -53,9 +53,7 @@ pub fn check_choice(members: &Map<String, Value>) -> Result<(), ApiError> {
 /// # Errors
 /// The first wrong one is named.
 pub fn checked_options(options: Options, names: &[(&str, &str)]) -> Result<Options, ApiError> {
-    let Some((name, detail)) = options.faults().into_iter().next() else {
-        return Ok(options);
-    };
+    let Some((name, detail)) = options.faults().into_iter().next() else { return Ok(options) };
     let theirs = names.iter().find(|(ours, _)| *ours == name).map_or(name, |(_, theirs)| theirs);
     Err(ApiError::invalid(format!("/{theirs}"), detail))
 }

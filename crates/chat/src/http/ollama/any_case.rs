@@ -53,9 +53,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for LowerCase<A> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, A::Error> {
-        let Some(name) = self.0.next_key::<String>()? else {
-            return Ok(None);
-        };
+        let Some(name) = self.0.next_key::<String>()? else { return Ok(None) };
         let name: StringDeserializer<A::Error> = name.to_ascii_lowercase().into_deserializer();
         seed.deserialize(name).map(Some)
     }

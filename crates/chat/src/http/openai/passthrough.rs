@@ -40,9 +40,7 @@ pub(super) fn members(request: &mut CreateChatCompletion) -> Result<Map<String, 
     let mut extra = std::mem::take(&mut request.unknown);
     extra.remove(LIMIT);
     for Member(name, value, fits, wanted) in MEMBERS {
-        let Some(value) = value(request) else {
-            continue;
-        };
+        let Some(value) = value(request) else { continue };
         let wanted = format!("This must be {wanted}.");
         check(fits(value), &format!("/{name}"), &wanted)?;
         // An empty list says nothing, and some servers refuse it.

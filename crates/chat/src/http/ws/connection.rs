@@ -187,9 +187,7 @@ impl Socket {
     }
 
     async fn tell_identity(&mut self) -> Next {
-        let Some(identity) = self.auth.identity() else {
-            return Next::Go;
-        };
+        let Some(identity) = self.auth.identity() else { return Next::Go };
         let expires_at = self.auth.expires_at().map(|at| clock::rfc3339(at.saturating_mul(1000)));
         let frame = serde_json::json!({ "type": "auth", "user_id": identity.user().as_str(), "expires_at": expires_at });
         self.out.send(Message::text(frame.to_string())).await

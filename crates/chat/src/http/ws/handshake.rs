@@ -66,9 +66,7 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
 /// The client's key: there once, and 16 bytes in base64 (RFC 6455, section 4.2.1).
 fn client_key(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
-    let (key, None) = (keys.next()?, keys.next()) else {
-        return None;
-    };
+    let (key, None) = (keys.next()?, keys.next()) else { return None };
     let nonce = STANDARD.decode(key.as_bytes()).ok()?;
     (nonce.len() == 16).then(|| key.clone())
 }

@@ -9,9 +9,7 @@ use common::{
 /// Passes a request without `Origin` (no browser's), one from our own authority, and those allowed.
 pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
-    let Some(origin) = origins.next() else {
-        return Ok(());
-    };
+    let Some(origin) = origins.next() else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let is_own = is_same_origin(origin, host);

@@ -76,7 +76,6 @@ pub(super) trait Provider: Send + Sync {
     /// Sends the request, always streamed; returns once the server has answered with a good status.
     async fn chat(&self, request: &ChatRequest) -> Result<ChunkStream, ProviderError>;
 
-    /// Asks for embeddings, all at once.
     async fn embed(
         &self,
         model: &str,

@@ -74,9 +74,7 @@ struct ResponseStream<P> {
 
 impl<P: Parser> ResponseStream<P> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<reqwest::Result<Bytes>>> {
-        let Some(body) = self.body.as_mut() else {
-            return Poll::Ready(None);
-        };
+        let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
         let polled = body.poll_next_unpin(cx);
         if polled.is_pending() && self.parser.is_complete() {
             let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));

@@ -65,9 +65,7 @@ impl Waiting {
     }
 
     pub(super) fn leave(&mut self, user: &UserId, waiter: &Arc<Waiter>) {
-        let Some(queue) = self.by_user.get_mut(user) else {
-            return;
-        };
+        let Some(queue) = self.by_user.get_mut(user) else { return };
         let before = queue.len();
         queue.retain(|other| !Arc::ptr_eq(other, waiter));
         self.count -= before - queue.len();
@@ -85,9 +83,7 @@ impl Waiting {
         let mut position = before;
         while !round.is_empty() {
             round.retain_mut(|queue| {
-                let Some(waiter) = queue.next() else {
-                    return false;
-                };
+                let Some(waiter) = queue.next() else { return false };
                 move_to(waiter, Position::Waiting(position));
                 position += 1;
                 true

@@ -246,7 +246,6 @@ pub(super) fn secret() -> FieldParser<SecretString> {
     .masked(|_| MASK.to_owned())
 }
 
-/// A length of time, 0 included.
 pub(super) fn duration() -> FieldParser<Duration> {
     let allowed = "a duration with its unit, such as 250ms, 10s, 15m, 1h or 30d";
     FieldParser::of_text(allowed, |text| {

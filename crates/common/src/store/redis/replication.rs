@@ -47,7 +47,6 @@ pub(super) struct Replication {
     followers: Mutex<Option<Followers>>,
 }
 
-/// The replicas of a server.
 #[derive(Clone, Copy)]
 struct Followers {
     online: usize,

@@ -40,7 +40,6 @@ end
 
 const CORRUPT: &str = "return redis.error_reply('WRONGTYPE a stored value is not a whole number')";
 
-/// One step of a script.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ScriptStep {
     /// Counts the request against the bucket of the first key.
@@ -245,7 +244,6 @@ struct Lua {
 }
 
 impl Lua {
-    /// The next argument.
     fn arg(&mut self) -> String {
         self.args += 1;
         let d = if self.is_moved { "d+" } else { "" };

@@ -33,7 +33,6 @@ pub(in crate::llm) struct Ollama {
     catalog: Catalog,
 }
 
-/// The answer of `/api/embed`.
 #[derive(Deserialize)]
 struct OllamaEmbeddings {
     embeddings: Vec<Vec<f32>>,

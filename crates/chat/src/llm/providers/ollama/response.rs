@@ -182,9 +182,7 @@ impl OllamaAnswer {
         batch.push(Chunk::Text, &mut self.content, content)?;
         for call in message.tool_calls {
             let arguments = call.function.arguments();
-            let Some(name) = call.function.name.filter(|name| !name.is_empty()) else {
-                continue;
-            };
+            let Some(name) = call.function.name.filter(|name| !name.is_empty()) else { continue };
             self.has_tool_calls = true;
             batch.deltas += 1;
             batch.chunks.push(Chunk::ToolCall(ToolCall::new(call.id.0, name, arguments)));

@@ -46,7 +46,6 @@ pub(in crate::llm) struct OpenAi {
     is_llama_server: AtomicBool,
 }
 
-/// The answer of `/v1/embeddings`.
 #[derive(Deserialize)]
 struct OpenAiEmbeddings {
     data: Vec<OpenAiEmbedding>,

@@ -88,9 +88,7 @@ impl ToolCalls {
             self.size += CALL_OVERHEAD;
             self.calls.push(PartialCall { index: part.index, ..PartialCall::default() });
         }
-        let Some(call) = self.calls.get_mut(at) else {
-            return true;
-        };
+        let Some(call) = self.calls.get_mut(at) else { return true };
         call.id = call.id.take().or(id);
         if let (true, Some(name)) = (call.name.is_empty(), name) {
             self.size += name.len();
