@@ -191,8 +191,7 @@ impl SessionService {
         Ok(store.messages(owner, id).after(start, end).await?)
     }
 
-    /// The session, after the turn of a dead instance was closed: whoever reads the history must find what is left of that
-    /// answer.
+    /// The session, after the turn of a dead instance was closed: whoever reads the history must find what is left of that answer.
     ///
     /// # Errors
     /// [`ChatError::SessionNotFound`].

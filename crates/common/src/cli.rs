@@ -54,8 +54,7 @@ pub struct Program<S, C> {
 /// `serve` returns when its listeners have ended; what it spawned on the [`Shutdown`] is waited for here. Exit code 0 after a
 /// stop, 1 with one line on stderr where serving fails, 78 where settings are wrong, or the store is of another format.
 ///
-/// `extra` runs the binary's own subcommands `X`, or [`NoExtra`]. There a signal ends the process at once, as it does any
-/// command.
+/// `extra` runs the binary's own subcommands `X`, or [`NoExtra`]. There a signal ends the process at once, as it does any command.
 pub fn run<X, S, C>(
     program: Program<S, C>,
     extra: impl AsyncFnOnce(X, Settings) -> anyhow::Result<()>,

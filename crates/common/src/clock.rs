@@ -12,9 +12,8 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// A clock. Cheap to clone; clones are one clock.
 ///
-/// It counts by the monotonic clock, so that neither a step of the machine's time nor one of the store's makes it stand still.
-/// A system clock jumps forward with the machine's time and never back; one that follows a store is set by
-/// what is read there.
+/// It counts by the monotonic clock, so that neither a step of the machine's time nor one of the store's makes it stand still. A system
+/// clock jumps forward with the machine's time and never back; one that follows a store is set by what is read there.
 #[derive(Clone, Debug)]
 pub struct Clock(Arc<ClockState>);
 

@@ -14,8 +14,7 @@ use tokio_util::{
 
 use crate::workers::WorkerPool;
 
-/// The shortest drain, so that proxies that probe `/readyz` several times a second take the instance out before its
-/// listener closes.
+/// The shortest drain, so that proxies that probe `/readyz` several times a second take the instance out before its listener closes.
 const MIN_DRAIN: Duration = Duration::from_millis(500);
 
 /// The two stages of a stop, and the tasks that a stop waits for. Cheap to clone; all clones are one.
@@ -119,8 +118,7 @@ impl Shutdown {
         self.workers.tasks_alive()
     }
 
-    /// Registers work that a drain waits for. What only waits for requests (an idle connection, a background loop)
-    /// registers nothing.
+    /// Registers work that a drain waits for. What only waits for requests (an idle connection, a background loop) registers nothing.
     pub fn work(&self) -> WorkGuard {
         WorkGuard { _held: self.work.token() }
     }

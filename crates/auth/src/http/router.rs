@@ -65,8 +65,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
     complete_openapi(document)
 }
 
-/// The rate limit is inside the identity, so that users are counted as such, and around every handler that may refuse an
-/// identity.
+/// The rate limit is inside the identity, so that users are counted as such, and around every handler that may refuse an identity.
 pub fn build(state: &Arc<AppState>, limiter: RateLimiter) -> Router {
     account_routes()
         .layer(from_fn_with_state(limiter, limit))

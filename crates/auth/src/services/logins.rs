@@ -126,8 +126,7 @@ impl LoginService {
         Err(AuthError::Contended)
     }
 
-    /// Ends a login, or all logins of its account. Ending what has already ended succeeds: a caller who got no answer asks
-    /// again.
+    /// Ends a login, or all logins of its account. Ending what has already ended succeeds: a caller who got no answer asks again.
     pub async fn logout(&self, identity: &Identity, all: bool) -> Result<(), AuthError> {
         let login = login_of(identity)?;
         for _ in 0..ROUNDS {

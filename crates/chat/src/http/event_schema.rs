@@ -9,10 +9,9 @@ use crate::{
     http::encode::{DoneData, ErrorData},
 };
 
-/// An event as a WebSocket frame or a line of NDJSON. Every event of a turn also has `id` (from 1, growing) and
-/// `message_id`; `start` and an `error` that refused a frame have the `ref` of that frame. An `error` without `id` concerns the
-/// connection. Over server-sent events the same members are the JSON in `data`, and `type` is the event's name; `token` has
-/// none there.
+/// An event as a WebSocket frame or a line of NDJSON. Every event of a turn also has `id` (from 1, growing) and `message_id`; `start`
+/// and an `error` that refused a frame have the `ref` of that frame. An `error` without `id` concerns the connection. Over server-sent
+/// events the same members are the JSON in `data`, and `type` is the event's name; `token` has none there.
 #[derive(ToSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum ServerFrame {

@@ -32,8 +32,7 @@ pub struct EmbeddedPart {
     pub model: String,
 }
 
-/// A place in the lane for embeddings, then the vectors. Dropping it at any moment gives the place back and closes the
-/// connection.
+/// A place in the lane for embeddings, then the vectors. Dropping it at any moment gives the place back and closes the connection.
 pub struct EmbeddingRun {
     pub(super) failover: Failover,
     pub(super) call: ProviderCall,
@@ -80,8 +79,7 @@ impl EmbeddingRun {
     /// The next vectors; `None` where there are all. Where the future is dropped, the request must be too.
     ///
     /// # Errors
-    /// Whatever ended it. Another provider stands in only before the first part: vectors of two servers need not fit
-    /// together.
+    /// Whatever ended it. Another provider stands in only before the first part: vectors of two servers need not fit together.
     pub async fn next(
         &mut self,
         request: &EmbeddingRequest,

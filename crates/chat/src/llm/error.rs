@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::llm::redaction::Redactor;
 
-/// Why there is no answer, or no more of it. Where the text is meant for the caller the variant says so; all other text is
-/// for the log.
+/// Why there is no answer, or no more of it. Where the text is meant for the caller the variant says so; all other text is for the log.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ModelError {
     /// No connection, an open circuit breaker, or a 502, 503 or 504 that a retry did not help.
@@ -84,8 +83,7 @@ pub(super) enum ErrorKind {
     Failed,
 }
 
-/// What a provider reports in place of an answer. It has no `Display`: the server's own words leave it through a
-/// [`Redactor`] alone.
+/// What a provider reports in place of an answer. It has no `Display`: the server's own words leave it through a [`Redactor`] alone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProviderError {
     pub(super) kind: ErrorKind,

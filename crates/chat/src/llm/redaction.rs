@@ -1,5 +1,4 @@
-//! The one place where text of a model server is made fit for a log: one line, bounded, without secrets and without what
-//! was sent.
+//! The one place where text of a model server is made fit for a log: one line, bounded, without secrets and without what was sent.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,9 +1,8 @@
 //! Scheduler of one provider: a bounded number of requests runs, a bounded number waits, and users are served in turn.
 //!
-//! There are two lanes. An answer that waits always goes before embeddings, which take slots that are free, and leave one
-//! to answers where there are several. In each lane a user may have at most as many waiting requests as there are free
-//! places left, so that one user alone can take half of it, two a third each, and there is always a place for somebody
-//! who has none.
+//! There are two lanes. An answer that waits always goes before embeddings, which take slots that are free, and leave one to answers
+//! where there are several. In each lane a user may have at most as many waiting requests as there are free places left, so that one
+//! user alone can take half of it, two a third each, and there is always a place for somebody who has none.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -62,8 +62,7 @@ pub enum Finished {
 }
 
 impl TurnStore<'_> {
-    /// Stores the answer and ends the lease: all or nothing, and nothing for a turn that is no longer its session's. Safe to
-    /// repeat.
+    /// Stores the answer and ends the lease: all or nothing, and nothing for a turn that is no longer its session's. Safe to repeat.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: it may be finished, now or later.

@@ -65,8 +65,7 @@ struct StoreContext {
 }
 
 impl ChatStore {
-    /// `session_ttl` is how long an unused session lives, `lease` how long a turn counts as alive after its instance
-    /// last renewed it.
+    /// `session_ttl` is how long an unused session lives, `lease` how long a turn counts as alive after its instance last renewed it.
     pub fn new(store: Store, session_ttl: Option<Duration>, lease: Duration) -> Self {
         let instance = random_text(16).into();
         Self { context: StoreContext { store, instance, session_ttl, lease } }

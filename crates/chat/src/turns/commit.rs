@@ -53,8 +53,7 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    /// Accepts the turn and starts its task. Runs detached, so a client disconnect cannot leave an accepted turn without a
-    /// runner.
+    /// Accepts the turn and starts its task. Runs detached, so a client disconnect cannot leave an accepted turn without a runner.
     pub(super) async fn commit(
         self: &Arc<Self>,
         store: &ChatStore,

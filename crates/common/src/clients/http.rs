@@ -6,8 +6,7 @@ use reqwest::{Client, ClientBuilder, redirect::Policy};
 use thread_local::ThreadLocal;
 
 const USER_AGENT: &str = concat!("chatbot/", env!("CARGO_PKG_VERSION"));
-/// Shorter than the 5 s after which Python model servers close an idle connection, so that a request seldom goes into a
-/// closing one.
+/// Shorter than the 5 s after which Python model servers close an idle connection, so that a request seldom goes into a closing one.
 const MODEL_IDLE: Duration = Duration::from_secs(4);
 /// Well below the 75 s for which `auth` keeps an idle connection.
 const AUTH_IDLE: Duration = Duration::from_secs(15);

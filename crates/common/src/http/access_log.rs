@@ -1,6 +1,6 @@
 //! One log line and two metrics for each request, also for one whose client disconnected before the answer.
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request},
@@ -67,7 +67,7 @@ impl RequestLog {
                 ("http.request.method", method.into()),
                 ("http.route", route.to_owned().into()),
                 ("url.scheme", "http".into()),
-                ("url.path", masked(self.path()).into()),
+                ("url.path", masked(self.path()).into_owned().into()),
                 ("request_id", self.id.as_str().to_owned().into()),
             ]
         });
@@ -155,13 +155,16 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 /// A path without credentials: whoever puts one there by mistake would find it in the log, usable.
-fn masked(path: &str) -> String {
+fn masked(path: &str) -> Cow<'_, str> {
     let is_credential = |part: &str| {
         let is_token = part.contains("eyJ") && part.matches('.').count() >= 2;
         is_token || part.contains(API_KEY_PREFIX) || part.contains(REFRESH_TOKEN_PREFIX)
     };
+    if !is_credential(path) {
+        return Cow::Borrowed(path);
+    }
     let parts = path.split('/').map(|part| if is_credential(part) { "***" } else { part });
-    parts.collect::<Vec<_>>().join("/")
+    Cow::Owned(parts.collect::<Vec<_>>().join("/"))
 }
 
 /// An error with its whole chain of causes, in one line.

@@ -1,5 +1,4 @@
-//! The `Host` check: a foreign page must not reach an open login by resolving a name of its own to our address
-//! (DNS rebinding).
+//! The `Host` check: a foreign page must not reach an open login by resolving a name of its own to our address (DNS rebinding).
 
 use std::{net::IpAddr, sync::Arc};
 

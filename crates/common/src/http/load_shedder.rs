@@ -1,8 +1,7 @@
 //! Refuses what an instance cannot take, before any work is done for it.
 //!
-//! The number of requests in flight is limited while tasks wait too long to be polled ([`crate::scheduling_delay`]), so that
-//! those that were let in are served at the best rate. Below that nothing is limited, however many requests only wait for a
-//! model server.
+//! The number of requests in flight is limited while tasks wait too long to be polled ([`crate::scheduling_delay`]), so that those that
+//! were let in are served at the best rate. Below that nothing is limited, however many requests only wait for a model server.
 
 use std::{
     collections::HashMap,

@@ -91,9 +91,8 @@ impl From<&config::Server> for ConnectionLimits {
 
 /// Serves the router on that listener until [`Shutdown::stopping`].
 ///
-/// While draining it still accepts and answers, since a probe must see the 503; each answer closes its connection.
-/// At the stop, connections have `limits.close_timeout` to end, then they are dropped. An error of `accept` is logged, and the
-/// loop goes on.
+/// While draining it still accepts and answers, since a probe must see the 503; each answer closes its connection. At the stop,
+/// connections have `limits.close_timeout` to end, then they are dropped. An error of `accept` is logged, and the loop goes on.
 pub async fn serve(
     listener: TcpListener,
     router: Router,

@@ -29,8 +29,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct ConnState {
     opened: Instant,
-    /// Counts requests. Even: a head is awaited (0: the first one). Odd: a request is being answered, or the connection
-    /// was upgraded.
+    /// Counts requests. Even: a head is awaited (0: the first one). Odd: a request is being answered, or the connection was upgraded.
     phase: AtomicU32,
     discard_rest: AtomicBool,
     upgraded: AtomicBool,

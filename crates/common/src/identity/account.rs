@@ -134,8 +134,7 @@ impl AccountState {
     /// Whether a credential counts, given what [`evidence`] found at the same moment. Expiry is not looked at.
     ///
     /// # Errors
-    /// [`IdentityError::Revoked`]; [`IdentityError::Invalid`] for an API key that never existed;
-    /// [`IdentityError::PasswordRequired`].
+    /// [`IdentityError::Revoked`]; [`IdentityError::Invalid`] for an API key that never existed; [`IdentityError::PasswordRequired`].
     pub fn verify(
         &self,
         owner: &Owner,

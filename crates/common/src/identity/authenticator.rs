@@ -87,8 +87,7 @@ impl Authenticator {
     /// fetching a key from `auth` took.
     ///
     /// # Errors
-    /// [`IdentityError::Store`] and [`IdentityError::NoKeys`] where it cannot be decided now; otherwise why the credential is
-    /// refused.
+    /// [`IdentityError::Store`] and [`IdentityError::NoKeys`] where it cannot be decided now; otherwise why the credential is refused.
     pub async fn authenticate(
         &self,
         bearer: &str,

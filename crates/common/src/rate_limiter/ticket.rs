@@ -85,9 +85,8 @@ impl RateLimitTicket {
         }
     }
 
-    /// Gives back what counting took, for a replay, which is no new work: as long as there are no more than ten times as many
-    /// replays as the limit allows requests, since each costs what it reads and sends. If the store fails, the request stays
-    /// counted.
+    /// Gives back what counting took, for a replay, which is no new work: as long as there are no more than ten times as many replays
+    /// as the limit allows requests, since each costs what it reads and sends. If the store fails, the request stays counted.
     pub async fn refund_replay(&self) {
         let TicketState { limiter, caller, .. } = &*self.0;
         let Bucket { key, quota } = limiter.bucket(caller);

@@ -101,8 +101,7 @@ async fn eviction_policy(store: &Store) -> Result<Option<String>, StoreError> {
     }
 }
 
-/// A sentence if the store may throw data away to make room (Redis' `maxmemory-policy`); `None` also where it cannot be
-/// asked.
+/// A sentence if the store may throw data away to make room (Redis' `maxmemory-policy`); `None` also where it cannot be asked.
 pub async fn eviction_warning(store: &Store) -> Option<String> {
     let policy = eviction_policy(store).await.ok()??;
     (policy != "noeviction").then(|| {

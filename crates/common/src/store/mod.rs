@@ -278,9 +278,8 @@ impl Store {
         self.take("refund", key, quota, -quota.cost(cost)).await.map(|_| ())
     }
 
-    /// Lets one request through the bucket, as [`Self::admit`] does with a cost of 1, and applies the transaction if it passes:
-    /// both in one round trip. `None`: it did not pass, and nothing else was done. The bucket's key must share the
-    /// transaction's hash tag.
+    /// Lets one request through the bucket, as [`Self::admit`] does with a cost of 1, and applies the transaction if it passes: both in
+    /// one round trip. `None`: it did not pass, and nothing else was done. The bucket's key must share the transaction's hash tag.
     ///
     /// # Errors
     /// As of [`Self::commit`]; after every error but [`StoreError::Full`] the request may have been counted.

@@ -13,8 +13,7 @@ use crate::domain::event::EventRef;
 /// Unread bytes at which a subscriber is cut off: of what was appended since it subscribed.
 pub const LAG_LIMIT: usize = 256 * 1024;
 
-/// A subscriber that read something within this time, or had nothing to read, is not slow: its model is just faster than its
-/// network.
+/// A subscriber that read something within this time, or had nothing to read, is not slow: its model is just faster than its network.
 const LAG_TIME: Duration = Duration::from_secs(1);
 
 /// Bytes returned by one read, so that a reader's own buffers stay small.

@@ -126,8 +126,7 @@ pub(super) fn content(blocks: Vec<ContentBlock>) -> Result<Content, ApiError> {
     Ok(said)
 }
 
-/// Words of the system as a part of the user's message: many chat templates refuse a system message anywhere but at the
-/// beginning.
+/// Words of the system as a part of the user's message: many chat templates refuse a system message anywhere but at the beginning.
 pub(super) fn reminder(text: &str) -> String {
     format!("<system-reminder>\n{text}\n</system-reminder>")
 }

@@ -15,8 +15,7 @@ use crate::http::{
 /// and 20 come back each second.
 pub const COUNT_QUOTA: Quota = Quota { burst: 100, period: Duration::from_secs(5) };
 
-/// Answers a conversation, whole or streamed, as Anthropic's API does. Nothing of it is kept; what it costs counts as for a
-/// message.
+/// Answers a conversation, whole or streamed, as Anthropic's API does. Nothing of it is kept; what it costs counts as for a message.
 #[utoipa::path(
     post, path = "/v1/messages", operation_id = "create_message", tag = "anthropic",
     request_body = CreateMessage,

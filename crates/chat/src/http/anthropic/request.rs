@@ -39,8 +39,7 @@ pub struct CreateMessage {
     #[serde(default, deserialize_with = "off_below_one")]
     #[schema(value_type = Option<f64>, multiple_of = 1.0)]
     pub(super) top_k: Option<u32>,
-    /// Functions that the model may call, `{name, description, input_schema}`; what Anthropic's own servers would run is left
-    /// out.
+    /// Functions that the model may call, `{name, description, input_schema}`; what Anthropic's own servers would run is left out.
     pub(super) tools: Option<Vec<Value>>,
     /// `{type: "auto" | "any" | "none"}` or `{type: "tool", name}`, each with `disable_parallel_tool_use`.
     pub(super) tool_choice: Option<Value>,

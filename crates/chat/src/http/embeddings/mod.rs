@@ -1,5 +1,4 @@
-//! Embeddings, in the forms of OpenAI's and of Ollama's API: started, gathered, and written without holding the whole answer
-//! twice.
+//! Embeddings, in the forms of OpenAI's and of Ollama's API: started, gathered, and written without holding the whole answer twice.
 
 pub mod ollama;
 pub mod openai;

@@ -34,8 +34,7 @@ pub struct EmbedRequest {
     dimensions: Option<u32>,
 }
 
-/// Makes embeddings: `model`, `embeddings`, and what they cost. Answers go before them: a large import waits while people
-/// talk.
+/// Makes embeddings: `model`, `embeddings`, and what they cost. Answers go before them: a large import waits while people talk.
 #[utoipa::path(
     post, path = "/api/embed", tag = "ollama",
     request_body = EmbedRequest, responses((status = 200, body = Object), (status = "default", description = "An error.", body = ErrorText)),

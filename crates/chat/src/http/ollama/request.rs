@@ -47,8 +47,7 @@ pub struct GenerateRequest {
     pub(super) keep_alive: Option<Value>,
     #[schema(value_type = Option<SamplingInput>)]
     pub(super) options: Option<AnyCase<SamplingInput>>,
-    /// Refused where they say anything, for the answer would be to another prompt than the caller thinks; no answer holds a
-    /// `context`.
+    /// Refused where they say anything, for the answer would be to another prompt than the caller thinks; no answer holds a `context`.
     raw: Option<Value>,
     suffix: Option<Value>,
     template: Option<Value>,

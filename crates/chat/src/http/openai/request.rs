@@ -9,8 +9,7 @@ use crate::{
     http::openai::conversation::RequestMessage,
 };
 
-/// A conversation to be answered. Members that are not known here go on to OpenAI-compatible servers as they came; others ignore
-/// them.
+/// A conversation to be answered. Members that are not known here go on to OpenAI-compatible servers as they came; others ignore them.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[schema(example = json!({"messages": [{"role": "user", "content": "Hello!"}]}))]
 pub struct CreateChatCompletion {

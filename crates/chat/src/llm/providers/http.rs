@@ -108,9 +108,8 @@ impl Endpoint {
         self.send(request).await
     }
 
-    /// The response to a request, if its status is good. A connection that breaks before an answer came may be one that the
-    /// server, or something on the way, closed long ago: that says nothing about the server, so the request is sent once more
-    /// on a new connection.
+    /// The response to a request, if its status is good. A connection that breaks before an answer came may be one that the server, or
+    /// something on the way, closed long ago: that says nothing about the server, so the request is sent once more on a new connection.
     async fn send(
         &self,
         request: impl Fn(&Client) -> RequestBuilder,

@@ -179,8 +179,7 @@ impl Tag {
     }
 }
 
-/// The models of a list; `None` where it is none. An entry without a name is left out; whatever else is odd in one counts
-/// as absent.
+/// The models of a list; `None` where it is none. An entry without a name is left out; whatever else is odd in one counts as absent.
 fn tags(list: &Value) -> Option<Vec<Tag>> {
     match list.get("models")? {
         Value::Array(entries) => Some(entries.iter().filter_map(tag).collect()),

@@ -1,5 +1,4 @@
-//! Any OpenAI-compatible server (vLLM, llama.cpp, LM Studio, OpenAI) and the Hugging Face router: one protocol, always
-//! streamed.
+//! Any OpenAI-compatible server (vLLM, llama.cpp, LM Studio, OpenAI) and the Hugging Face router: one protocol, always streamed.
 
 use std::{
     num::NonZeroU32,
