@@ -70,13 +70,20 @@ async fn a_killed_master_costs_only_its_users_and_only_until_its_replica_serves(
     .await;
 }
 
-/// Talks over TLS before and after the master is killed. What serves, and where it is, the servers tell.
-async fn talks_over_tls(url: String, certificates: &Certificates, master: &RedisServer) {
+/// Talks over TLS before and after the master is killed, once its replica has what was said, as `wait_whole` knows. What serves, and
+/// where it is, the servers tell.
+async fn talks_over_tls(
+    url: String,
+    certificates: &Certificates,
+    master: &RedisServer,
+    wait_whole: impl Fn(),
+) {
     let authority = certificates.authority().display().to_string();
     let app = TestApp::builder(Backend::Redis).set("store.url", &url);
     let app = app.env("SSL_CERT_FILE", authority).start().await;
     let alice = app.login("alice").await;
     alice.say("work", "before").await;
+    wait_whole();
     master.kill();
     say_until_answered(&alice, "during").await;
     assert_eq!(alice.history("work").await.len(), 4);
@@ -95,7 +102,7 @@ async fn a_cluster_and_its_failover_work_over_tls() {
         let certificates = Certificates::default();
         let cluster = RedisCluster::start_tls(&certificates);
         let master = cluster.master_of("c:{alice}:0:sessions");
-        talks_over_tls(cluster.tls_url(), &certificates, master).await;
+        talks_over_tls(cluster.tls_url(), &certificates, master, || cluster.wait_whole()).await;
     }
 }
 
@@ -104,6 +111,6 @@ async fn sentinels_and_their_failover_work_over_tls() {
     if Certificates::can_be_used() {
         let certificates = Certificates::default();
         let group = SentinelGroup::start_tls(&certificates);
-        talks_over_tls(group.tls_url(), &certificates, group.master()).await;
+        talks_over_tls(group.tls_url(), &certificates, group.master(), || group.wait_whole()).await;
     }
 }

@@ -24,7 +24,7 @@ pub struct CreateMessage {
     pub(super) system: Vec<ContentBlock>,
     /// Longest answer in tokens; without it, or with -1, what the window leaves.
     #[serde(default, deserialize_with = "unlimited_below_zero")]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<f64>, multiple_of = 1.0)]
     pub(super) max_tokens: Option<u32>,
     pub(super) stream: Option<bool>,
     /// Texts that end the answer, at most 16 of at most 256 characters.
