@@ -1,6 +1,6 @@
 //! Base64 that is passed on as it came.
 
-/// Whether a model server can decode it: the standard alphabet, padded; line feeds are skipped.
+/// True for what a model server can decode: the standard alphabet, padded; line feeds are skipped.
 pub fn is_base64(text: &str) -> bool {
     let (mut digits, mut padding) = (0_usize, 0);
     for c in text.bytes() {

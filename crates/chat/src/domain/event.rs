@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{Ending, MessageId, SessionId};
 
-/// How far the id of an ending that recovery wrote is above the last stored one: more events than anybody sends before they are stored.
+/// The distance of the id of an ending that recovery wrote from the last stored one: more events than anybody sends before they are stored.
 pub const RECOVERY_GAP: u64 = 1_000_000;
 
 /// An event of a turn. Its id, from 1 within the turn, is given by the log that it is appended to.

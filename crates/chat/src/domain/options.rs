@@ -86,7 +86,7 @@ pub fn off_below_one<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, 
     without(&[-1.0, 0.0], from)
 }
 
-/// What is not of the type is as wrong as 0 or its largest number: whoever checks the range refuses that, and says what is allowed.
+/// A number outside the type becomes 0 or its largest number: whoever checks the range refuses that, and says what is allowed.
 fn without<'de, D: Deserializer<'de>>(unset: &[f64], from: D) -> Result<Option<u32>, D::Error> {
     let Some(number) = Option::<f64>::deserialize(from)? else { return Ok(None) };
     if number.fract() != 0.0 {

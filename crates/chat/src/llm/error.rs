@@ -83,7 +83,7 @@ pub(super) enum ErrorKind {
     Failed,
 }
 
-/// What a provider reports in place of an answer. It has no `Display`: the server's own words leave it through a [`Redactor`] alone.
+/// A provider's report in place of an answer. It has no `Display`: the server's own words leave it through a [`Redactor`] alone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProviderError {
     pub(super) kind: ErrorKind,

@@ -43,7 +43,7 @@ pub(super) struct Snapshot {
     pub(super) up: Option<bool>,
     /// The models as last listed; `None` while no list was ever had.
     pub(super) models: Option<Arc<[ModelInfo]>>,
-    /// What was wrong with the last probe.
+    /// The problem that the last probe found.
     pub(super) problem: Option<Problem>,
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::Options;
 
-/// What makes the request once a provider's turn has come: called for each provider tried, since windows
+/// Makes the request once a provider's turn has come: called for each provider tried, since windows
 /// differ, and again where the server finds it too long.
 pub trait Prompt: Send + Sync {
     fn fit(&self, model: &str, window: u32) -> ChatRequest;

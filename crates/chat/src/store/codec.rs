@@ -8,7 +8,7 @@ use crate::domain::random_text;
 /// The version of new records. Readers skip records of other versions.
 const VERSION: &[u8] = b"{\"v\":2,";
 
-/// What stands before the revision of a record that has one.
+/// The beginning of a record that has a revision.
 const REVISION: &[u8] = b"{\"v\":2,\"revision\":\"";
 
 /// Encodes a struct with at least one member.

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// How long is waited to hear what other instances watch, and until that is asked again where it cannot be known.
+/// The time to hear what other instances watch, and until that is asked again where it cannot be known.
 const WATCHED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// For how long after the store was away other instances may not have been able to say what they watch.

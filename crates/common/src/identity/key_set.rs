@@ -98,7 +98,7 @@ impl KeySet {
     }
 }
 
-/// Whether a `kid` has the form of a SHA-256 thumbprint in base64url.
+/// True for the form of a SHA-256 thumbprint in base64url.
 fn is_thumbprint(kid: &str) -> bool {
     kid.len() == 43 && kid.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
 }

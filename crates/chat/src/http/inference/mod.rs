@@ -44,12 +44,12 @@ pub use self::{
 /// The JSON body of a request, and who sent it.
 pub struct InferenceBody<T>(pub T, pub InferenceCaller);
 
-/// Who asks for an answer without a session.
+/// The caller of an answer without a session.
 pub struct InferenceCaller {
     pub app: Arc<AppState>,
     pub identity: Identity,
     pub request_id: Arc<str>,
-    /// What the request's body holds, given back when its answer has ended.
+    /// The memory of the request's body, given back when its answer has ended.
     pub memory: BodyMemory,
 }
 

@@ -104,7 +104,7 @@ const NO_KEY: &str = "This server needs an API key in the header `Authorization:
 
 const SIGNED: &str = "This server does not know the signatures of OLLAMA_AUTH. Unset it, and let the `ollama` command line go through a proxy that adds the header `Authorization: Bearer <key>`.";
 
-/// Whether it has the command line's own form: its public key in base64, a colon, a signature in base64.
+/// True for the command line's own form: its public key in base64, a colon, a signature in base64.
 fn is_signature(value: &[u8]) -> bool {
     let signed = str::from_utf8(value).ok().and_then(|value| value.split_once(':'));
     signed.is_some_and(|(key, signature)| is_base64(key) && is_base64(signature))

@@ -45,7 +45,7 @@ struct OllamaLine<'a> {
     done_reason: OrNone<String>,
     #[serde(deserialize_with = "tokens_or_none")]
     prompt_eval_count: Option<u64>,
-    /// How many of these were in its cache.
+    /// Those of them that were in its cache.
     #[serde(deserialize_with = "tokens_or_none")]
     prompt_eval_cached_count: Option<u64>,
     #[serde(deserialize_with = "tokens_or_none")]
