@@ -125,7 +125,11 @@ pub(super) struct ScriptCall<'a> {
 impl<'a> ScriptCall<'a> {
     /// Given a `bucket`, the rate limit counts the request first.
     pub(super) fn of(txn: &'a Txn, bucket: Option<&'a Bucket>) -> Result<Self, StoreError> {
-        let mut call = Self::default();
+        let (mut call, size) = (Self::default(), txn.checks.len() + txn.ops.len() + 1);
+        call.steps.reserve(2 * size);
+        call.keys.reserve(size);
+        call.hashes.reserve(size);
+        call.args.reserve(3 * size);
         if let Some(bucket) = bucket {
             call.key(&bucket.key);
             call.args.extend([number(bucket.quota.burst()), number(bucket.quota.step())]);
