@@ -2,7 +2,7 @@
 
 use common::{
     identity::{Owner, UserId, erase_index, erase_indexes, erase_member, erased_owner},
-    store::{Key, Op, Read, SHARDS, StoreError, Txn, shard},
+    store::{Found, Key, Op, Read, SHARDS, StoreError, Txn, shard},
 };
 
 use super::AccountStore;
@@ -78,11 +78,8 @@ impl AccountStore {
         let read = |key| Read::Since { key, score: 0, limit };
         let found = self.store.read_each(indexes.map(read).collect()).await?;
         // What a node that is away holds is found once it is back.
-        let due = found.into_iter().flatten().flat_map(|mut found| {
-            let latest = found.now - age_ms;
-            let members = found.members(0).into_iter();
-            members.filter(move |(_, at)| *at <= latest)
-        });
+        let (members, latest) = (found.into_iter().flatten(), self.store.clock().now_ms() - age_ms);
+        let due = members.flat_map(Found::members).filter(|(_, at)| *at <= latest);
         Ok(due.map(|(member, _)| member).collect())
     }
 

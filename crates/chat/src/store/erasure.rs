@@ -7,7 +7,7 @@ use common::{
     identity::{
         AccountState, Owner, erase_index, erase_indexes, erase_member, erased_owner, state,
     },
-    store::{Bytes, Check, Committed, Op, Read, SHARDS, StoreError, Txn},
+    store::{Bytes, Check, Committed, Found, Op, Read, SHARDS, StoreError, Txn},
 };
 
 use crate::store::{
@@ -48,11 +48,9 @@ impl ErasureStore<'_> {
         let since = |key| Read::Since { key, score: 0, limit: ROUND };
         let indexes = erase_indexes().chain(keys::erased_indexes());
         let found = store.read_each(indexes.map(since).collect()).await?;
-        let (mut announced, mut due) = (Vec::new(), Vec::new());
+        let (mut announced, mut due, now) = (Vec::new(), Vec::new(), store.clock().now_ms());
         for (index, found) in found.into_iter().enumerate() {
-            let Ok(mut found) = found else { continue };
-            let now = found.now;
-            for (member, at) in found.members(0) {
+            for (member, at) in found.map(Found::members).unwrap_or_default() {
                 match erased_owner(&member) {
                     Some(owner) if index < usize::from(SHARDS) => announced.push(owner),
                     Some(owner) if at <= now => due.push(owner),
@@ -71,11 +69,12 @@ impl ErasureStore<'_> {
         }
         let states = announced.iter().map(|owner| Read::Fields(state(&owner.user))).collect();
         let states = self.context.store.read_each(states).await?;
-        let gone = announced.into_iter().zip(states).filter(|(owner, found)| {
-            let fields = found.as_ref().map(|found| found.clone().fields(0));
-            fields.is_ok_and(|fields| AccountState::read(&fields).generation > owner.generation)
+        let gone = announced.into_iter().zip(states).filter_map(|(owner, found)| {
+            let state = AccountState::read(&found.ok()?.fields());
+            let is_gone = state.generation > owner.generation;
+            is_gone.then_some(Erasure { owner, is_second: false })
         });
-        Ok(gone.map(|(owner, _)| Erasure { owner, is_second: false }).collect())
+        Ok(gone.collect())
     }
 
     /// Claims an account for this instance for 3 s; `false` where another one erases it. Claimed again, it is held longer.

@@ -71,6 +71,17 @@ pub fn login_epoch(login: &str) -> u64 {
     login.split_once('-').and_then(|(epoch, _)| epoch.parse().ok()).unwrap_or(0)
 }
 
+/// The revision of a user's state: a [`number`].
+pub(super) fn revision(user: &UserId) -> Read {
+    Read::Field(state(user), "revision")
+}
+
+/// A field that is a number; 0 where it is absent or cannot be read.
+pub(super) fn number(field: Option<&Bytes>) -> u64 {
+    let text = field.and_then(|field| std::str::from_utf8(field).ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 /// Holds while the state is at that revision; 0 stands for a state that was never written.
 pub(super) fn revision_is(user: &UserId, revision: u64) -> Check {
     let (key, field) = (state(user), "revision".to_owned());
@@ -97,14 +108,14 @@ pub struct AccountState {
 impl AccountState {
     /// Decodes the hash; a field that cannot be read counts as absent.
     pub fn read(fields: &HashMap<String, Bytes>) -> Self {
-        let text = |name: &str| fields.get(name).and_then(|it| std::str::from_utf8(it).ok());
-        let number = |name: &str| -> u64 { text(name).and_then(|it| it.parse().ok()).unwrap_or(0) };
+        let number = |name: &str| number(fields.get(name));
+        let kept = fields.get("kept").and_then(|kept| std::str::from_utf8(kept).ok());
         Self {
             generation: number("gen"),
             live: number("live") == 1,
             has_password: number("password") == 1,
             epoch: number("epoch"),
-            kept: text("kept").filter(|it| !it.is_empty()).map(str::to_owned),
+            kept: kept.filter(|it| !it.is_empty()).map(str::to_owned),
             revision: number("revision"),
         }
     }

@@ -50,25 +50,27 @@ impl AccountStates {
         (read_at.elapsed() < max_age).then_some(state)
     }
 
-    /// The states of these users, as far as they can be read now, in one round trip to each node for many of them.
-    pub(super) async fn read_each(
-        &self,
-        users: HashSet<UserId>,
-    ) -> HashMap<UserId, Arc<AccountState>> {
-        let mut states = HashMap::new();
+    /// The revisions of these users' states, as far as they can be read now, in one round trip to each node for many of them. A
+    /// cached state of that revision is as good as new.
+    pub(super) async fn revisions(&self, users: HashSet<UserId>) -> HashMap<UserId, u64> {
+        let mut revisions = HashMap::new();
         let users: Vec<UserId> = users.into_iter().collect();
         for batch in users.chunks(BATCH) {
-            let reads = batch.iter().map(|user| Read::Fields(account::state(user))).collect();
+            let reads = batch.iter().map(account::revision).collect();
             let read_at = Instant::now();
             let found = self.store.read_each(reads).await.unwrap_or_default();
             for (user, found) in batch.iter().zip(found) {
-                if let Ok(mut found) = found {
-                    let state = self.keep(user, read_at, &found.fields(0));
-                    states.insert(user.clone(), state);
+                let Ok(found) = found else { continue };
+                let revision = account::number(found.value().as_ref());
+                if let Some((_, state)) = self.cache.get(user)
+                    && state.revision == revision
+                {
+                    self.keep(user, read_at, state);
                 }
+                revisions.insert(user.clone(), revision);
             }
         }
-        states
+        revisions
     }
 
     /// The account's state and what else decides on the credential, at one moment.
@@ -83,22 +85,16 @@ impl AccountStates {
         // The age counts from before the read: what is changed while it runs may be missing in it.
         let read_at = Instant::now();
         let mut snapshot = self.store.by(deadline).read(reads).await?;
-        let state = self.keep(&owner.user, read_at, &snapshot.fields(0));
+        let state = Arc::new(AccountState::read(&snapshot.fields(0)));
+        self.keep(&owner.user, read_at, Arc::clone(&state));
         Ok(StateSnapshot { state, evidence: snapshot.value(1), now: snapshot.now.div_euclid(1000) })
     }
 
-    fn keep(
-        &self,
-        user: &UserId,
-        read_at: Instant,
-        fields: &HashMap<String, Bytes>,
-    ) -> Arc<AccountState> {
-        let state = Arc::new(AccountState::read(fields));
+    fn keep(&self, user: &UserId, read_at: Instant, state: Arc<AccountState>) {
         // Of two reads that overlap, the one that began later stays.
         let cached = self.cache.get(user);
         if cached.is_none_or(|(at, _)| at <= read_at) {
-            self.cache.insert(user.clone(), (read_at, Arc::clone(&state)));
+            self.cache.insert(user.clone(), (read_at, state));
         }
-        state
     }
 }

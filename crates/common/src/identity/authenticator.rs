@@ -219,10 +219,10 @@ impl Authenticator {
             ticks.tick().await;
             let mut watched = self.0.watches.all();
             let users = watched.iter().map(|(_, identity)| identity.user().clone()).collect();
-            let states = self.0.states.read_each(users).await;
+            let revisions = self.0.states.revisions(users).await;
             let has_changed = |identity: &Identity| {
-                let state = states.get(identity.user());
-                state.is_some_and(|state| state.revision != identity.revision)
+                let revision = revisions.get(identity.user());
+                revision.is_some_and(|revision| *revision != identity.revision)
             };
             watched.retain(|(_, identity)| has_changed(identity));
             stream::iter(watched)

@@ -191,25 +191,22 @@ impl Store {
         Ok(snapshot)
     }
 
-    /// Independent reads, in one round trip to each node; their keys may lie in any slot. One snapshot for each, at a moment of its
-    /// own: what one node does not answer spoils nothing of the others.
+    /// Independent reads, in one round trip to each node; their keys may lie in any slot, and each is read at a moment of its own:
+    /// what one node does not answer spoils nothing of the others.
     ///
     /// # Errors
     /// As of [`Self::read`], where nothing could be read.
     pub async fn read_each(
         &self,
         reads: Vec<Read>,
-    ) -> Result<Vec<Result<Snapshot, StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<Found, StoreError>>, StoreError> {
         let end = self.end();
         let future: Call<'_, _> = match &self.backend {
             Backend::Redis(redis) => {
                 Box::pin(async move { any_of(redis.read_each(&reads, end).await) })
             }
             Backend::Embedded(store, breaker) => Box::pin(breaker.guard(end, async move {
-                let all = store.read(reads).await?;
-                let now = all.now;
-                let each = all.found.into_iter();
-                Ok(each.map(|found| Ok(Snapshot { now, found: vec![found] })).collect())
+                Ok(store.read(reads).await?.found.into_iter().map(Ok).collect())
             })),
         };
         call("read_each", end, future).await

@@ -199,17 +199,24 @@ async fn absent_keys_read_as_empty(store: &Store) {
 
 async fn all_reads_come_in_the_order_asked(store: &Store) {
     done(store, [set("a", "1"), set("b", "2"), member("i", "m", 7), push("l", "x")]).await;
+    done(store, [field("h", "f", "3")]).await;
     let reads = vec![
         Read::Value(key("b")),
         Read::Newest { key: key("i"), before: Some((8, String::new())), limit: 5 },
         Read::Length(key("l")),
         Read::Value(key("a")),
+        Read::Field(key("h"), "f"),
+        Read::Field(key("h"), "none"),
+        Read::Field(key("none"), "f"),
     ];
-    let mut read = store.read(reads).await.unwrap();
+    let mut read = store.read(reads.clone()).await.unwrap();
+    let each = store.read_each(reads).await.unwrap();
+    assert_eq!(each.into_iter().map(Result::unwrap).collect::<Vec<_>>(), read.found);
     assert_eq!(read.value(0).unwrap(), "2");
     assert_eq!(read.members(1), [("m".to_owned(), 7)]);
     assert_eq!(read.count(2), 1);
     assert_eq!(read.value(3).unwrap(), "1");
+    assert_eq!((read.value(4).unwrap(), read.value(5), read.value(6)), ("3".into(), None, None));
     assert!((read.now - common::clock::now_ms()).abs() < 10_000, "milliseconds since 1970");
 }
 
@@ -234,7 +241,7 @@ async fn independent_operations_say_whether_they_were_applied(store: &Store) {
         ])
         .await
         .unwrap();
-    let expected = [true, false, true, true, true, false, false, true, false, false, true, true];
+    let expected = [true, false, true, true, true, false, true, true, false, false, true, true];
     assert_eq!(applied, expected);
     assert_eq!(items(store, "l").await, ["a", "c"]);
 }

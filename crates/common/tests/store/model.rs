@@ -96,6 +96,7 @@ async fn look(store: &Store, key: &str) -> Vec<String> {
     let reads = [
         Read::Value(key()),
         Read::Fields(key()),
+        Read::Field(key(), "a"),
         Read::Items { key: key(), start: -3, stop: 1 },
         Read::Items { key: key(), start: 0, stop: -1 },
         Read::Length(key()),

@@ -55,6 +55,7 @@ impl ReadTables {
                 Some(Content::Value(value)) => Found::Value(Some(value)),
                 Some(Content::Rows(_)) => return Err(Fault::Said(plan::corrupt(key))),
             },
+            Read::Field(key, field) => Found::Value(self.fields(key)?.remove(*field)),
             Read::Fields(key) => Found::Fields(self.fields(key)?),
             Read::Items { key, start, stop } => Found::Items(self.items(key, *start, *stop)?),
             Read::Length(key) => {

@@ -101,7 +101,9 @@ fn execute(tables: &mut WriteTables<'_>, op: &Op) -> Result<bool, Fault> {
         }
         Op::Delete(key) => tables.remove(key)?,
         Op::Expire(key, ttl) => {
-            let Some(mut entry) = live(&tables.keys, key, tables.now)? else { return Ok(false) };
+            let Some(mut entry) = live(&tables.keys, key, tables.now)? else {
+                return Ok(ttl.is_none());
+            };
             tables.expiry.remove((entry.expires, key.as_str()))?;
             entry.expires = ttl.map_or(NEVER, |ttl| tables.expiry(ttl));
             tables.put(key, &entry)?;

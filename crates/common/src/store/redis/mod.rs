@@ -28,18 +28,19 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub(super) use self::layout::tag;
 use self::{
-    command::{Arg, ScriptCall},
+    command::{Arg, RedisCommand, ScriptCall},
     layout::slot,
     node::Node,
     replication::{Step, none_connected},
     reply::Failure,
     request::Request,
-    scatter::{Part, part_of_op, scatter, send_part},
+    scatter::scatter,
     script::{Scripts, StoredScript},
     topology::Topology,
 };
 use super::{
-    Admission, Bucket, Committed, Op, Quota, Read, Snapshot, StoreError, StoreHealth, Txn, plan,
+    Admission, Bucket, Committed, Found, Op, Quota, Read, Snapshot, StoreError, StoreHealth, Txn,
+    plan,
 };
 use crate::{clients::redis::address::RedisAddress, config::Durability, shutdown::Shutdown};
 
@@ -89,46 +90,36 @@ impl Redis {
     ) -> Result<Snapshot, StoreError> {
         let slot = reads.first().map_or(0, |read| slot(read.key()));
         let as_one = !is_large && reading::needs_transaction(reads);
-        let (pipeline, sizes) = reading::pipeline(reads, as_one);
+        let commands = reading::commands(reads, as_one);
         let request = match as_one {
-            true => Request::Transaction(&pipeline),
-            false if is_large => Request::Bulk(&pipeline),
-            false => Request::Each(&pipeline),
+            true => Request::Transaction(&commands),
+            false if is_large => Request::Bulk(&commands),
+            false => Request::Each(&commands),
         };
         let values = match self.topology.read(slot, request, end).await {
             // A full Redis queues no transaction. It takes no writes either, so that nothing comes between the reads.
             Err(Failure::Said(StoreError::Full(_))) if as_one => {
-                let (pipeline, _) = reading::pipeline(reads, false);
-                self.topology.read(slot, Request::Each(&pipeline), end).await
+                let commands = reading::commands(reads, false);
+                self.topology.read(slot, Request::Each(&commands), end).await
             }
             values => values,
         }?;
-        reading::snapshot(reads, &sizes, values)
+        reading::snapshot(reads, values)
     }
 
-    /// One snapshot for each read, at the clock of the server that answers it.
     pub(super) async fn read_each(
         &self,
         reads: &[Read],
         end: Instant,
-    ) -> Vec<Result<Snapshot, StoreError>> {
-        let parts = reads.iter().map(|read| {
-            let (pipeline, _) = reading::pipeline(std::slice::from_ref(read), false);
-            Part { slot: slot(read.key()), commands: pipeline.cmd_iter().cloned().collect() }
-        });
-        let parts: Vec<_> = parts.collect();
-        let mut answers = scatter(&self.topology, &parts, end).await;
-        for (part, answer) in parts.iter().zip(&mut answers) {
-            if matches!(answer, Err(Failure::Lost(_))) {
-                *answer = send_part(&self.topology, part, end).await;
-            }
+    ) -> Vec<Result<Found, StoreError>> {
+        let (mut commands, mut slots) = (Vec::new(), Vec::new());
+        for read in reads {
+            let size = reading::add(&mut commands, read);
+            slots.extend(std::iter::repeat_n(slot(read.key()), size));
         }
-        let snapshot = |(read, values): (&Read, Result<Vec<Value>, Failure>)| {
-            let values = values?;
-            let sizes = [values.len().saturating_sub(1)];
-            reading::snapshot(std::slice::from_ref(read), &sizes, values)
-        };
-        reads.iter().zip(answers).map(snapshot).collect()
+        let commands = slots.into_iter().zip(commands);
+        let mut answers = scatter(&self.topology, commands, true, end).await.into_iter();
+        reads.iter().map(|read| reading::found(read, &mut answers)).collect()
     }
 
     pub(super) async fn commit(&self, txn: &Txn, end: Instant) -> Result<Committed, StoreError> {
@@ -141,13 +132,9 @@ impl Redis {
         ops: &[Op],
         end: Instant,
     ) -> Vec<Result<bool, StoreError>> {
-        let parts: Vec<_> = ops.iter().map(part_of_op).collect();
-        let answers = scatter(&self.topology, &parts, end).await;
-        let applied = |(op, values): (&Op, Result<Vec<Value>, Failure>)| {
-            // PERSIST says whether there was an expiry, not whether there was a key: EXISTS stands before it.
-            reply::applied(op, values?.into_iter().next())
-        };
-        ops.iter().zip(answers).map(applied).collect()
+        let commands = ops.iter().map(|op| (slot(op.key()), RedisCommand::of(op).packed()));
+        let answers = scatter(&self.topology, commands, false, end).await;
+        ops.iter().zip(answers).map(|(op, answer)| reply::applied(op, answer?)).collect()
     }
 
     pub(super) async fn admit(

@@ -1,27 +1,26 @@
 //! How reads are spelled for Redis, and what its answers hold.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem::take};
 
-use redis::{FromRedisValue, Pipeline, Value};
+use redis::{Cmd, FromRedisValue, Value};
 
-use super::reply::{checked, unexpected};
+use super::reply::{Failure, checked, unexpected};
 use crate::store::{Bytes, Found, Read, Snapshot, StoreError};
 
-/// Redis gives all for a negative number.
-const NO_LIMIT: i64 = -1;
-
-/// One pipeline for all reads and the clock, and how many answers each read has. `as_one`: from MULTI to EXEC.
-pub(super) fn pipeline(reads: &[Read], as_one: bool) -> (Pipeline, Vec<usize>) {
-    let mut pipeline = redis::pipe();
+/// Commands for all reads and the clock. `as_one`: from MULTI to EXEC.
+pub(super) fn commands(reads: &[Read], as_one: bool) -> Vec<Cmd> {
+    let mut commands = Vec::with_capacity(reads.len() + 3);
     if as_one {
-        pipeline.cmd("MULTI");
+        commands.push(redis::cmd("MULTI"));
     }
-    let sizes: Vec<usize> = reads.iter().map(|read| add(&mut pipeline, read)).collect();
-    pipeline.cmd("TIME");
+    for read in reads {
+        add(&mut commands, read);
+    }
+    commands.push(redis::cmd("TIME"));
     if as_one {
-        pipeline.cmd("EXEC");
+        commands.push(redis::cmd("EXEC"));
     }
-    (pipeline, sizes)
+    commands
 }
 
 /// Whether the reads must be one transaction to see one moment.
@@ -33,60 +32,51 @@ pub(super) fn needs_transaction(reads: &[Read]) -> bool {
     }
 }
 
-fn add(pipeline: &mut Pipeline, read: &Read) -> usize {
-    match read {
-        Read::Value(key) => pipeline.cmd("GET").arg(key),
-        Read::Fields(key) => pipeline.cmd("HGETALL").arg(key),
-        Read::Items { key, start, stop } => pipeline.cmd("LRANGE").arg(key).arg(start).arg(stop),
-        Read::Length(key) => pipeline.cmd("LLEN").arg(key),
-        Read::Newest { key, before: None, limit } => {
-            newest(pipeline, key, "+inf", "-inf", redis_limit(*limit))
+/// Adds the commands of a read, and says how many they are.
+pub(super) fn add(commands: &mut Vec<Cmd>, read: &Read) -> usize {
+    let command = match read {
+        Read::Value(key) => take(redis::cmd("GET").arg(key)),
+        Read::Field(key, field) => take(redis::cmd("HGET").arg(key).arg(field)),
+        Read::Fields(key) => take(redis::cmd("HGETALL").arg(key)),
+        Read::Items { key, start, stop } => {
+            take(redis::cmd("LRANGE").arg(key).arg(start).arg(stop))
         }
+        Read::Length(key) => take(redis::cmd("LLEN").arg(key)),
+        Read::Newest { key, before: None, limit } => newest(key, "+inf", "-inf", *limit),
         Read::Newest { key, before: Some((score, _)), limit } => {
             // Those of the same score are told apart here, by member: Redis cannot page by both.
             let (same, below) = (score.to_string(), format!("({score}"));
-            newest(pipeline, key, &same, &same, NO_LIMIT);
-            newest(pipeline, key, &below, "-inf", redis_limit(*limit));
+            let below = newest(key, &below, "-inf", *limit);
+            commands.extend([newest(key, &same, &same, usize::MAX), below]);
             return 2;
         }
         Read::Since { key, score, limit } => {
-            let limit = redis_limit(*limit);
-            let range = pipeline.cmd("ZRANGEBYSCORE").arg(key).arg(score).arg("+inf");
-            range.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit)
+            let mut range = redis::cmd("ZRANGEBYSCORE");
+            range.arg(key).arg(score).arg("+inf");
+            with_scores(range, *limit)
         }
     };
+    commands.push(command);
     1
 }
 
-fn newest<'a>(
-    pipeline: &'a mut Pipeline,
-    key: &str,
-    max: &str,
-    min: &str,
-    limit: i64,
-) -> &'a mut Pipeline {
-    let range = pipeline.cmd("ZREVRANGEBYSCORE").arg(key).arg(max).arg(min);
-    range.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit)
+fn newest(key: &str, max: &str, min: &str, limit: usize) -> Cmd {
+    let mut range = redis::cmd("ZREVRANGEBYSCORE");
+    range.arg(key).arg(max).arg(min);
+    with_scores(range, limit)
 }
 
-fn redis_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
+fn with_scores(mut range: Cmd, limit: usize) -> Cmd {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    range.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
+    range
 }
 
-pub(super) fn snapshot(
-    reads: &[Read],
-    sizes: &[usize],
-    mut values: Vec<Value>,
-) -> Result<Snapshot, StoreError> {
+pub(super) fn snapshot(reads: &[Read], mut values: Vec<Value>) -> Result<Snapshot, StoreError> {
     let now = clock(checked(values.pop())?)?;
-    let mut values = values.into_iter();
-    let mut found = Vec::with_capacity(reads.len());
-    for (read, size) in reads.iter().zip(sizes) {
-        let first = checked(values.next())?;
-        let second = if *size == 2 { Some(checked(values.next())?) } else { None };
-        found.push(one(read, first, second)?);
-    }
-    Ok(Snapshot { now, found })
+    let mut answers = values.into_iter().map(Ok);
+    let found = reads.iter().map(|read| found(read, &mut answers));
+    Ok(Snapshot { now, found: found.collect::<Result<_, _>>()? })
 }
 
 fn clock(value: Value) -> Result<i64, StoreError> {
@@ -94,9 +84,17 @@ fn clock(value: Value) -> Result<i64, StoreError> {
     Ok(seconds * 1000 + micros / 1000)
 }
 
-fn one(read: &Read, first: Value, second: Option<Value>) -> Result<Found, StoreError> {
+/// What a read found, by the answers to its commands, which come next.
+pub(super) fn found(
+    read: &Read,
+    answers: &mut impl Iterator<Item = Result<Value, Failure>>,
+) -> Result<Found, StoreError> {
+    let mut next = || checked(answers.next().transpose()?);
+    let first = next()?;
     Ok(match read {
-        Read::Value(_) => Found::Value(parsed::<Option<Vec<u8>>>(first)?.map(Bytes::from)),
+        Read::Value(_) | Read::Field(..) => {
+            Found::Value(parsed::<Option<Vec<u8>>>(first)?.map(Bytes::from))
+        }
         Read::Fields(_) => {
             let fields: HashMap<String, Vec<u8>> = parsed(first)?;
             Found::Fields(fields.into_iter().map(|(name, value)| (name, value.into())).collect())
@@ -108,9 +106,7 @@ fn one(read: &Read, first: Value, second: Option<Value>) -> Result<Found, StoreE
         Read::Newest { before: Some((_, after)), limit, .. } => {
             let mut page: Vec<_> =
                 members(first)?.into_iter().filter(|(member, _)| member < after).collect();
-            if let Some(below) = second {
-                page.extend(members(below)?);
-            }
+            page.extend(members(next()?)?);
             page.truncate(*limit);
             Found::Members(page)
         }

@@ -169,16 +169,16 @@ pub(super) fn checked(value: Option<Value>) -> Result<Value, StoreError> {
 }
 
 /// What an independent operation says of itself.
-pub(super) fn applied(op: &Op, value: Option<Value>) -> Result<bool, StoreError> {
-    if let (Op::ItemSet(..), Some(Value::ServerError(error))) = (op, &value) {
+pub(super) fn applied(op: &Op, value: Value) -> Result<bool, StoreError> {
+    if let (Op::ItemSet(..), Value::ServerError(error)) = (op, &value) {
         let details = error.details().unwrap_or_default();
         if details.contains("no such key") || details.contains("index out of range") {
             return Ok(false);
         }
     }
-    let value = checked(value)?;
+    let value = checked(Some(value))?;
     Ok(match op {
-        Op::Expire(..) | Op::PushExisting(..) => !matches!(value, Value::Int(0)),
+        Op::Expire(_, Some(_)) | Op::PushExisting(..) => !matches!(value, Value::Int(0)),
         _ => true,
     })
 }

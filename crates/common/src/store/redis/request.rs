@@ -14,10 +14,10 @@ pub(super) enum Request<'a> {
     /// A script that answers with two values, of which the second is the word that it was given last.
     Script(&'a Cmd, &'a str),
     /// Independent commands; each has an answer of its own, which may be an error.
-    Each(&'a Pipeline),
-    Bulk(&'a Pipeline),
+    Each(&'a [Cmd]),
+    Bulk(&'a [Cmd]),
     /// Commands from MULTI to EXEC; the answer is EXEC's.
-    Transaction(&'a Pipeline),
+    Transaction(&'a [Cmd]),
     /// A write that counts once every replica has it.
     Replicated(Step<'a>),
 }
@@ -29,30 +29,24 @@ pub(super) fn pipeline(
     word: &str,
 ) -> Result<Pipeline, Failure> {
     let each = matches!(request, Request::Each(_) | Request::Bulk(_));
-    let mut pipeline = match request {
-        Request::One(command) | Request::Script(command, _) => {
-            copied([command].into_iter(), asking, each)
-        }
+    let commands = match request {
+        Request::One(command) | Request::Script(command, _) => std::slice::from_ref(command),
         Request::Each(commands) | Request::Bulk(commands) | Request::Transaction(commands) => {
-            copied(commands.cmd_iter(), asking, each)
+            commands
         }
         // Sent like the others, it would count before a replica has it.
         Request::Replicated(_) => return Err(reply::unexpected().into()),
     };
-    pipeline.cmd("PING").arg(word);
-    Ok(pipeline)
-}
-
-/// ASKING holds for one command, or until EXEC.
-fn copied<'a>(commands: impl Iterator<Item = &'a Cmd>, asking: bool, each: bool) -> Pipeline {
-    let mut pipeline = redis::pipe();
-    for (n, command) in commands.enumerate() {
+    let mut pipeline = Pipeline::with_capacity(commands.len() + 1);
+    for (n, command) in commands.iter().enumerate() {
+        // ASKING holds for one command, or until EXEC.
         if asking && (each || n == 0) {
             pipeline.cmd("ASKING");
         }
         pipeline.add_command(command.clone());
     }
-    pipeline
+    pipeline.cmd("PING").arg(word);
+    Ok(pipeline)
 }
 
 /// What a request is answered by, of all that its pipeline was answered by.

@@ -1,97 +1,87 @@
 //! Commands about keys of several slots, in one round trip to each server.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{iter::zip, slice::from_ref, sync::Arc, time::Instant};
 
 use futures_util::future::join_all;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 
 use super::{
-    command::RedisCommand,
-    layout::slot,
     node::Node,
-    reply::{self, Failure, failed},
+    reply::{self, Failure},
     request::Request,
-    topology::Topology,
+    topology::{Topology, no_owner},
 };
-use crate::store::Op;
 
-/// Commands about one key, which are sent together with those about other keys.
-pub(super) struct Part {
-    pub(super) slot: u16,
-    pub(super) commands: Vec<Cmd>,
+/// What goes to one server.
+struct Group {
+    node: Arc<Node>,
+    commands: Vec<Cmd>,
+    /// The place of each command among all, and its slot.
+    places: Vec<(usize, u16)>,
 }
 
-/// Sends each part to the server that serves its key, those of one server together.
+/// Sends each command to the server that serves its slot, those of one server together. `repeats`: what a connection lost may be done
+/// twice.
 pub(super) async fn scatter(
     topology: &Arc<Topology>,
-    parts: &[Part],
+    commands: impl Iterator<Item = (u16, Cmd)>,
+    repeats: bool,
     end: Instant,
-) -> Vec<Result<Vec<Value>, Failure>> {
-    let mut answers: Vec<Option<Result<Vec<Value>, Failure>>> = Vec::new();
-    let mut groups: HashMap<String, (Arc<Node>, Vec<usize>)> = HashMap::new();
-    for (position, part) in parts.iter().enumerate() {
-        match topology.owner(part.slot, end).await {
-            Ok(node) => {
-                let group = groups.entry(node.address().to_owned());
-                group.or_insert((node, Vec::new())).1.push(position);
-                answers.push(None);
+) -> Vec<Result<Value, Failure>> {
+    let layout = topology.layout(end).await;
+    let mut groups: Vec<Group> = Vec::new();
+    let place = |(place, (slot, command))| {
+        let node = match &layout {
+            Ok(layout) => &layout.owner(slot).ok_or_else(no_owner)?.node,
+            Err(failure) => return Err(failure.clone()),
+        };
+        let known = groups.iter_mut().find(|group| Arc::ptr_eq(&group.node, node));
+        if let Some(group) = known {
+            group.commands.push(command);
+            group.places.push((place, slot));
+        } else {
+            let (commands, places) = (vec![command], vec![(place, slot)]);
+            groups.push(Group { node: node.clone(), commands, places });
+        }
+        Err(reply::unexpected().into())
+    };
+    let mut answers: Vec<_> = commands.enumerate().map(place).collect();
+    let exchanges = groups.iter().map(|group| group.exchange(topology, repeats, end));
+    for (group, own) in zip(&groups, join_all(exchanges).await) {
+        for ((place, _), answer) in zip(&group.places, own) {
+            if let Some(unanswered) = answers.get_mut(*place) {
+                *unanswered = answer;
             }
-            Err(failure) => answers.push(Some(Err(failure))),
         }
     }
-    let groups = groups.into_values().map(|(node, positions)| async move {
-        let mut pipeline = redis::pipe();
-        for command in
-            positions.iter().flat_map(|at| parts.get(*at)).flat_map(|part| &part.commands)
-        {
-            pipeline.add_command(command.clone());
-        }
-        let answers = node.exchange(Request::Each(&pipeline), false, end).await;
-        (positions, answers)
-    });
-    for (positions, group) in join_all(groups).await {
-        let mut values = group.map(Vec::into_iter);
-        for position in positions {
-            let (Some(part), Some(answer)) = (parts.get(position), answers.get_mut(position))
-            else {
-                continue;
-            };
-            *answer = Some(match &mut values {
-                Ok(values) => {
-                    let own: Vec<_> = values.take(part.commands.len()).collect();
-                    match own.iter().filter_map(failed).find(Failure::was_not_done) {
-                        Some(_) => send_part(topology, part, end).await,
-                        None => Ok(own),
-                    }
-                }
-                Err(failure) => Err(failure.clone()),
-            });
-        }
-    }
-    let unanswered = || Err(reply::unexpected().into());
-    answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    answers
 }
 
-/// One part alone, wherever its key is by now.
-pub(super) async fn send_part(
-    topology: &Arc<Topology>,
-    part: &Part,
-    end: Instant,
-) -> Result<Vec<Value>, Failure> {
-    let mut pipeline = Pipeline::with_capacity(part.commands.len());
-    for command in &part.commands {
-        pipeline.add_command(command.clone());
+impl Group {
+    /// An answer to each command. What was not done is sent alone, wherever its key is by now.
+    async fn exchange(
+        &self,
+        topology: &Arc<Topology>,
+        repeats: bool,
+        end: Instant,
+    ) -> Vec<Result<Value, Failure>> {
+        let request = Request::Each(&self.commands);
+        let values = match self.node.exchange(request, false, end).await {
+            Err(Failure::Lost(_)) if repeats => self.node.exchange(request, false, end).await,
+            values => values,
+        };
+        let values = match values {
+            Ok(values) => values,
+            Err(failure) => return self.commands.iter().map(|_| Err(failure.clone())).collect(),
+        };
+        let mut answers: Vec<_> = values.into_iter().map(Ok).collect();
+        for (answer, (command, (_, slot))) in zip(&mut answers, zip(&self.commands, &self.places)) {
+            let failure = answer.as_ref().ok().and_then(reply::failed);
+            if failure.is_some_and(|failure| failure.was_not_done()) {
+                let values = topology.route(*slot, Request::Each(from_ref(command)), end).await;
+                *answer = values.and_then(|mut it| it.pop().ok_or(reply::unexpected().into()));
+            }
+        }
+        answers
     }
-    topology.route(part.slot, Request::Each(&pipeline), end).await
-}
-
-pub(super) fn part_of_op(op: &Op) -> Part {
-    let mut commands = Vec::with_capacity(1);
-    if let Op::Expire(key, None) = op {
-        let mut exists = redis::cmd("EXISTS");
-        exists.arg(key);
-        commands.push(exists);
-    }
-    commands.push(RedisCommand::of(op).packed());
-    Part { slot: slot(op.key()), commands }
 }

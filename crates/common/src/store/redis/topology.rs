@@ -185,7 +185,7 @@ impl Topology {
     pub(super) async fn owner(&self, slot: u16, end: Instant) -> Result<Arc<Node>, Failure> {
         let layout = self.layout(end).await?;
         let owner = layout.owner(slot).map(|owner| owner.node.clone());
-        owner.ok_or_else(|| Failure::Again("no node of the cluster serves this slot".to_owned()))
+        owner.ok_or_else(no_owner)
     }
 
     pub(super) async fn layout(&self, end: Instant) -> Result<Arc<Layout>, Failure> {
@@ -319,6 +319,10 @@ impl Topology {
             }
         }
     }
+}
+
+pub(super) fn no_owner() -> Failure {
+    Failure::Again("no node of the cluster serves this slot".to_owned())
 }
 
 /// One exchange; a redirection of any of its commands is one of all of them.
