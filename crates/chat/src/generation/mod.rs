@@ -35,7 +35,7 @@ pub(crate) trait Sink {
 /// Runs a generation until the model server has finished or `stop` resolves, and delivers every chunk. `stop` is pinned by the caller:
 /// an open stream would otherwise have room for it three times.
 pub(crate) async fn run<S: Sink>(
-    generation: Generation,
+    generation: Box<Generation>,
     prompt: Arc<dyn Prompt>,
     stop: Pin<&mut impl Future<Output = Outcome>>,
     answer: &mut AnswerBuilder,

@@ -68,7 +68,9 @@ impl ProviderAttempt {
         match &mut self.stage {
             AttemptStage::Waiting => Ok(self.wait().await),
             AttemptStage::Requesting => {
-                let streaming = self.call.span().run(self.open(prompt)).await?;
+                // Boxed, as is what else happens once: most of its time a generation waits for the next piece.
+                let opened = self.call.span().run(Box::pin(self.open(prompt)));
+                let streaming = opened.await?;
                 self.stage = AttemptStage::Streaming(streaming);
                 Ok(Batch::default())
             }
@@ -79,7 +81,8 @@ impl ProviderAttempt {
                     Ok(batch) => Ok(self.output(batch)),
                     Err(error) if self.can_restart(&error) => {
                         self.is_retried = true;
-                        self.timeouts.limit(tokio::time::sleep(retry_pause())).await?;
+                        let pause = Box::pin(tokio::time::sleep(retry_pause()));
+                        self.timeouts.limit(pause).await?;
                         self.stage = AttemptStage::Requesting;
                         Ok(Batch::default())
                     }

@@ -33,9 +33,9 @@ impl Generation {
         self.attempt.answer_span(prompt)
     }
 
-    pub fn begin(self, prompt: Arc<dyn Prompt>) -> GenerationStream {
+    pub fn begin(self: Box<Self>, prompt: Arc<dyn Prompt>) -> GenerationStream {
         // Ends with itself, so that the place is given back as soon as the answer is whole.
-        let batches = stream::unfold(Some(Box::new(self)), move |running| {
+        let batches = stream::unfold(Some(self), move |running| {
             let prompt = Arc::clone(&prompt);
             async move {
                 let mut running = running?;

@@ -157,9 +157,9 @@ impl LlmService {
     ///
     /// # Errors
     /// [`ModelError::QueueFull`].
-    pub fn enqueue(&self, route: &Route, user: &UserId) -> Result<Generation, ModelError> {
+    pub fn enqueue(&self, route: &Route, user: &UserId) -> Result<Box<Generation>, ModelError> {
         let (failover, call) = Failover::begin(&self.router, user, route, Lane::Answers)?;
-        Ok(Generation { failover, attempt: ProviderAttempt::new(call) })
+        Ok(Box::new(Generation { failover, attempt: ProviderAttempt::new(call) }))
     }
 
     /// Joins the lane for embeddings of the route's provider: answers go first.

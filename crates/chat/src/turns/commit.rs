@@ -34,7 +34,7 @@ const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_m
 pub(super) struct ReadyTurn {
     pub(super) plan: Box<TurnPlan>,
     pub(super) accept: Accept,
-    pub(super) generation: Generation,
+    pub(super) generation: Box<Generation>,
     pub(super) permit: SessionPermit,
 }
 
@@ -67,7 +67,7 @@ impl Committer {
                 let accepted = committer.accept(&store, &request, &ready.accept);
                 match Span::child("accept", SpanKind::Internal).run(accepted).await? {
                     Accepted::Yes(session) => {
-                        let started = committer.launch(&request, *session, ready);
+                        let started = committer.launch(&request, session, ready);
                         return Ok(Committed::Started(started));
                     }
                     Accepted::Changed => return Ok(Committed::Changed(ready.permit)),
@@ -162,7 +162,7 @@ impl Committer {
     fn launch(
         &self,
         request: &TurnRequest,
-        session: StoredSession,
+        session: Box<StoredSession>,
         ready: Box<ReadyTurn>,
     ) -> StartedTurn {
         let ReadyTurn { plan, accept, generation, permit } = *ready;

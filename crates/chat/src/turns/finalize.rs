@@ -63,7 +63,7 @@ impl Finalizer {
     pub(super) async fn finalize(
         &self,
         turn: &RunningTurn,
-        session: StoredSession,
+        session: Box<StoredSession>,
         prompt: &SessionPrompt,
         request_id: &Arc<str>,
         generated: GeneratedAnswer,
@@ -75,7 +75,7 @@ impl Finalizer {
         events.push(last + 1, Event::end(ending.clone(), request_id).as_ref());
         let finish = Finish {
             session_id: turn.session_id.clone(),
-            session,
+            session: *session,
             open: turn.open.clone(),
             answer: answer_message(&turn.open, source, text, usage, &ending),
             ending,

@@ -36,7 +36,7 @@ const EVENT_SIZE: usize = 4 * 1024;
 pub(super) struct TurnTask {
     pub(super) turn: Arc<RunningTurn>,
     /// The session as accepting the turn left it.
-    session: StoredSession,
+    session: Box<StoredSession>,
     prompt: Arc<SessionPrompt>,
     on_disconnect: OnDisconnect,
     request_id: Arc<str>,
@@ -47,7 +47,7 @@ impl TurnTask {
     pub(super) fn new(
         request: &TurnRequest,
         accept: Accept,
-        session: StoredSession,
+        session: Box<StoredSession>,
         prompt: Arc<SessionPrompt>,
         permit: SessionPermit,
     ) -> Self {
@@ -109,7 +109,7 @@ fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl TurnRunner {
-    pub(super) async fn run(self: Arc<Self>, task: TurnTask, generation: Generation) {
+    pub(super) async fn run(self: Arc<Self>, task: TurnTask, generation: Box<Generation>) {
         let TurnTask { turn, session, prompt, on_disconnect, request_id, permit } = task;
         let mut answer = AnswerBuilder::default();
         let stop = pin!(async {
@@ -153,7 +153,7 @@ impl TurnRunner {
             tokio::select! {
                 biased;
                 () = turn.log.until_subscribed(true) => {}
-                () = self.unwatched_elsewhere(turn, grace) => return,
+                () = Box::pin(self.unwatched_elsewhere(turn, grace)) => return,
             }
         }
     }

@@ -204,8 +204,10 @@ impl Listener {
         let Listener { router, limits, shutdown, .. } = self;
         let stop = shutdown.stop_token();
         let conn_state = state.clone();
+        // Boxed: hyper keeps room for it as long as the connection lives, and it ends with the head of the response.
         let service = service_fn(move |request| {
-            answer(router.clone(), request, address, conn_state.clone(), shutdown.is_draining())
+            let (router, state) = (router.clone(), conn_state.clone());
+            Box::pin(answer(router, request, address, state, shutdown.is_draining()))
         });
         let connection = http1::Builder::new()
             .header_read_timeout(None) // `TimeoutIo` tells a head from an idle wait; hyper's own cannot

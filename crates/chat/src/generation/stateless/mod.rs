@@ -192,7 +192,7 @@ impl Sink for ChannelSink<'_> {
 }
 
 impl CompletionTask {
-    async fn run(mut self, generation: Generation, deadline: Instant) {
+    async fn run(mut self, generation: Box<Generation>, deadline: Instant) {
         match self.held.reserve(deadline).await {
             Ok(None) => {}
             Ok(Some(limit)) => self.prompt.limit_answer(limit),
@@ -207,7 +207,7 @@ impl CompletionTask {
         }
     }
 
-    async fn generate(&self, generation: Generation) {
+    async fn generate(&self, generation: Box<Generation>) {
         let mut answer = AnswerBuilder::default();
         let shutdown = &self.shutdown;
         let stop = pin!(async {
