@@ -34,7 +34,7 @@ use crate::{
 /// How long a result is reused: however many probes ask, the checks run twice a second at most.
 const READY_REUSED: Duration = Duration::from_millis(500);
 /// The same while something is missing, so that a start or the store's return is seen soon.
-const UNREADY_REUSED: Duration = Duration::from_millis(50);
+const UNREADY_REUSED: Duration = Duration::from_millis(10);
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How often the checks run although nobody probes, so that the log says what fails.

@@ -29,7 +29,6 @@ use secrecy::{ExposeSecret, SecretString};
 pub(super) use self::layout::tag;
 use self::{
     command::{Arg, RedisCommand, ScriptCall},
-    layout::slot,
     node::Node,
     replication::{Step, none_connected},
     reply::Failure,
@@ -78,7 +77,7 @@ impl Redis {
     }
 
     pub(super) fn was_away(&self, key: &str, time: Duration) -> bool {
-        self.topology.was_away(slot(key), time)
+        self.topology.was_away(self.topology.slot(key), time)
     }
 
     /// `is_large`: over a connection of its own, so that no small call waits behind the answer.
@@ -88,7 +87,7 @@ impl Redis {
         is_large: bool,
         end: Instant,
     ) -> Result<Snapshot, StoreError> {
-        let slot = reads.first().map_or(0, |read| slot(read.key()));
+        let slot = reads.first().map_or(0, |read| self.topology.slot(read.key()));
         let as_one = !is_large && reading::needs_transaction(reads);
         let commands = reading::commands(reads, as_one);
         let request = match as_one {
@@ -115,7 +114,7 @@ impl Redis {
         let (mut commands, mut slots) = (Vec::new(), Vec::new());
         for read in reads {
             let size = reading::add(&mut commands, read);
-            slots.extend(std::iter::repeat_n(slot(read.key()), size));
+            slots.extend(std::iter::repeat_n(self.topology.slot(read.key()), size));
         }
         let commands = slots.into_iter().zip(commands);
         let mut answers = scatter(&self.topology, commands, true, end).await.into_iter();
@@ -132,7 +131,8 @@ impl Redis {
         ops: &[Op],
         end: Instant,
     ) -> Vec<Result<bool, StoreError>> {
-        let commands = ops.iter().map(|op| (slot(op.key()), RedisCommand::of(op).packed()));
+        let slot = |op: &Op| self.topology.slot(op.key());
+        let commands = ops.iter().map(|op| (slot(op), RedisCommand::of(op).packed()));
         let answers = scatter(&self.topology, commands, false, end).await;
         ops.iter().zip(answers).map(|(op, answer)| reply::applied(op, answer?)).collect()
     }
@@ -279,7 +279,7 @@ impl Redis {
             cmd
         };
         let first = keys.first().copied().unwrap_or_default();
-        let slot = slot(first);
+        let slot = self.topology.slot(first);
         // In the family of the keys that are written.
         let byte = (durability == Durability::Replicated)
             .then(|| format!("{}:{{{}}}:replicated", plan::family(first), tag(first)));

@@ -16,7 +16,7 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
     discovery::{self, Seed},
-    layout::{Layout, SlotOwner},
+    layout::{self, Layout, SlotOwner},
     node::Node,
     reply::{self, Failure},
     request::Request,
@@ -212,6 +212,11 @@ impl Topology {
             }
             None => true,
         }
+    }
+
+    /// The slot of a key; 0 where there are none.
+    pub(super) fn slot(&self, key: &str) -> u16 {
+        if self.address.deployment == Deployment::Cluster { layout::slot(key) } else { 0 }
     }
 
     fn moved(&self, slot: u16, node: &Arc<Node>) {
