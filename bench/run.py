@@ -26,17 +26,18 @@ def scenarios(contender, seconds):
         "relay": ["turns", "--form", "sse", "--connections", "32", "--tokens", "2000", "--seconds", long],
         "streams": ["streams", "--count", STREAMS, "--rate", "20", "--ramp", "2", "--seconds", str(seconds + 1)],
     }
+    if contender == "chats":
+        return {name: every[name] for name in ("one", "many", "first_token", "streams")}
+    # Before what only some are asked: whatever came before is the same for all.
+    if contender != "fastapi":
+        ramp = ["--ramp", "5", "--seconds", str(seconds + 1)]
+        every["many_streams"] = ["streams", "--count", MANY_STREAMS, "--rate", "5", *ramp]
     if contender in ("chat", "chatbot", "fastapi"):
         every["sockets"] = ["sockets", "--count", "1000", "--seconds", "2"]
     if contender in ("chat", "chatbot"):
         every["socket_streams"] = ["streams", "--form", "ws", "--count", STREAMS, "--rate", "20", "--ramp", "2"]
         every["session_length"] = ["growth", "--turns", "1000"]
         every["session_count"] = ["growth", "--turns", "1000", "--sessions"]
-    if contender == "chats":
-        return {name: every[name] for name in ("one", "many", "first_token", "streams")}
-    if contender != "fastapi":
-        ramp = ["--ramp", "5", "--seconds", str(seconds + 1)]
-        every["many_streams"] = ["streams", "--count", MANY_STREAMS, "--rate", "5", *ramp]
     return every
 
 

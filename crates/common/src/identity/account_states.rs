@@ -1,7 +1,6 @@
 //! Reads the states of accounts, and caches them for as long as a caller allows.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -52,9 +51,8 @@ impl AccountStates {
 
     /// The revisions of these users' states, as far as they can be read now, in one round trip to each node for many of them. A
     /// cached state of that revision is as good as new.
-    pub(super) async fn revisions(&self, users: HashSet<UserId>) -> HashMap<UserId, u64> {
-        let mut revisions = HashMap::new();
-        let users: Vec<UserId> = users.into_iter().collect();
+    pub(super) async fn revisions(&self, users: Vec<UserId>) -> Vec<(UserId, u64)> {
+        let mut revisions = Vec::with_capacity(users.len());
         for batch in users.chunks(BATCH) {
             let reads = batch.iter().map(account::revision).collect();
             let read_at = Instant::now();
@@ -67,7 +65,7 @@ impl AccountStates {
                 {
                     self.keep(user, read_at, state);
                 }
-                revisions.insert(user.clone(), revision);
+                revisions.push((user.clone(), revision));
             }
         }
         revisions

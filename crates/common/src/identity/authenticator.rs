@@ -22,7 +22,7 @@ use super::{
     error::IdentityError,
     opaque::{Opaque, digest},
     token::{self, TokenRules, Validity},
-    watches::Watches,
+    watches::{WatchKey, Watches},
 };
 use crate::{
     config::LoginMode,
@@ -217,26 +217,20 @@ impl Authenticator {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let mut watched = self.0.watches.all();
-            let users = watched.iter().map(|(_, identity)| identity.user().clone()).collect();
-            let revisions = self.0.states.revisions(users).await;
-            let has_changed = |identity: &Identity| {
-                let revision = revisions.get(identity.user());
-                revision.is_some_and(|revision| *revision != identity.revision)
-            };
-            watched.retain(|(_, identity)| has_changed(identity));
-            stream::iter(watched)
-                .for_each_concurrent(REVIEW_CONCURRENCY, |(id, identity)| self.review(id, identity))
-                .await;
+            let revisions = self.0.states.revisions(self.0.watches.users()).await;
+            let outdated = |(user, revision)| self.0.watches.outdated(&user, revision);
+            let outdated: Vec<_> = revisions.into_iter().flat_map(outdated).collect();
+            let review = |(key, identity)| self.review(key, identity);
+            stream::iter(outdated).for_each_concurrent(REVIEW_CONCURRENCY, review).await;
         }
     }
 
-    async fn review(&self, id: u64, identity: Identity) {
+    async fn review(&self, key: WatchKey, identity: Identity) {
         match self.recheck(&identity, Instant::now() + CALL_LIMIT).await {
-            Ok(renewed) => self.0.watches.renew(id, renewed),
+            Ok(renewed) => self.0.watches.renew(&key, renewed),
             // What cannot be decided now is looked at again in the next round.
             Err(IdentityError::Store(error)) => tracing::debug!(%error, "account state not read"),
-            Err(error) => self.0.watches.end(id, error),
+            Err(error) => self.0.watches.end(&key, error),
         }
     }
 }

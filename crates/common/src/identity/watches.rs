@@ -1,19 +1,22 @@
 //! Identities that something which is running depends on: streams, sockets, requests that wait.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Identity, error::IdentityError};
+use super::{Identity, UserId, error::IdentityError};
 
 #[derive(Default)]
 pub(super) struct Watches(Mutex<Entries>);
 
+/// A watch's user, and its number among all.
+pub(super) type WatchKey = (UserId, u64);
+
 #[derive(Default)]
 struct Entries {
     last_id: u64,
-    by_id: HashMap<u64, Watch>,
+    by_user: BTreeMap<WatchKey, Watch>,
 }
 
 struct Watch {
@@ -24,12 +27,12 @@ struct Watch {
 /// Removes the watch of a future that is dropped.
 struct WatchGuard<'a> {
     watches: &'a Watches,
-    id: u64,
+    key: WatchKey,
 }
 
 impl Drop for WatchGuard<'_> {
     fn drop(&mut self) {
-        self.watches.0.lock().by_id.remove(&self.id);
+        self.watches.0.lock().by_user.remove(&self.key);
     }
 }
 
@@ -38,36 +41,44 @@ impl Watches {
     pub async fn wait(&self, identity: &Identity) -> IdentityError {
         let (ended, receiver) = oneshot::channel();
         let watch = Watch { identity: identity.clone(), ended };
-        let registration = {
+        let _guard = {
             let mut entries = self.0.lock();
             entries.last_id += 1;
-            let id = entries.last_id;
-            entries.by_id.insert(id, watch);
-            WatchGuard { watches: self, id }
+            let key = (identity.user().clone(), entries.last_id);
+            entries.by_user.insert(key.clone(), watch);
+            WatchGuard { watches: self, key }
         };
-        let error = receiver.await;
-        drop(registration);
-        match error {
+        match receiver.await {
             Ok(error) => error,
             Err(_) => std::future::pending().await,
         }
     }
 
-    pub fn all(&self) -> Vec<(u64, Identity)> {
+    /// Each user once.
+    pub fn users(&self) -> Vec<UserId> {
         let entries = self.0.lock();
-        entries.by_id.iter().map(|(id, watch)| (*id, watch.identity.clone())).collect()
+        let mut users: Vec<_> = entries.by_user.keys().map(|(user, _)| user).collect();
+        users.dedup();
+        users.into_iter().cloned().collect()
+    }
+
+    /// The identities of a user that were checked at another revision of the account's state.
+    pub fn outdated(&self, user: &UserId, revision: u64) -> Vec<(WatchKey, Identity)> {
+        let entries = self.0.lock();
+        let own = entries.by_user.range((user.clone(), 0)..=(user.clone(), u64::MAX));
+        let outdated = own.filter(|(_, watch)| watch.identity.revision != revision);
+        outdated.map(|(key, watch)| (key.clone(), watch.identity.clone())).collect()
     }
 
     /// The identity was checked again and still holds.
-    pub fn renew(&self, id: u64, identity: Identity) {
-        if let Some(watch) = self.0.lock().by_id.get_mut(&id) {
+    pub fn renew(&self, key: &WatchKey, identity: Identity) {
+        if let Some(watch) = self.0.lock().by_user.get_mut(key) {
             watch.identity = identity;
         }
     }
 
-    pub fn end(&self, id: u64, error: IdentityError) {
-        let watch = self.0.lock().by_id.remove(&id);
-        if let Some(watch) = watch {
+    pub fn end(&self, key: &WatchKey, error: IdentityError) {
+        if let Some(watch) = self.0.lock().by_user.remove(key) {
             // Fails only where nobody waits any more.
             let _ = watch.ended.send(error);
         }

@@ -113,8 +113,8 @@ impl Redis {
     ) -> Vec<Result<Found, StoreError>> {
         let (mut commands, mut slots) = (Vec::new(), Vec::new());
         for read in reads {
-            let size = reading::add(&mut commands, read);
-            slots.extend(std::iter::repeat_n(self.topology.slot(read.key()), size));
+            reading::add(&mut commands, read);
+            slots.resize(commands.len(), self.topology.slot(read.key()));
         }
         let commands = slots.into_iter().zip(commands);
         let mut answers = scatter(&self.topology, commands, true, end).await.into_iter();

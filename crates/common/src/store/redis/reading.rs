@@ -13,9 +13,7 @@ pub(super) fn commands(reads: &[Read], as_one: bool) -> Vec<Cmd> {
     if as_one {
         commands.push(redis::cmd("MULTI"));
     }
-    for read in reads {
-        add(&mut commands, read);
-    }
+    reads.iter().for_each(|read| add(&mut commands, read));
     commands.push(redis::cmd("TIME"));
     if as_one {
         commands.push(redis::cmd("EXEC"));
@@ -32,8 +30,8 @@ pub(super) fn needs_transaction(reads: &[Read]) -> bool {
     }
 }
 
-/// Adds the commands of a read, and says how many they are.
-pub(super) fn add(commands: &mut Vec<Cmd>, read: &Read) -> usize {
+/// Adds the commands of a read.
+pub(super) fn add(commands: &mut Vec<Cmd>, read: &Read) {
     let command = match read {
         Read::Value(key) => take(redis::cmd("GET").arg(key)),
         Read::Field(key, field) => take(redis::cmd("HGET").arg(key).arg(field)),
@@ -47,8 +45,7 @@ pub(super) fn add(commands: &mut Vec<Cmd>, read: &Read) -> usize {
             // Those of the same score are told apart here, by member: Redis cannot page by both.
             let (same, below) = (score.to_string(), format!("({score}"));
             let below = newest(key, &below, "-inf", *limit);
-            commands.extend([newest(key, &same, &same, usize::MAX), below]);
-            return 2;
+            return commands.extend([newest(key, &same, &same, usize::MAX), below]);
         }
         Read::Since { key, score, limit } => {
             let mut range = redis::cmd("ZRANGEBYSCORE");
@@ -57,7 +54,6 @@ pub(super) fn add(commands: &mut Vec<Cmd>, read: &Read) -> usize {
         }
     };
     commands.push(command);
-    1
 }
 
 fn newest(key: &str, max: &str, min: &str, limit: usize) -> Cmd {
