@@ -17,6 +17,9 @@ use crate::free_port;
 /// How long a start may take.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
+/// The socket in its folder that nobody connects to.
+const SOCKET: &str = "redis.sock";
+
 /// How a Sentinel's refusal of QUIT ends.
 const NO_QUIT: &[u8] = b"'QUIT', with args beginning with: \r\n";
 
@@ -200,16 +203,19 @@ impl RedisServer {
         Ok(answer.strip_suffix("+OK\r\n").unwrap_or(answer).trim_end().to_owned())
     }
 
+    /// Whether it answers. On its port another server may: that one was faster, and this one is about to end. So the answer counts once
+    /// this one has its socket, which it makes after it has its port; a Sentinel has none.
     fn answers(&self) -> bool {
+        let has_port =
+            || is_sentinel(&self.args.lock().unwrap()) || self.dir.path().join(SOCKET).exists();
         let begun = Instant::now();
         while begun.elapsed() < START_LIMIT {
             if self.child.lock().unwrap().try_wait().unwrap().is_some() {
                 return false;
             }
-            if self
-                .try_tell("PING")
-                .is_ok_and(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
-            {
+            let is_up =
+                |answer: String| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH");
+            if has_port() && self.try_tell("PING").is_ok_and(is_up) {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -224,19 +230,25 @@ impl Drop for RedisServer {
     }
 }
 
+fn is_sentinel(args: &[String]) -> bool {
+    args.iter().any(|arg| arg == "--sentinel")
+}
+
 fn spawn(port: u16, dir: &TempDir, args: &[String]) -> Child {
     let program = std::env::var("TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
     // Past a limit of its files a write is to fail, as on a full disk, not to end the process.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", &program]);
-    let is_sentinel = args.iter().any(|arg| arg == "--sentinel");
+    let is_sentinel = is_sentinel(args);
+    let socket = dir.path().join(SOCKET);
+    std::fs::remove_file(&socket).ok();
     if is_sentinel {
         command.arg(dir.path().join("sentinel.conf"));
     }
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
     command.arg("--dir").arg(dir.path());
     if !is_sentinel {
-        command.args(["--save", "", "--appendonly", "no"]);
+        command.args(["--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket);
     }
     let started =
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();

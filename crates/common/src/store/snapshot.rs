@@ -1,6 +1,6 @@
 //! What can be read in one look: the reads, and the snapshot that answers them.
 
-use std::{collections::HashMap, mem::replace};
+use std::collections::HashMap;
 
 use super::{Bytes, Key};
 
@@ -9,8 +9,6 @@ use super::{Bytes, Key};
 pub enum Read {
     /// A plain value: [`Snapshot::value`].
     Value(Key),
-    /// One field of a hash: [`Snapshot::value`].
-    Field(Key, &'static str),
     /// All fields of a hash: [`Snapshot::fields`].
     Fields(Key),
     /// Items of a list from `start` to `stop`, both included; negative counts from the end (-1 is the last): [`Snapshot::items`].
@@ -32,7 +30,6 @@ impl Read {
     pub fn key(&self) -> &str {
         match self {
             Read::Value(key)
-            | Read::Field(key, _)
             | Read::Fields(key)
             | Read::Length(key)
             | Read::Items { key, .. }
@@ -44,7 +41,6 @@ impl Read {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found {
-    /// Of [`Read::Value`] and [`Read::Field`].
     Value(Option<Bytes>),
     /// Of [`Read::Fields`]; empty where the key is absent.
     Fields(HashMap<String, Bytes>),
@@ -52,29 +48,6 @@ pub enum Found {
     Count(u64),
     /// Of [`Read::Newest`] and [`Read::Since`]: (member, score).
     Members(Vec<(String, i64)>),
-}
-
-impl Found {
-    /// The plain value or field; `None` where it is absent.
-    pub fn value(self) -> Option<Bytes> {
-        if let Found::Value(value) = self { value } else { None }
-    }
-
-    pub fn fields(self) -> HashMap<String, Bytes> {
-        if let Found::Fields(fields) = self { fields } else { HashMap::new() }
-    }
-
-    pub fn items(self) -> Vec<Bytes> {
-        if let Found::Items(items) = self { items } else { Vec::new() }
-    }
-
-    pub fn count(self) -> u64 {
-        if let Found::Count(count) = self { count } else { 0 }
-    }
-
-    pub fn members(self) -> Vec<(String, i64)> {
-        if let Found::Members(members) = self { members } else { Vec::new() }
-    }
 }
 
 /// What was found, in the order asked, all at one moment of the store's clock.
@@ -85,35 +58,41 @@ pub struct Snapshot {
     pub found: Vec<Found>,
 }
 
-/// What is taken out of it is gone: a position counts once.
 impl Snapshot {
-    /// The plain value or field at position `i` of the reads; `None` where it is absent.
+    /// The plain value at position `i` of the reads; `None` where it is absent.
     pub fn value(&mut self, i: usize) -> Option<Bytes> {
-        self.take(i).value()
+        match self.found.get_mut(i) {
+            Some(Found::Value(value)) => value.take(),
+            _ => None,
+        }
     }
 
     /// The hash at position `i` of the reads; empty where it is absent.
     pub fn fields(&mut self, i: usize) -> HashMap<String, Bytes> {
-        self.take(i).fields()
+        match self.found.get_mut(i) {
+            Some(Found::Fields(fields)) => std::mem::take(fields),
+            _ => HashMap::new(),
+        }
     }
 
     pub fn items(&mut self, i: usize) -> Vec<Bytes> {
-        self.take(i).items()
+        match self.found.get_mut(i) {
+            Some(Found::Items(items)) => std::mem::take(items),
+            _ => Vec::new(),
+        }
     }
 
-    pub fn count(&mut self, i: usize) -> u64 {
-        self.take(i).count()
+    pub fn count(&self, i: usize) -> u64 {
+        match self.found.get(i) {
+            Some(Found::Count(count)) => *count,
+            _ => 0,
+        }
     }
 
     pub fn members(&mut self, i: usize) -> Vec<(String, i64)> {
-        self.take(i).members()
-    }
-
-    fn take(&mut self, i: usize) -> Found {
-        let nothing = Found::Value(None);
         match self.found.get_mut(i) {
-            Some(found) => replace(found, nothing),
-            None => nothing,
+            Some(Found::Members(members)) => std::mem::take(members),
+            _ => Vec::new(),
         }
     }
 }
