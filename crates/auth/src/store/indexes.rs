@@ -78,8 +78,12 @@ impl AccountStore {
         let read = |key| Read::Since { key, score: 0, limit };
         let found = self.store.read_each(indexes.map(read).collect()).await?;
         // What a node that is away holds is found once it is back.
-        let (members, latest) = (found.into_iter().flatten(), self.store.clock().now_ms() - age_ms);
-        let due = members.flat_map(Found::members).filter(|(_, at)| *at <= latest);
+        let latest = self.store.clock().now_ms() - age_ms;
+        let members = found.into_iter().filter_map(|found| match found {
+            Ok(Found::Members(members)) => Some(members),
+            _ => None,
+        });
+        let due = members.flatten().filter(|(_, at)| *at <= latest);
         Ok(due.map(|(member, _)| member).collect())
     }
 

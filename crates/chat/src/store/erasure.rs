@@ -50,7 +50,8 @@ impl ErasureStore<'_> {
         let found = store.read_each(indexes.map(since).collect()).await?;
         let (mut announced, mut due, now) = (Vec::new(), Vec::new(), store.clock().now_ms());
         for (index, found) in found.into_iter().enumerate() {
-            for (member, at) in found.map(Found::members).unwrap_or_default() {
+            let Ok(Found::Members(members)) = found else { continue };
+            for (member, at) in members {
                 match erased_owner(&member) {
                     Some(owner) if index < usize::from(SHARDS) => announced.push(owner),
                     Some(owner) if at <= now => due.push(owner),
@@ -70,8 +71,8 @@ impl ErasureStore<'_> {
         let states = announced.iter().map(|owner| Read::Fields(state(&owner.user))).collect();
         let states = self.context.store.read_each(states).await?;
         let gone = announced.into_iter().zip(states).filter_map(|(owner, found)| {
-            let state = AccountState::read(&found.ok()?.fields());
-            let is_gone = state.generation > owner.generation;
+            let Ok(Found::Fields(fields)) = found else { return None };
+            let is_gone = AccountState::read(&fields).generation > owner.generation;
             is_gone.then_some(Erasure { owner, is_second: false })
         });
         Ok(gone.collect())

@@ -1,10 +1,8 @@
 //! The tokens of a user's day.
 
-use std::collections::HashMap;
-
 use common::{
     identity::Owner,
-    store::{Bytes, Read, StoreError},
+    store::{Read, StoreError, counter},
 };
 
 use crate::store::{keys::Keys, reservations::ReservationStore};
@@ -28,18 +26,13 @@ impl ReservationStore<'_> {
         if self.settle_dead(&keys, day, &fields).await? > 0 {
             fields = self.context.store.read(read).await?.fields(0);
         }
+        // A withdrawn turn may bring one below zero for a moment.
+        let number = |name| counter(fields.get(name));
         Ok(DayUsage {
-            prompt: number(&fields, "prompt"),
-            completion: number(&fields, "completion"),
-            requests: number(&fields, "requests"),
-            held: number(&fields, "held"),
+            prompt: number("prompt"),
+            completion: number("completion"),
+            requests: number("requests"),
+            held: number("held"),
         })
     }
-}
-
-/// A counter; one below zero, which a withdrawn turn may cause for a moment, counts as zero.
-fn number(fields: &HashMap<String, Bytes>, name: &str) -> u64 {
-    let text = fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
-    let number: i64 = text.and_then(|text| text.parse().ok()).unwrap_or_default();
-    u64::try_from(number).unwrap_or_default()
 }

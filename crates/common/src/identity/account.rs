@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Credential, Owner, UserId, error::IdentityError};
-use crate::store::{Check, Key, Read, SHARDS, shard};
+use crate::store::{Check, Key, Read, SHARDS, counter, shard};
 
 pub const API_KEY_PREFIX: &str = "cbk_";
 
@@ -71,15 +71,9 @@ pub fn login_epoch(login: &str) -> u64 {
     login.split_once('-').and_then(|(epoch, _)| epoch.parse().ok()).unwrap_or(0)
 }
 
-/// The revision of a user's state: a [`number`].
+/// The revision of a user's state: a [`counter`].
 pub(super) fn revision(user: &UserId) -> Read {
     Read::Field(state(user), "revision")
-}
-
-/// A field that is a number; 0 where it is absent or cannot be read.
-pub(super) fn number(field: Option<&Bytes>) -> u64 {
-    let text = field.and_then(|field| std::str::from_utf8(field).ok());
-    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Holds while the state is at that revision; 0 stands for a state that was never written.
@@ -108,7 +102,7 @@ pub struct AccountState {
 impl AccountState {
     /// Decodes the hash; a field that cannot be read counts as absent.
     pub fn read(fields: &HashMap<String, Bytes>) -> Self {
-        let number = |name: &str| number(fields.get(name));
+        let number = |name: &str| counter(fields.get(name));
         let kept = fields.get("kept").and_then(|kept| std::str::from_utf8(kept).ok());
         Self {
             generation: number("gen"),

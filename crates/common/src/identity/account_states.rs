@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    store::{Read, Store, StoreError},
+    store::{Found, Read, Store, StoreError, counter},
 };
 
 const CACHED_ACCOUNTS: usize = 20_000;
@@ -58,11 +58,10 @@ impl AccountStates {
             let read_at = Instant::now();
             let found = self.store.read_each(reads).await.unwrap_or_default();
             for (user, found) in batch.iter().zip(found) {
-                let Ok(found) = found else { continue };
-                let revision = account::number(found.value().as_ref());
-                if let Some((_, state)) = self.cache.get(user)
-                    && state.revision == revision
-                {
+                let Ok(Found::Value(revision)) = found else { continue };
+                let revision = counter(revision.as_ref());
+                let cached = self.cache.get(user).filter(|(_, state)| state.revision == revision);
+                if let Some((_, state)) = cached {
                     self.keep(user, read_at, state);
                 }
                 revisions.push((user.clone(), revision));

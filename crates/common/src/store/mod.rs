@@ -50,7 +50,7 @@ pub use self::{
     format::{FormatError, NewStore, check_format, start},
     quota::{Admission, Bucket, Quota},
     shard::{SHARDS, shard},
-    snapshot::{Found, Read, Snapshot},
+    snapshot::{Found, Read, Snapshot, counter},
     txn::{Check, Committed, Op, Txn},
 };
 use crate::{

@@ -9,6 +9,8 @@ use super::{Bytes, Key};
 pub enum Read {
     /// A plain value: [`Snapshot::value`].
     Value(Key),
+    /// One field of a hash: [`Snapshot::value`].
+    Field(Key, &'static str),
     /// All fields of a hash: [`Snapshot::fields`].
     Fields(Key),
     /// Items of a list from `start` to `stop`, both included; negative counts from the end (-1 is the last): [`Snapshot::items`].
@@ -30,6 +32,7 @@ impl Read {
     pub fn key(&self) -> &str {
         match self {
             Read::Value(key)
+            | Read::Field(key, _)
             | Read::Fields(key)
             | Read::Length(key)
             | Read::Items { key, .. }
@@ -41,6 +44,7 @@ impl Read {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found {
+    /// Of [`Read::Value`] and [`Read::Field`].
     Value(Option<Bytes>),
     /// Of [`Read::Fields`]; empty where the key is absent.
     Fields(HashMap<String, Bytes>),
@@ -59,7 +63,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The plain value at position `i` of the reads; `None` where it is absent.
+    /// The plain value or field at position `i` of the reads; `None` where it is absent.
     pub fn value(&mut self, i: usize) -> Option<Bytes> {
         match self.found.get_mut(i) {
             Some(Found::Value(value)) => value.take(),
@@ -95,4 +99,10 @@ impl Snapshot {
             _ => Vec::new(),
         }
     }
+}
+
+/// A hash field that counts; 0 where it is absent, below zero, or no number.
+pub fn counter(field: Option<&Bytes>) -> u64 {
+    let text = field.and_then(|field| std::str::from_utf8(field).ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }

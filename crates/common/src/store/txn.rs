@@ -36,7 +36,7 @@ pub enum Op {
         ttl: Option<Duration>,
     },
     Delete(Key),
-    /// Sets how long an existing key lives from now on; `None` for ever. Applied: whether the key existed; always, of `None`.
+    /// Sets how long an existing key lives from now on; `None` for ever. Applied: whether the key existed.
     Expire(Key, Option<Duration>),
     FieldSet(Key, String, Bytes),
     /// Removes a hash field; a hash without fields is absent.

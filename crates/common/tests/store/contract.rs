@@ -241,7 +241,7 @@ async fn independent_operations_say_whether_they_were_applied(store: &Store) {
         ])
         .await
         .unwrap();
-    let expected = [true, false, true, true, true, false, true, true, false, false, true, true];
+    let expected = [true, false, true, true, true, false, false, true, false, false, true, true];
     assert_eq!(applied, expected);
     assert_eq!(items(store, "l").await, ["a", "c"]);
 }

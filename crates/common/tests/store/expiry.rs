@@ -54,7 +54,7 @@ async fn an_expired_key_is_absent_for_reads_checks_and_operations(store: &Store)
     // The new ones do not inherit the old expiry.
     tokio::time::sleep(SHORT * 2).await;
     assert_eq!(items(store, "v").await, ["another type now"]);
-    let applied = store.apply(vec![Op::Expire(key("l"), Some(SHORT))]).await.unwrap();
+    let applied = store.apply(vec![Op::Expire(key("l"), None)]).await.unwrap();
     assert_eq!(applied, [false]);
 }
 

@@ -7,7 +7,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase};
 use super::{
     entry::{Content, Rows},
     fault::Fault,
-    tables::{KEYS, ORDER, ROWS, live, live_rows, position},
+    tables::{KEYS, ORDER, ROWS, field, live, live_rows, position},
 };
 use crate::store::{
     Bytes, Found, Read, Snapshot, StoreError,
@@ -55,7 +55,9 @@ impl ReadTables {
                 Some(Content::Value(value)) => Found::Value(Some(value)),
                 Some(Content::Rows(_)) => return Err(Fault::Said(plan::corrupt(key))),
             },
-            Read::Field(key, field) => Found::Value(self.fields(key)?.remove(*field)),
+            Read::Field(key, name) => {
+                Found::Value(field(&self.keys, &self.rows, (key, name), self.now)?)
+            }
             Read::Fields(key) => Found::Fields(self.fields(key)?),
             Read::Items { key, start, stop } => Found::Items(self.items(key, *start, *stop)?),
             Read::Length(key) => {

@@ -82,6 +82,18 @@ pub(super) fn live_rows(
     }
 }
 
+/// A field of a hash, by the hash's key and its own name.
+pub(super) fn field(
+    keys: &impl ReadableTable<&'static str, &'static [u8]>,
+    rows: &impl ReadableTable<(u64, &'static [u8]), &'static [u8]>,
+    (key, name): (&str, &str),
+    now: i64,
+) -> Result<Option<Bytes>, Fault> {
+    let Some((hash, _)) = live_rows(keys, key, KeyType::Hash, now)? else { return Ok(None) };
+    let held = rows.get((hash.id, name.as_bytes()))?;
+    Ok(held.map(|held| Bytes::copy_from_slice(held.value())))
+}
+
 /// The position of an item in the order of rows.
 pub(super) fn position(at: u64) -> [u8; 8] {
     at.to_be_bytes()
@@ -122,10 +134,8 @@ impl<'t> WriteTables<'t> {
         })
     }
 
-    pub(super) fn field(&self, key: &str, field: &str) -> Result<Option<Bytes>, Fault> {
-        let Some((rows, _)) = self.rows_of(key, KeyType::Hash)? else { return Ok(None) };
-        let held = self.rows.get((rows.id, field.as_bytes()))?;
-        Ok(held.map(|held| Bytes::copy_from_slice(held.value())))
+    pub(super) fn field(&self, key: &str, name: &str) -> Result<Option<Bytes>, Fault> {
+        field(&self.keys, &self.rows, (key, name), self.now)
     }
 
     pub(super) fn number(&self, key: &str, field: &str) -> Result<i64, Fault> {

@@ -101,9 +101,7 @@ fn execute(tables: &mut WriteTables<'_>, op: &Op) -> Result<bool, Fault> {
         }
         Op::Delete(key) => tables.remove(key)?,
         Op::Expire(key, ttl) => {
-            let Some(mut entry) = live(&tables.keys, key, tables.now)? else {
-                return Ok(ttl.is_none());
-            };
+            let Some(mut entry) = live(&tables.keys, key, tables.now)? else { return Ok(false) };
             tables.expiry.remove((entry.expires, key.as_str()))?;
             entry.expires = ttl.map_or(NEVER, |ttl| tables.expiry(ttl));
             tables.put(key, &entry)?;

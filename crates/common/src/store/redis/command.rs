@@ -40,6 +40,16 @@ fn number<'a>(number: impl std::fmt::Display) -> Arg<'a> {
     Cow::Owned(number.to_string().into_bytes())
 }
 
+/// The commands of an operation that stands alone. PERSIST says whether there was an expiry, not whether there was a key: EXISTS stands
+/// before it.
+pub(super) fn independent(op: &Op) -> SmallVec<[Cmd; 2]> {
+    let command = RedisCommand::of(op).packed();
+    match op {
+        Op::Expire(key, None) => smallvec![std::mem::take(redis::cmd("EXISTS").arg(key)), command],
+        _ => smallvec![command],
+    }
+}
+
 /// The place of one of the few keys or fields that are part of a shape.
 fn short(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)

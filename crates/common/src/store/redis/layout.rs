@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use redis::Value;
 
-use super::node::Node;
+use super::{node::Node, reply::Failure};
 use crate::clients::redis::address::join;
 
 pub(super) const SLOTS: u16 = 16384;
@@ -92,6 +92,12 @@ impl Layout {
     pub(super) fn owner(&self, slot: u16) -> Option<&SlotOwner> {
         let position = *self.slots.get(usize::from(slot))?;
         self.owners.get(usize::from(position))
+    }
+
+    /// The node that serves the slot.
+    pub(super) fn node(&self, slot: u16) -> Result<&Arc<Node>, Failure> {
+        let owner = self.owner(slot).map(|owner| &owner.node);
+        owner.ok_or_else(|| Failure::Again("no node of the cluster serves this slot".to_owned()))
     }
 
     pub(super) fn owners(&self) -> &[SlotOwner] {

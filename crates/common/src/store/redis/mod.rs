@@ -28,7 +28,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub(super) use self::layout::tag;
 use self::{
-    command::{Arg, RedisCommand, ScriptCall},
+    command::{Arg, ScriptCall},
     node::Node,
     replication::{Step, none_connected},
     reply::Failure,
@@ -111,13 +111,8 @@ impl Redis {
         reads: &[Read],
         end: Instant,
     ) -> Vec<Result<Found, StoreError>> {
-        let (mut commands, mut slots) = (Vec::new(), Vec::new());
-        for read in reads {
-            reading::add(&mut commands, read);
-            slots.resize(commands.len(), self.topology.slot(read.key()));
-        }
-        let commands = slots.into_iter().zip(commands);
-        let mut answers = scatter(&self.topology, commands, true, end).await.into_iter();
+        let parts = reads.iter().map(|read| (read.key(), reading::commands_of(read)));
+        let mut answers = scatter(&self.topology, parts, true, end).await.into_iter();
         reads.iter().map(|read| reading::found(read, &mut answers)).collect()
     }
 
@@ -131,10 +126,9 @@ impl Redis {
         ops: &[Op],
         end: Instant,
     ) -> Vec<Result<bool, StoreError>> {
-        let slot = |op: &Op| self.topology.slot(op.key());
-        let commands = ops.iter().map(|op| (slot(op), RedisCommand::of(op).packed()));
-        let answers = scatter(&self.topology, commands, false, end).await;
-        ops.iter().zip(answers).map(|(op, answer)| reply::applied(op, answer?)).collect()
+        let parts = ops.iter().map(|op| (op.key(), command::independent(op)));
+        let mut answers = scatter(&self.topology, parts, false, end).await.into_iter();
+        ops.iter().map(|op| reply::applied(op, &mut answers)).collect()
     }
 
     pub(super) async fn admit(

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, mem::take};
 
 use redis::{Cmd, FromRedisValue, Value};
+use smallvec::{SmallVec, smallvec};
 
 use super::reply::{Failure, checked, unexpected};
 use crate::store::{Bytes, Found, Read, Snapshot, StoreError};
@@ -10,14 +11,10 @@ use crate::store::{Bytes, Found, Read, Snapshot, StoreError};
 /// Commands for all reads and the clock. `as_one`: from MULTI to EXEC.
 pub(super) fn commands(reads: &[Read], as_one: bool) -> Vec<Cmd> {
     let mut commands = Vec::with_capacity(reads.len() + 3);
-    if as_one {
-        commands.push(redis::cmd("MULTI"));
-    }
-    reads.iter().for_each(|read| add(&mut commands, read));
+    commands.extend(as_one.then(|| redis::cmd("MULTI")));
+    commands.extend(reads.iter().flat_map(commands_of));
     commands.push(redis::cmd("TIME"));
-    if as_one {
-        commands.push(redis::cmd("EXEC"));
-    }
+    commands.extend(as_one.then(|| redis::cmd("EXEC")));
     commands
 }
 
@@ -30,9 +27,9 @@ pub(super) fn needs_transaction(reads: &[Read]) -> bool {
     }
 }
 
-/// Adds the commands of a read.
-pub(super) fn add(commands: &mut Vec<Cmd>, read: &Read) {
-    let command = match read {
+/// The commands of a read: one, or two.
+pub(super) fn commands_of(read: &Read) -> SmallVec<[Cmd; 2]> {
+    smallvec![match read {
         Read::Value(key) => take(redis::cmd("GET").arg(key)),
         Read::Field(key, field) => take(redis::cmd("HGET").arg(key).arg(field)),
         Read::Fields(key) => take(redis::cmd("HGETALL").arg(key)),
@@ -45,15 +42,14 @@ pub(super) fn add(commands: &mut Vec<Cmd>, read: &Read) {
             // Those of the same score are told apart here, by member: Redis cannot page by both.
             let (same, below) = (score.to_string(), format!("({score}"));
             let below = newest(key, &below, "-inf", *limit);
-            return commands.extend([newest(key, &same, &same, usize::MAX), below]);
+            return smallvec![newest(key, &same, &same, usize::MAX), below];
         }
         Read::Since { key, score, limit } => {
             let mut range = redis::cmd("ZRANGEBYSCORE");
             range.arg(key).arg(score).arg("+inf");
             with_scores(range, *limit)
         }
-    };
-    commands.push(command);
+    }]
 }
 
 fn newest(key: &str, max: &str, min: &str, limit: usize) -> Cmd {
@@ -80,13 +76,15 @@ fn clock(value: Value) -> Result<i64, StoreError> {
     Ok(seconds * 1000 + micros / 1000)
 }
 
-/// What a read found, by the answers to its commands, which come next.
+/// The result of a read, by the answers to its commands, which come next. All of these are taken, also where one is an error: those
+/// behind them belong to the next read.
 pub(super) fn found(
     read: &Read,
     answers: &mut impl Iterator<Item = Result<Value, Failure>>,
 ) -> Result<Found, StoreError> {
-    let mut next = || checked(answers.next().transpose()?);
-    let first = next()?;
+    let first = answers.next();
+    let second = matches!(read, Read::Newest { before: Some(_), .. }).then(|| answers.next());
+    let first = checked(first.transpose()?)?;
     Ok(match read {
         Read::Value(_) | Read::Field(..) => {
             Found::Value(parsed::<Option<Vec<u8>>>(first)?.map(Bytes::from))
@@ -102,7 +100,7 @@ pub(super) fn found(
         Read::Newest { before: Some((_, after)), limit, .. } => {
             let mut page: Vec<_> =
                 members(first)?.into_iter().filter(|(member, _)| member < after).collect();
-            page.extend(members(next()?)?);
+            page.extend(members(checked(second.flatten().transpose()?)?)?);
             page.truncate(*limit);
             Found::Members(page)
         }
@@ -123,4 +121,22 @@ fn members(value: Value) -> Result<Vec<(String, i64)>, StoreError> {
 #[expect(clippy::cast_possible_truncation, reason = "whole, and saturating for what is not ours")]
 fn whole_score(score: f64) -> i64 {
     score as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_leaves_the_answers_of_the_next_read_to_it() {
+        let page = Read::Newest { key: "i".into(), before: Some((1, "m".into())), limit: 1 };
+        for first in [Err(Failure::Lost("gone".into())), Ok(Value::Okay)] {
+            let second = Ok(Value::Array(Vec::new()));
+            let next = Ok(Value::BulkString(b"own".to_vec()));
+            let mut answers = [first, second, next].into_iter();
+            assert!(found(&page, &mut answers).is_err());
+            let own = found(&Read::Value("v".into()), &mut answers).unwrap();
+            assert_eq!(own, Found::Value(Some("own".into())));
+        }
+    }
 }

@@ -168,17 +168,25 @@ pub(super) fn checked(value: Option<Value>) -> Result<Value, StoreError> {
     }
 }
 
-/// What an independent operation says of itself.
-pub(super) fn applied(op: &Op, value: Value) -> Result<bool, StoreError> {
-    if let (Op::ItemSet(..), Value::ServerError(error)) = (op, &value) {
+/// Whether an independent operation was applied, by the answers to its commands, which come next. All of these are taken.
+pub(super) fn applied(
+    op: &Op,
+    answers: &mut impl Iterator<Item = Result<Value, Failure>>,
+) -> Result<bool, StoreError> {
+    let first = answers.next();
+    if let Op::Expire(_, None) = op {
+        answers.next();
+    }
+    let value = first.transpose()?;
+    if let (Op::ItemSet(..), Some(Value::ServerError(error))) = (op, &value) {
         let details = error.details().unwrap_or_default();
         if details.contains("no such key") || details.contains("index out of range") {
             return Ok(false);
         }
     }
-    let value = checked(Some(value))?;
+    let value = checked(value)?;
     Ok(match op {
-        Op::Expire(_, Some(_)) | Op::PushExisting(..) => !matches!(value, Value::Int(0)),
+        Op::Expire(..) | Op::PushExisting(..) => !matches!(value, Value::Int(0)),
         _ => true,
     })
 }

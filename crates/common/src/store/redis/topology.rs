@@ -183,9 +183,7 @@ impl Topology {
 
     /// The node that serves the slot. Waits for the first layout, no longer than it is being asked for.
     pub(super) async fn owner(&self, slot: u16, end: Instant) -> Result<Arc<Node>, Failure> {
-        let layout = self.layout(end).await?;
-        let owner = layout.owner(slot).map(|owner| owner.node.clone());
-        owner.ok_or_else(no_owner)
+        Ok(self.layout(end).await?.node(slot)?.clone())
     }
 
     pub(super) async fn layout(&self, end: Instant) -> Result<Arc<Layout>, Failure> {
@@ -324,10 +322,6 @@ impl Topology {
             }
         }
     }
-}
-
-pub(super) fn no_owner() -> Failure {
-    Failure::Again("no node of the cluster serves this slot".to_owned())
 }
 
 /// One exchange; a redirection of any of its commands is one of all of them.
